@@ -1,0 +1,1 @@
+"""What the methods share, as pure functions on tensors."""

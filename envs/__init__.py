@@ -1,0 +1,1 @@
+"""Tasks as Gymnasium and PettingZoo environments."""

@@ -1,0 +1,1 @@
+"""Continuous and classic control."""

@@ -1,0 +1,1 @@
+"""Faces of a tensor task: Gymnasium, vector, Stable-Baselines3 and PettingZoo."""

@@ -1,0 +1,1 @@
+"""Tasks in words with exact verifiers."""

@@ -1,0 +1,20 @@
+"""Wrappers that change the form of an action, an observation or a reward."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "ContinuousAction": "polyathlon.wrappers.continuous_action",
+    "TokenAction": "polyathlon.wrappers.token_action",
+    "VectorObservation": "polyathlon.wrappers.vector_observation",
+    "Verbalize": "polyathlon.wrappers.verbalize",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
