@@ -1,0 +1,67 @@
+"""The forms of actions and observations, and the wrapper that turns one into another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium import spaces
+
+FORMS = ("box", "discrete", "multidiscrete", "tokens", "text")
+
+# (form an environment speaks, form an agent acts in) -> what the user should do
+_CURES = {
+    ("discrete", "box"): "wrap it with polyathlon.wrappers.ContinuousAction",
+    ("tokens", "box"): "wrap it with polyathlon.wrappers.ContinuousAction",
+    ("text", "box"): "wrap it with polyathlon.wrappers.TokenAction and then ContinuousAction",
+    ("text", "discrete"): "wrap it with polyathlon.wrappers.TokenAction",
+    ("text", "tokens"): "wrap it with polyathlon.wrappers.TokenAction",
+    ("box", "tokens"): "wrap it with polyathlon.wrappers.Verbalize and then TokenAction",
+    ("discrete", "tokens"): "wrap it with polyathlon.wrappers.Verbalize and then TokenAction",
+    ("multidiscrete", "tokens"): "wrap it with polyathlon.wrappers.Verbalize and then TokenAction",
+}
+
+
+def is_text_space(space: spaces.Space[Any]) -> bool:
+    """Tell whether elements of `space` are strings."""
+    return isinstance(space, spaces.Text) or type(space).__name__ == "Utterance"
+
+
+def is_token_space(space: spaces.Space[Any]) -> bool:
+    """Tell whether `space` is the observation of a token-level task: a Dict of `tokens` and `length`."""
+    return isinstance(space, spaces.Dict) and {"tokens", "length"} <= set(space.spaces)
+
+
+def action_form(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> str:
+    """Name the form of an environment's actions.
+
+    Args:
+        observation_space: space of one observation.
+        action_space: space of one action.
+
+    Returns:
+        One of "box", "discrete", "multidiscrete", "tokens" (Discrete over a vocabulary, observing tokens), "text".
+
+    Raises:
+        TypeError: the action space has none of these forms.
+    """
+    if is_text_space(action_space):
+        return "text"
+    if isinstance(action_space, spaces.Discrete):
+        return "tokens" if is_token_space(observation_space) else "discrete"
+    if isinstance(action_space, spaces.Box):
+        return "box"
+    if isinstance(action_space, spaces.MultiDiscrete | spaces.MultiBinary):
+        return "multidiscrete"
+    raise TypeError(
+        f"the action space {action_space} has no form that an agent can act in; "
+        "allowed are Box, Discrete, MultiDiscrete, MultiBinary and text"
+    )
+
+
+def refusal(agent: str, allowed: tuple[str, ...], given: str) -> str:
+    """Word the refusal of an agent that cannot act in the form it was given, naming the wrapper that helps."""
+    cure = next((_CURES[given, form] for form in allowed if (given, form) in _CURES), "use an environment of that form")
+    return (
+        f"{agent} acts in the form {' or '.join(allowed)}, but this environment takes {given} actions: {cure}, "
+        f"or let polyathlon.adapt(env, {agent}) choose the wrappers"
+    )
