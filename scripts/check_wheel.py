@@ -12,14 +12,17 @@ def check_wheel(path: Path) -> None:
     """Raise AssertionError when the wheel lacks a room or would install a generic top-level package."""
     names = zipfile.ZipFile(path).namelist()
     top = {name.split("/")[0] for name in names}
-    assert all(name == "polyathlon" or name.endswith(".dist-info") for name in top), f"unexpected top-level names: {top}"
+    assert all(name == "polyathlon" or name.endswith(".dist-info") for name in top), (
+        f"unexpected top-level names: {top}"
+    )
     for needed in ("envs/tensor.py", "agents/base.py", "wrappers/forms.py", "py.typed", "cli.py"):
         assert f"polyathlon/{needed}" in names, f"{needed} is missing from {path.name}"
 
 
 def check_sdist(path: Path) -> None:
     """Raise AssertionError when the source archive lacks a room."""
-    names = {name.split("/", 1)[-1] for name in tarfile.open(path).getnames()}
+    with tarfile.open(path) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
     for needed in ("setup.py", "envs/tensor.py", "agents/base.py", "wrappers/forms.py"):
         assert needed in names, f"{needed} is missing from {path.name}"
 
