@@ -32,7 +32,9 @@ def copy_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         spec = env.spec
     recorded = spec is not None and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers)
     if spec is not None and recorded:
-        return gym.make(spec)
+        # a wrapper class defined inside a function or a notebook cannot be found again by its name
+        with contextlib.suppress(AttributeError, ImportError):
+            return gym.make(spec)
     try:
         duplicate: gym.Env[Any, Any] = pickle.loads(pickle.dumps(env))
         return duplicate

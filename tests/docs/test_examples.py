@@ -19,11 +19,14 @@ WITH_EXAMPLES = [page for page in PAGES if BLOCK.search(page.read_text())]
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_examples_of_a_page_run_from_top_to_bottom(page, tmp_path):
     script = tmp_path / "page.py"
-    body = "\n\n".join(BLOCK.findall(page.read_text()))
-    # worker processes start by importing the script again, so its work must not run at import
-    script.write_text("def main():\n" + "\n".join("    " + line for line in body.splitlines()) + "\n\nif __name__ == '__main__':\n    main()\n")
+    script.write_text("\n\n".join(BLOCK.findall(page.read_text())))
     result = subprocess.run(
-        [sys.executable, "-P", str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**os.environ, "MPLBACKEND": "Agg"}
+        [sys.executable, "-P", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "MPLBACKEND": "Agg"},
     )
     assert result.returncode == 0, f"{page}:\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
 
