@@ -1,0 +1,171 @@
+"""Verifiable reasoning problems: the data sets of reasoning-gym as a language task."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn, Verdict
+
+from .reasoning_items import Items, dataset_names
+
+__all__ = ["Reasoning", "constant_baselines", "dataset_names", "normalise"]
+
+LAST_PROBLEM = 2**31 - 1
+_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_MAX_RATIO = 4
+
+
+def normalise(text: str) -> str:
+    """Return the answer in a text: what the last `<answer>...</answer>` holds, or the whole text; outer blanks removed."""
+    tagged = _TAG.findall(text) if "</answer>" in text else []
+    return str(tagged[-1] if tagged else text).strip()
+
+
+class Reasoning(LanguageTask):
+    """Answer a question whose answer can be checked.
+
+    Description:
+        Each episode asks one problem of a data set of reasoning-gym (arithmetic, logic, algorithms, games, ...). A
+        problem has a number, its id: problem i is the first item of the data set opened with seed i.
+    Action space:
+        `Utterance`: the answer, alone or inside `<answer>...</answer>`.
+    Observation space:
+        `Utterance`: the question; after a wrong attempt, the feedback; after the last answer, the empty text.
+    Rewards:
+        strict: 1 if the scorer gives the normalised answer 1.0 (and it is at most four times as long as the reference
+        answer, where reasoning-gym's default scorer is in use), else 0.
+        Not strict: the scorer's partial score; the empty answer and one that cannot be read are worth 0. With several
+        attempts each one is paid what it improves on the best so far, so an episode's rewards sum to its best score.
+    Starting state:
+        A problem drawn evenly from `first` to `first + size - 1`, which depends on (seed, episode) alone; or the one
+        of `reset(options={"task": number})`.
+    Episode end:
+        Terminated by a right answer or after `max_turns` attempts. Never truncated.
+
+    Args:
+        task: name of a data set (`dataset_names()`); "composite" mixes several.
+        config: options of the data set.
+        strict: pay right answers alone.
+        max_turns: number of attempts.
+        size: number of different problems.
+        first: number of the first problem; use another range to evaluate on fresh problems.
+        max_answer: the longest answer that is read, in characters.
+        render_mode: only None.
+
+    Raises:
+        UsageError: an unknown data set or option, `codeio`, which is not reproducible, or an impossible number.
+        ImportError: reasoning-gym is not installed.
+    """
+
+    def __init__(
+        self,
+        task: str = "chain_sum",
+        config: Mapping[str, Any] | None = None,
+        strict: bool = True,
+        max_turns: int = 1,
+        size: int | None = None,
+        first: int = 0,
+        max_answer: int = 1 << 16,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None:
+            raise UsageError(
+                f"a reasoning task is text and draws nothing; render_mode must be None, got {render_mode!r}"
+            )
+        if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first < LAST_PROBLEM:
+            raise UsageError(f"first must be the number of a problem, 0 to {LAST_PROBLEM - 1}, got {first!r}")
+        most = LAST_PROBLEM - first
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= most):
+            raise UsageError(f"size must be a number of problems from 1 to {most}, got {size!r}")
+        super().__init__(max_turns=max_turns, max_answer=max_answer, max_bytes=1 << 18)
+        self.task, self.config, self.strict = task, dict(config or {}), strict
+        self.first, self.size = first, most if size is None else size
+        self.items = Items(task, self.config)
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """Draw the number of a problem."""
+        return self.first + int(rng.integers(self.size))
+
+    def begin(self, task_id: TaskId) -> Episode:
+        """Ask problem `task_id`.
+
+        Raises:
+            UsageError: `task_id` is not the number of a problem.
+        """
+        if isinstance(task_id, bool) or not isinstance(task_id, int | np.integer) or not 0 <= task_id < LAST_PROBLEM:
+            raise UsageError(f"a problem is named by its number, 0 to {LAST_PROBLEM - 1}, got {task_id!r}")
+        number = int(task_id)
+        return Episode(number, self.items.item(number)["question"], data=0.0)
+
+    def solution(self, task_id: TaskId) -> str | None:
+        """Return the reference answer; None where the data set keeps none."""
+        assert isinstance(task_id, int)
+        answer = self.items.item(task_id)["answer"]
+        return None if answer is None else str(answer).strip()
+
+    def verdict(self, task_id: TaskId, text: str) -> Verdict:
+        """Judge a text as the answer to a problem, outside any episode."""
+        assert isinstance(task_id, int)
+        item = self.items.item(task_id)
+        answer = normalise(text)
+        if not answer:
+            return Verdict(False, 0.0, True, "the answer is empty", {"scorer": 0.0})
+        score, unread = self.items.score(answer, item)
+        parts = {"scorer": score}
+        if unread is not None:
+            return Verdict(False, 0.0, True, unread, parts)
+        gold = item["answer"]
+        if gold is not None and len(answer) > _MAX_RATIO * len(str(gold)) and self.items.scores_by_default(item):
+            return Verdict(False, 0.0, False, f"the answer is over {_MAX_RATIO} times as long as the right one", parts)
+        if score == 1.0:
+            return Verdict(True, 1.0, False, "right", parts)
+        return Verdict(False, 0.0 if self.strict else score, False, "wrong" if score == 0 else "not fully right", parts)
+
+    def judge(self, episode: Episode, text: str) -> Turn:
+        """Judge an attempt."""
+        return self._attempt(episode, self.verdict(episode.task, text))
+
+    def refuse(self, episode: Episode, reason: str) -> Turn:
+        """Count an answer that cannot be read as a wrong attempt."""
+        return self._attempt(episode, Verdict(False, 0.0, True, reason, {"scorer": 0.0}))
+
+    def _attempt(self, episode: Episode, verdict: Verdict) -> Turn:
+        attempt = len(episode.answers) + 1
+        best = max(episode.data, verdict.score)
+        reward, episode.data = best - episode.data, best
+        assert self.max_turns is not None
+        if verdict.correct or attempt >= self.max_turns:
+            return Turn("", reward, True, verdict)
+        why = f" ({verdict.reason})" if verdict.invalid else ""
+        left = self.max_turns - attempt
+        feedback = f"That is not right{why}. Attempts left: {left}. Give only the answer."
+        return Turn(feedback, reward, False, verdict)
+
+
+def constant_baselines(task: Reasoning, n: int = 200, answers: Sequence[str] = ()) -> dict[str, float]:
+    """Measure what always giving the same answer earns, to be shown beside results.
+
+    Args:
+        task: the task.
+        n: number of problems, the first ones of the task.
+        answers: constant answers to try besides the five most frequent reference answers and "", 0, 1, Yes, No.
+
+    Returns:
+        Mean score of each constant answer, the best one first.
+
+    Raises:
+        UsageError: `n` is not positive.
+    """
+    if n < 1:
+        raise UsageError(f"n must be a positive number of problems, got {n}")
+    numbers = range(task.first, task.first + min(n, task.size))
+    gold = Counter(answer for answer in map(task.solution, numbers) if answer is not None)
+    tried = dict.fromkeys([answer for answer, _ in gold.most_common(5)] + ["", "0", "1", "Yes", "No", *answers])
+    means = {text: sum(task.verdict(i, text).score for i in numbers) / len(numbers) for text in tried}
+    return dict(sorted(means.items(), key=lambda pair: -pair[1]))
