@@ -14,7 +14,7 @@ _PARSED = frozenset(
 # score_answer makes Fractions, whose exponents cost time and memory
 _NUMBERS = frozenset({"coin_flip", "dice", "fraction_simplification"})
 _WORDS = re.compile(r"[\w\s.,;:|-]*")
-_FUNCTIONS = frozenset("sin cos tan cot sec csc sinh cosh tanh asin acos atan exp log ln sqrt Abs".split())
+_FUNCTIONS = frozenset(re.split(" ", "sin cos tan cot sec csc sinh cosh tanh asin acos atan exp log ln sqrt Abs"))
 _MAX_FORMULA = 500
 _MAX_DIGITS = 30
 _MAX_EXPONENT = 64
