@@ -1,4 +1,5 @@
 """Map the root folders envs/, agents/ and wrappers/ to polyathlon.envs, polyathlon.agents and polyathlon.wrappers."""
+
 from setuptools import find_packages, setup
 
 folders = ["envs", "agents", "wrappers"]
