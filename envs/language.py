@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from .errors import UsageError
 from .utterance import Utterance
+
+if TYPE_CHECKING:
+    from .language_batch import LanguageBatch
 
 __all__ = ["Episode", "LanguageBatch", "LanguageTask", "TaskId", "Turn", "Utterance", "Verdict", "task_seed"]
 

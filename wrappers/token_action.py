@@ -119,12 +119,11 @@ class TokenAction(gym.Wrapper[dict[str, Any], int, str, str], RecordConstructorA
             TypeError: the action is no integer.
             UsageError: the action is not in the vocabulary, or there is no running episode.
         """
-        if isinstance(action, bool) or not isinstance(action, int | np.integer):
-            if not (isinstance(action, np.ndarray) and action.shape == () and action.dtype.kind in "iu"):
-                raise TypeError(
-                    f"TokenAction takes one token id, an integer, got {type(action).__name__}; a whole utterance goes "
-                    "to step_utterance, a text to the wrapped task"
-                )
+        if not np.issubdtype(getattr(action, "dtype", type(action)), np.integer) or np.ndim(action) != 0:
+            raise TypeError(
+                f"TokenAction takes one token id, an integer, got {type(action).__name__}; a whole utterance goes "
+                "to step_utterance, a text to the wrapped task"
+            )
         token = int(action)
         if not 0 <= token < self.rules.vocabulary:
             raise UsageError(f"token ids go from 0 to {self.rules.vocabulary - 1}, got {token}")
