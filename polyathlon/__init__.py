@@ -1,3 +1,46 @@
-"""polyathlon: one arena for every kind of policy."""
+"""polyathlon: one arena for every kind of policy.
+
+Importing it registers the ids with Gymnasium and imports nothing heavy; agents, wrappers and environments load when used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .registration import (
+    algorithms,
+    environments,
+    recipes,
+    register_algorithm,
+    register_all,
+    register_environment,
+)
+
+if TYPE_CHECKING:
+    from .adaptation import adapt, make_agent
+    from .training import train
 
 __version__ = "0.1.0"
+__all__ = [
+    "adapt",
+    "algorithms",
+    "environments",
+    "make_agent",
+    "recipes",
+    "register_algorithm",
+    "register_environment",
+    "train",
+]
+
+_LAZY = {"adapt": "polyathlon.adaptation", "make_agent": "polyathlon.adaptation", "train": "polyathlon.training"}
+
+register_all()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

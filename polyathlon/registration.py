@@ -1,0 +1,214 @@
+"""The tables of environments and agents, and their registration with Gymnasium.
+
+Entry points are strings, so that reading the tables imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+NAMESPACE = "polyathlon"
+
+
+@dataclass(frozen=True)
+class EnvironmentRecord:
+    """One environment.
+
+    Attributes:
+        id: Gymnasium id.
+        family: the folder of `envs/` that it belongs to.
+        summary: one line.
+        tensor_env: "module:Class" of the TensorEnv behind it, or None.
+        kwargs: default keyword arguments.
+    """
+
+    id: str
+    family: str
+    summary: str
+    tensor_env: str | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AlgorithmRecord:
+    """One agent.
+
+    Attributes:
+        name: name on the command line.
+        entry_point: "module:Class".
+        family: the folder of `agents/` that it belongs to.
+        summary: one line.
+    """
+
+    name: str
+    entry_point: str
+    family: str
+    summary: str
+
+    def load(self) -> type:
+        """Import the agent's class."""
+        module, _, attribute = self.entry_point.partition(":")
+        agent: type = getattr(importlib.import_module(module), attribute)
+        return agent
+
+
+_ENVIRONMENTS: dict[str, EnvironmentRecord] = {}
+_ALGORITHMS: dict[str, AlgorithmRecord] = {}
+
+
+def register_environment(
+    id: str,
+    family: str,
+    summary: str,
+    *,
+    entry_point: str | None = None,
+    vector_entry_point: str | None = None,
+    tensor_env: str | None = None,
+    max_episode_steps: int | None = None,
+    kwargs: dict[str, Any] | None = None,
+) -> EnvironmentRecord:
+    """Register an environment with Gymnasium and in this package's table; registering an id again is harmless.
+
+    Args:
+        id: Gymnasium id, for example "polyathlon/TSP-v0".
+        family: group in the listing.
+        summary: one line.
+        entry_point: "module:callable" of the scalar face; not needed with `tensor_env`.
+        vector_entry_point: "module:callable" of the vector face; not needed with `tensor_env`.
+        tensor_env: "module:Class" of a `TensorEnv`, whose faces are then made by `polyathlon.envs.tensor`.
+        max_episode_steps: time limit of the scalar face; a `TensorEnv` carries its own.
+        kwargs: default keyword arguments of the task.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: neither `entry_point` nor `tensor_env` is given.
+    """
+    kwargs = dict(kwargs or {})
+    if tensor_env is not None:
+        entry_point = "polyathlon.envs.tensor:make_scalar"
+        vector_entry_point = "polyathlon.envs.tensor:make_vector"
+        kwargs["tensor_env"] = tensor_env
+    if entry_point is None:
+        raise ValueError(f"{id} needs an entry_point or a tensor_env, each as 'module:name'")
+    if id not in gym.registry:
+        gym.register(
+            id,
+            entry_point=entry_point,
+            vector_entry_point=vector_entry_point,
+            max_episode_steps=max_episode_steps,
+            kwargs=kwargs,
+        )
+    _ENVIRONMENTS[id] = EnvironmentRecord(id, family, summary, tensor_env, kwargs)
+    return _ENVIRONMENTS[id]
+
+
+def register_algorithm(name: str, entry_point: str, family: str, summary: str) -> AlgorithmRecord:
+    """Give an agent a name for `polyathlon.train`, the command line and the conformance tests.
+
+    Args:
+        name: name on the command line, in lower case.
+        entry_point: "module:Class" of a subclass of `polyathlon.agents.base.Agent`.
+        family: group in the listing.
+        summary: one line.
+    """
+    _ALGORITHMS[name] = AlgorithmRecord(name, entry_point, family, summary)
+    return _ALGORITHMS[name]
+
+
+def environments() -> list[EnvironmentRecord]:
+    """Return the registered environments, by family."""
+    return sorted(_ENVIRONMENTS.values(), key=lambda record: (record.family, record.id))
+
+
+def algorithms() -> list[AlgorithmRecord]:
+    """Return the registered agents, by name."""
+    return sorted(_ALGORITHMS.values(), key=lambda record: record.name)
+
+
+def recipes() -> list[str]:
+    """Return the names of the recipes of `LanguageAgent`."""
+    from polyathlon.agents.language.recipes import recipe_names
+
+    return list(recipe_names())
+
+
+def _register_environments() -> None:
+    classic, mujoco = "polyathlon.envs.control.classic", "polyathlon.envs.control.mujoco"
+    for name, summary in {
+        "CartPole-v1": "balance a pole on a cart",
+        "Pendulum-v1": "swing a pendulum up and hold it",
+        "Acrobot-v1": "swing a two-link arm above a line",
+        "MountainCar-v0": "rock a car out of a valley, three actions",
+        "MountainCarContinuous-v0": "rock a car out of a valley, a continuous force",
+    }.items():
+        register_environment(f"{NAMESPACE}/{name}", "control", summary, tensor_env=f"{classic}:{name.split('-')[0]}")
+    for name, (module, vector) in {
+        "HalfCheetah": ("half_cheetah_v5", "make_half_cheetah"),
+        "Hopper": ("hopper_v5", "make_hopper"),
+        "Walker2d": ("walker2d_v5", "make_walker2d"),
+        "Ant": ("ant_v5", "make_ant"),
+        "Humanoid": ("humanoid_v5", "make_humanoid"),
+        "Swimmer": ("swimmer_v5", "make_swimmer"),
+    }.items():
+        register_environment(
+            f"{NAMESPACE}/{name}-v5",
+            "control",
+            f"MuJoCo's {name}: Gymnasium's v5 as the scalar face, batched physics as the vector face",
+            entry_point=f"gymnasium.envs.mujoco.{module}:{name}Env",
+            vector_entry_point=f"{mujoco}:{vector}",
+            max_episode_steps=1000,
+        )
+    register_environment(
+        f"{NAMESPACE}/TSP-v0",
+        "combinatorial",
+        "travelling salesman: visit every node once on the shortest tour",
+        tensor_env="polyathlon.envs.combinatorial.tsp:TSP",
+    )
+    register_environment(
+        f"{NAMESPACE}/TicTacToe-v0",
+        "games",
+        "three in a row, two players",
+        tensor_env="polyathlon.envs.games.tic_tac_toe:TicTacToe",
+    )
+    register_environment(
+        f"{NAMESPACE}/RockPaperScissors-v0",
+        "games",
+        "rock, paper, scissors, two players at once",
+        tensor_env="polyathlon.envs.games.rock_paper_scissors:RockPaperScissors",
+    )
+    register_environment(
+        f"{NAMESPACE}/Reasoning-v0",
+        "text",
+        "reasoning problems in words with exact verifiers (reasoning-gym)",
+        entry_point="polyathlon.envs.text.reasoning:Reasoning",
+    )
+
+
+def _register_algorithms() -> None:
+    register_algorithm(
+        "sac", "polyathlon.agents.actor_critic.sac:SAC", "actor_critic", "soft actor-critic, for continuous actions"
+    )
+    register_algorithm(
+        "ppo",
+        "polyathlon.agents.actor_critic.ppo:PPO",
+        "actor_critic",
+        "proximal policy optimisation, continuous or (masked) discrete",
+    )
+    register_algorithm(
+        "language",
+        "polyathlon.agents.language.agent:LanguageAgent",
+        "language",
+        "a causal language model trained by any recipe (see `polyathlon recipes`)",
+    )
+
+
+def register_all() -> None:
+    """Register everything that this package brings; a second call changes nothing."""
+    _register_environments()
+    _register_algorithms()
