@@ -1,0 +1,322 @@
+"""Any task as a text task."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+
+from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers.natural_words import describe_tsp
+from polyathlon.wrappers.token_action import TokenAction
+from polyathlon.wrappers.verbalize import Verbalize
+from polyathlon.wrappers.words import (
+    UnreadableAction,
+    default_action,
+    describe_actions,
+    describe_observation,
+    number,
+    read_action,
+)
+
+DISCRETE = spaces.Discrete(5)
+BOX = spaces.Box(-2.0, 2.0, (2,), np.float32)
+
+
+class Masked(gym.Env):
+    """Counts to 3 by allowed actions; a forbidden one ends the episode with -7, or raises."""
+
+    observation_space = spaces.Dict({"count": spaces.Discrete(4), "place": spaces.Box(-1, 1, (2,), np.float64)})
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, on_illegal="terminate"):
+        self.on_illegal = on_illegal
+        self.count = 0
+
+    def _seen(self):
+        mask = np.array([True, self.count % 2 == 0, False])
+        return {"count": self.count, "place": self.place}, {"action_mask": mask, "extra": self.count}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count, self.place = 0, self.np_random.uniform(-1, 1, 2)
+        self.given = options
+        return self._seen()
+
+    def step(self, action):
+        if not self._seen()[1]["action_mask"][action]:
+            if self.on_illegal == "raise":
+                raise UsageError("forbidden")
+            return self._seen()[0], -7.0, True, False, {"illegal_action": True}
+        self.count += 1
+        observation, info = self._seen()
+        return observation, 1.0, self.count == 3, False, info
+
+
+@pytest.mark.parametrize("text", ["3", "action: 3", "I take Action = 3.", "3.0", "  3\n", "5 or 4? action: 3"])
+def test_discrete_actions_are_read(text):
+    assert read_action(DISCRETE, text) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("[0.5, -1.2]", [0.5, -1.2]), ("action: .5 -1.2e0", [0.5, -1.2]), ("9 and -9", [2.0, -2.0])],
+)
+def test_box_actions_are_read_and_moved_into_their_bounds(text, expected):
+    action = read_action(BOX, text)
+    assert action.dtype == np.float32 and BOX.contains(action)
+    np.testing.assert_allclose(action, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("space", "text", "reason"),
+    [
+        (DISCRETE, "", "the answer has 0"),
+        (DISCRETE, "1 or 2", "the answer has 2"),
+        (DISCRETE, "2.5", "integer"),
+        (DISCRETE, "7", "7 is no action (actions: 0..4)"),
+        (DISCRETE, "-1", "-1 is no action"),
+        (DISCRETE, "9" * 40, "is no action"),
+        (BOX, "1", "an action has 2 numbers, the answer has 1"),
+        (BOX, "1e999 0", "too large"),
+        (spaces.MultiDiscrete([2, 3]), "1 3", "no action"),
+        (spaces.MultiDiscrete([2, 3]), "1 300000000000", "no action"),
+    ],
+)
+def test_what_is_no_action_says_why(space, text, reason):
+    with pytest.raises(UnreadableAction) as error:
+        read_action(space, text)
+    assert reason in str(error.value)
+
+
+def test_multi_actions_are_read():
+    np.testing.assert_array_equal(read_action(spaces.MultiDiscrete([2, 3]), "1, 2"), [1, 2])
+    np.testing.assert_array_equal(read_action(spaces.MultiBinary(3), "[1 0 1]"), [1, 0, 1])
+    assert read_action(spaces.Discrete(3, start=-1), "-1") == -1
+
+
+@pytest.mark.parametrize("space", [DISCRETE, BOX, spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3)])
+def test_the_default_action_is_an_action(space):
+    assert space.contains(default_action(space))
+
+
+def test_numbers_are_rounded():
+    assert [number(x) for x in (1.23456, -0.0001, 2, 3e8, np.float32(0.5), True)] == [
+        "1.235",
+        "0",
+        "2",
+        "3e+08",
+        "0.5",
+        "yes",
+    ]
+
+
+def test_observations_are_written_with_the_names_of_their_fields():
+    space = spaces.Dict({"b": spaces.Discrete(3), "a": spaces.Box(0, 1, (2, 2), np.float64)})
+    text = describe_observation(space, {"b": 2, "a": np.array([[0.1, 0.25], [1, 0]])})
+    assert sorted(text.split("\n")) == ["a: 0.1 0.25; 1 0", "b: 2"]
+    large = describe_observation(spaces.Box(0, 255, (100, 100, 3), np.uint8), np.zeros((100, 100, 3), np.uint8))
+    assert large.endswith("(30000 numbers)") and len(large) < 200
+
+
+def test_allowed_actions_are_written_as_ranges():
+    mask = np.array([True, True, True, False, True, False, True, True])
+    assert describe_actions(spaces.Discrete(8), mask) == "allowed actions: 0..2, 4, 6, 7"
+    assert describe_actions(spaces.Discrete(2), None) == "actions: 0, 1"
+    assert describe_actions(BOX, None) == "action: 2 numbers from -2 to 2"
+
+
+def test_the_texts_follow_the_wrapped_environment():
+    env, twin = Verbalize(gym.make("CartPole-v1")), gym.make("CartPole-v1")
+    text, info = env.reset(seed=3)
+    observation, _ = twin.reset(seed=3)
+    assert text == f"observation: {' '.join(map(number, observation))}\nactions: 0, 1"
+    assert info["task"] == (3, 0) and info["messages"] == [{"role": "user", "content": text}]
+    for action in (1, 0, 1):
+        text, reward, terminated, truncated, info = env.step(f"action: {action}")
+        observation, expected, *_ = twin.step(action)
+        assert text.startswith(f"observation: {' '.join(map(number, observation))}")
+        assert reward == expected and not terminated and not truncated
+        assert info["verdict"] == {
+            "correct": True,
+            "score": 1.0,
+            "invalid": False,
+            "reason": "the action was played",
+            "parts": {"reward": 1.0},
+        }
+    assert [message["role"] for message in info["messages"]] == ["user", "assistant"] * 3 + ["user"]
+    assert [record["action"] for record in info["episode_log"]] == ["action: 1", "action: 0", "action: 1"]
+
+
+def test_time_limits_truncate():
+    env = Verbalize(gym.make("Pendulum-v1", max_episode_steps=2))
+    env.reset(seed=0)
+    assert env.step("0")[3] is False
+    *_, terminated, truncated, _ = env.step("0")
+    assert truncated and not terminated
+    with pytest.raises(UsageError, match="the episode is over"):
+        env.step("0")
+
+
+@pytest.mark.parametrize("text", ["", "no number", "x" * 1_000_000, "\ud800 1", "\x00\x01", "1 2 3", "1" * 9000])
+def test_unreadable_texts_play_the_default_action_and_cost(text):
+    env, twin = Verbalize(gym.make("CartPole-v1"), invalid_reward=-2.5), Verbalize(gym.make("CartPole-v1"))
+    env.reset(seed=0), twin.reset(seed=0)
+    observation, reward, terminated, _, info = env.step(text)
+    assert observation == twin.step("0")[0] and reward == 1.0 - 2.5 and not terminated
+    assert info["verdict"]["invalid"] and info["verdict"]["score"] == 0.0 and info["verdict"]["reason"]
+    assert all(message["content"].encode("utf-8") is not None for message in info["messages"])
+
+
+@pytest.mark.parametrize(("text", "invalid"), [("nothing", True), ("2", False)])
+def test_with_a_mask_what_is_not_allowed_gets_the_penalty_of_the_task(text, invalid):
+    env = Verbalize(Masked())
+    observation, info = env.reset(seed=0)
+    assert observation.endswith("allowed actions: 0, 1") and "action_mask" not in info and info["extra"] == 0
+    _, reward, terminated, _, info = env.step(text)
+    assert (reward, terminated, info["verdict"]["invalid"]) == (-7.0, True, invalid)
+    assert not info["verdict"]["correct"] and info["illegal_action"]
+
+
+def test_a_task_that_raises_on_forbidden_actions_ends_with_the_invalid_reward():
+    env = Verbalize(Masked("raise"), invalid_reward=-3.0)
+    env.reset(seed=0)
+    _, reward, terminated, _, info = env.step("2")
+    assert (reward, terminated) == (-3.0, True) and "not allowed" in info["verdict"]["reason"]
+
+
+def test_a_task_is_entered_again_by_its_id():
+    env = Verbalize(gym.make("CartPole-v1"))
+    first, _ = env.reset(seed=5)
+    second, info = env.reset()
+    assert info["task"] == (5, 1) and first != second
+    other = Verbalize(gym.make("CartPole-v1"))
+    assert other.reset(options={"task": (5, 1)})[0] == second
+    assert other.reset(options={"task": (5, 0)})[0] == first
+    for wrong in ("x", (1,), (-1, 0), 7):
+        with pytest.raises(UsageError, match="seed, episode"):
+            env.reset(options={"task": wrong})
+
+
+def test_other_options_go_to_the_wrapped_environment():
+    env = Verbalize(Masked())
+    env.reset(options={"speed": 3})
+    assert env.unwrapped.given == {"speed": 3}
+
+
+def test_rows_of_a_batch_are_what_scalar_environments_with_their_seeds_are():
+    env = Verbalize(gym.make("CartPole-v1"))
+    batch = env.batch(3)
+    texts, _ = batch.reset(seed=7)
+    alone = [Verbalize(gym.make("CartPole-v1")) for _ in range(3)]
+    assert texts == [one.reset(seed=7 + i)[0] for i, one in enumerate(alone)]
+    for answers in (["1", "0", "no"], ["0", "0", "1"]):
+        texts, rewards, terminated, truncated, infos = batch.step(answers)
+        expected = [one.step(answer) for one, answer in zip(alone, answers)]
+        assert texts == [step[0] for step in expected]
+        np.testing.assert_array_equal(rewards, np.array([step[1] for step in expected], np.float32))
+        assert [info["verdict"] for info in infos] == [step[4]["verdict"] for step in expected]
+    texts, _ = batch.reset(tasks=[(7, 0)] * 3)
+    assert len(set(texts)) == 1
+    batch.step(["1"], rows=[1])
+    assert batch.step(["1"], rows=[0])[0] == [batch.step(["1"], rows=[2])[0][0]]
+
+
+def test_environments_of_finished_rows_are_used_again():
+    batch = Verbalize(gym.make("FrozenLake-v1", max_episode_steps=1)).batch(2)
+    made = set()
+    for _ in range(4):
+        batch.reset()
+        made |= {id(batch._rows[i].episode.data["env"]) for i in range(2)}
+        batch.step(["0", "0"])
+    assert len(made) == 2
+
+
+def test_the_state_is_saved_and_restored():
+    env = Verbalize(gym.make("CartPole-v1"))
+    env.reset(seed=1), env.reset(), env.step("1")
+    saved = env.get_state()
+    ahead = [env.step("0")[:4] for _ in range(3)]
+    for other in (Verbalize(gym.make("CartPole-v1")), pickle.loads(pickle.dumps(Verbalize(gym.make("CartPole-v1"))))):
+        other.set_state(saved)
+        assert [other.step("0")[:4] for _ in range(3)] == ahead
+
+
+def test_hooks_replace_the_words():
+    def parse(text, info, env):
+        if text not in ("left", "right"):
+            raise ValueError("say left or right")
+        return ("left", "right").index(text)
+
+    env = Verbalize(
+        gym.make("CartPole-v1"),
+        describe=lambda observation, info, env: f"at {observation[0]:.2f}",
+        parse=parse,
+        solution=lambda observation, info, env: "right" if observation[2] > 0 else "left",
+    )
+    text, info = env.reset(seed=0)
+    assert text.startswith("at ") and env.solution(info["task"]) in ("left", "right")
+    assert env.step("right")[1] == 1.0
+    assert env.step("up")[4]["verdict"]["reason"] == "say left or right"
+    assert Verbalize(gym.make("CartPole-v1")).solution((0, 0)) is None
+
+
+def test_what_cannot_be_verbalised_is_refused():
+    env = Verbalize(gym.make("CartPole-v1"))
+    with pytest.raises(UsageError, match="takes text already"):
+        Verbalize(env)
+    masked = Masked()
+    masked.action_space = spaces.Dict({"a": spaces.Discrete(2)})
+    with pytest.raises(UsageError, match="parse="):
+        Verbalize(masked)
+    with pytest.raises(TypeError, match="takes text, got int"):
+        env.reset(seed=0), env.step(1)
+
+
+def test_pendulum_in_words():
+    env = Verbalize(gym.make("Pendulum-v1"))
+    env.reset(seed=0)
+    env.unwrapped.state = np.array([np.pi / 2, -1.0])
+    text, reward, *_ = env.step("-2")
+    # one step of 0.05 s: speed -1 + (15 sin 90 deg - 6) * 0.05 = -0.55, angle 90 - 0.0275 rad
+    assert text == (
+        "The pendulum is 88 degrees left of upright and turns right at 0.55 rad/s.\nTorque from -2 (right) to 2 (left):"
+    )
+    assert reward == pytest.approx(-((np.pi / 2) ** 2 + 0.1 + 0.004))
+
+
+def test_tsp_in_words_lists_the_nearest_first():
+    nodes = np.array([[0.5, 0.5], [0.0, 0.0], [0.9, 0.5], [0.5, 0.6], [0, 0]], np.float32)
+    kind = np.array([1, 2, 3, 3, 0], np.int8)
+    text = describe_tsp({"nodes": nodes, "kind": kind}, {}, gym.make("CartPole-v1"))
+    assert text == "2 cities left, home at -50 -50. Nearest first:\n3: +0 +10\n2: +40 +0\nGo to:"
+    assert describe_tsp({"nodes": nodes, "kind": np.array([1, 2, 0, 0, 0])}, {}, gym.make("CartPole-v1")) == (
+        "The tour is complete."
+    )
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Blackjack-v1"])
+def test_gymnasiums_checker_has_nothing_to_say(env_id):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_env(Verbalize(gym.make(env_id, disable_env_checker=True)), skip_render_check=True)
+    # being a wrapper is what it is
+    assert [str(w.message) for w in caught if "different from the unwrapped version" not in str(w.message)] == []
+
+
+def test_token_by_token():
+    env = TokenAction(Verbalize(gym.make("CartPole-v1")), max_new_tokens=4)
+    env.reset(seed=0)
+    ids = [*env.tokenizer.encode("1"), env.tokenizer.eos_token_id]
+    assert env.step(ids[0])[1] == 0.0
+    _, reward, _, _, info = env.step(ids[1])
+    assert reward == 1.0 and info["verdict"]["correct"]
+    batch = env.batch(2)
+    batch.reset(seed=0)
+    turn = batch.step_utterance([ids, ids])
+    np.testing.assert_array_equal(turn.rewards, [1.0, 1.0])

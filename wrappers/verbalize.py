@@ -1,0 +1,297 @@
+"""Any task as a text task: its observations in words, its actions read from words."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+
+from polyathlon.envs.copies import copy_env
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.language import Episode, LanguageTask, Outcome, TaskId, Turn, Verdict
+
+from .forms import is_text_space
+from .natural_words import natural_description
+from .words import (
+    Describe,
+    Parse,
+    default_action,
+    describe_actions,
+    describe_observation,
+    read_action,
+)
+
+if TYPE_CHECKING:
+    from polyathlon.envs.language import LanguageBatch
+
+TextStep = tuple[str, SupportsFloat, bool, bool, dict[str, Any]]
+_READABLE = (spaces.Discrete, spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
+    """Give a task words, so that a language model can act in it.
+
+    Each step of the task is one turn: the text says what is observed and what may be answered, the answer names one
+    action (`3`, `action: 3`, `[0.5, -1.2]`). TSP and Pendulum have a description of their own; any other task is written
+    as names and rounded numbers. Numbers beyond the bounds of a Box action are moved to the bound.
+
+    An answer that names no action is a verdict, never an exception, and never pays: where the task masks actions, the
+    turn is played as an action that the mask forbids, so the task's own penalty ends the episode; elsewhere the default
+    action (the first, or zero) is played and `invalid_reward` is added. An answer that the mask forbids is played as it
+    is. `info["verdict"]` has "invalid" and "reason"; `info["messages"]` and `info["episode_log"]` hold the conversation;
+    the task's own info is kept, without its action mask.
+
+    The id of a task is (seed, episode): episode 0 is the wrapped task's `reset(seed=seed)`, later ones start from a hash
+    of both numbers. `reset(options={"task": id})` enters it again; other options go to the wrapped task.
+
+    Args:
+        env: an environment with Discrete, Box, MultiDiscrete or MultiBinary actions.
+        describe: hook (observation, info, env) -> text, instead of the words above.
+        parse: hook (text, info, env) -> action; raises ValueError with the reason for a text that names none.
+        solution: hook (observation, info, env) -> the right first answer to a task, for imitation.
+        invalid_reward: added to the reward of a turn without a readable action, where the task has no action mask.
+        max_answer: the longest answer that is read, in characters.
+
+    Raises:
+        UsageError: the environment takes text already, or actions that have no words.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        describe: Describe | None = None,
+        parse: Parse | None = None,
+        solution: Describe | None = None,
+        invalid_reward: float = -1.0,
+        max_answer: int = 4096,
+    ) -> None:
+        RecordConstructorArgs.__init__(
+            self,
+            describe=describe,
+            parse=parse,
+            solution=solution,
+            invalid_reward=invalid_reward,
+            max_answer=max_answer,
+        )
+        gym.Wrapper.__init__(self, env)
+        if is_text_space(env.action_space):
+            raise UsageError(f"{env} takes text already; Verbalize is for tasks with numbers as actions")
+        if parse is None and not isinstance(env.action_space, _READABLE):
+            raise UsageError(
+                f"Verbalize reads Discrete, Box, MultiDiscrete and MultiBinary actions, got {env.action_space}; "
+                "give parse= a function that reads the action from a text"
+            )
+        self._hooks: dict[str, Any] = {
+            "describe": describe or natural_description(env),
+            "parse": parse,
+            "solution": solution,
+            "invalid_reward": float(invalid_reward),
+            "max_answer": max_answer,
+        }
+        self._task = VerbalTask(env, is_single=True, **self._hooks)
+        self.observation_space = self._task.observation_space
+        self.action_space = self._task.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Begin the next episode.
+
+        Args:
+            seed: begins the sequence of episodes anew; None goes on to the next one.
+            options: "task" is the id of an episode to enter; all others go to the wrapped task.
+        """
+        return self._task.reset(seed=seed, options=options)
+
+    def step(self, action: str) -> TextStep:
+        """Answer one turn.
+
+        Raises:
+            TypeError: the action is not a string.
+            UsageError: there is no running episode.
+        """
+        return self._task.step(action)
+
+    def batch(self, n: int) -> LanguageBatch:
+        """Return n rows of this task, each on a copy of the wrapped environment.
+
+        Raises:
+            UsageError: `n` is not a positive integer, or the environment cannot be copied.
+        """
+        return VerbalTask(self.env, is_single=False, **self._hooks).batch(n)
+
+    def solution(self, task_id: TaskId) -> str | None:
+        """Return the right first answer to a task, from the hook; None without one."""
+        if self._hooks["solution"] is None:
+            return None
+        return VerbalTask(self.env, is_single=False, **self._hooks).solution(task_id)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the environment is, as a plain dict for `set_state`."""
+        return self._task.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that `get_state` gave; the running episode is replayed from its answers."""
+        self._task.set_state(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"env": self.env, "hooks": self._hooks, "state": self.get_state()}
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        self.__init__(content["env"], **content["hooks"])  # type: ignore[misc]
+        self.set_state(content["state"])
+
+
+class VerbalTask(LanguageTask):
+    """The language task behind `Verbalize`: each running episode owns one environment.
+
+    Args:
+        env: the environment.
+        is_single: one episode runs at a time, on `env` itself; otherwise each has a copy, used again when it is over.
+        describe: see `Verbalize`.
+        parse: see `Verbalize`.
+        solution: see `Verbalize`.
+        invalid_reward: see `Verbalize`.
+        max_answer: see `Verbalize`.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        *,
+        is_single: bool,
+        describe: Describe | None,
+        parse: Parse | None,
+        solution: Describe | None,
+        invalid_reward: float,
+        max_answer: int,
+    ) -> None:
+        super().__init__(max_answer=max_answer)
+        self._env, self._is_single = env, is_single
+        self._describe, self._parse, self._solution = describe, parse, solution
+        self.invalid_reward = invalid_reward
+        self._used: list[tuple[gym.Env[Any, Any], weakref.ref[Episode]]] = []
+        self._options: dict[str, Any] | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Begin the next episode; "task" among the options is an episode's id, the others go to the environment."""
+        given = dict(options or {})
+        own = {"task": given.pop("task")} if "task" in given else None
+        self._options = given or None
+        try:
+            text, info = super().reset(seed=seed, options=own)
+        finally:
+            self._options = None
+        return text, {**self._visible(self._row.episode.data["info"]), **info}  # type: ignore[union-attr]
+
+    def draw(self, rng: np.random.Generator) -> TaskId:
+        """Return (seed, episode), which `task_seed` made the generator of."""
+        entropy: Any = rng.bit_generator.seed_seq.entropy  # type: ignore[attr-defined]
+        return tuple(int(x) for x in entropy)
+
+    def begin(self, task_id: TaskId) -> Episode:
+        """Start the episode with the id (seed, episode).
+
+        Raises:
+            UsageError: the id is not a pair of integers >= 0.
+        """
+        seed = _environment_seed(task_id)
+        env = self._free_env()
+        observation, info = env.reset(seed=seed, options=self._options)
+        data = {"env": env, "info": info, "raw": observation, "truncated": False}
+        episode = Episode(tuple(task_id), self._text(observation, info, env), data)  # type: ignore[arg-type]
+        if not self._is_single:
+            self._used.append((env, weakref.ref(episode)))
+        return episode
+
+    def _free_env(self) -> gym.Env[Any, Any]:
+        """Take the environment of an episode that is over or forgotten, or make one."""
+        if self._is_single:
+            return self._env
+        for i, (env, holder) in enumerate(self._used):
+            episode = holder()
+            if episode is None or episode.over:
+                del self._used[i]
+                return env
+        return copy_env(self._env)
+
+    def _text(self, observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+        if self._describe is not None:
+            return self._describe(observation, info, env)
+        actions = describe_actions(env.action_space, info.get("action_mask"))
+        return f"{describe_observation(env.observation_space, observation)}\n{actions}"
+
+    def judge(self, episode: Episode, text: str) -> Turn:
+        """Read the action of an answer and play it."""
+        env, info = episode.data["env"], episode.data["info"]
+        try:
+            if self._parse is not None:
+                action = self._parse(text, info, env)
+            else:
+                action = read_action(env.action_space, text)
+        except ValueError as error:
+            return self.refuse(episode, str(error))
+        mask = info.get("action_mask")
+        if mask is not None and not bool(np.asarray(mask)[int(action) - int(env.action_space.start)]):
+            return self._play(episode, action, f"the action {int(action)} is not allowed now")
+        return self._play(episode, action)
+
+    def refuse(self, episode: Episode, reason: str) -> Turn:
+        """Play a turn whose answer names no action; see `Verbalize`."""
+        env, mask = episode.data["env"], episode.data["info"].get("action_mask")
+        if mask is not None and not np.asarray(mask).all():
+            forbidden = np.flatnonzero(~np.asarray(mask, dtype=bool))[0] + env.action_space.start
+            return self._play(episode, np.int64(forbidden), reason, is_invalid=True)
+        return self._play(episode, default_action(env.action_space), reason, is_invalid=True, extra=self.invalid_reward)
+
+    def _play(
+        self, episode: Episode, action: Any, fault: str = "", is_invalid: bool = False, extra: float = 0.0
+    ) -> Turn:
+        env, data = episode.data["env"], episode.data
+        try:
+            observation, reward, terminated, truncated, info = env.step(action)
+        except UsageError:
+            if not fault:
+                raise
+            # the task raises on actions that its mask forbids: the episode ends here
+            reward, terminated, truncated = self.invalid_reward, True, False
+            observation, info = data["raw"], data["info"]
+        data.update(raw=observation, info=info, truncated=bool(truncated) and not terminated)
+        total = float(reward) + extra
+        is_played = not fault
+        verdict = Verdict(is_played, float(is_played), is_invalid, fault or "the action was played", {"reward": total})
+        return Turn(self._text(observation, info, env), total, bool(terminated), verdict)
+
+    def answer(self, episode: Episode, text: str) -> Outcome:
+        """Advance an episode by one answer; see `LanguageTask.answer`."""
+        outcome = super().answer(episode, text)
+        truncated = episode.data["truncated"]
+        episode.over = episode.over or truncated
+        info = {**self._visible(episode.data["info"]), **outcome.info}
+        return outcome._replace(truncated=truncated, info=info)
+
+    @staticmethod
+    def _visible(info: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in info.items() if key != "action_mask"}
+
+    def solution(self, task_id: TaskId) -> str | None:
+        """Return the right first answer to a task, from the hook; None without one."""
+        if self._solution is None:
+            return None
+        data = self.begin(task_id).data
+        return self._solution(data["raw"], data["info"], data["env"])
+
+
+def _environment_seed(task_id: TaskId) -> int:
+    """Return the seed with which a Gymnasium environment starts the episode (seed, episode)."""
+    try:
+        seed, episode = (int(x) for x in task_id)  # type: ignore[union-attr]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the id of a verbalised task is (seed, episode), two integers; got {task_id!r}") from error
+    if seed < 0 or episode < 0:
+        raise UsageError(f"the id of a verbalised task is (seed, episode), integers >= 0; got {task_id!r}")
+    if episode == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, episode]).generate_state(1, np.uint32)[0])
