@@ -58,6 +58,9 @@ def load_tokenizer(name: str | Path) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
+    reads = getattr(_from_pretrained(transformers.AutoConfig, where), "max_position_embeddings", None)
+    if reads is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, reads)
     return tokenizer
 
 

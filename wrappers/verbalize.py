@@ -286,8 +286,9 @@ class VerbalTask(LanguageTask):
 
 def _environment_seed(task_id: TaskId) -> int:
     """Return the seed with which a Gymnasium environment starts the episode (seed, episode)."""
+    pair: Any = task_id
     try:
-        seed, episode = (int(x) for x in task_id)  # type: ignore[union-attr]
+        seed, episode = (int(x) for x in pair)
     except (TypeError, ValueError) as error:
         raise UsageError(f"the id of a verbalised task is (seed, episode), two integers; got {task_id!r}") from error
     if seed < 0 or episode < 0:

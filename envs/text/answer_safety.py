@@ -7,16 +7,18 @@ import re
 
 # score_answer calls eval() on the answer
 _EVALUATED = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
-# score_answer hands the answer to sympy.parse_expr, which evaluates it
-_PARSED = frozenset(
-    {"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"}
-)
+# score_answer hands the answer to sympy.parse_expr, which evaluates it; the value of the first three must be computable
+_ARITHMETIC = frozenset({"countdown", "polynomial_multiplication", "puzzle24"})
+_INTEGRALS = frozenset({"intermediate_integration", "simple_integration"})
 # score_answer makes Fractions, whose exponents cost time and memory
 _NUMBERS = frozenset({"coin_flip", "dice", "fraction_simplification"})
+# tolerant scorers take a difference from nan for no difference
+_NOT_FINITE = re.compile(r"(?i)(?<![^\W\d_])(nan|inf|infinity)j?(?![^\W\d_])")
 _WORDS = re.compile(r"[\w\s.,;:|-]*")
 _FUNCTIONS = frozenset(re.split(" ", "sin cos tan cot sec csc sinh cosh tanh asin acos atan exp log ln sqrt Abs"))
 _MAX_FORMULA = 500
 _MAX_DIGITS = 30
+_MAX_DEPTH = 40
 _MAX_EXPONENT = 64
 _MAX_GROUP_EXPONENT = 12
 
@@ -30,8 +32,12 @@ def unsafe(dataset: str, answer: str) -> str | None:
     """
     if dataset in _EVALUATED and not _WORDS.fullmatch(answer) and not _is_literal(answer):
         return "the answer is no plain value: words, numbers, or a list of them"
-    if dataset in _PARSED and not _is_formula(answer):
+    if dataset in _ARITHMETIC and not _is_formula(answer, functions=0):
+        return "the answer is no formula of numbers, names, + - * / and small powers"
+    if dataset in _INTEGRALS and not _is_formula(answer, functions=2):
         return "the answer is no formula of numbers, names, + - * / ** and elementary functions"
+    if _NOT_FINITE.search(answer):
+        return "the answer is no finite number"
     if dataset in _NUMBERS and re.search(r"[eE][+-]?\d{4,}", answer):
         return "the answer holds a number with too large an exponent"
     return None
@@ -45,19 +51,24 @@ def _is_literal(answer: str) -> bool:
     return True
 
 
-def _is_formula(answer: str) -> bool:
+def _is_formula(answer: str, functions: int) -> bool:
     if len(answer) > _MAX_FORMULA:
         return False
     try:
-        body = ast.parse(answer.strip(), mode="eval").body
-        return _small(body, 0)
+        return _small(ast.parse(answer.strip(), mode="eval").body, functions, _MAX_DEPTH)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
 
 
-def _small(node: ast.expr, depth: int) -> bool:
-    """Tell whether a formula has plain parts only and no power that could grow out of bounds."""
-    if depth > 40:
+def _small(node: ast.expr, functions: int, depth: int) -> bool:
+    """Tell whether a formula has plain parts only, and no power that could grow out of bounds.
+
+    Args:
+        node: the formula.
+        functions: how deep functions may be nested.
+        depth: how deep operations may be nested.
+    """
+    if depth < 0:
         return False
     match node:
         case ast.Constant(value=value):
@@ -65,20 +76,21 @@ def _small(node: ast.expr, depth: int) -> bool:
         case ast.Name(id=name):
             return len(name) <= 12 and not name.startswith("_")
         case ast.UnaryOp(op=ast.UAdd() | ast.USub(), operand=operand):
-            return _small(operand, depth + 1)
+            return _small(operand, functions, depth - 1)
         case ast.BinOp(left=base, op=ast.Pow(), right=exponent):
-            return _small(base, depth + 1) and _small_power(base, exponent)
+            return _small(base, functions, depth - 1) and _small_power(base, exponent, functions, depth - 1)
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), right=right):
-            return _small(left, depth + 1) and _small(right, depth + 1)
+            return _small(left, functions, depth - 1) and _small(right, functions, depth - 1)
         case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]):
-            return name in _FUNCTIONS and _small(argument, depth + 1)
+            return functions > 0 and name in _FUNCTIONS and _small(argument, functions - 1, depth - 1)
     return False
 
 
-def _small_power(base: ast.expr, exponent: ast.expr) -> bool:
+def _small_power(base: ast.expr, exponent: ast.expr, functions: int, depth: int) -> bool:
     size = _constant(exponent)
-    if size is None:  # an exponent with a name in it, as in exp(x) written E**x, cannot be computed and stays as it is
-        return not any(isinstance(part, ast.Pow) for part in ast.walk(exponent)) and isinstance(base, ast.Name)
+    if size is None:  # an exponent with a name in it stays as it is; arithmetic must be computable
+        plain = not any(isinstance(part, ast.Pow) for part in ast.walk(exponent))
+        return functions > 0 and plain and isinstance(base, ast.Name) and _small(exponent, functions, depth)
     atom = isinstance(base, ast.Constant | ast.Name)
     nested = any(isinstance(part, ast.Pow) for part in ast.walk(base))
     return abs(size) <= (_MAX_EXPONENT if atom else 4 if nested else _MAX_GROUP_EXPONENT)

@@ -12,11 +12,10 @@ import numpy as np
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn, Verdict
 
-from .reasoning_items import Items, dataset_names
+from .reasoning_items import LAST_PROBLEM, Items, dataset_names
 
 __all__ = ["Reasoning", "constant_baselines", "dataset_names", "normalise"]
 
-LAST_PROBLEM = 2**31 - 1
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _MAX_RATIO = 4
 

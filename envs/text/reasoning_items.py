@@ -18,32 +18,13 @@ from polyathlon.envs.errors import UsageError, require, unknown_name
 from .answer_safety import unsafe
 
 MAX_SCORED = 4096
+LAST_PROBLEM = 2**31 - 1
 _CACHED_ITEMS = 4096
-# opening one of these reads large files; their item i depends on (seed + i) alone, so one opened set serves all numbers
-_OPENED_ONCE = frozenset(
-    [
-        "arc_1d",
-        "arc_agi",
-        "base_conversion",
-        "caesar_cipher",
-        "emoji_mystery",
-        "figlet_font",
-        "group_anagrams",
-        "gsm_symbolic",
-        "letter_counting",
-        "letter_jumble",
-        "n_queens",
-        "rearc",
-        "rush_hour",
-        "sentence_reordering",
-        "sokoban",
-        "spell_backward",
-        "spiral_matrix",
-        "word_ladder",
-        "word_sequence_reversal",
-        "word_sorting",
-    ]
-)
+# item i of a data set opened with seed 0 is the first item of the one opened with seed i, except in these, which draw all
+# their items from one stream or refuse an index beyond their size
+_OPENED_ANEW = frozenset({"acre", "composite", "gsm_symbolic", "list_functions"})
+# data sets that draw from global generators, print or warn while they make or score an item
+_NOISY = frozenset({"arc_agi", "bf", "pool_matrix"})
 
 
 def dataset_names() -> list[str]:
@@ -55,7 +36,7 @@ def dataset_names() -> list[str]:
 
 
 @contextlib.contextmanager
-def isolated(seed: int = 0) -> Iterator[None]:
+def isolated(seed: int) -> Iterator[None]:
     """Keep what a data set does inside: global generators are seeded for it and restored after, its prints dropped."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)
@@ -129,18 +110,24 @@ class Items:
                 for member in config["datasets"]
             ]
         try:
-            with isolated(seed):
-                return reasoning_gym.create_dataset(self.name, size=1, seed=seed, **config)
+            with self._isolated(seed):
+                opened = reasoning_gym.create_dataset(self.name, size=1, seed=seed, **config)
         except (AssertionError, ValueError, TypeError) as error:
             raise UsageError(f"{self.name} does not take the options {self.config}: {error}") from error
+        if self.name == "word_ladder":  # refuses an index beyond its size, and to be made with a large one
+            opened.config.size = LAST_PROBLEM
+        return opened
+
+    def _isolated(self, seed: int) -> contextlib.AbstractContextManager[None]:
+        noisy = self.name in _NOISY or self.name == "composite"
+        return isolated(seed) if noisy else contextlib.nullcontext()
 
     def item(self, number: int) -> dict[str, Any]:
         """Return problem `number`: question, answer, metadata."""
         found = self._cache.get(number)
         if found is None:
-            source, index = (self._opened, number) if self.name in _OPENED_ONCE else (self._open(number), 0)
-            with isolated(number):
-                found = source[index]
+            with self._isolated(number):
+                found = self._open(number)[0] if self.name in _OPENED_ANEW else self._opened[number]
             self._cache[number] = found
             if len(self._cache) > _CACHED_ITEMS:
                 self._cache.popitem(last=False)
@@ -179,7 +166,7 @@ class Items:
         if reason is not None:
             return 0.0, reason
         try:
-            with isolated():
+            with self._isolated(0):
                 score = float(self._opened.score_answer(answer=answer, entry=item))
         except Exception as error:
             return 0.0, f"the scorer cannot read the answer ({type(error).__name__}: {str(error)[:120]})"

@@ -1,0 +1,46 @@
+"""Lengths of tours and gaps to references, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def tour_length(xy: Tensor, tour: Tensor) -> Tensor:
+    """Return the length of closed tours.
+
+    Args:
+        xy: [B, N, 2] coordinates.
+        tour: [B, m] int64 the order in which points are visited; -1 after the last one of a shorter tour.
+
+    Returns:
+        [B] float64.
+    """
+    held = tour >= 0
+    last = held.sum(1, keepdim=True) - 1
+    # entries after the last point repeat it, so that their edges have no length and the closing edge stays right
+    order = torch.where(held, tour, tour.gather(1, last.clamp(min=0)))
+    points = xy.to(torch.float64).gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
+    return (points - points.roll(-1, dims=1)).norm(dim=-1).sum(1)
+
+
+def distance_matrix(xy: np.ndarray) -> np.ndarray:
+    """Return the Euclidean distances [N, N] float64 between points [N, 2]."""
+    points = np.asarray(xy, dtype=np.float64)
+    return np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
+
+
+def gap(cost: Tensor, reference: Tensor) -> Tensor:
+    """Return how much longer than its reference each tour is: cost / reference - 1.
+
+    The mean gap of a set is the mean of these ratios; a tour that beats a heuristic reference has a negative gap.
+
+    Args:
+        cost: [B] float64.
+        reference: [B] float64, positive, NaN where unknown.
+
+    Returns:
+        [B] float64, NaN where the reference is unknown.
+    """
+    return cost / reference - 1.0
