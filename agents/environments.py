@@ -14,8 +14,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.copies import copy_env
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.faces.sb3 import SB3Face
 
-from .vec_envs import ScalarEnvs, VectorEnvFace
+from .vec_envs import ScalarEnvs
 
 NAMESPACE = "polyathlon"
 
@@ -31,14 +32,14 @@ def as_vec_env(env: Any) -> VecEnv:
         TypeError: something else was given.
     """
     if isinstance(env, gym.vector.VectorEnv):
-        env = VectorEnvFace(env)
+        env = SB3Face(env)
     elif isinstance(env, gym.Env):
         env = ScalarEnvs([monitored(env)])
     elif not isinstance(env, VecEnv):
         raise TypeError(
             f"an agent takes an id, a Gymnasium environment, a Gymnasium vector environment or an SB3 VecEnv, got {type(env).__name__}"
         )
-    if isinstance(env, VectorEnvFace):
+    if isinstance(env, SB3Face):
         return env
     # SB3's own rule decides whether pictures must be transposed
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -11,8 +11,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.faces.sb3 import SB3Face
 
-from .vec_envs import ScalarEnvs, VectorEnvFace
+from .vec_envs import ScalarEnvs
 
 Observation = Tensor | dict[str, Tensor]
 
@@ -134,7 +135,7 @@ class Source(ABC):
 class VectorSource(Source):
     """Experience from a Gymnasium vector environment in SAME_STEP mode; with torch output nothing leaves the device."""
 
-    def __init__(self, face: VectorEnvFace, device: torch.device, name: str) -> None:
+    def __init__(self, face: SB3Face, device: torch.device, name: str) -> None:
         super().__init__(face.num_envs, device, name)
         self.face = face
         self.vector_env = face.vector_env
@@ -333,7 +334,7 @@ def make_source(vec_env: VecEnv, device: torch.device) -> Source:
         device: where the agent's tensors live.
     """
     name = environment_name(vec_env)
-    if isinstance(vec_env, VectorEnvFace):
+    if isinstance(vec_env, SB3Face):
         return VectorSource(vec_env, device, name)
     return SB3Source(vec_env, device, name)
 
