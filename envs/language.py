@@ -245,7 +245,8 @@ class LanguageTask(gym.Env[str, str]):
         """
         if self._row is None or self._row.episode is None:
             raise UsageError("the environment has no episode yet: call reset before step")
-        return tuple(self.answer(self._row.episode, action))
+        outcome = self.answer(self._row.episode, action)
+        return outcome.observation, outcome.reward, outcome.terminated, outcome.truncated, outcome.info
 
     def batch(self, n: int) -> LanguageBatch:
         """Run n rows of this task at once.

@@ -176,7 +176,7 @@ def _shared(space: Utterance, n: int = 1, ctx: Any = None) -> Any:
     return ctx.Array("B", n * _row_bytes(space))
 
 
-def _read(space: Utterance, shared_memory: Any, n: int = 1) -> SharedTexts:
+def _read(space: Utterance, shared_memory: Any, n: int = 1) -> Any:
     return SharedTexts(shared_memory, _row_bytes(space), n)
 
 

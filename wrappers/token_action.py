@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Step = tuple[dict[str, Any], float, bool, bool, dict[str, Any]]
 
 
-class TokenAction(gym.Wrapper[dict[str, Any], int, str, str], RecordConstructorArgs):
+class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstructorArgs):
     """Let a policy answer a text task token by token.
 
     The observation is the whole context: the prompt, what the policy wrote, and, with several turns, what the
@@ -112,7 +112,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], int, str, str], RecordConstructorA
         self._start = len(self._ids)
         return self._observation(), self._marked(info)
 
-    def step(self, action: int) -> Step:
+    def step(self, action: int | np.integer[Any]) -> Step:
         """Write one token.
 
         Raises:

@@ -68,7 +68,8 @@ class TokenVector(gym.vector.VectorEnv[Tensors, torch.Tensor, torch.Tensor]):
         self._allocate()
 
     def _allocate(self) -> None:
-        n, length, on = self.num_envs, self.rules.max_length, {"device": self.device}
+        n, length = self.num_envs, self.rules.max_length
+        on: dict[str, Any] = {"device": self.device}
         self._tokens = torch.full((n, length), self.rules.pad, dtype=torch.int64, **on)
         self._written = torch.zeros((n, length), dtype=torch.bool, **on)
         self._length = torch.zeros(n, dtype=torch.int64, **on)
