@@ -1,0 +1,201 @@
+"""A causal language model as a Stable-Baselines3 policy, one token a step."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.models import load_model
+from polyathlon.wrappers.forms import is_token_space
+
+
+class CausalLMPolicy(ActorCriticPolicy):
+    """Let SB3's own on-policy algorithms train a language model on a `TokenAction` environment.
+
+    The next token is drawn from the model's own distribution over the vocabulary, given the whole context; the value is
+    a linear map, zero at the start, of the last hidden state that the logits come from. There is one copy of the
+    weights, and it stays in evaluation mode, so that sampling and training see the same log-probabilities. Every step
+    reads the whole context again: general and slow; `LanguageAgent` does the same with whole utterances.
+
+    Args:
+        observation_space: the Dict of "tokens" and "length" of a `TokenAction` environment.
+        action_space: Discrete over its vocabulary.
+        lr_schedule: learning rate as a function of the remaining progress (1 to 0).
+        model: name of the model (see `polyathlon.envs.models`), the same as that of the environment.
+        lora: rank of low-rank adapters; only these and the value head are trained then. None trains all weights.
+        dtype: floating-point type of the model's weights; probabilities and values are float32.
+        attn: attention implementation of transformers; None takes the model's default.
+        use_sde: for SB3, which always passes it; must be False.
+        optimizer_class: the optimiser.
+        optimizer_kwargs: its options besides the learning rate.
+
+    Attributes:
+        language_model: the model of transformers, or of peft with `lora`.
+        value_net: the value head.
+
+    Raises:
+        UsageError: the environment is no token task, or its tokens or its context do not fit the model.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        model: str = "tiny",
+        lora: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        attn: str | None = None,
+        use_sde: bool = False,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if not is_token_space(observation_space) or not isinstance(action_space, spaces.Discrete):
+            raise UsageError(
+                f"CausalLMPolicy acts in tokens, but the environment observes {observation_space} and takes "
+                f"{action_space}: wrap a text task with polyathlon.wrappers.TokenAction, any other one with "
+                "polyathlon.wrappers.Verbalize first"
+            )
+        if use_sde:
+            raise UsageError("CausalLMPolicy draws tokens, which have no state-dependent noise; leave use_sde=False")
+        self.model_options: dict[str, Any] = {"model": model, "lora": lora, "dtype": dtype, "attn": attn}
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        given = dict(self.model_options)
+        self.language_model = load_model(given.pop("model"), **given)
+        config = self.language_model.config.get_text_config()
+        self._check_fit(config)
+        self._keeps_last = "logits_to_keep" in inspect.signature(_plain(self.language_model).forward).parameters
+        self.value_net = nn.Linear(config.hidden_size, 1)
+        nn.init.zeros_(self.value_net.weight)
+        nn.init.zeros_(self.value_net.bias)
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(trained, **options)
+
+    def _check_fit(self, config: Any) -> None:
+        assert isinstance(self.action_space, spaces.Discrete) and isinstance(self.observation_space, spaces.Dict)
+        name, vocabulary = self.model_options["model"], int(self.action_space.n)
+        if vocabulary > config.vocab_size:
+            raise UsageError(
+                f"the environment has {vocabulary} tokens, the model {name!r} knows {config.vocab_size}: give TokenAction "
+                "and policy_kwargs the same model"
+            )
+        length = self.observation_space["tokens"].shape
+        reads = getattr(config, "max_position_embeddings", None)
+        if length is not None and reads is not None and length[0] > reads:
+            raise UsageError(
+                f"the environment's context holds {length[0]} tokens, the model {name!r} reads {reads}: give TokenAction a "
+                f"max_length of at most {reads}"
+            )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self._dummy_schedule,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+            **self.model_options,
+        }
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; the language model itself never drops out, so that sampled tokens keep their probability."""
+        super().train(mode)
+        self.language_model.eval()
+        return self
+
+    def read(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Read contexts.
+
+        Args:
+            obs: "tokens" (n, L) padded on the right, and "length" (n,) or (n, 1); integers, also as floating point.
+
+        Returns:
+            Logits of the next token (n, V) and values (n, 1), both float32.
+        """
+        tokens, mask, positions = left_padded(obs["tokens"], obs["length"])
+        keep = {"logits_to_keep": 1} if self._keeps_last else {}
+        out = self.language_model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+            output_hidden_states=True,
+            **keep,
+        )
+        assert isinstance(self.action_space, spaces.Discrete)
+        logits = out.logits[:, -1, : int(self.action_space.n)].float()
+        return logits, self.value_net(out.hidden_states[-1][:, -1].float())
+
+    def _distribution(self, logits: Tensor) -> Distribution:
+        assert isinstance(self.action_dist, CategoricalDistribution)
+        return self.action_dist.proba_distribution(action_logits=logits)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose a token in each context.
+
+        Returns:
+            Tokens (n,), values (n, 1), log-probabilities of the tokens (n,).
+        """
+        logits, values = self.read(_contexts(obs))
+        distribution = self._distribution(logits)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, values, distribution.log_prob(actions)
+
+    def evaluate_actions(self, obs: PyTorchObs, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values (n, 1), log-probabilities (n,) of the given tokens and entropies (n,)."""
+        logits, values = self.read(_contexts(obs))
+        distribution = self._distribution(logits)
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
+        """Return the distribution of the next token."""
+        return self._distribution(self.read(_contexts(obs))[0])
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        """Return the values (n, 1) of contexts."""
+        return self.read(_contexts(obs))[1]
+
+
+def left_padded(tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Move contexts to the right, so that all end in the last column, and cut what no row uses.
+
+    Args:
+        tokens: (n, L) padded on the right.
+        length: (n,) or (n, 1).
+
+    Returns:
+        Tokens, attention mask and position ids, each (n, longest) int64; padding repeats the row's first token.
+    """
+    lengths = length.reshape(-1, 1).long()
+    longest = int(lengths.max())
+    positions = torch.arange(longest, device=tokens.device) - (longest - lengths)
+    mask = (positions >= 0).long()
+    positions = positions.clamp_min(0)
+    return tokens.long().gather(1, positions), mask, positions
+
+
+def _contexts(obs: PyTorchObs) -> Mapping[str, Tensor]:
+    assert isinstance(obs, Mapping)
+    return obs
+
+
+def _plain(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
