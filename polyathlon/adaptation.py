@@ -1,0 +1,241 @@
+"""The right wrappers for an agent, and agents by name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from polyathlon.agents.environments import find_spec
+from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.wrappers.forms import action_form, refusal
+
+from .registration import algorithms, recipes
+
+FLAT_POLICIES = ("MlpPolicy",)
+
+
+def resolve_agent(agent: str | type[BaseAlgorithm]) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
+    """Find an agent by name.
+
+    Args:
+        agent: a class, the name of an agent ("sac"), of a recipe ("grpo"), or "language:RECIPE". Where an agent and a
+            recipe share a name, the agent is meant.
+
+    Returns:
+        The class, and the keyword arguments that the name stands for (a recipe's name).
+
+    Raises:
+        UsageError: there is no such agent or recipe.
+        TypeError: something else was given.
+    """
+    if isinstance(agent, type) and issubclass(agent, BaseAlgorithm):
+        return agent, {}
+    if not isinstance(agent, str):
+        raise TypeError(f"an agent is a class or a name, got {agent!r}; polyathlon.algorithms() lists the names")
+    table = {record.name: record for record in algorithms()}
+    if agent in table:
+        return table[agent].load(), {}
+    prefix, colon, recipe = agent.partition(":")
+    known = recipes()
+    if colon and prefix == "language":
+        if recipe not in known:
+            raise unknown_name("recipe", recipe, known)
+    elif agent in known:
+        recipe = agent
+    else:
+        raise unknown_name("agent or recipe", agent, [*table, *known])
+    return table["language"].load(), {"recipe": recipe}
+
+
+def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Make a scalar environment from its id.
+
+    Raises:
+        UsageError: there is no such id, or it does not take an option; the message names the nearest.
+    """
+    spec = find_spec(env_id)
+    try:
+        return gym.make(spec, **kwargs)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UsageError(f"{env_id} does not take these options: {error}") from error
+
+
+def adapt(
+    env: gym.Env[Any, Any] | str,
+    Agent: type[BaseAlgorithm] | str,
+    model: str | None = None,
+    *,
+    policy: Any = "MlpPolicy",
+    **options: Any,
+) -> gym.Env[Any, Any]:
+    """Put the wrappers on an environment that an agent needs to act in it; one that fits is returned as it is.
+
+    | environment | language agent | continuous agent | agent with Discrete actions |
+    |---|---|---|---|
+    | Box actions | Verbalize, TokenAction | - | - |
+    | Discrete actions | Verbalize, TokenAction | ContinuousAction | - |
+    | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
+
+    Classic agents then see any observation that is no Box through `VectorObservation`.
+
+    Args:
+        env: a scalar environment or an id.
+        Agent: the class or the name of an agent.
+        model: language model whose tokens are meant, where `TokenAction` is needed; None is "tiny".
+        policy: policy of a classic agent; one other than "MlpPolicy" sees the observation as it is.
+        **options: arguments of the wrappers that are put on, such as `max_new_tokens`.
+
+    Returns:
+        The environment, wrapped.
+
+    Raises:
+        UsageError: no chain of wrappers makes it fit, two models are meant, or a wrapper for an option is not in it.
+    """
+    agent_class, _ = resolve_agent(Agent)
+    env = make_env(env) if isinstance(env, str) else env
+    forms = getattr(agent_class, "action_forms", None)
+    if forms is None:
+        raise UsageError(
+            f"adapt knows the forms of polyathlon's agents; {agent_class.__name__} has no action_forms: put the wrappers on by hand"
+        )
+    if isinstance(env, gym.vector.VectorEnv | VecEnv):
+        raise UsageError(
+            "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
+        )
+    chain = _Chain(env, model, options)
+    _fit_actions(chain, agent_class.__name__, tuple(forms))
+    is_classic = bool({"box", "discrete"} & set(forms))
+    if is_classic and policy in FLAT_POLICIES and not isinstance(chain.env.observation_space, spaces.Box):
+        chain.add("VectorObservation")
+    chain.finish()
+    return chain.env
+
+
+class _Chain:
+    """An environment that grows wrappers; every option goes to the wrappers that know it.
+
+    Args:
+        env: the bare environment.
+        model: name of the language model; None is "tiny".
+        options: arguments for the wrappers to come.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], model: str | None, options: dict[str, Any]) -> None:
+        self.env, self.model, self.options = env, model, options
+        self.used: set[str] = set()
+        self.known: set[str] = set()
+        if model is not None:
+            _refuse_other_model(env, model)
+
+    @property
+    def form(self) -> str:
+        """Form of the actions that the outermost environment takes."""
+        return action_form(self.env.observation_space, self.env.action_space)
+
+    def add(self, name: str) -> None:
+        """Wrap the environment in the wrapper called `name`."""
+        from polyathlon import wrappers
+
+        wrapper = getattr(wrappers, name)
+        names = set(inspect.signature(wrapper.__init__).parameters) - {"self", "env", "model"}
+        self.known |= names
+        mine = {key: value for key, value in self.options.items() if key in names}
+        self.used |= set(mine)
+        if name == "TokenAction":
+            mine["model"] = self.model or "tiny"
+        self.env = wrapper(self.env, **mine)
+
+    def finish(self) -> None:
+        """Refuse options that no wrapper of the chain took."""
+        for key in self.options:
+            if key not in self.used and self.known:
+                raise unknown_name("option of the wrappers", key, self.known)
+            if key not in self.used:
+                raise UsageError(f"the environment fits without wrappers, so the option {key!r} has no meaning here")
+
+
+def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...]) -> None:
+    if chain.form in forms:
+        return
+    speaks_words = "tokens" in forms or "text" in forms
+    if speaks_words and chain.form not in ("text", "tokens"):
+        chain.add("Verbalize")
+    if chain.form == "text" and "text" not in forms:
+        chain.add("TokenAction")
+    if chain.form in forms or (chain.form == "tokens" and "discrete" in forms):
+        return
+    if chain.form in ("discrete", "tokens") and "box" in forms:
+        chain.add("ContinuousAction")
+        return
+    raise UsageError(refusal(agent, forms, chain.form))
+
+
+def token_model(env: Any) -> str | None:
+    """Return the name of the model whose tokens an environment takes, or None where it takes no tokens."""
+    inner = env
+    while isinstance(inner, gym.Wrapper):
+        if type(inner).__name__ == "TokenAction":
+            return str(inner.model)  # type: ignore[attr-defined]
+        inner = inner.env
+    return None
+
+
+def _refuse_other_model(env: gym.Env[Any, Any], model: str) -> None:
+    found = token_model(env)
+    if found is not None and model != found:
+        raise UsageError(
+            f"the environment takes the tokens of {found!r}, but the model {model!r} was asked for: "
+            f"make it with TokenAction(env, model={model!r}), or leave the model out"
+        )
+
+
+def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any:
+    """Make an agent for an environment that fits it (see `adapt`).
+
+    Args:
+        Agent: a class, or the name of an agent or recipe.
+        env: whatever the agent takes: an id, a scalar or a vector environment.
+        **kwargs: arguments of the agent. `policy` is "MlpPolicy" when left out ("MultiInputPolicy" for a Dict
+            observation); a language agent takes its model from the environment.
+
+    Returns:
+        The agent.
+
+    Raises:
+        UsageError: an argument is not known, the environment has the wrong form, or two models are meant.
+    """
+    agent_class, implied = resolve_agent(Agent)
+    clash = sorted(set(implied) & set(kwargs))
+    if clash and any(kwargs[key] != implied[key] for key in clash):
+        raise UsageError(f"{Agent!r} means {implied}, but {kwargs} was given as well; leave one of them out")
+    kwargs = {**kwargs, **implied}
+    if "tokens" in getattr(agent_class, "action_forms", ()) and "box" not in agent_class.action_forms:  # type: ignore[attr-defined]
+        first = kwargs.pop("model", None) or kwargs.pop("policy", None) or token_model(env) or "tiny"
+        _refuse_other_model(env, str(first))
+    else:
+        dictionary = isinstance(getattr(env, "observation_space", None), spaces.Dict)
+        first = kwargs.pop("policy", "MultiInputPolicy" if dictionary else "MlpPolicy")
+    _refuse_unknown_arguments(agent_class, kwargs)
+    return agent_class(first, env, **kwargs)
+
+
+def _refuse_unknown_arguments(agent_class: type[BaseAlgorithm], kwargs: dict[str, Any]) -> None:
+    """Name the nearest argument for one that no constructor of the class knows."""
+    known: set[str] = set()
+    for base in agent_class.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+            known |= {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                break
+    for key in kwargs:
+        if key not in known:
+            hidden = {"self", "env", "_init_setup_model", "policy"}
+            raise unknown_name(f"argument of {agent_class.__name__}", key, known - hidden)

@@ -1,0 +1,99 @@
+"""The command line: `polyathlon COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from . import __version__
+from .cli_commands import COMMANDS
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors take one line and suggest the nearest option or command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and leave with exit code 2."""
+        from polyathlon.envs.errors import nearest
+
+        if "invalid choice: '" in message:
+            given, _, choices = message.partition("invalid choice: '")[2].partition("' (choose from ")
+            names = [name.strip(" ')") for name in choices.split(",")]
+            close = nearest(given, names)
+            message = f"unknown command {given!r}." + (f" Did you mean {close!r}?" if close else "")
+            message += f" Known: {', '.join(names)}."
+        elif message.startswith("unrecognized arguments: "):
+            given = message.removeprefix("unrecognized arguments: ")
+            options = [o for action in self._all_actions() for o in action.option_strings]
+            close = nearest(given.split("=")[0].split()[0], options)
+            message = f"unknown option {given!r}." + (f" Did you mean {close!r}?" if close else "")
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
+
+    def _all_actions(self) -> list[argparse.Action]:
+        found = list(self._actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    found += parser._actions
+        return found
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = _Parser(
+        prog="polyathlon",
+        description="One arena for every kind of policy: train, evaluate, watch and compare agents on any task.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"polyathlon {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
+        command.arguments(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: the words after `polyathlon`; None takes the process's own.
+
+    Returns:
+        0 when done, 2 after a usage error, 130 after Ctrl-C; a command may return another number.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except KeyboardInterrupt as stop:
+        print(f"polyathlon: interrupted{f': {stop}' if str(stop) else ''}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # the reader, such as `head`, has gone: nothing is wrong; the interpreter must not try to write again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        print(f"polyathlon: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _is_users(error: Exception) -> bool:
+    """Tell an error of the input, which takes one line, from one of the program, which shows where it happened."""
+    from polyathlon.envs.errors import UsageError
+
+    names: tuple[Any, ...] = (UsageError, PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+    is_missing_extra = isinstance(error, ImportError) and "pip install" in str(error)
+    return isinstance(error, names) or is_missing_extra
+
+
+if __name__ == "__main__":
+    sys.exit(main())

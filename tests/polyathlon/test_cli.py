@@ -1,0 +1,54 @@
+"""The command line: listings, and errors in one line with exit code 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import polyathlon
+from polyathlon.cli import main
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail with exit code 2 and one line."""
+    try:
+        code: object = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1, message
+    return message
+
+
+def test_listings(capsys):
+    assert main(["envs"]) == 0
+    listed = capsys.readouterr().out
+    assert all(record.id in listed for record in polyathlon.environments())
+    assert main(["envs", "games"]) == 0
+    assert "TicTacToe" in (games := capsys.readouterr().out) and "Pendulum" not in games
+    assert main(["agents"]) == 0
+    words = capsys.readouterr().out.split()
+    assert all(record.name in words for record in polyathlon.algorithms())
+
+
+def test_an_unknown_command_suggests_the_nearest(capsys):
+    assert "Did you mean 'agents'?" in failure(capsys, "agent")
+
+
+def test_an_unknown_family_suggests_the_nearest(capsys):
+    assert "Did you mean 'control'?" in failure(capsys, "envs", "controls")
+
+
+def test_listing_is_quick_and_light():
+    script = "import sys; from polyathlon.cli import main; main(['envs']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} -P -m polyathlon.cli envs | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
