@@ -82,7 +82,8 @@ class CausalLMPolicy(ActorCriticPolicy):
         config = self.language_model.config.get_text_config()
         self._check_fit(config)
         self._keeps_last = "logits_to_keep" in inspect.signature(_plain(self.language_model).forward).parameters
-        self.value_net = nn.Linear(config.hidden_size, 1)
+        # nn.Linear would draw its weights from the global generator
+        self.value_net = nn.utils.skip_init(nn.Linear, config.hidden_size, 1)
         nn.init.zeros_(self.value_net.weight)
         nn.init.zeros_(self.value_net.bias)
         trained = [weight for weight in self.parameters() if weight.requires_grad]
