@@ -37,8 +37,8 @@ def draw_tour(xy: np.ndarray, tour: np.ndarray, closed: bool, title: str = "") -
     axes.scatter(xy[:, 0], xy[:, 1], s=14, color=_OPEN, zorder=2)
     axes.plot(xy[route, 0], xy[route, 1], color=_ROUTE, linewidth=1.3, zorder=1)
     axes.scatter(xy[tour, 0], xy[tour, 1], s=14, color=_ROUTE, zorder=3)
-    axes.scatter(*xy[tour[0]], s=46, marker="s", color=_START, zorder=4)
+    axes.scatter(xy[tour[:1], 0], xy[tour[:1], 1], s=46, marker="s", color=_START, zorder=4)
     if not closed:
-        axes.scatter(*xy[tour[-1]], s=34, color=_CURRENT, zorder=5)
+        axes.scatter(xy[tour[-1:], 0], xy[tour[-1:], 1], s=34, color=_CURRENT, zorder=5)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.tensor import TensorEnv
+from polyathlon.envs.faces.base import TensorEnv
 
 from .instances import Instance, distribution_named, generate, read_instance
 from .tours import gap
@@ -20,7 +20,7 @@ from .tsp_direct import DirectState, DirectTSP
 from .tsp_reduced import ReducedState, ReducedTSP
 
 TSPState = ReducedState | DirectState
-_MDPS = {"bq": ReducedTSP, "direct": DirectTSP}
+_MDPS: dict[str, Any] = {"bq": ReducedTSP, "direct": DirectTSP}
 _REWARDS = ("dense", "sparse")
 _OPTIONS = ("instance", "reference")
 

@@ -77,7 +77,7 @@ class DirectTSP:
             whether the tour is complete, [B] bool.
         """
         column = action.unsqueeze(1)
-        num_open = state.num_open - 1
+        num_open = (state.num_open - 1).clamp(min=0)
         # a complete tour has no slot left: what is done to it is never seen, but must stay inside the table
         slot = (state.size - state.num_open).clamp(max=self.num_nodes - 1).unsqueeze(1)
         is_last = num_open == 0

@@ -97,7 +97,7 @@ class ReducedTSP:
         pair = rows.unsqueeze(2).expand(-1, -1, 2)
         points = state.nodes.gather(1, pair)
         numbers = state.orig.gather(1, rows)
-        num_open = state.num_open - 1
+        num_open = (state.num_open - 1).clamp(min=0)
         is_last = num_open == 0
 
         ends = state.nodes[:, :FIRST_OPEN_ROW].double()
