@@ -56,7 +56,13 @@ NATURAL: dict[str, Describe] = {"TSP": describe_tsp, "Pendulum": describe_pendul
 
 
 def natural_description(env: gym.Env[Any, Any]) -> Describe | None:
-    """Return the description written for a task, found by the name in its id; None when there is none."""
+    """Return the description written for a task, found by the name in its id.
+
+    None when there is none, or when a wrapper changes what is observed or the kind of the actions.
+    """
+    bare = env.unwrapped
+    if env.observation_space != bare.observation_space or type(env.action_space) is not type(bare.action_space):
+        return None
     match = re.fullmatch(r"(?:.*/)?(\w+?)(?:-v\d+)?", env.spec.id) if env.spec is not None else None
-    name = match[1] if match else type(getattr(env.unwrapped, "task", env.unwrapped)).__name__
+    name = match[1] if match else type(getattr(bare, "task", bare)).__name__
     return NATURAL.get(name)

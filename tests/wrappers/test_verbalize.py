@@ -300,6 +300,17 @@ def test_tsp_in_words_lists_the_nearest_first():
     )
 
 
+def test_a_wrapper_that_changes_the_observation_gets_plain_words():
+    class Halved(gym.ObservationWrapper):
+        observation_space = spaces.Box(-10.0, 10.0, (2,), np.float64)
+
+        def observation(self, observation):
+            return observation[:2] / 2
+
+    text, _ = Verbalize(Halved(gym.make("Pendulum-v1"))).reset(seed=0)
+    assert text.startswith("observation: ") and text.endswith("action: 1 number from -2 to 2")
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Blackjack-v1"])
 def test_gymnasiums_checker_has_nothing_to_say(env_id):
     with warnings.catch_warnings(record=True) as caught:
