@@ -18,6 +18,7 @@ from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.envs.errors import UsageError, unknown_name
 
+from .mlp_update import MlpUpdate, can_update
 from .policies import ActorCritic, ForeignPolicy
 from .ppo_update import Minibatches, PPOSettings, update
 from .rollout import Rollout, tree_map
@@ -50,6 +51,8 @@ class PPO(Agent):
         target_kl: an update stops once the divergence exceeds 1.5 times this; None never stops it.
         normalize_observations: centre and scale flat Box observations by running moments (kept in the policy).
         normalize_rewards: divide rewards by the running standard deviation of the discounted return.
+        fast_update: write the derivatives of two equal perceptrons out instead of back-propagating; the numbers agree up to
+            rounding.
         policy_kwargs: keyword arguments of the policy.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
@@ -83,6 +86,7 @@ class PPO(Agent):
         target_kl: float | None = None,
         normalize_observations: bool = False,
         normalize_rewards: bool = False,
+        fast_update: bool = True,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -94,7 +98,8 @@ class PPO(Agent):
         for name, number in (("gamma", gamma), ("gae_lambda", gae_lambda)):
             if not 0 <= number <= 1:
                 raise UsageError(f"{name} must lie between 0 and 1, got {number!r}")
-        if normalize_advantage and (batch_size == 1 or n_steps * self.n_envs == 1):
+        is_single = env is not None and n_steps * self.n_envs == 1
+        if normalize_advantage and (batch_size == 1 or is_single):
             raise UsageError("advantages of a single transition cannot be normalised: raise batch_size and n_steps")
         self.n_steps, self.batch_size, self.n_epochs = n_steps, batch_size, n_epochs
         self.gamma, self.gae_lambda = gamma, gae_lambda
@@ -102,6 +107,8 @@ class PPO(Agent):
         self.normalize_advantage = normalize_advantage
         self.ent_coef, self.vf_coef, self.max_grad_norm, self.target_kl = ent_coef, vf_coef, max_grad_norm, target_kl
         self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
+        self.fast_update = fast_update
+        self._fast: MlpUpdate | None = None
         self._iterations = 0
         self.rollout: Rollout | None = None
         self._carried_return: Tensor | None = None
@@ -240,7 +247,7 @@ class PPO(Agent):
             n_epochs=self.n_epochs,
             batch_size=self.batch_size,
         )
-        report = update(self.policy, self._actor, data, settings, self.generator)
+        report = self._update(data, settings)
         self._n_updates += report.pop("epochs")
         for name, number in report.items():
             self.logger.record(f"train/{name}", number)
@@ -254,6 +261,20 @@ class PPO(Agent):
             assert isinstance(data.obs, Tensor)
             moments.update(data.obs)
         self.rollout.clear()
+
+    def _update(self, data: Minibatches, settings: PPOSettings) -> dict[str, Any]:
+        """Run the epochs: with the derivatives written out where the policy allows it, else by back-propagation."""
+        if not (self.fast_update and can_update(self.policy, data)):
+            return update(self.policy, self._actor, data, settings, self.generator)
+        number = data.advantage.shape[0]
+        fast = self._fast
+        if (
+            fast is None
+            or fast.policy is not self.policy
+            or (fast.number, fast.batch_size) != (number, self.batch_size)
+        ):
+            fast = self._fast = MlpUpdate(self.policy, number, self.batch_size)
+        return fast.run(data, settings, self.generator)
 
     def learn(
         self: SelfPPO,
@@ -303,7 +324,7 @@ class PPO(Agent):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "_carried_return", "_prediction_generator"]
+        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return", "_prediction_generator"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "reward_moments"], []
