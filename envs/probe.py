@@ -27,8 +27,8 @@ from torch import Tensor
 
 from . import random
 from .errors import UsageError, unknown_name
-from .faces.base import TensorEnv
 from .language import Episode, LanguageTask, TaskId, Turn, Verdict
+from .tensor import TensorEnv
 
 _FORMS = ("discrete", "box")
 FORBIDDEN_REWARD = -10.0

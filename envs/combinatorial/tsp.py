@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.faces.base import TensorEnv
+from polyathlon.envs.tensor import TensorEnv
 
 from .instances import Instance, distribution_named, generate, read_instance
 from .tours import gap
@@ -62,8 +62,8 @@ class TSP(TensorEnv):
 
     ## Episode End
     All points are visited. `info["solution"]` is the order of the points so far (-1 behind them), `info["cost"]` the
-    length so far in float64, of the closed tour at the end, and `info["gap"]` then cost / reference - 1 (NaN when no
-    reference is known).
+    length so far in float64, of the closed tour at the end, and `info["gap"]` then cost / reference - 1 (infinite before
+    the end, and where no reference is known).
 
     ## Arguments
     * `num_nodes`: number of points N, at least 2.
@@ -171,11 +171,11 @@ class TSP(TensorEnv):
 
     def info(self, state: TSPState) -> dict[str, Tensor]:
         """Return "solution" [B, N] int64, "cost" [B] float64, "gap" [B] float64 and "orig" [B, R] int32; see the class."""
-        is_complete = state.num_open == 0
+        has_gap = (state.num_open == 0) & ~state.reference.isnan()
         return {
             "solution": self._mdp.order(state),
             "cost": state.cost,
-            "gap": torch.where(is_complete, gap(state.cost, state.reference), torch.nan),
+            "gap": torch.where(has_gap, gap(state.cost, state.reference), torch.inf),
             "orig": self._mdp.row_numbers(state),
         }
 

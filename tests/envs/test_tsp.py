@@ -210,7 +210,9 @@ def test_smaller_instances_are_padded(mdp):
     cost = 4.0 + 2 * math.sqrt(5)
     assert float(info["cost"]) == pytest.approx(cost, rel=1e-6)
     assert float(info["gap"]) == pytest.approx(cost / 6.828427 - 1, rel=1e-6)
-    assert torch.isnan(task.info(state)["gap"]).all()
+    assert task.info(state)["gap"].tolist() == [math.inf]
+    unknown = play(task, task.reset(keys(1), {"instance": FIVE}), [[1, 2, 3, 4]])[-1][0]
+    assert task.info(unknown)["gap"].tolist() == [math.inf]
 
 
 def test_an_instance_in_its_own_units_is_seen_in_the_unit_square():
