@@ -43,7 +43,9 @@ def parse_device(device: torch.device | str) -> torch.device:
         torch.empty(0, device=parsed)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used here ({reason}); use 'cpu', or 'cuda' on a machine with a GPU") from error
+        raise UsageError(
+            f"device {device!r} cannot be used here ({reason}); use 'cpu', or 'cuda' on a machine with a GPU"
+        ) from error
     return parsed
 
 
@@ -155,7 +157,9 @@ class TensorEnv(ABC):
 
     def render_text(self, state: Any, i: int) -> str:
         """Write row i as text."""
-        raise UsageError(f"{type(self).__name__} has no text form; its render modes are {self.metadata['render_modes']}")
+        raise UsageError(
+            f"{type(self).__name__} has no text form; its render modes are {self.metadata['render_modes']}"
+        )
 
 
 def _find(path: str) -> Any:
@@ -190,7 +194,9 @@ def load_task(tensor_env: str | type[TensorEnv] | TensorEnv, **options: Any) -> 
     found = _find(tensor_env) if isinstance(tensor_env, str) else tensor_env
     if isinstance(found, TensorEnv):
         if options:
-            raise UsageError(f"the task is made already, so its options cannot be set: {sorted(options)}; give its class instead")
+            raise UsageError(
+                f"the task is made already, so its options cannot be set: {sorted(options)}; give its class instead"
+            )
         return found
     allowed = _option_names(found)
     for name in options:
