@@ -97,21 +97,17 @@ class Reasoning(LanguageTask):
         Raises:
             UsageError: `task_id` is not the number of a problem.
         """
-        if isinstance(task_id, bool) or not isinstance(task_id, int | np.integer) or not 0 <= task_id < LAST_PROBLEM:
-            raise UsageError(f"a problem is named by its number, 0 to {LAST_PROBLEM - 1}, got {task_id!r}")
-        number = int(task_id)
+        number = _number(task_id)
         return Episode(number, self.items.item(number)["question"], data=0.0)
 
     def solution(self, task_id: TaskId) -> str | None:
         """Return the reference answer; None where the data set keeps none."""
-        assert isinstance(task_id, int)
-        answer = self.items.item(task_id)["answer"]
+        answer = self.items.item(_number(task_id))["answer"]
         return None if answer is None else str(answer).strip()
 
     def verdict(self, task_id: TaskId, text: str) -> Verdict:
         """Judge a text as the answer to a problem, outside any episode."""
-        assert isinstance(task_id, int)
-        item = self.items.item(task_id)
+        item = self.items.item(_number(task_id))
         answer = normalise(text)
         if not answer:
             return Verdict(False, 0.0, True, "the answer is empty", {"scorer": 0.0})
@@ -145,6 +141,12 @@ class Reasoning(LanguageTask):
         left = self.max_turns - attempt
         feedback = f"That is not right{why}. Attempts left: {left}. Give only the answer."
         return Turn(feedback, reward, False, verdict)
+
+
+def _number(task_id: TaskId) -> int:
+    if isinstance(task_id, bool) or not isinstance(task_id, int | np.integer) or not 0 <= task_id < LAST_PROBLEM:
+        raise UsageError(f"a problem is named by its number, 0 to {LAST_PROBLEM - 1}, got {task_id!r}")
+    return int(task_id)
 
 
 def constant_baselines(task: Reasoning, n: int = 200, answers: Sequence[str] = ()) -> dict[str, float]:

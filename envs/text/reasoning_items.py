@@ -16,6 +16,7 @@ import numpy as np
 from polyathlon.envs.errors import UsageError, require, unknown_name
 
 from .answer_safety import unsafe
+from .confirmation import confirmed
 
 MAX_SCORED = 4096
 LAST_PROBLEM = 2**31 - 1
@@ -24,7 +25,7 @@ _CACHED_ITEMS = 4096
 # their items from one stream or refuse an index beyond their size
 _OPENED_ANEW = frozenset({"acre", "composite", "gsm_symbolic", "list_functions"})
 # data sets that draw from global generators, print or warn while they make or score an item
-_NOISY = frozenset({"arc_agi", "bf", "pool_matrix"})
+_NOISY = frozenset({"arc_agi", "bf", "pool_matrix", "rectangle_count", "sokoban", "tower_of_hanoi"})
 
 
 def dataset_names() -> list[str]:
@@ -115,7 +116,7 @@ class Items:
         except (AssertionError, ValueError, TypeError) as error:
             raise UsageError(f"{self.name} does not take the options {self.config}: {error}") from error
         if self.name == "word_ladder":  # refuses an index beyond its size, and to be made with a large one
-            opened.config.size = LAST_PROBLEM
+            opened.size = LAST_PROBLEM + 1
         return opened
 
     def _isolated(self, seed: int) -> contextlib.AbstractContextManager[None]:
@@ -123,15 +124,26 @@ class Items:
         return isolated(seed) if noisy else contextlib.nullcontext()
 
     def item(self, number: int) -> dict[str, Any]:
-        """Return problem `number`: question, answer, metadata."""
+        """Return problem `number`: question, answer, metadata.
+
+        Raises:
+            UsageError: the data set cannot make this problem with its options.
+        """
         found = self._cache.get(number)
         if found is None:
-            with self._isolated(number):
-                found = self._open(number)[0] if self.name in _OPENED_ANEW else self._opened[number]
+            found = self._make(number)
             self._cache[number] = found
             if len(self._cache) > _CACHED_ITEMS:
                 self._cache.popitem(last=False)
         return found
+
+    def _make(self, number: int) -> dict[str, Any]:
+        try:
+            with self._isolated(number):
+                made: dict[str, Any] = self._open(number)[0] if self.name in _OPENED_ANEW else self._opened[number]
+        except (IndexError, RuntimeError) as error:
+            raise UsageError(f"{self.name} cannot make problem {number} with {self.config}: {error}") from error
+        return made
 
     def member(self, item: dict[str, Any]) -> str:
         """Return the data set an item comes from."""
@@ -148,7 +160,8 @@ class Items:
         """Score an answer.
 
         Some scorers of reasoning-gym evaluate the answer as code. Such answers are read first, and only plain values
-        and small formulas are let through; whatever else a scorer raises counts as an answer it cannot read.
+        and small formulas are let through; whatever else a scorer raises counts as an answer it cannot read. Some call
+        wrong answers right; there a full score must be confirmed (see `confirmation`), and is worth 0 otherwise.
 
         Args:
             answer: the normalised answer.
@@ -168,6 +181,8 @@ class Items:
         try:
             with self._isolated(0):
                 score = float(self._opened.score_answer(answer=answer, entry=item))
+            if score >= 1.0 and not confirmed(self.member(item), answer, item):
+                score = 0.0
         except Exception as error:
             return 0.0, f"the scorer cannot read the answer ({type(error).__name__}: {str(error)[:120]})"
         return (min(max(score, 0.0), 1.0), None) if score == score else (0.0, "the scorer gives no number")
