@@ -132,6 +132,7 @@ class MlpUpdate:
         for actor, critic in zip(linear_layers(extractor.policy_net), linear_layers(extractor.value_net)):
             self.layers.append(_Layer(optimizer, actor, critic, start))
             start = self.layers[-1].stop
+        assert isinstance(policy.action_net, nn.Linear)
         self.action_head, self.value_head = _Head(policy.action_net), _Head(policy.value_net)
         self.device = optimizer.vector.device
         self.epoch: dict[str, Tensor] = {}

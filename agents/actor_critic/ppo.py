@@ -264,7 +264,7 @@ class PPO(Agent):
 
     def _update(self, data: Minibatches, settings: PPOSettings) -> dict[str, Any]:
         """Run the epochs: with the derivatives written out where the policy allows it, else by back-propagation."""
-        if not (self.fast_update and can_update(self.policy, data)):
+        if not (self.fast_update and isinstance(self.policy, ActorCritic) and can_update(self.policy, data)):
             return update(self.policy, self._actor, data, settings, self.generator)
         number = data.advantage.shape[0]
         fast = self._fast
@@ -335,6 +335,7 @@ class PPO(Agent):
         return {
             **super().training_state(),
             "rollout": self.rollout.get_state() if is_started and self.rollout is not None else None,
+            "finished_episodes": [] if self.source is None else list(self.source.episodes),
             "carried_return": self._carried_return,
             "iterations": self._iterations,
             "prediction_generator": self._prediction_generator.get_state(),
@@ -346,6 +347,8 @@ class PPO(Agent):
         saved, carried = state["rollout"], state["carried_return"]
         self.rollout = None if saved is None else Rollout.from_state(self.n_steps, saved, self.device)
         self._carried_return = None if carried is None else carried.to(self.device)
+        if self.source is not None:
+            self.source.episodes = list(state["finished_episodes"])
         self._iterations = state["iterations"]
         self._prediction_generator.set_state(state["prediction_generator"].cpu())
 

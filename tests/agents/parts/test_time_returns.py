@@ -1,0 +1,71 @@
+"""Returns over time against numbers worked out by hand, and against the definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
+
+
+def column(*numbers):
+    return torch.tensor(numbers).unsqueeze(1)
+
+
+def flags(*values):
+    return torch.tensor(values).bool().unsqueeze(1)
+
+
+def test_gae_of_a_terminated_episode_by_hand():
+    # r = (1, 0, 1), V = (.5, .4, .3), g = .9, lam = .8
+    advantage, returns = gae_time(
+        column(1.0, 0.0, 1.0), column(0.5, 0.4, 0.3), column(0.4, 0.3, 9.0), flags(0, 0, 1), flags(0, 0, 1), 0.9, 0.8
+    )
+    torch.testing.assert_close(advantage, column(1.12928, 0.374, 0.7))
+    torch.testing.assert_close(returns, column(1.62928, 0.774, 1.0))
+
+
+def test_a_truncated_step_keeps_the_value_of_its_final_observation():
+    advantage, _ = gae_time(column(1.0, 1.0), column(0.5, 0.25), column(2.0, 0.0), flags(0, 1), flags(1, 1), 0.5, 1.0)
+    # the first episode was cut: 1 + .5 * 2 - .5, and nothing of the second flows back
+    torch.testing.assert_close(advantage, column(1.5, 0.75))
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
+def test_gae_equals_its_definition_on_random_rollouts(lam):
+    generator = torch.Generator().manual_seed(0)
+    steps, rows, gamma = 12, 5, 0.9
+    reward, value, following = (torch.randn(steps, rows, generator=generator) for _ in range(3))
+    terminated = torch.rand(steps, rows, generator=generator) < 0.2
+    cut = terminated | (torch.rand(steps, rows, generator=generator) < 0.2)
+    advantage, returns = gae_time(reward, value, following, terminated, cut, gamma, lam)
+    delta = reward + gamma * following * ~terminated - value
+    for row in range(rows):
+        for start in range(steps):
+            total, weight = 0.0, 1.0
+            for t in range(start, steps):
+                total += weight * delta[t, row].item()
+                if cut[t, row]:
+                    break
+                weight *= gamma * lam
+            assert advantage[start, row].item() == pytest.approx(total, abs=1e-5)
+    torch.testing.assert_close(returns, advantage + value)
+
+
+def test_each_objective_has_its_own_advantage():
+    reward, value, following = (torch.randn(4, 2, 3) for _ in range(3))
+    terminated, cut = torch.zeros(4, 2, dtype=torch.bool), torch.zeros(4, 2, dtype=torch.bool)
+    together, _ = gae_time(reward, value, following, terminated, cut, 0.9, 0.5)
+    for k in range(3):
+        alone, _ = gae_time(reward[..., k], value[..., k], following[..., k], terminated, cut, 0.9, 0.5)
+        torch.testing.assert_close(together[..., k], alone)
+
+
+def test_discounted_sums_start_again_with_each_episode_and_go_on_over_rollouts():
+    reward, cut = column(1.0, 1.0, 1.0, 1.0), flags(0, 1, 0, 0)
+    sums, carried = discounted_sums(reward, cut, torch.tensor([2.0]), 0.5)
+    torch.testing.assert_close(sums, column(3.0, 2.5, 1.0, 1.5))
+    torch.testing.assert_close(carried, torch.tensor([0.75]))
+    first, middle = discounted_sums(reward[:2], cut[:2], torch.tensor([2.0]), 0.5)
+    second, _ = discounted_sums(reward[2:], cut[2:], middle, 0.5)
+    torch.testing.assert_close(torch.cat([first, second]), sums)
