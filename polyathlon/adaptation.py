@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -111,8 +112,11 @@ def adapt(
         )
     chain = _Chain(env, model, options)
     _fit_actions(chain, agent_class.__name__, tuple(forms))
-    is_classic = bool({"box", "discrete"} & set(forms))
-    if is_classic and policy in FLAT_POLICIES and not isinstance(chain.env.observation_space, spaces.Box):
+    if (
+        not is_language_agent(forms)
+        and policy in FLAT_POLICIES
+        and not isinstance(chain.env.observation_space, spaces.Box)
+    ):
         chain.add("VectorObservation")
     chain.finish()
     return chain.env
@@ -161,10 +165,15 @@ class _Chain:
                 raise UsageError(f"the environment fits without wrappers, so the option {key!r} has no meaning here")
 
 
+def is_language_agent(forms: Sequence[str]) -> bool:
+    """Tell whether an agent that acts in `forms` has words alone, so that any other task must be put in words for it."""
+    return bool({"tokens", "text"} & set(forms)) and not {"box", "discrete"} & set(forms)
+
+
 def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...]) -> None:
     if chain.form in forms:
         return
-    speaks_words = "tokens" in forms or "text" in forms
+    speaks_words = is_language_agent(forms)
     if speaks_words and chain.form not in ("text", "tokens"):
         chain.add("Verbalize")
     if chain.form == "text" and "text" not in forms:
@@ -216,7 +225,7 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
     if clash and any(kwargs[key] != implied[key] for key in clash):
         raise UsageError(f"{Agent!r} means {implied}, but {kwargs} was given as well; leave one of them out")
     kwargs = {**kwargs, **implied}
-    if "tokens" in getattr(agent_class, "action_forms", ()) and "box" not in agent_class.action_forms:  # type: ignore[attr-defined]
+    if is_language_agent(getattr(agent_class, "action_forms", ())):
         first = kwargs.pop("model", None) or kwargs.pop("policy", None) or token_model(env) or "tiny"
         _refuse_other_model(env, str(first))
     else:

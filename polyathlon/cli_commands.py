@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,204 @@ def list_recipes(options: argparse.Namespace) -> None:
     print("\n".join(recipes()))
 
 
-def _family(parser: argparse.ArgumentParser) -> None:
+def parse_options(words: list[str] | None) -> dict[str, Any]:
+    """Read KEY=VALUE words; a dot in a key enters a dict, values are numbers, texts, true, false, null, [..] or {..}.
+
+    Raises:
+        UsageError: a word has no "=", or a key is given twice or both as a value and as a dict.
+    """
+    from polyathlon.envs.errors import UsageError
+
+    options: dict[str, Any] = {}
+    for word in words or []:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"an option is KEY=VALUE, got {word!r}; for example --env task=chain_sum")
+        place = options
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"{parent!r} is given both as a value and as a dict, in {word!r}")
+        if last in place:
+            raise UsageError(f"the option {key!r} is given twice")
+        place[last] = _value(text)
+    return options
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _default_out(agent: str, env: str, seed: int) -> Path:
+    return Path("runs") / f"{agent}-{env}-seed{seed}".replace("/", "-").replace(":", "-")
+
+
+def train_agent(options: argparse.Namespace) -> None:
+    """Train an agent into a run folder."""
+    from .training import train
+
+    out = options.out or _default_out(options.agent_name, options.env_id, options.seed)
+    is_terminal = sys.stderr.isatty() and not options.verbose
+    agent = train(
+        options.agent_name,
+        options.env_id,
+        options.steps,
+        seed=options.seed,
+        env_kwargs=parse_options(options.env),
+        agent_kwargs=parse_options(options.agent),
+        wrapper_kwargs=parse_options(options.wrapper),
+        model=options.model,
+        warm_start=options.warm_start,
+        n_envs=options.n_envs,
+        out=out,
+        resume=options.resume,
+        checkpoint_every=options.checkpoint_every,
+        device=options.device,
+        progress_bar=is_terminal if options.progress is None else options.progress,
+        verbose=options.verbose,
+    )
+    rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
+    outcome = f", mean return of the last {len(rewards)} episodes {sum(rewards) / len(rewards):.4g}" if rewards else ""
+    print(f"{options.agent_name} on {options.env_id}: {agent.num_timesteps} steps{outcome}; run folder {out}")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("agent_name", metavar="AGENT", help="an agent or a recipe (polyathlon agents, polyathlon recipes)")
+    add("env_id", metavar="ENV", help="id of an environment (polyathlon envs, or any of Gymnasium's)")
+    add("--steps", type=int, required=True, help="steps of the whole run; tokens for a language agent")
+    add("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
+    add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the agent")
+    add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
+    add("--model", help="language model (default tiny)")
+    add("--warm-start", type=int, default=0, metavar="N", help="let a language agent imitate N solutions first")
+    add("--n-envs", type=int, default=1, help="number of rows (default 1)")
+    add("--out", type=Path, help="run folder (default runs/AGENT-ENV-seedSEED)")
+    add("--resume", action="store_true", help="go on with the run in the folder")
+    add("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default: one a minute)")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default: on a terminal)")
+    add("--verbose", action="count", default=0, help="print the log")
+
+
+def evaluate_run(options: argparse.Namespace) -> None:
+    """Play episodes with a run's agent and print what they returned."""
+    from .evaluation import agent_policy, evaluate, load_run
+
+    agent, env = load_run(options.run_folder, options.device)
+    result = evaluate(env, agent_policy(agent, not options.stochastic), options.episodes, options.seed)
+    lengths = sum(result.lengths) / len(result.lengths)
+    print(
+        f"return {result.mean:.6g} +- {result.std:.3g} over {len(result.rewards)} episodes, mean length {lengths:.6g}"
+    )
+    for name, value in result.measures.items():
+        print(f"{name} {value:.6g}")
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--episodes", type=int, default=10, help="number of episodes (default 10)")
+    parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
+    parser.add_argument("--stochastic", action="store_true", help="sample the actions instead of taking the likeliest")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def watch_run(options: argparse.Namespace) -> None:
+    """Record episodes of a run's agent."""
+    from .watching import watch
+
+    out = options.out or options.run_folder / "watch.mp4"
+    path, played = watch(
+        options.run_folder, out, episodes=options.episodes, seed=options.seed, fps=options.fps, device=options.device
+    )
+    for number, episode in enumerate(played):
+        print(f"episode {number}: return {episode.reward:.6g} in {episode.length} steps")
+    print(f"written: {path}")
+
+
+def _watch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--out", type=Path, help=".mp4, .gif, .png or .txt (default RUN/watch.mp4)")
+    parser.add_argument("--episodes", type=int, default=1, help="number of episodes (default 1)")
+    parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
+    parser.add_argument("--fps", type=float, help="pictures a second (default: the environment's)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def plot(options: argparse.Namespace) -> None:
+    """Draw the learning curves of runs into one picture."""
+    from .plotting import plot_runs
+
+    out = options.out or options.runs[0] / "curve.png"
+    print(f"written: {plot_runs(options.runs, out, options.metric)}")
+
+
+def _plot_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument("--out", type=Path, help="picture to write (default: curve.png in the first run)")
+    parser.add_argument("--metric", help="column of progress.csv (default: the mean reward)")
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Run a reproduction of this repository, or list them."""
+    from polyathlon.envs.errors import UsageError, unknown_name
+
+    folder = Path(__file__).resolve().parents[1] / "scripts" / "reproduce"
+    if not (folder / "_claim.py").exists():
+        raise UsageError("reproductions stand in a clone of the repository (scripts/reproduce), not in the package")
+    sys.path.insert(0, str(folder))
+    from importlib import import_module
+
+    claims: Any = import_module("_claim")
+    names = claims.list_claims()
+    if options.list or options.claim is None:
+        _print_table([(name, claims.load_claim(name).statement) for name in names] or [("no reproductions yet",)])
+        return 0
+    if options.claim not in names:
+        raise unknown_name("reproduction", options.claim, names)
+    return int(claims.main(claims.load_claim(options.claim), options.rest))
+
+
+def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("claim", nargs="?", metavar="NAME", help="the reproduction to run")
+    parser.add_argument("--list", action="store_true", help="list the reproductions")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="--seeds N, --jobs N, --fresh, --out FOLDER")
+
+
+def fetch_model(options: argparse.Namespace) -> None:
+    """Put a model into the cache."""
+    from polyathlon.envs.models import fetch
+
+    print(fetch(options.model))
+
+
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="for example smollm2-135m")
+
+
+def _family_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("family", nargs="?", help="only this family")
 
 
 COMMANDS: list[Command] = [
-    Command("envs", "list the environments", list_environments, _family),
+    Command("envs", "list the environments", list_environments, _family_arguments),
     Command("agents", "list the agents", list_agents),
     Command("recipes", "list the recipes of the language agent", list_recipes),
+    Command("train", "train an agent on a task into a run folder", train_agent, _train_arguments),
+    Command("evaluate", "play episodes with a run's agent", evaluate_run, _evaluate_arguments),
+    Command("watch", "record a film, a picture or a transcript of a run's agent", watch_run, _watch_arguments),
+    Command("plot", "draw the learning curves of runs", plot, _plot_arguments),
+    Command("reproduce", "check a claim of a paper by its script", reproduce, _reproduce_arguments),
+    Command("fetch", "put a language model into the cache", fetch_model, _fetch_arguments),
 ]

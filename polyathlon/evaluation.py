@@ -1,0 +1,166 @@
+"""Play episodes with an agent: for numbers and for pictures."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from polyathlon.envs.errors import UsageError
+
+from .adaptation import resolve_agent
+from .run_folder import RunFolder
+from .training import build_env
+
+
+@dataclass(frozen=True)
+class Played:
+    """One episode.
+
+    Attributes:
+        reward: sum of the rewards.
+        length: number of steps.
+        measures: single numbers of the last info, such as "cost" or the parts of a verdict.
+        info: the last info.
+    """
+
+    reward: float
+    length: int
+    measures: dict[str, float]
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes of one policy.
+
+    Attributes:
+        rewards: return of each episode.
+        lengths: steps of each episode.
+        measures: mean over the episodes of what their last infos measure.
+    """
+
+    rewards: list[float]
+    lengths: list[int]
+    measures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.rewards))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns."""
+        return float(np.std(self.rewards))
+
+
+Policy = Callable[[Any, Any], Any]
+
+
+def agent_policy(agent: BaseAlgorithm, deterministic: bool = True) -> Policy:
+    """Make (observation, mask or None) -> action of an agent."""
+    takes_masks = "action_masks" in inspect.signature(agent.predict).parameters
+
+    def act(observation: Any, mask: Any) -> Any:
+        masks: dict[str, Any] = {} if mask is None or not takes_masks else {"action_masks": np.asarray(mask)}
+        return agent.predict(observation, deterministic=deterministic, **masks)[0]
+
+    return act
+
+
+def random_policy(env: gym.Env[Any, Any], seed: int = 0) -> Policy:
+    """Make a policy that samples the action space, within the mask."""
+    env.action_space.seed(seed)
+
+    def act(observation: Any, mask: Any) -> Any:
+        return env.action_space.sample(None if mask is None else np.asarray(mask, np.int8))
+
+    return act
+
+
+def play(env: gym.Env[Any, Any], policy: Policy, seed: int | None, on_step: Callable[[], None] | None = None) -> Played:
+    """Play one episode.
+
+    Args:
+        env: a scalar environment.
+        policy: (observation, mask or None) -> action.
+        seed: seed of the reset; None goes on to the next episode.
+        on_step: called after the reset and after every step.
+    """
+    observation, info = env.reset(seed=seed)
+    total, length, over = 0.0, 0, False
+    while not over:
+        if on_step is not None:
+            on_step()
+        observation, reward, terminated, truncated, info = env.step(policy(observation, info.get("action_mask")))
+        total, length, over = total + float(reward), length + 1, terminated or truncated
+    if on_step is not None:
+        on_step()
+    return Played(total, length, _measures(info), info)
+
+
+def _measures(info: dict[str, Any]) -> dict[str, float]:
+    verdict = info.get("verdict")
+    given = {**info, **(verdict if isinstance(verdict, dict) else {})}
+    hidden = {"TimeLimit.truncated", "t", "episode", "written_by_policy"}
+    return {
+        key: float(value)
+        for key, value in given.items()
+        if key not in hidden and np.ndim(value) == 0 and isinstance(value, bool | int | float | np.number | np.bool_)
+    }
+
+
+def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 0) -> Evaluation:
+    """Play several episodes.
+
+    Args:
+        env: a scalar environment.
+        policy: (observation, mask or None) -> action.
+        episodes: their number.
+        seed: seed of the first; the others follow it.
+
+    Raises:
+        UsageError: the number is not positive.
+    """
+    if episodes <= 0:
+        raise UsageError(f"the number of episodes must be positive, got {episodes}")
+    played = [play(env, policy, seed if i == 0 else None) for i in range(episodes)]
+    shared = set.intersection(*(set(p.measures) for p in played))
+    means = {key: float(np.mean([p.measures[key] for p in played])) for key in sorted(shared)}
+    return Evaluation([p.reward for p in played], [p.length for p in played], means)
+
+
+def load_run(path: str | Path, device: str = "auto", **env_options: Any) -> tuple[Any, Any]:
+    """Load the agent of a run, its last checkpoint while it is unfinished, with a fresh environment.
+
+    Args:
+        path: the run folder.
+        device: where the agent goes.
+        **env_options: further options of the environment, such as `render_mode`.
+
+    Returns:
+        The agent and its environment.
+
+    Raises:
+        UsageError: there is no run, or nothing of it is saved yet.
+    """
+    folder = RunFolder(path)
+    config = folder.config()
+    agent_class, _ = resolve_agent(config.agent)
+    env = build_env(config, **env_options)
+    checkpoint = folder.newest_checkpoint()
+    if checkpoint is None:
+        raise UsageError(f"nothing of the run in {folder.path} is saved yet; go on with polyathlon train ... --resume")
+    from io import BytesIO
+
+    from polyathlon.agents.base import read_checkpoint
+
+    content = read_checkpoint(checkpoint)
+    return agent_class.load(BytesIO(content["zip"]), device=device), env

@@ -1,0 +1,236 @@
+"""The folder of a training run: what was called, with which versions, what was logged, and where to go on from."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from polyathlon.agents.base import Agent
+from polyathlon.envs.errors import UsageError
+
+from . import __version__
+
+LIBRARIES = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "transformers", "peft", "reasoning-gym")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The call of `polyathlon.train` that a run answers.
+
+    Attributes:
+        agent: name of an agent or a recipe.
+        env: id of the environment.
+        total_timesteps: steps of the whole run.
+        seed: seed of everything random.
+        n_envs: number of rows.
+        model: language model; None for the default or none.
+        warm_start: problems that a language agent imitates first.
+        env_kwargs: options of the environment.
+        agent_kwargs: options of the agent.
+        wrapper_kwargs: options of the wrappers that `adapt` puts on.
+    """
+
+    agent: str
+    env: str
+    total_timesteps: int
+    seed: int = 0
+    n_envs: int = 1
+    model: str | None = None
+    warm_start: int = 0
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    agent_kwargs: dict[str, Any] = field(default_factory=dict)
+    wrapper_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def refuse_changes(self, stored: RunConfig, path: Path) -> None:
+        """Raise when a resumed call means another run; only `total_timesteps` may differ.
+
+        Raises:
+            UsageError: naming what differs.
+        """
+        mine, theirs = asdict(self), asdict(stored)
+        changed = [key for key in mine if key != "total_timesteps" and mine[key] != theirs[key]]
+        if changed:
+            listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
+            raise UsageError(f"{path} holds another run, so it cannot be resumed: {listed}. Choose another --out.")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that the numbers of a run depend on."""
+    found = {"python": platform.python_version(), "polyathlon": __version__, "machine": platform.machine()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.json"
+        self.versions_path = self.path / "versions.json"
+        self.progress_path = self.path / "progress.csv"
+        self.checkpoint_path = self.path / "checkpoint.pt"
+        self.previous_path = self.path / "checkpoint.previous.pt"
+        self.logs_path = self.path / "checkpoint.logs.json"
+        self.agent_path = self.path / "agent.zip"
+        self.curve_path = self.path / "curve.png"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return self.config_path.exists()
+
+    def create(self, config: RunConfig) -> None:
+        """Start a run here.
+
+        Raises:
+            UsageError: the folder holds a run already, cannot be written, or an option has no JSON form.
+        """
+        if self.exists:
+            self.refuse_to_overwrite()
+        try:
+            text = json.dumps(asdict(config), indent=1)
+        except TypeError as error:
+            raise UsageError(
+                f"a run folder keeps the options as JSON, but one has no such form: {error}. Use plain numbers, texts, lists and dicts, or train without out="
+            ) from error
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.versions_path, json.dumps(versions(), indent=1))
+            write_atomically(self.config_path, text)
+        except OSError as error:
+            raise UsageError(f"the run folder {self.path} cannot be written: {error.strerror or error}") from error
+
+    def refuse_to_overwrite(self) -> NoReturn:
+        """Raise because a run stands here.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"{self.path} holds a run already: add --resume (resume=True) to go on with it, or choose another --out"
+        )
+
+    def config(self) -> RunConfig:
+        """Read the call that started the run.
+
+        Raises:
+            UsageError: there is no run here, or its config is damaged.
+        """
+        if not self.exists:
+            raise UsageError(
+                f"there is no run in {self.path}: it has no config.json; polyathlon train --out writes one"
+            )
+        try:
+            return RunConfig(**json.loads(self.config_path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{self.config_path} is damaged: {error}") from error
+
+    def extend(self, total_timesteps: int) -> None:
+        """Record that the run is to go on to another total."""
+        config = {**asdict(self.config()), "total_timesteps": total_timesteps}
+        write_atomically(self.config_path, json.dumps(config, indent=1))
+
+    def changed_versions(self) -> list[str]:
+        """Return "name old -> new" for every version that differs from the run's start."""
+        if not self.versions_path.exists():
+            return []
+        old, new = json.loads(self.versions_path.read_text()), versions()
+        return [f"{n} {old.get(n)} -> {new.get(n)}" for n in sorted({*old, *new}) if old.get(n) != new.get(n)]
+
+    def newest_checkpoint(self) -> Path | None:
+        """Return the file to go on from; None before the first checkpoint."""
+        return next((p for p in (self.checkpoint_path, self.previous_path) if p.exists()), None)
+
+    def save(self, agent: Agent) -> None:
+        """Write a checkpoint and keep the one before; a crash at any moment leaves one of them whole."""
+        entries = self._log_entries()
+        logger = agent.logger
+        entries[str(agent.num_timesteps)] = {
+            "rows": count_rows(self.progress_path),
+            "values": {key: plain(value) for key, value in logger.name_to_value.items()},
+            "counts": dict(logger.name_to_count),
+            "excluded": {key: list(value) for key, value in logger.name_to_excluded.items() if value},
+        }
+        newest = sorted(entries, key=int)[-3:]
+        try:
+            write_atomically(self.logs_path, json.dumps({key: entries[key] for key in newest}))
+            fresh = agent.checkpoint(self.path / "checkpoint.new.pt")
+            if self.checkpoint_path.exists():
+                os.replace(self.checkpoint_path, self.previous_path)
+            os.replace(fresh, self.checkpoint_path)
+        except OSError as error:
+            raise UsageError(
+                f"the checkpoint in {self.path} cannot be written ({error.strerror or error}); the one before is whole: "
+                "mend the cause and add --resume"
+            ) from error
+
+    def _log_entries(self) -> dict[str, Any]:
+        return dict(json.loads(self.logs_path.read_text())) if self.logs_path.exists() else {}
+
+    def resumed_logs(self, step: int) -> dict[str, Any]:
+        """Cut the log to where it stood at the checkpoint of `step`, and return the values that waited for the next record."""
+        entry = self._log_entries().get(str(step), {"rows": 0, "values": {}, "counts": {}, "excluded": {}})
+        keep_rows(self.progress_path, entry["rows"])
+        return dict(entry)
+
+    def progress(self) -> list[dict[str, float]]:
+        """Read the log: one dict a record, without the cells that are empty or no numbers.
+
+        Raises:
+            UsageError: nothing was logged.
+        """
+        rows = [] if not self.progress_path.exists() else list(csv.DictReader(self.progress_path.open(newline="")))
+        records = [{k: v for k, v in ((k, _number(v)) for k, v in row.items()) if v is not None} for row in rows]
+        if not records:
+            raise UsageError(f"nothing is logged in {self.progress_path} yet; train longer, or log more often")
+        return records
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def plain(value: Any) -> Any:
+    """Turn a numpy or torch scalar into Python's number, which keeps every bit."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of records of a CSV log."""
+    if not path.exists():
+        return 0
+    with path.open(newline="") as file:
+        return max(0, sum(1 for _ in csv.reader(file)) - 1)
+
+
+def keep_rows(path: Path, rows: int) -> None:
+    """Cut a CSV log after its first `rows` records."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    write_atomically(path, "".join(lines[: rows + 1]) if rows else "")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that a crash leaves the old one or the new one, whole."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,147 @@
+"""Films, pictures and transcripts of an agent at work, without a screen."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polyathlon.envs.errors import UsageError
+
+from .evaluation import Played, agent_policy, load_run, play
+from .run_folder import RunFolder
+
+FILMS, PICTURES, TEXTS = (".mp4", ".gif"), (".png",), (".txt", ".md")
+Frame = NDArray[np.uint8]
+
+
+def watch(
+    run: str | Path,
+    out: str | Path,
+    *,
+    episodes: int = 1,
+    seed: int = 0,
+    fps: float | None = None,
+    device: str = "auto",
+) -> tuple[Path, list[Played]]:
+    """Record episodes of a run's agent.
+
+    Args:
+        run: the run folder.
+        out: the file to write: a film (.mp4, .gif), the last picture of each episode side by side (.png), or a
+            transcript (.txt). A task that draws nothing is shown by its conversation.
+        episodes: their number.
+        seed: seed of the first.
+        fps: pictures a second; None takes the environment's.
+        device: where the agent runs.
+
+    Returns:
+        The path written and what was played.
+
+    Raises:
+        UsageError: the ending of `out` is unknown, or it cannot be written.
+    """
+    out = Path(out)
+    allowed = (*FILMS, *PICTURES, *TEXTS)
+    if out.suffix.lower() not in allowed:
+        raise UsageError(f"{out} has no ending that says what to make; allowed are {', '.join(allowed)}")
+    if episodes <= 0:
+        raise UsageError(f"the number of episodes must be positive, got {episodes}")
+    mode = None if out.suffix.lower() in TEXTS else picture_mode(RunFolder(run))
+    agent, env = load_run(run, device, **({} if mode is None else {"render_mode": mode}))
+    policy = agent_policy(agent)
+    played: list[Played] = []
+    scenes: list[list[Frame]] = []
+    lines: list[str] = []
+    for number in range(episodes):
+        frames: list[Frame] = []
+        shoot = None if mode is None else lambda to=frames: to.append(np.asarray(env.render(), np.uint8))
+        played.append(play(env, policy, seed if number == 0 else None, shoot))
+        lines += transcript(number, played[-1])
+        scenes.append(frames or text_frames(transcript(number, played[-1])))
+    rate = fps or (float(env.metadata.get("render_fps") or 10) if mode else 1.0)
+    env.close()
+    write(out, scenes, lines, rate)
+    return out, played
+
+
+def picture_mode(folder: RunFolder) -> str | None:
+    """Return "rgb_array" when the run's environment can draw, else None; drawing is told to do without a screen."""
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        for name, value in (("MUJOCO_GL", "egl"), ("SDL_VIDEODRIVER", "dummy"), ("SDL_AUDIODRIVER", "dummy")):
+            os.environ.setdefault(name, value)
+    from .adaptation import make_env
+
+    config = folder.config()
+    env = make_env(config.env, **config.env_kwargs)
+    modes = env.metadata.get("render_modes") or []
+    env.close()
+    return "rgb_array" if "rgb_array" in modes else None
+
+
+def transcript(number: int, played: Played) -> list[str]:
+    """Write an episode down: its conversation where there is one, its last measures else."""
+    lines = [f"episode {number}: return {played.reward:.4g} in {played.length} steps"]
+    log: Any = played.info.get("episode_log") or played.info.get("messages") or []
+    for entry in log:
+        if isinstance(entry, dict) and "content" in entry:
+            lines.append(f"[{entry.get('role', '')}] {entry['content']}")
+        else:
+            lines.append(str(entry))
+    verdict = played.info.get("verdict")
+    lines += [f"verdict: {verdict}"] if verdict else [f"{k}: {v:.6g}" for k, v in played.measures.items()]
+    return lines
+
+
+def text_frames(lines: Sequence[str], width: int = 640, height: int = 400) -> list[Frame]:
+    """Draw lines of text, one more on every picture, the newest at the bottom."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSansMono.ttf"), 13)
+    room, frames = (height - 20) // 17, []
+    for shown in range(1, len(lines) + 1):
+        wrapped = [part for line in lines[:shown] for raw in line.splitlines() or [""] for part in _wrap(raw)]
+        image = Image.new("RGB", (width, height), "white")
+        ImageDraw.Draw(image).multiline_text((12, 8), "\n".join(wrapped[-room:]), fill="black", font=font, spacing=3)
+        frames.append(np.asarray(image, np.uint8))
+    return frames
+
+
+def _wrap(line: str) -> list[str]:
+    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return textwrap.wrap(printable, 76) or [""]
+
+
+def write(out: Path, scenes: list[list[Frame]], lines: list[str], fps: float) -> None:
+    """Write what was seen in the form that the ending of `out` names.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    suffix = out.suffix.lower()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if suffix in TEXTS:
+            out.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
+            return
+        import imageio.v2 as imageio
+
+        frames: list[Any] = [frame for scene in scenes for frame in scene]
+        if suffix in PICTURES:
+            height = min(scene[-1].shape[0] for scene in scenes)
+            imageio.imwrite(out, np.concatenate([scene[-1][:height] for scene in scenes], axis=1))
+        elif suffix == ".gif":
+            imageio.mimwrite(out, frames[:: max(1, len(frames) // 300)], duration=1000 / fps, loop=0)
+        else:
+            # H.264 wants even sides
+            even: list[Any] = [f[: f.shape[0] // 2 * 2, : f.shape[1] // 2 * 2] for f in frames]
+            imageio.mimwrite(out, even, fps=fps, macro_block_size=1)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror or error}") from error
