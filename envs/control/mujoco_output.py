@@ -1,0 +1,70 @@
+"""How the vector environment of MuJoCo tasks hands out tensors: as numpy arrays or on a device, infos with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Output:
+    """Turns results into what the user asked for; nothing that it gives shares memory with the state.
+
+    Attributes:
+        kind: "numpy" or "torch".
+        dtype: type of observations, rewards and infos.
+        device: where the tensors of "torch" go.
+    """
+
+    def __init__(self, kind: str, dtype: torch.dtype, device: torch.device) -> None:
+        self.kind, self.dtype, self.device = kind, dtype, device
+
+    def values(self, values: Tensor) -> Any:
+        """Hand out a fresh tensor."""
+        if self.kind == "numpy":
+            return values.to("cpu", self.dtype).numpy()
+        return values.to(self.device, self.dtype)
+
+    def flags(self, values: np.ndarray) -> Any:
+        """Hand out a fresh array of bools."""
+        return values if self.kind == "numpy" else torch.from_numpy(values).to(self.device)
+
+    def info(self, info: dict[str, Tensor], mask: np.ndarray, also: Sequence[str] = ()) -> dict[str, Any]:
+        """Batch infos as Gymnasium does, each with its mask `_key`; values are zero where it is False.
+
+        Args:
+            info: [N] or [N, K] each.
+            mask: [N] bool, rows that have the infos.
+            also: names of infos that all rows have.
+        """
+        given: dict[str, Any] = {}
+        is_full, is_empty = bool(mask.all()), not mask.any()
+        for key, value in info.items():
+            is_everywhere = is_full or key in also
+            if is_empty and not is_everywhere:
+                continue
+            if not is_everywhere:
+                keep = torch.from_numpy(mask).to(value.device)
+                value = value * keep.reshape(-1, *[1] * (value.dim() - 1))
+            given[key] = self._info_value(value)
+            given[f"_{key}"] = self.flags(np.ones_like(mask) if is_everywhere else mask.copy())
+        return given
+
+    def _info_value(self, values: Tensor) -> Any:
+        """Keep the type that Gymnasium gives an info (`reward_ctrl` has the action's), unless another is asked for."""
+        if self.kind == "numpy" and self.dtype == torch.float64:
+            return values.cpu().numpy()
+        return self.values(values)
+
+    def final(self, final: Tensor, rows: Sequence[int]) -> Any:
+        """Hand out final observations: an object array with None elsewhere (numpy), or all rows (torch)."""
+        values = self.values(final)
+        if self.kind == "torch":
+            return values
+        array = np.full(len(final), None, dtype=object)
+        for row in rows:
+            array[row] = values[row].copy()
+        return array

@@ -1,0 +1,237 @@
+"""Observations and rewards of Gymnasium's MuJoCo tasks (v5), on batches of tensors, for every physics back end.
+
+Source of every formula: `gymnasium/envs/mujoco/*_v5.py`. Sums run in numpy's order and types, so that the results on
+float64 fields are Gymnasium's to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Fields = Mapping[str, Tensor]
+
+
+class Outcome(NamedTuple):
+    """What acting gives.
+
+    Attributes:
+        obs: [N, D] observation.
+        reward: [N].
+        terminated: [N] bool.
+        track: [N, 1] or [N, 2] where the body is, from which the next step measures its velocity.
+        info: Gymnasium's info, each [N] or [N, k].
+    """
+
+    obs: Tensor
+    reward: Tensor
+    terminated: Tensor
+    track: Tensor
+    info: dict[str, Tensor]
+
+
+def sum_like_numpy(values: Tensor) -> Tensor:
+    """Sum [N, K] over K, in the order in which `np.sum` adds a contiguous row of at most 128 numbers.
+
+    Args:
+        values: [N, K] float, K from 1 to 128.
+
+    Returns:
+        [N].
+    """
+    blocks = values.shape[1] // 8
+    if blocks == 0:
+        return _sum_in_turn(values.unbind(1))
+    lanes = _sum_in_turn(values[:, : 8 * blocks].reshape(-1, blocks, 8).unbind(1))
+    pairs = lanes[:, 0::2] + lanes[:, 1::2]
+    fours = pairs[:, 0::2] + pairs[:, 1::2]
+    return _sum_in_turn((fours[:, 0] + fours[:, 1], *values[:, 8 * blocks :].unbind(1)))
+
+
+def _sum_in_turn(terms: tuple[Tensor, ...]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+class MujocoTask:
+    """One task: which fields of the physics it reads, what it observes, what it pays.
+
+    Attributes:
+        class_name: Gymnasium's class, "module:Class".
+        fields: fields of `mujoco.MjData` that are read.
+        has_contact_forces: `cfrc_ext` is read, which costs an extra pass after each step.
+        is_velocity_normal: initial velocity noise is normal; else uniform.
+        skipped: positions that the observation leaves out by default.
+        start_keys: infos that a reset gives as well.
+        step_cost: physics time of one step, roughly, in units of HalfCheetah's.
+    """
+
+    class_name: ClassVar[str]
+    fields: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
+    has_contact_forces: ClassVar[bool] = False
+    is_velocity_normal: ClassVar[bool] = False
+    skipped: ClassVar[int] = 1
+    start_keys: ClassVar[tuple[str, ...]] = ("x_position",)
+    step_cost: ClassVar[int] = 1
+
+    def __init__(self, env: Any, options: Mapping[str, Any]) -> None:
+        """Read the options and the model.
+
+        Args:
+            env: Gymnasium's environment, which holds the model and the initial state.
+            options: all keyword arguments of Gymnasium's class, defaults included.
+        """
+        self.options = dict(options)
+        self.dt = float(env.dt)
+        self.init_qpos: np.ndarray = env.init_qpos.copy()
+        self.init_qvel: np.ndarray = env.init_qvel.copy()
+        self.forward_weight = float(options["forward_reward_weight"])
+        self.ctrl_weight = float(options["ctrl_cost_weight"])
+        self.noise_scale = float(options["reset_noise_scale"])
+        self.first_position = self.skipped if options["exclude_current_positions_from_observation"] else 0
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the start of an episode as Gymnasium does.
+
+        Returns:
+            Positions [nq] and velocities [nv], float64.
+        """
+        scale = self.noise_scale
+        qpos = self.init_qpos + rng.uniform(low=-scale, high=scale, size=self.init_qpos.size)
+        if self.is_velocity_normal:
+            return qpos, self.init_qvel + scale * rng.standard_normal(self.init_qvel.size)
+        return qpos, self.init_qvel + rng.uniform(low=-scale, high=scale, size=self.init_qvel.size)
+
+    def track(self, now: Fields) -> Tensor:
+        """Return where the body is, [N, 1] or [N, 2], as a copy."""
+        return now["qpos"][:, : self.skipped].clone()
+
+    def observe(self, now: Fields) -> Tensor:
+        """Return the observation, [N, D], as a copy."""
+        return torch.cat((now["qpos"][:, self.first_position :], now["qvel"]), 1)
+
+    def measure(self, now: Fields) -> dict[str, Tensor]:
+        """Return the info that a reset gives, as copies."""
+        raise NotImplementedError
+
+    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+        """Judge a step.
+
+        Args:
+            track: where the body was before.
+            now: the fields after.
+            action: [N, nu] as the agent gave it, float32 or float64.
+        """
+        raise NotImplementedError
+
+    def _control_cost(self, action: Tensor, now: Fields) -> Tensor:
+        return sum_like_numpy(action * action) * self.ctrl_weight
+
+    def _moved(self, track: Tensor, now: Fields) -> tuple[Tensor, Tensor]:
+        """Return the place now and the velocity since `track`, both [N, 1] or [N, 2]."""
+        place = self.track(now)
+        return place, (place - track) / self.dt
+
+
+class HalfCheetah(MujocoTask):
+    """Run forward; never ends."""
+
+    class_name = "gymnasium.envs.mujoco.half_cheetah_v5:HalfCheetahEnv"
+    is_velocity_normal = True
+
+    def measure(self, now: Fields) -> dict[str, Tensor]:
+        """Return the position along the track."""
+        return {"x_position": now["qpos"][:, 0].clone()}
+
+    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+        """Pay velocity, less the square of the action."""
+        place, velocity = self._moved(track, now)
+        x_velocity = velocity[:, 0]
+        forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
+        reward = forward - cost
+        info = {**self.measure(now), "x_velocity": x_velocity, "reward_forward": forward, "reward_ctrl": -cost}
+        return Outcome(self.observe(now), reward, torch.zeros_like(reward, dtype=torch.bool), place, info)
+
+
+class Swimmer(MujocoTask):
+    """Swim along x; never ends."""
+
+    class_name = "gymnasium.envs.mujoco.swimmer_v5:SwimmerEnv"
+    skipped = 2
+    start_keys = ("x_position", "y_position", "distance_from_origin")
+
+    def measure(self, now: Fields) -> dict[str, Tensor]:
+        """Return the position of the head and its distance from the origin."""
+        return _planar(now["qpos"])
+
+    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+        """Pay velocity along x, less the square of the action."""
+        place, velocity = self._moved(track, now)
+        x_velocity, y_velocity = velocity[:, 0].clone(), velocity[:, 1].clone()
+        forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
+        reward = forward - cost
+        moves = {"x_velocity": x_velocity, "y_velocity": y_velocity}
+        info = {**self.measure(now), **moves, "reward_forward": forward, "reward_ctrl": -cost}
+        return Outcome(self.observe(now), reward, torch.zeros_like(reward, dtype=torch.bool), place, info)
+
+
+class Walker2d(MujocoTask):
+    """Walk on two legs in a plane; ends with a fall."""
+
+    class_name = "gymnasium.envs.mujoco.walker2d_v5:Walker2dEnv"
+    start_keys = ("x_position", "z_distance_from_origin")
+    step_cost = 3
+
+    def measure(self, now: Fields) -> dict[str, Tensor]:
+        """Return the position and the height above the start."""
+        qpos = now["qpos"]
+        return {"x_position": qpos[:, 0].clone(), "z_distance_from_origin": qpos[:, 1] - float(self.init_qpos[1])}
+
+    def observe(self, now: Fields) -> Tensor:
+        """Return positions and velocities; the latter clipped to [-10, 10]."""
+        return torch.cat((now["qpos"][:, self.first_position :], now["qvel"].clamp(-10, 10)), 1)
+
+    def healthy(self, now: Fields) -> Tensor:
+        """Tell whether height and angle are in their ranges, [N] bool."""
+        height, angle = now["qpos"][:, 1], now["qpos"][:, 2]
+        (min_z, max_z), (min_angle, max_angle) = self.options["healthy_z_range"], self.options["healthy_angle_range"]
+        return (height > min_z) & (height < max_z) & (angle > min_angle) & (angle < max_angle)
+
+    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+        """Pay velocity and being upright, less the square of the action."""
+        place, velocity = self._moved(track, now)
+        x_velocity = velocity[:, 0]
+        healthy = self.healthy(now)
+        survive = healthy * torch.tensor(float(self.options["healthy_reward"]), dtype=place.dtype, device=place.device)
+        forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
+        parts = {"reward_forward": forward, "reward_ctrl": -cost, "reward_survive": survive}
+        info = {**self.measure(now), "x_velocity": x_velocity, **parts}
+        return Outcome(self.observe(now), forward + survive - cost, _fallen(healthy, self.options), place, info)
+
+
+class Hopper(Walker2d):
+    """Hop on one leg in a plane; ends with a fall."""
+
+    class_name = "gymnasium.envs.mujoco.hopper_v5:HopperEnv"
+    step_cost = 2
+
+    def healthy(self, now: Fields) -> Tensor:
+        """Tell whether height, angle and every other coordinate are in their ranges, [N] bool."""
+        low, high = self.options["healthy_state_range"]
+        state = torch.cat((now["qpos"][:, 2:], now["qvel"]), 1)
+        return super().healthy(now) & ((state > low) & (state < high)).all(1)
+
+
+def _planar(qpos: Tensor) -> dict[str, Tensor]:
+    distance = torch.linalg.vector_norm(qpos[:, :2], dim=1)
+    return {"x_position": qpos[:, 0].clone(), "y_position": qpos[:, 1].clone(), "distance_from_origin": distance}
+
+
+def _fallen(healthy: Tensor, options: Mapping[str, Any]) -> Tensor:
+    return ~healthy if options["terminate_when_unhealthy"] else torch.zeros_like(healthy)
