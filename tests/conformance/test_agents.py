@@ -1,0 +1,346 @@
+"""Every registered agent through the same checks: probes with known values, determinism, save, load, resume, refusals."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.evaluation import evaluate_policy
+
+import polyathlon
+from polyathlon.agents.base import Agent
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.probe import TENSOR_PROBES, TEXT_PROBES
+from polyathlon.envs.tensor import make_scalar, make_vector
+from polyathlon.wrappers.token_action import TokenAction
+
+DISCOUNT = 0.9
+ROWS = 8
+# every agent is given those of these settings that its constructor knows
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "gamma": DISCOUNT,
+    "batch_size": 64,
+    "n_steps": 32,
+    "n_epochs": 10,
+    "learning_starts": 100,
+    "buffer_size": 10_000,
+    "tau": 0.05,
+    "train_freq": 1,
+    "gradient_steps": 2,
+    "ent_coef": 0.003,
+    "policy_kwargs": {"net_arch": [32, 32]},
+    "stats_window_size": 10**6,
+    "device": "cpu",
+    "seed": 0,
+}
+WRAPPER = {  # what helps an agent that acts in one form of the second column, in an environment of the first
+    ("discrete", "box"): "ContinuousAction",
+    ("text", "box"): "TokenAction",
+    ("text", "discrete"): "TokenAction",
+    ("text", "tokens"): "TokenAction",
+    ("box", "tokens"): "Verbalize",
+    ("discrete", "tokens"): "Verbalize",
+}
+AGENTS = {record.name: record for record in polyathlon.algorithms()}
+
+
+def forms_of(name: str) -> tuple[str, ...]:
+    return tuple(AGENTS[name].load().action_forms)
+
+
+VECTOR_AGENTS = [(name, form) for name in AGENTS for form in ("box", "discrete") if form in forms_of(name)]
+TOKEN_AGENTS = [name for name in AGENTS if "tokens" in forms_of(name)]
+by_vector_agent = pytest.mark.parametrize(("name", "form"), VECTOR_AGENTS)
+by_token_agent = pytest.mark.parametrize("name", TOKEN_AGENTS)
+
+
+def known_settings(agent_class: type[Agent], **changes: Any) -> dict[str, Any]:
+    """Return those settings that some constructor of the agent names."""
+    known = {
+        parameter
+        for owner in agent_class.__mro__
+        if "__init__" in vars(owner)
+        for parameter in inspect.signature(owner.__init__).parameters
+    }
+    return {key: value for key, value in {**SETTINGS, **changes}.items() if key in known}
+
+
+def probe_env(probe: str, form: str, rows: int = ROWS) -> gym.vector.VectorEnv:
+    return make_vector(TENSOR_PROBES[probe], rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form=form)
+
+
+def make(name: str, env: Any, **changes: Any) -> Any:
+    return polyathlon.make_agent(name, env, **known_settings(AGENTS[name].load(), **changes))
+
+
+def train(name: str, probe: str, form: str, steps: int, **changes: Any) -> Any:
+    """Train an agent on a probe, or skip the case where the probe has no such form."""
+    return make(name, probe_env(probe, form), **changes).learn(steps)
+
+
+def values(agent: Any, observations: np.ndarray) -> np.ndarray:
+    """Return what an agent thinks the observations [B, 2] are worth, whatever kind of critic it has."""
+    shown = torch.as_tensor(observations, dtype=torch.float32)
+    with torch.no_grad():
+        if hasattr(agent.policy, "predict_values"):
+            return agent.policy.predict_values(shown).reshape(-1).numpy()
+        actions = torch.as_tensor(np.asarray(agent.predict(observations, deterministic=True)[0]))
+        both = [q.reshape(-1) for q in agent.critic(shown, actions)]
+        return torch.stack(both).min(0).values.numpy()
+
+
+def check_values(agent: Any, probe: str, form: str, tolerance: float, only_optimal: bool = True) -> None:
+    known = TENSOR_PROBES[probe](form=form).values(DISCOUNT)
+    if only_optimal:  # what no good policy ever sees has no value to be learnt
+        known = {shown: value for shown, value in known.items() if value > 0}
+    found = values(agent, np.array(list(known), dtype=np.float32))
+    wanted = np.array(list(known.values()))
+    assert np.abs(found - wanted).max() <= tolerance * max(1.0, np.abs(wanted).max()), dict(zip(known, found))
+
+
+def chosen(agent: Any, observation: tuple[float, float], form: str) -> int:
+    """Return which of two actions an agent takes: the second one is the positive one of a box."""
+    action = agent.predict(np.array([observation], dtype=np.float32), deterministic=True)[0]
+    return int(float(np.asarray(action).reshape(-1)[0]) > 0)
+
+
+# ----------------------------------------------------------------------------------------------------- known values
+
+
+@by_vector_agent
+def test_a_constant_reward_becomes_the_value(name, form):
+    check_values(train(name, "ValueNow", form, 1500), "ValueNow", form, 0.1)
+
+
+@by_vector_agent
+def test_a_later_reward_is_discounted(name, form):
+    agent = train(name, "RewardLater", form, 3000)
+    check_values(agent, "RewardLater", form, 0.05)
+    start, after = values(agent, np.array([(0.0, 0.0), (1.0, 0.0)], dtype=np.float32))
+    assert start < after
+
+
+@by_vector_agent
+def test_a_time_limit_is_no_end(name, form):
+    check_values(train(name, "Endless", form, 6000), "Endless", form, 0.12)
+
+
+@by_vector_agent
+def test_the_action_follows_the_observation(name, form):
+    agent = train(name, "MatchSign", form, 4000)
+    assert [chosen(agent, (sign, 0.0), form) for sign in (-1.0, 1.0)] == [0, 1]
+    check_values(agent, "MatchSign", form, 0.2)
+    mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=40, warn=False)
+    assert mean == 1.0
+
+
+@by_vector_agent
+def test_credit_flows_back_over_time(name, form):
+    agent = train(name, "EarlyChoice", form, 8000)
+    assert chosen(agent, (0.0, 0.0), form) == 1
+    check_values(agent, "EarlyChoice", form, 0.12)
+
+
+@pytest.mark.parametrize("name", [name for name, form in VECTOR_AGENTS if form == "box"])
+def test_a_number_is_matched(name):
+    agent = train(name, "MatchNumber", "box", 8000)
+    shown = np.array([(x, 0.0) for x in (-0.4, -0.1, 0.2, 0.4)], dtype=np.float32)
+    action = np.asarray(agent.predict(shown, deterministic=True)[0]).reshape(-1)
+    np.testing.assert_allclose(action, shown[:, 0], atol=0.12)
+
+
+@pytest.mark.parametrize("name", [name for name, form in VECTOR_AGENTS if form == "discrete"])
+def test_a_forbidden_action_is_never_taken(name):
+    agent = train(name, "MaskHolds", "discrete", 1500)
+    returns = [episode["r"] for episode in agent.ep_info_buffer]
+    assert len(returns) >= 1500 - ROWS and set(returns) == {1.0}
+    check_values(agent, "MaskHolds", "discrete", 0.1)
+
+
+# ------------------------------------------------------------------------------------------------------- token tasks
+
+
+def token_env(probe: str) -> TokenAction:
+    return TokenAction(TEXT_PROBES[probe](), max_new_tokens=1, max_length=64)
+
+
+def share_right(agent: Any, probe: str, n: int = 64) -> float:
+    """Return how often the agent's most likely first token is right."""
+    env = token_env(probe)
+    rewards = []
+    for seed in range(n):
+        obs, _ = env.reset(seed=seed)
+        action, _ = agent.predict(obs, deterministic=True)
+        rewards.append(env.step(np.int64(np.asarray(action).reshape(-1)[0]))[1])
+    return float(np.mean(rewards))
+
+
+@by_token_agent
+def test_tokens_go_in_and_out(name):
+    if not hasattr(AGENTS[name].load(), "warm_start"):
+        agent = make(name, vector_of_tokens("CopyAnswer"), learning_rate=1e-2, ent_coef=0.0).learn(30_000)
+        assert share_right(agent, "CopyAnswer") == 1.0
+        return
+    agent = make(name, token_env("CopyAnswer"), learning_rate=2e-3)
+    agent.warm_start(token_env("CopyAnswer"), 40)
+    agent.learn(4_000)
+    assert share_right(agent, "CopyAnswer") == 1.0
+
+
+def vector_of_tokens(probe: str) -> gym.vector.VectorEnv:
+    return token_env(probe).vector(32, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+# ------------------------------------------------------------------------------- seeds, files and what is left alone
+
+
+def training_cases() -> list[tuple[str, str]]:
+    return [*VECTOR_AGENTS, *((name, "tokens") for name in TOKEN_AGENTS if not _is_vector_agent(name))]
+
+
+def _is_vector_agent(name: str) -> bool:
+    return any(name == other for other, _ in VECTOR_AGENTS)
+
+
+CASES = training_cases()
+by_case = pytest.mark.parametrize(("name", "form"), CASES)
+
+
+def env_for(form: str) -> Any:
+    """Return an environment that is not over after one step, in the form asked for."""
+    return token_env("CopyAnswer") if form == "tokens" else probe_env("EarlyChoice", form, rows=2)
+
+
+def small(name: str, form: str, **changes: Any) -> Any:
+    return make(name, env_for(form), **{"n_steps": 16, "batch_size": 16, "learning_starts": 10, **changes})
+
+
+def weights(agent: Any) -> dict[str, torch.Tensor]:
+    """Return every parameter of an agent."""
+    found: dict[str, torch.Tensor] = {}
+    for name, value in agent.get_parameters().items():
+        if isinstance(value, dict):
+            found.update({f"{name}.{key}": item for key, item in value.items() if isinstance(item, torch.Tensor)})
+    assert found
+    return found
+
+
+def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+def observations_for(form: str) -> Any:
+    if form == "tokens":
+        return token_env("CopyAnswer").reset(seed=1)[0]
+    return np.array([(0.0, 0.0), (0.5, 1.0), (1.0, -1.0)], dtype=np.float32)
+
+
+@by_case
+def test_equal_seeds_train_equal_agents_and_leave_global_generators_alone(name, form):
+    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()
+    first, second, other = (small(name, form, seed=seed).learn(64) for seed in (3, 3, 4))
+    assert are_equal(weights(first), weights(second))
+    assert not are_equal(weights(first), weights(other))
+    assert torch.equal(torch_state, torch.random.get_rng_state())
+    assert str(numpy_state) == str(np.random.get_state())
+
+
+@by_case
+def test_a_saved_agent_acts_as_it_did(name, form, tmp_path):
+    agent = small(name, form).learn(64)
+    agent.save(tmp_path / "agent")
+    loaded = AGENTS[name].load().load(tmp_path / "agent", device="cpu")
+    assert are_equal(weights(agent), weights(loaded))
+    seen = observations_for(form)
+    a, b = (np.asarray(one.predict(seen, deterministic=True)[0]) for one in (agent, loaded))
+    np.testing.assert_array_equal(a, b)
+    loaded.set_env(env_for(form))
+    loaded.learn(32, reset_num_timesteps=False)
+    assert not are_equal(weights(agent), weights(loaded))
+
+
+@by_case
+def test_a_resumed_run_gives_the_numbers_of_an_unbroken_one(name, form, tmp_path):
+    agent = small(name, form).learn(48)
+    agent.checkpoint(tmp_path / "checkpoint")
+    agent.learn(64, reset_num_timesteps=False)
+    resumed = AGENTS[name].load().resume(tmp_path / "checkpoint", env_for(form), device="cpu")
+    resumed.learn(64, reset_num_timesteps=False)
+    assert resumed.num_timesteps == agent.num_timesteps
+    assert are_equal(weights(agent), weights(resumed))
+    assert list(agent.ep_info_buffer) == list(resumed.ep_info_buffer)
+
+
+@by_case
+def test_a_damaged_checkpoint_is_refused(name, form, tmp_path):
+    path = small(name, form).learn(32).checkpoint(tmp_path / "checkpoint")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UsageError, match="corrupted"):
+        AGENTS[name].load().resume(path, env_for(form))
+
+
+@by_case
+def test_training_without_an_environment_is_refused(name, form, tmp_path):
+    small(name, form).save(tmp_path / "agent")
+    agent = AGENTS[name].load().load(tmp_path / "agent", device="cpu")
+    with pytest.raises(UsageError, match="set_env"):
+        agent.learn(10)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("given", ["box", "discrete", "text"])
+def test_a_wrong_form_is_refused_with_the_wrapper_that_helps(name, given):
+    forms = forms_of(name)
+    env = TEXT_PROBES["FixedAnswer"]() if given == "text" else make_scalar(TENSOR_PROBES["MatchSign"], form=given)
+    if given in forms:
+        agent = make(name, env)
+        assert agent.action_space == env.action_space
+        return
+    helpful = [WRAPPER[given, form] for form in forms if (given, form) in WRAPPER]
+    with pytest.raises(UsageError) as error:
+        make(name, env)
+    assert any(f"polyathlon.wrappers.{wrapper}" in str(error.value) for wrapper in helpful), str(error.value)
+    assert AGENTS[name].load().__name__ in str(error.value) and "polyathlon.adapt" in str(error.value)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("given", ["box", "discrete", "text"])
+def test_adapt_makes_every_form_fit(name, given):
+    env = TEXT_PROBES["FixedAnswer"]() if given == "text" else make_scalar(TENSOR_PROBES["MatchSign"], form=given)
+    adapted = polyathlon.adapt(env, name)
+    agent = make(name, adapted, n_steps=8, batch_size=8, learning_starts=4)
+    agent.learn(16)
+    assert agent.num_timesteps >= 16
+
+
+class Broken(gym.Env):
+    """Observes NaN at its third step."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def __init__(self, form: str) -> None:
+        self.action_space = spaces.Discrete(2) if form == "discrete" else spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.t = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.full(2, np.nan if self.t == 3 else 0.0, np.float32), 0.0, False, False, {}
+
+
+@by_vector_agent
+def test_observations_that_are_no_numbers_stop_the_training(name, form):
+    with pytest.raises(UsageError, match="not finite"):
+        make(name, Broken(form), n_steps=16, batch_size=16, learning_starts=4).learn(64)
