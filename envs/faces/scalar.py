@@ -118,7 +118,7 @@ class ScalarFace(gym.Env[Any, Any]):
         """Return the facts about the row, leaving out single numbers that are not known (NaN)."""
         info = collect_info(self.task, self.engine.state, self.engine.mask, illegal, reward)
         facts = {name: _plain(to_numpy(value)[0]) for name, value in info.items()}
-        return {name: fact for name, fact in facts.items() if fact == fact or isinstance(fact, np.ndarray)}
+        return {name: fact for name, fact in facts.items() if isinstance(fact, np.ndarray) or fact == fact}
 
     def action_masks(self) -> np.ndarray:
         """Return the allowed actions, (A,) bool.
