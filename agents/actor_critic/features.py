@@ -41,9 +41,11 @@ class TokenFeatures(BaseFeaturesExtractor):
         self.window = window
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Return [B, width (window + 1)] features of `tokens` [B, L] and `length` [B] or [B, 1]."""
+        """Return [B, width (window + 1)] features of `tokens` [B, L] and `length` [B], [B, 1] or one-hot [B, L + 1]."""
         tokens = observations["tokens"].long().clamp(0, self.vocabulary - 1)
-        length = observations["length"].reshape(-1, 1).long()
+        length = observations["length"].reshape(tokens.shape[0], -1).long()
+        if length.shape[1] > 1:  # SB3 writes a Discrete entry of an observation one-hot
+            length = length.argmax(1, keepdim=True)
         is_text = torch.arange(tokens.shape[1], device=tokens.device) < length
         embedded = self.embedding(tokens) * is_text.unsqueeze(-1)
         mean = embedded.sum(1) / length.clamp(min=1)
