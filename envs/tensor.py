@@ -6,14 +6,19 @@ output formats, so that an episode depends on (seed of the row, number of the ep
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from gymnasium.vector import AutoresetMode
 
+from .errors import require
 from .faces.base import State, TensorEnv, load_task
 from .faces.scalar import ScalarFace
 from .faces.vector import VectorFace
+
+if TYPE_CHECKING:
+    from .faces.pettingzoo import AECFace, ParallelFace
+    from .faces.sb3 import SB3Face
 
 __all__ = [
     "ScalarFace",
@@ -21,6 +26,9 @@ __all__ = [
     "TensorEnv",
     "VectorFace",
     "load_task",
+    "make_aec",
+    "make_parallel",
+    "make_sb3",
     "make_scalar",
     "make_vector",
 ]
@@ -81,3 +89,55 @@ def make_vector(
         options["device"] = device
     task = load_task(tensor_env, **options)
     return VectorFace(task, num_envs, output, autoreset_mode, max_episode_steps, render_mode, compile)
+
+
+def make_sb3(tensor_env: Task | VectorFace, num_envs: int = 1, **options: Any) -> SB3Face:
+    """Make a task as a Stable-Baselines3 vector environment.
+
+    Args:
+        tensor_env: the task, its class, "module:Class", or a vector face in SAME_STEP mode.
+        num_envs: number of rows; of a vector face, its own.
+        options: as for `make_vector`.
+
+    Raises:
+        UsageError: an argument is outside what is allowed.
+    """
+    from .faces.sb3 import SB3Face
+
+    if not isinstance(tensor_env, VectorFace):
+        tensor_env = make_vector(tensor_env, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **options)
+    return SB3Face(tensor_env)
+
+
+def make_aec(
+    tensor_env: Task, render_mode: str | None = None, max_episode_steps: int | None = None, **options: Any
+) -> AECFace:
+    """Make a game as a PettingZoo environment in turns.
+
+    Args:
+        tensor_env: the task, its class, or "module:Class".
+        render_mode: a render mode of the task.
+        max_episode_steps: steps after which a game is cut; None for the task's own limit.
+        options: the task's own options, and `device` and `dtype`.
+
+    Raises:
+        UsageError: the task has one player, or an argument is outside what is allowed.
+    """
+    require("pettingzoo", "all")
+    from .faces.pettingzoo import AECFace
+
+    return AECFace(load_task(tensor_env, **options), render_mode, max_episode_steps)
+
+
+def make_parallel(
+    tensor_env: Task, render_mode: str | None = None, max_episode_steps: int | None = None, **options: Any
+) -> ParallelFace:
+    """Make a game as a PettingZoo environment in which all act at once; see `make_aec`.
+
+    Raises:
+        UsageError: the task has one player, or an argument is outside what is allowed.
+    """
+    require("pettingzoo", "all")
+    from .faces.pettingzoo import ParallelFace
+
+    return ParallelFace(load_task(tensor_env, **options), render_mode, max_episode_steps)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
@@ -16,7 +15,18 @@ from polyathlon.envs.random import make_keys
 from . import trees
 from .base import TensorEnv
 from .pool import Pool, depth_for, gather
-from .rules import Turn, advance, allowed, check_seed, column, entropy_seed, invalid_action, is_valid_action, listed
+from .rules import (
+    Turn,
+    advance,
+    allowed,
+    check_seed,
+    column,
+    count_actions,
+    entropy_seed,
+    invalid_action,
+    is_valid_action,
+    listed,
+)
 
 Tree = Any
 _NO_LIMIT = 2**62
@@ -75,6 +85,7 @@ class Engine:
     ) -> None:
         self.task = task
         self.num_envs = num_envs
+        self.num_actions = count_actions(task.action_space)
         self.limit = _NO_LIMIT if limit is None else int(limit)
         self.mode = mode
         self.is_compiled = is_compiled
@@ -184,7 +195,7 @@ class Engine:
 
     def _eager_step(self, action: Tensor) -> Outcome:
         """Compute only what is needed, asking the processor as it goes."""
-        is_valid = is_valid_action(self.task.action_space, action)
+        is_valid = is_valid_action(self.num_actions, action)
         if not is_valid:
             raise invalid_action(self.task.action_space, action)
         turn = advance(self.task, self.limit, self.state, action, self.mask, True)
@@ -223,7 +234,9 @@ class Engine:
     def _fused_step(self, action: Tensor) -> Outcome:
         """Compute everything in one function without questions, compiled if asked for."""
         if self._compiled is None:
-            self._compiled = torch.compile(self._pure_step, dynamic=False) if self.is_compiled else self._pure_step
+            self._compiled = (
+                torch.compile(self._pure_step, dynamic=False, fullgraph=True) if self.is_compiled else self._pure_step
+            )
         needs_starts = self.mode is not AutoresetMode.DISABLED
         pool = self._filled_pool(depth_for(self.state, self.num_envs)) if needs_starts else None
         starts, cursor = (pool.states, pool.cursor) if pool else (None, None)
@@ -241,9 +254,9 @@ class Engine:
         self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor, starts: Any, cursor: Any
     ) -> tuple[Outcome, Any]:
         """Act, restart and observe; returns the outcome and the new cursor of the pool."""
-        is_valid = is_valid_action(self.task.action_space, action)
-        if isinstance(self.task.action_space, spaces.Discrete):
-            action = action.clamp(0, int(self.task.action_space.n) - 1)
+        is_valid = is_valid_action(self.num_actions, action)
+        if self.num_actions is not None:
+            action = action.clamp(0, self.num_actions - 1)
         turn = advance(self.task, self.limit, state, action, mask, False)
         if self.mode is AutoresetMode.NEXT_STEP:
             turn = _restarted(turn, was_ended, trees.where(was_ended, gather(starts, cursor), turn.state))

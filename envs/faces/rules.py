@@ -88,11 +88,16 @@ def allowed(task: TensorEnv, state: Any, ended: Tensor) -> Tensor | None:
     return None if mask is None else mask | column(ended, mask)
 
 
-def is_valid_action(space: gym.Space[Any], action: Tensor) -> Tensor:
-    """Tell, as a tensor, whether all actions lie in a Discrete space or are finite numbers of a Box."""
-    if isinstance(space, gym.spaces.Discrete):
-        return ((action >= 0) & (action < int(space.n))).all()
-    return torch.isfinite(action).all()
+def count_actions(space: gym.Space[Any]) -> int | None:
+    """Return the number of actions of a Discrete space, None for a Box."""
+    return int(space.n) if isinstance(space, gym.spaces.Discrete) else None
+
+
+def is_valid_action(num_actions: int | None, action: Tensor) -> Tensor:
+    """Tell, as a tensor, whether all actions are among `num_actions`, or, where that is None, finite."""
+    if num_actions is None:
+        return torch.isfinite(action).all()
+    return ((action >= 0) & (action < num_actions)).all()
 
 
 def invalid_action(space: gym.Space[Any], action: Tensor) -> UsageError:
