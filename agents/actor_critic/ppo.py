@@ -18,6 +18,7 @@ from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.envs.errors import UsageError, unknown_name
 
+from .attention import AttentionPolicy
 from .mlp_update import MlpUpdate, can_update
 from .policies import ActorCritic, ForeignPolicy
 from .ppo_update import Minibatches, PPOSettings, update
@@ -65,6 +66,7 @@ class PPO(Agent):
         "MlpPolicy": ActorCritic,
         "CnnPolicy": ActorCritic,
         "MultiInputPolicy": ActorCritic,
+        "AttentionPolicy": AttentionPolicy,
     }
 
     def __init__(

@@ -93,7 +93,7 @@ class FlatAdam(torch.optim.Adam):
             found_inf=None,
         )
 
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         """Take one step without clipping, with the step size of the parameter group."""
         loss = None if closure is None else closure()
         self.clipped_step(self.param_groups[0]["lr"], None)
