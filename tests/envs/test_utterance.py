@@ -106,7 +106,7 @@ def test_every_vector_environment_carries_every_text(make):
         _, _, terminated, _, _ = vector.step(tuple(reversed(TEXTS)))
         assert terminated.all()
         # handed out observations are not changed by later steps
-        assert tuple(said) == tuple(TEXTS) and tuple(first)[0] == "seed 5"
+        assert tuple(said) == tuple(TEXTS) and first[0] == "seed 5"
         assert vector.action_space.contains(tuple(TEXTS))
     finally:
         vector.close()
