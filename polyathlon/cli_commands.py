@@ -179,7 +179,13 @@ def watch_run(options: argparse.Namespace) -> None:
 
     out = options.out or options.run_folder / "watch.mp4"
     path, played = watch(
-        options.run_folder, out, episodes=options.episodes, seed=options.seed, fps=options.fps, device=options.device
+        options.run_folder,
+        out,
+        episodes=options.episodes,
+        seed=options.seed,
+        fps=options.fps,
+        max_steps=options.max_steps,
+        device=options.device,
     )
     for number, episode in enumerate(played):
         print(f"episode {number}: return {episode.reward:.6g} in {episode.length} steps")
@@ -191,6 +197,7 @@ def _watch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help=".mp4, .gif, .png or .txt (default RUN/watch.mp4)")
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes (default 1)")
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
+    parser.add_argument("--max-steps", type=int, help="leave an episode after so many steps")
     parser.add_argument("--fps", type=float, help="pictures a second (default: the environment's)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 

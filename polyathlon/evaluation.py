@@ -85,7 +85,13 @@ def random_policy(env: gym.Env[Any, Any], seed: int = 0) -> Policy:
     return act
 
 
-def play(env: gym.Env[Any, Any], policy: Policy, seed: int | None, on_step: Callable[[], None] | None = None) -> Played:
+def play(
+    env: gym.Env[Any, Any],
+    policy: Policy,
+    seed: int | None,
+    on_step: Callable[[], None] | None = None,
+    max_steps: int | None = None,
+) -> Played:
     """Play one episode.
 
     Args:
@@ -93,6 +99,7 @@ def play(env: gym.Env[Any, Any], policy: Policy, seed: int | None, on_step: Call
         policy: (observation, mask or None) -> action.
         seed: seed of the reset; None goes on to the next episode.
         on_step: called after the reset and after every step.
+        max_steps: leave the episode after so many steps; None plays it to its end.
     """
     observation, info = env.reset(seed=seed)
     total, length, over = 0.0, 0, False
@@ -100,7 +107,8 @@ def play(env: gym.Env[Any, Any], policy: Policy, seed: int | None, on_step: Call
         if on_step is not None:
             on_step()
         observation, reward, terminated, truncated, info = env.step(policy(observation, info.get("action_mask")))
-        total, length, over = total + float(reward), length + 1, terminated or truncated
+        total, length = total + float(reward), length + 1
+        over = terminated or truncated or length == max_steps
     if on_step is not None:
         on_step()
     return Played(total, length, _measures(info), info)

@@ -28,6 +28,7 @@ def watch(
     episodes: int = 1,
     seed: int = 0,
     fps: float | None = None,
+    max_steps: int | None = None,
     device: str = "auto",
 ) -> tuple[Path, list[Played]]:
     """Record episodes of a run's agent.
@@ -39,6 +40,7 @@ def watch(
         episodes: their number.
         seed: seed of the first.
         fps: pictures a second; None takes the environment's.
+        max_steps: leave an episode after so many steps; None plays it to its end.
         device: where the agent runs.
 
     Returns:
@@ -51,8 +53,9 @@ def watch(
     allowed = (*FILMS, *PICTURES, *TEXTS)
     if out.suffix.lower() not in allowed:
         raise UsageError(f"{out} has no ending that says what to make; allowed are {', '.join(allowed)}")
-    if episodes <= 0:
-        raise UsageError(f"the number of episodes must be positive, got {episodes}")
+    for name, value in (("number of episodes", episodes), ("number of steps", max_steps), ("fps", fps)):
+        if value is not None and value <= 0:
+            raise UsageError(f"the {name} must be positive, got {value}")
     mode = None if out.suffix.lower() in TEXTS else picture_mode(RunFolder(run))
     agent, env = load_run(run, device, **({} if mode is None else {"render_mode": mode}))
     policy = agent_policy(agent)
@@ -62,7 +65,7 @@ def watch(
     for number in range(episodes):
         frames: list[Frame] = []
         shoot = None if mode is None else lambda to=frames: to.append(np.asarray(env.render(), np.uint8))
-        played.append(play(env, policy, seed if number == 0 else None, shoot))
+        played.append(play(env, policy, seed if number == 0 else None, shoot, max_steps))
         lines += transcript(number, played[-1])
         scenes.append(frames or text_frames(transcript(number, played[-1])))
     rate = fps or (float(env.metadata.get("render_fps") or 10) if mode else 1.0)
