@@ -67,8 +67,9 @@ def plain(value: Any) -> Any:
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray | np.generic):
-        # NaN is equal to itself here
-        return plain(value.tolist()) if value.dtype.kind in "fO" else value.tolist()
+        # only NaN, which is not equal to itself, and objects need a closer look
+        is_simple = value.dtype.kind != "O" and not (value.dtype.kind == "f" and np.isnan(value).any())
+        return value.tolist() if is_simple else plain(value.tolist())
     return "NaN" if isinstance(value, float) and value != value else value
 
 
@@ -122,7 +123,7 @@ def play_vector(vec: gym.vector.VectorEnv, autoreset: AutoresetMode, episodes: i
     obs, info = vec.reset(seed=SEED)
     played: list[list[Any]] = [[[[plain(row(obs, i)), _mask(info, i)]]] for i in range(n)]
     ended = np.zeros(n, dtype=bool)
-    while any(len(one) < episodes or not _is_over(one[-1]) for one in played) and max(map(len, played)) < 60:
+    while any(sum(map(_is_over, one)) < episodes for one in played):
         if autoreset is AutoresetMode.DISABLED and ended.any():
             obs, info = vec.reset(options={"reset_mask": ended})
             for i in np.flatnonzero(ended):
