@@ -39,11 +39,19 @@ def _lacks_an_extra(env_id: str) -> bool:
     return False
 
 
+def _task(record: Any) -> Any:
+    from polyathlon.envs.tensor import load_task
+
+    return load_task(record.tensor_env)
+
+
 RECORDS = [record for record in polyathlon.environments() if not _lacks_an_extra(record.id)]
 IDS = [record.id for record in RECORDS]
 TENSOR_IDS = [record.id for record in RECORDS if record.tensor_env]
 VECTOR_IDS = [env_id for env_id in IDS if gym.spec(env_id).vector_entry_point]
 TEXT_IDS = [record.id for record in RECORDS if record.family == "text"]
+GAME_IDS = [record.id for record in RECORDS if record.tensor_env and _task(record).num_players > 1]
+SB3_IDS = [env_id for env_id in IDS if env_id not in GAME_IDS and env_id not in TEXT_IDS]
 
 by_id = pytest.mark.parametrize("env_id", IDS)
 by_vector_id = pytest.mark.parametrize("env_id", VECTOR_IDS)
@@ -481,3 +489,57 @@ def test_wrong_actions_are_refused(env_id):
     env.reset(seed=0)
     with pytest.raises((ValueError, TypeError, AssertionError)):
         env.step(np.full((2, 3), np.nan, np.float32))
+
+
+# ---------------------------------------------------------------------------------------- other libraries' interfaces
+
+
+@pytest.mark.parametrize("env_id", SB3_IDS)
+def test_stable_baselines_checker_has_nothing_to_say(env_id):
+    from stable_baselines3.common.env_checker import check_env as check_for_sb3
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_for_sb3(gym.make(env_id).unwrapped, skip_render_check=True)
+    advice = (
+        *ADVICE,
+        "We recommend you to use a symmetric and normalized Box action space",
+        "has an unconventional shape",
+    )
+    assert [str(item.message) for item in caught if not any(text in str(item.message) for text in advice)] == []
+
+
+@pytest.mark.parametrize("env_id", TENSOR_IDS)
+def test_the_sb3_face_gives_the_episodes_of_the_vector_face(env_id):
+    from polyathlon.envs.tensor import make_sb3
+
+    tensor_env = gym.spec(env_id).kwargs["tensor_env"]
+    face = make_sb3(tensor_env, ROWS, max_episode_steps=LIMIT)
+    face.seed(SEED)
+    obs = face.reset()
+    vec = make_vector(env_id, "vector_entry_point", AutoresetMode.SAME_STEP)
+    expected, info = vec.reset(seed=SEED)
+    for t in range(2 * LIMIT):
+        assert plain(obs) == plain(expected)
+        actions = _batched(vec, [action_of(vec.single_action_space, (i, t), _mask(info, i)) for i in range(ROWS)])
+        expected, reward, terminated, truncated, info = vec.step(actions)
+        obs, sb3_reward, dones, infos = face.step(actions)
+        assert plain(sb3_reward) == plain(reward) and plain(dones) == plain(terminated | truncated)
+        for i in np.flatnonzero(dones):
+            assert plain(infos[i]["terminal_observation"]) == plain(_final(info, i))
+            assert infos[i]["TimeLimit.truncated"] == (truncated[i] and not terminated[i])
+    face.close(), vec.close()
+
+
+@pytest.mark.parametrize("env_id", GAME_IDS)
+def test_games_keep_the_contract_of_pettingzoo(env_id):
+    from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, seed_test
+
+    from polyathlon.envs.tensor import load_task, make_aec, make_parallel
+
+    tensor_env = gym.spec(env_id).kwargs["tensor_env"]
+    api_test(make_aec(tensor_env), num_cycles=60)
+    seed_test(lambda: make_aec(tensor_env), num_cycles=30)
+    if load_task(tensor_env).simultaneous:
+        parallel_api_test(make_parallel(tensor_env), num_cycles=60)
+        parallel_seed_test(lambda: make_parallel(tensor_env), num_cycles=30)
