@@ -16,6 +16,7 @@ from .policies import ActorCritic
 
 PADDING, ORIGIN, DESTINATION = 0, 1, 2
 NUM_KINDS = 4
+GROUP = 64  # least number of observations that are worth a forward pass of their own
 
 
 class Block(nn.Module):
@@ -108,8 +109,8 @@ class AttentionPolicy(ActorCritic):
         self.value_head = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1))
         with torch.no_grad():
             self.score.weight.mul_(0.1)
-            self.value_head[2].weight.mul_(0.1)  # type: ignore[operator, union-attr]
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+            self.value_head[2].weight.mul_(0.1)  # type: ignore[operator]
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"width": self.width, "num_layers": self.num_layers, "num_heads": self.num_heads}
@@ -153,10 +154,22 @@ class AttentionPolicy(ActorCritic):
         assert isinstance(self.action_space, spaces.Discrete)
         return F.pad(logits, (0, int(self.action_space.n) - logits.shape[1]))
 
-    def parameters_and_values(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
-        """Return the logits [B, R] and the values [B]."""
+    def _heads(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         x, summary, length = self._summary(obs)
         return self._logits(x, summary, length), self.value_head(summary).squeeze(-1)
+
+    def parameters_and_values(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
+        """Return the logits [B, R] and the values [B]."""
+        assert isinstance(obs, dict)
+        batch = obs["nodes"].shape[0]
+        if "kind" not in obs or batch < 2 * GROUP:
+            return self._heads(obs)
+        # tables of similar size go together, so that the short ones need not be padded to the longest
+        order = (obs["kind"] != PADDING).sum(1).argsort()
+        parts = [self._heads({k: v[index] for k, v in obs.items()}) for index in order.chunk(min(4, batch // GROUP))]
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(batch, device=order.device))
+        logits, values = (torch.cat(part)[back] for part in zip(*parts))
+        return logits, values
 
     def action_parameters(self, obs: PyTorchObs) -> Tensor:
         """Return the logits [B, R]."""

@@ -62,6 +62,7 @@ class PPO(Agent):
     """
 
     action_forms = ("box", "discrete", "tokens")
+    reads_any_observation = True  # adapt() leaves Dict and token observations as they are
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCritic,
         "CnnPolicy": ActorCritic,
