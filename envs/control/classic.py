@@ -343,7 +343,7 @@ class MountainCar(ClassicTask):
 
     def step(self, state: CarState, action: Tensor) -> tuple[CarState, Tensor, Tensor]:
         """Drive one step; see `TensorEnv.step`."""
-        after, terminated = self.drive(state, (action - 1) * 0.001)
+        after, terminated = self.drive(state, (action - 1).to(self.dtype) * 0.001)
         return after, torch.full_like(after.x, -1.0, dtype=torch.float32), terminated
 
     def observe(self, state: CarState, player: Tensor | None = None) -> Tensor:
