@@ -35,7 +35,7 @@ class _Body(MujocoTask):
         place, velocity = self._moved(track, now)
         x_velocity, y_velocity = velocity[:, 0].clone(), velocity[:, 1].clone()
         healthy = self.healthy(now)
-        survive = healthy * torch.tensor(float(self.options["healthy_reward"]), dtype=place.dtype, device=place.device)
+        survive = healthy.to(place.dtype) * float(self.options["healthy_reward"])
         forward = x_velocity * self.forward_weight
         control, contact = self._control_cost(action, now), self.contact_cost(now)
         parts = {"reward_forward": forward, "reward_ctrl": -control, "reward_contact": -contact}
@@ -101,12 +101,7 @@ class Humanoid(_Body):
     def track(self, now: Fields) -> Tensor:
         """Return the centre of mass, [N, 2]."""
         places = now["xipos"][:, :, :2]
-        weighted = self.masses.to(places)[:, None] * places
-        terms = weighted.unbind(1)
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total / self.mass
+        return sum_like_numpy(self.masses.to(places)[:, None] * places) / self.mass
 
     def measure(self, now: Fields) -> dict[str, Tensor]:
         """Return the position of the root, its distance from the origin, and the tendons."""

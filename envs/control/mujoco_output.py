@@ -25,7 +25,8 @@ class Output:
     def values(self, values: Tensor) -> Any:
         """Hand out a fresh tensor."""
         if self.kind == "numpy":
-            return values.to("cpu", self.dtype).numpy()
+            is_ready = values.dtype is self.dtype and values.device.type == "cpu"
+            return values.numpy() if is_ready else values.to("cpu", self.dtype).numpy()
         return values.to(self.device, self.dtype)
 
     def flags(self, values: np.ndarray) -> Any:
@@ -50,13 +51,13 @@ class Output:
                 keep = torch.from_numpy(mask).to(value.device)
                 value = value * keep.reshape(-1, *[1] * (value.dim() - 1))
             given[key] = self._info_value(value)
-            given[f"_{key}"] = self.flags(np.ones_like(mask) if is_everywhere else mask.copy())
+            given[f"_{key}"] = self.flags(np.ones_like(mask) if is_everywhere and not is_full else mask.copy())
         return given
 
     def _info_value(self, values: Tensor) -> Any:
         """Keep the type that Gymnasium gives an info (`reward_ctrl` has the action's), unless another is asked for."""
         if self.kind == "numpy" and self.dtype == torch.float64:
-            return values.cpu().numpy()
+            return values.numpy() if values.device.type == "cpu" else values.cpu().numpy()
         return self.values(values)
 
     def final(self, final: Tensor, rows: Sequence[int]) -> Any:

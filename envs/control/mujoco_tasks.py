@@ -22,41 +22,30 @@ class Outcome(NamedTuple):
     Attributes:
         obs: [N, D] observation.
         reward: [N].
-        terminated: [N] bool.
-        track: [N, 1] or [N, 2] where the body is, from which the next step measures its velocity.
+        terminated: [N] bool; None where episodes only end by the clock.
+        track: [N] or [N, 2] where the body is, from which the next step measures its velocity.
         info: Gymnasium's info, each [N] or [N, k].
     """
 
     obs: Tensor
     reward: Tensor
-    terminated: Tensor
+    terminated: Tensor | None
     track: Tensor
     info: dict[str, Tensor]
 
 
 def sum_like_numpy(values: Tensor) -> Tensor:
-    """Sum [N, K] over K, in the order in which `np.sum` adds a contiguous row of at most 128 numbers.
+    """Sum over axis 1 in numpy's order, which Gymnasium's numbers depend on to the last bit (on the CPU; elsewhere any).
 
     Args:
-        values: [N, K] float, K from 1 to 128.
+        values: [N, K] or [N, K, D].
 
     Returns:
-        [N].
+        [N] or [N, D].
     """
-    blocks = values.shape[1] // 8
-    if blocks == 0:
-        return _sum_in_turn(values.unbind(1))
-    lanes = _sum_in_turn(values[:, : 8 * blocks].reshape(-1, blocks, 8).unbind(1))
-    pairs = lanes[:, 0::2] + lanes[:, 1::2]
-    fours = pairs[:, 0::2] + pairs[:, 1::2]
-    return _sum_in_turn((fours[:, 0] + fours[:, 1], *values[:, 8 * blocks :].unbind(1)))
-
-
-def _sum_in_turn(terms: tuple[Tensor, ...]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+    if values.device.type != "cpu":
+        return values.sum(1)
+    return torch.from_numpy(np.add.reduce(values.numpy(), axis=1))
 
 
 class MujocoTask:
@@ -109,8 +98,8 @@ class MujocoTask:
         return qpos, self.init_qvel + rng.uniform(low=-scale, high=scale, size=self.init_qvel.size)
 
     def track(self, now: Fields) -> Tensor:
-        """Return where the body is, [N, 1] or [N, 2], as a copy."""
-        return now["qpos"][:, : self.skipped].clone()
+        """Return where the body is, [N] or [N, 2], as a copy."""
+        return now["qpos"][:, 0].clone()
 
     def observe(self, now: Fields) -> Tensor:
         """Return the observation, [N, D], as a copy."""
@@ -134,7 +123,7 @@ class MujocoTask:
         return sum_like_numpy(action * action) * self.ctrl_weight
 
     def _moved(self, track: Tensor, now: Fields) -> tuple[Tensor, Tensor]:
-        """Return the place now and the velocity since `track`, both [N, 1] or [N, 2]."""
+        """Return the place now and the velocity since `track`, both [N] or [N, 2]."""
         place = self.track(now)
         return place, (place - track) / self.dt
 
@@ -151,12 +140,11 @@ class HalfCheetah(MujocoTask):
 
     def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
         """Pay velocity, less the square of the action."""
-        place, velocity = self._moved(track, now)
-        x_velocity = velocity[:, 0]
+        place, x_velocity = self._moved(track, now)
         forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
         reward = forward - cost
         info = {**self.measure(now), "x_velocity": x_velocity, "reward_forward": forward, "reward_ctrl": -cost}
-        return Outcome(self.observe(now), reward, torch.zeros_like(reward, dtype=torch.bool), place, info)
+        return Outcome(self.observe(now), reward, None, place, info)
 
 
 class Swimmer(MujocoTask):
@@ -165,6 +153,10 @@ class Swimmer(MujocoTask):
     class_name = "gymnasium.envs.mujoco.swimmer_v5:SwimmerEnv"
     skipped = 2
     start_keys = ("x_position", "y_position", "distance_from_origin")
+
+    def track(self, now: Fields) -> Tensor:
+        """Return where the head is, [N, 2], as a copy."""
+        return now["qpos"][:, :2].clone()
 
     def measure(self, now: Fields) -> dict[str, Tensor]:
         """Return the position of the head and its distance from the origin."""
@@ -178,7 +170,7 @@ class Swimmer(MujocoTask):
         reward = forward - cost
         moves = {"x_velocity": x_velocity, "y_velocity": y_velocity}
         info = {**self.measure(now), **moves, "reward_forward": forward, "reward_ctrl": -cost}
-        return Outcome(self.observe(now), reward, torch.zeros_like(reward, dtype=torch.bool), place, info)
+        return Outcome(self.observe(now), reward, None, place, info)
 
 
 class Walker2d(MujocoTask):
@@ -205,10 +197,9 @@ class Walker2d(MujocoTask):
 
     def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
         """Pay velocity and being upright, less the square of the action."""
-        place, velocity = self._moved(track, now)
-        x_velocity = velocity[:, 0]
+        place, x_velocity = self._moved(track, now)
         healthy = self.healthy(now)
-        survive = healthy * torch.tensor(float(self.options["healthy_reward"]), dtype=place.dtype, device=place.device)
+        survive = healthy.to(place.dtype) * float(self.options["healthy_reward"])
         forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
         parts = {"reward_forward": forward, "reward_ctrl": -cost, "reward_survive": survive}
         info = {**self.measure(now), "x_velocity": x_velocity, **parts}
@@ -233,5 +224,5 @@ def _planar(qpos: Tensor) -> dict[str, Tensor]:
     return {"x_position": qpos[:, 0].clone(), "y_position": qpos[:, 1].clone(), "distance_from_origin": distance}
 
 
-def _fallen(healthy: Tensor, options: Mapping[str, Any]) -> Tensor:
-    return ~healthy if options["terminate_when_unhealthy"] else torch.zeros_like(healthy)
+def _fallen(healthy: Tensor, options: Mapping[str, Any]) -> Tensor | None:
+    return ~healthy if options["terminate_when_unhealthy"] else None

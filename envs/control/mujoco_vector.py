@@ -76,6 +76,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             UsageError: something is unknown or out of range; the message says what is allowed.
         """
         super().__init__()
+        self.closed = True  # until there is something to close
         self._arguments = {"task": task, "num_envs": num_envs, "device": str(device), "output": output} | options
         self._arguments |= {"autoreset_mode": autoreset_mode, "max_episode_steps": max_episode_steps}
         self._arguments |= {"num_threads": num_threads, "backend": backend, "dtype": dtype, "render_mode": render_mode}
@@ -95,6 +96,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self.physics = self._make_physics(num_threads)
         self._set_spaces()
         self._set_bookkeeping()
+        self.closed = False
 
     def _make_physics(self, num_threads: int | None) -> Physics:
         env, task = self._model_env, self.task
@@ -121,7 +123,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             "autoreset_mode": self.autoreset_mode,
             "mujoco": mujoco.__version__,
         }
-        self.versions = {"mujoco": mujoco.__version__, "gymnasium": gym.__version__, "torch": torch.__version__}
+        self.versions = {"mujoco": mujoco.__version__, "gymnasium": gym.__version__, "torch": str(torch.__version__)}
 
     def _set_bookkeeping(self) -> None:
         self._limit = _NO_LIMIT if self.max_episode_steps is None else self.max_episode_steps
@@ -256,8 +258,11 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         assert self._track is not None
         outcome = self.task.act(self._track, fields, torch.from_numpy(action).to(self._track.device))
         self._track = outcome.track
-        reward, terminated = outcome.reward, outcome.terminated.cpu().numpy()
-        stepped = np.ones(self.num_envs, dtype=np.bool_)
+        reward, stepped = outcome.reward, np.ones(self.num_envs, dtype=np.bool_)
+        if outcome.terminated is None:
+            terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        else:
+            terminated = outcome.terminated.cpu().numpy()
         if restarted is not None:
             stepped = ~restarted
             self._t[restarted] = 0
@@ -325,8 +330,10 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Give back threads and the renderer."""
-        self.physics.close()
-        self._model_env.close()
+        # Gymnasium also closes what a refused argument left half made
+        if hasattr(self, "physics"):
+            self.physics.close()
+            self._model_env.close()
 
     # ------------------------------------------------------------------------------------------------ saved states
 
@@ -364,12 +371,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         )
         self._has_ended = bool(self._ended.any())
         track = state["track"]
-        self._track = None if track is None else track.to(self.task_device).clone()
-
-    @property
-    def task_device(self) -> torch.device:
-        """The device on which observation and reward are computed."""
-        return self.physics.fields["qpos"].device
+        self._track = None if track is None else track.to(self.physics.fields["qpos"].device).clone()
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self._arguments, self.get_state(), self.spec)

@@ -61,16 +61,19 @@ class WarpPhysics:
     def reset(self, rows: Sequence[int], qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put rows at [K, nq] positions and [K, nv] velocities, at rest otherwise."""
         chosen = torch.as_tensor(list(rows), device=self.device)
-        mask = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        mask[chosen] = True
+        for name in _STATE:
+            self._live[name][chosen] = 0
+        self._live["qpos"][chosen] = torch.as_tensor(qpos, dtype=torch.float32, device=self.device)
+        self._live["qvel"][chosen] = torch.as_tensor(qvel, dtype=torch.float32, device=self.device)
         # The kinematics can only be evaluated for all rows, so what the others start from is put back afterwards.
         kept = self._live["qacc_warmstart"].clone()
         with self._warp.ScopedDevice(self._place):
-            self._engine.reset_data(self._model, self._data, reset=self._warp.from_torch(mask))
-            self._live["qpos"][chosen] = torch.as_tensor(qpos, dtype=torch.float32, device=self.device)
-            self._live["qvel"][chosen] = torch.as_tensor(qvel, dtype=torch.float32, device=self.device)
             self._engine.forward(self._model, self._data)
-        self._live["qacc_warmstart"][~mask] = kept[~mask]
+        others = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        others[chosen] = False
+        self._live["qacc_warmstart"][others] = kept[others]
+        if self.has_contact_forces:
+            self._live["cfrc_ext"][chosen] = 0
 
     def step(self, action: np.ndarray, rows: Sequence[int] | None) -> None:
         """Apply [N, nu] actions for a whole step in all rows; those not in `rows` are left where they were."""
