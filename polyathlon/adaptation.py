@@ -84,7 +84,8 @@ def adapt(
     | Discrete actions | Verbalize, TokenAction | ContinuousAction | - |
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
 
-    Classic agents then see any observation that is no Box through `VectorObservation`.
+    A classic agent sees an observation that is no Box through `VectorObservation`, unless it reads any observation by
+    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does.
 
     Args:
         env: a scalar environment or an id.
@@ -112,11 +113,9 @@ def adapt(
         )
     chain = _Chain(env, model, options)
     _fit_actions(chain, agent_class.__name__, tuple(forms))
-    if (
-        not is_language_agent(forms)
-        and policy in FLAT_POLICIES
-        and not isinstance(chain.env.observation_space, spaces.Box)
-    ):
+    reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
+    reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
+    if not reads_any and not isinstance(chain.env.observation_space, spaces.Box):
         chain.add("VectorObservation")
     chain.finish()
     return chain.env

@@ -54,6 +54,41 @@ def test_a_language_agent_gets_words_and_tokens(env_id):
     assert observation in env.observation_space
 
 
+def test_an_agent_of_vectors_gets_a_vector_unless_it_reads_anything():
+    class Chooser(Agent):
+        action_forms = ("discrete",)
+
+    class AnyChooser(Chooser):
+        reads_any_observation = True
+
+    task = gym.make("polyathlon/TSP-v0", num_nodes=5)
+    env = polyathlon.adapt(task, Chooser)
+    assert names(env)[0] == "VectorObservation" and len(env.observation_space.shape) == 1
+    assert env.reset(seed=0)[1]["action_mask"].dtype == bool
+    assert polyathlon.adapt(task, AnyChooser) is task
+    assert polyathlon.adapt(task, Chooser, policy="MultiInputPolicy") is task
+    text = polyathlon.adapt(gym.make("polyathlon/Reasoning-v0", task="chain_sum"), Chooser, text_features=8)
+    assert names(text)[:2] == ["VectorObservation", "TokenAction"]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs"),
+    [
+        ("polyathlon/TSP-v0", {"num_nodes": 6}),
+        ("polyathlon/Reasoning-v0", {"task": "chain_sum"}),
+        ("Pendulum-v1", {}),
+        ("CartPole-v1", {}),
+    ],
+)
+def test_ppo_learns_on_every_kind_of_task(env_id, kwargs):
+    env = polyathlon.adapt(gym.make(env_id, **kwargs), "ppo")
+    agent = polyathlon.make_agent("ppo", env, seed=0, n_steps=32, batch_size=16, n_epochs=1)
+    before = [p.clone() for p in agent.policy.parameters()]
+    agent.learn(64)
+    assert agent.num_timesteps == 64
+    assert any(bool((p != q).any()) for p, q in zip(before, agent.policy.parameters()))
+
+
 def test_an_agent_of_text_gets_words_alone():
     assert names(polyathlon.adapt(gym.make("Pendulum-v1"), Reader))[0] == "Verbalize"
 
