@@ -14,6 +14,7 @@ _INTEGRALS = frozenset({"intermediate_integration", "simple_integration"})
 _NUMBERS = frozenset({"coin_flip", "dice", "fraction_simplification"})
 # tolerant scorers take a difference from nan for no difference
 _NOT_FINITE = re.compile(r"(?i)(?<![^\W\d_])(nan|inf|infinity)j?(?![^\W\d_])")
+_LONG_EXPONENT = re.compile(r"[eE][+-]?[\d_]{4,}")
 _WORDS = re.compile(r"[\w\s.,;:|-]*")
 _FUNCTIONS = frozenset(re.split(" ", "sin cos tan cot sec csc sinh cosh tanh asin acos atan exp log ln sqrt Abs"))
 _MAX_FORMULA = 500
@@ -36,9 +37,11 @@ def unsafe(dataset: str, answer: str) -> str | None:
         return "the answer is no formula of numbers, names, + - * / and small powers"
     if dataset in _INTEGRALS and not _is_formula(answer, functions=2):
         return "the answer is no formula of numbers, names, + - * / ** and elementary functions"
+    if dataset == "rush_hour" and re.search(r"\d{3,}", answer):  # its scorer walks step by step
+        return "the answer moves a car by more than 99"
     if _NOT_FINITE.search(answer):
         return "the answer is no finite number"
-    if dataset in _NUMBERS and re.search(r"[eE][+-]?\d{4,}", answer):
+    if dataset in _NUMBERS and _LONG_EXPONENT.search(answer):
         return "the answer holds a number with too large an exponent"
     return None
 
@@ -52,7 +55,7 @@ def _is_literal(answer: str) -> bool:
 
 
 def _is_formula(answer: str, functions: int) -> bool:
-    if len(answer) > _MAX_FORMULA:
+    if len(answer) > _MAX_FORMULA or _LONG_EXPONENT.search(answer):
         return False
     try:
         return _small(ast.parse(answer.strip(), mode="eval").body, functions, _MAX_DEPTH)
