@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .mujoco_tasks import Fields, MujocoTask, Outcome, _fallen, _planar, sum_like_numpy
+from .mujoco_tasks import Fields, MujocoTask, Outcome, fallen, planar, sum_like_numpy
 
 
 class _Body(MujocoTask):
@@ -20,7 +20,7 @@ class _Body(MujocoTask):
 
     def measure(self, now: Fields) -> dict[str, Tensor]:
         """Return the position of the root and its distance from the origin."""
-        return _planar(now["qpos"])
+        return planar(now)
 
     def healthy(self, now: Fields) -> Tensor:
         """Tell whether the body is up, [N] bool."""
@@ -42,7 +42,7 @@ class _Body(MujocoTask):
         moves = {"x_velocity": x_velocity, "y_velocity": y_velocity}
         info = {**self.measure(now), **moves, **parts, "reward_survive": survive}
         reward = forward + survive - (control + contact)
-        return Outcome(self.observe(now), reward, _fallen(healthy, self.options), place, info)
+        return Outcome(self.observe(now), reward, fallen(healthy, self.options), place, info)
 
 
 class Ant(_Body):
@@ -59,13 +59,13 @@ class Ant(_Body):
         self.contact_weight = float(options["contact_cost_weight"])
         self.force_range = tuple(float(bound) for bound in options["contact_force_range"])
 
-    def track(self, now: Fields) -> Tensor:
-        """Return where the main body was at the last evaluation of the kinematics, [N, 2]."""
-        return now["xpos"][:, self.body, :2].clone()
+    def views(self, fields: Fields) -> dict[str, Tensor]:
+        """Measure the velocity of the main body, where it was at the last evaluation of the kinematics."""
+        return {**super().views(fields), "place": fields["xpos"][:, self.body, :2]}
 
     def observe(self, now: Fields) -> Tensor:
         """Return positions, velocities and, unless left out, clipped contact forces of every body."""
-        parts = [now["qpos"][:, self.first_position :], now["qvel"]]
+        parts = [now["free"], now["qvel"]]
         if self.options["include_cfrc_ext_in_observation"]:
             parts.append(now["cfrc_ext"][:, 1:].clamp(*self.force_range).flatten(1))
         return torch.cat(parts, 1)
@@ -110,7 +110,7 @@ class Humanoid(_Body):
 
     def observe(self, now: Fields) -> Tensor:
         """Return positions, velocities and, unless left out, inertias, body velocities, actuator and contact forces."""
-        parts = [now["qpos"][:, self.first_position :], now["qvel"]]
+        parts = [now["free"], now["qvel"]]
         if self.options["include_cinert_in_observation"]:
             parts.append(now["cinert"][:, 1:].flatten(1))
         if self.options["include_cvel_in_observation"]:

@@ -33,25 +33,23 @@ class Output:
         """Hand out a fresh array of bools."""
         return values if self.kind == "numpy" else torch.from_numpy(values).to(self.device)
 
-    def info(self, info: dict[str, Tensor], mask: np.ndarray, also: Sequence[str] = ()) -> dict[str, Any]:
+    def info(self, info: dict[str, Tensor], mask: np.ndarray | None, also: Sequence[str] = ()) -> dict[str, Any]:
         """Batch infos as Gymnasium does, each with its mask `_key`; values are zero where it is False.
 
         Args:
             info: [N] or [N, K] each.
-            mask: [N] bool, rows that have the infos.
+            mask: [N] bool, rows that have the infos; None for all.
             also: names of infos that all rows have.
         """
         given: dict[str, Any] = {}
-        is_full, is_empty = bool(mask.all()), not mask.any()
         for key, value in info.items():
-            is_everywhere = is_full or key in also
-            if is_empty and not is_everywhere:
-                continue
-            if not is_everywhere:
+            if mask is None or key in also:
+                given[key] = self._info_value(value)
+                given[f"_{key}"] = self.flags(np.ones(len(value), dtype=np.bool_))
+            elif mask.any():
                 keep = torch.from_numpy(mask).to(value.device)
-                value = value * keep.reshape(-1, *[1] * (value.dim() - 1))
-            given[key] = self._info_value(value)
-            given[f"_{key}"] = self.flags(np.ones_like(mask) if is_everywhere and not is_full else mask.copy())
+                given[key] = self._info_value(value * keep.reshape(-1, *[1] * (value.dim() - 1)))
+                given[f"_{key}"] = self.flags(mask.copy())
         return given
 
     def _info_value(self, values: Tensor) -> Any:

@@ -97,13 +97,26 @@ class MujocoTask:
             return qpos, self.init_qvel + scale * rng.standard_normal(self.init_qvel.size)
         return qpos, self.init_qvel + rng.uniform(low=-scale, high=scale, size=self.init_qvel.size)
 
+    def views(self, fields: Fields) -> dict[str, Tensor]:
+        """Add the parts of the fields that every step reads; on few rows slicing costs as much as computing.
+
+        Args:
+            fields: the fields of the back end, which keep their memory.
+
+        Returns:
+            The fields and "x", "y" (the first two positions, [N]), "place" (see `track`) and "free" (observed positions).
+        """
+        qpos = fields["qpos"]
+        parts = {"x": qpos[:, 0], "y": qpos[:, 1], "place": qpos[:, 0], "free": qpos[:, self.first_position :]}
+        return {**fields, **parts}
+
     def track(self, now: Fields) -> Tensor:
         """Return where the body is, [N] or [N, 2], as a copy."""
-        return now["qpos"][:, 0].clone()
+        return now["place"].clone()
 
     def observe(self, now: Fields) -> Tensor:
         """Return the observation, [N, D], as a copy."""
-        return torch.cat((now["qpos"][:, self.first_position :], now["qvel"]), 1)
+        return torch.cat((now["free"], now["qvel"]), 1)
 
     def measure(self, now: Fields) -> dict[str, Tensor]:
         """Return the info that a reset gives, as copies."""
@@ -136,7 +149,7 @@ class HalfCheetah(MujocoTask):
 
     def measure(self, now: Fields) -> dict[str, Tensor]:
         """Return the position along the track."""
-        return {"x_position": now["qpos"][:, 0].clone()}
+        return {"x_position": now["x"].clone()}
 
     def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
         """Pay velocity, less the square of the action."""
@@ -154,13 +167,13 @@ class Swimmer(MujocoTask):
     skipped = 2
     start_keys = ("x_position", "y_position", "distance_from_origin")
 
-    def track(self, now: Fields) -> Tensor:
-        """Return where the head is, [N, 2], as a copy."""
-        return now["qpos"][:, :2].clone()
+    def views(self, fields: Fields) -> dict[str, Tensor]:
+        """Measure the velocity of the head in both directions."""
+        return {**super().views(fields), "place": fields["qpos"][:, :2]}
 
     def measure(self, now: Fields) -> dict[str, Tensor]:
         """Return the position of the head and its distance from the origin."""
-        return _planar(now["qpos"])
+        return planar(now)
 
     def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
         """Pay velocity along x, less the square of the action."""
@@ -182,16 +195,15 @@ class Walker2d(MujocoTask):
 
     def measure(self, now: Fields) -> dict[str, Tensor]:
         """Return the position and the height above the start."""
-        qpos = now["qpos"]
-        return {"x_position": qpos[:, 0].clone(), "z_distance_from_origin": qpos[:, 1] - float(self.init_qpos[1])}
+        return {"x_position": now["x"].clone(), "z_distance_from_origin": now["y"] - float(self.init_qpos[1])}
 
     def observe(self, now: Fields) -> Tensor:
         """Return positions and velocities; the latter clipped to [-10, 10]."""
-        return torch.cat((now["qpos"][:, self.first_position :], now["qvel"].clamp(-10, 10)), 1)
+        return torch.cat((now["free"], now["qvel"].clamp(-10, 10)), 1)
 
     def healthy(self, now: Fields) -> Tensor:
         """Tell whether height and angle are in their ranges, [N] bool."""
-        height, angle = now["qpos"][:, 1], now["qpos"][:, 2]
+        height, angle = now["y"], now["qpos"][:, 2]
         (min_z, max_z), (min_angle, max_angle) = self.options["healthy_z_range"], self.options["healthy_angle_range"]
         return (height > min_z) & (height < max_z) & (angle > min_angle) & (angle < max_angle)
 
@@ -203,7 +215,7 @@ class Walker2d(MujocoTask):
         forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
         parts = {"reward_forward": forward, "reward_ctrl": -cost, "reward_survive": survive}
         info = {**self.measure(now), "x_velocity": x_velocity, **parts}
-        return Outcome(self.observe(now), forward + survive - cost, _fallen(healthy, self.options), place, info)
+        return Outcome(self.observe(now), forward + survive - cost, fallen(healthy, self.options), place, info)
 
 
 class Hopper(Walker2d):
@@ -219,10 +231,12 @@ class Hopper(Walker2d):
         return super().healthy(now) & ((state > low) & (state < high)).all(1)
 
 
-def _planar(qpos: Tensor) -> dict[str, Tensor]:
-    distance = torch.linalg.vector_norm(qpos[:, :2], dim=1)
-    return {"x_position": qpos[:, 0].clone(), "y_position": qpos[:, 1].clone(), "distance_from_origin": distance}
+def planar(now: Fields) -> dict[str, Tensor]:
+    """Return the infos on where the root is, as copies."""
+    distance = torch.linalg.vector_norm(now["qpos"][:, :2], dim=1)
+    return {"x_position": now["x"].clone(), "y_position": now["y"].clone(), "distance_from_origin": distance}
 
 
-def _fallen(healthy: Tensor, options: Mapping[str, Any]) -> Tensor | None:
+def fallen(healthy: Tensor, options: Mapping[str, Any]) -> Tensor | None:
+    """Return where episodes end, [N] bool, or None if being unhealthy ends none."""
     return ~healthy if options["terminate_when_unhealthy"] else None

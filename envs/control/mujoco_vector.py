@@ -94,6 +94,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         warn_of_new_contacts(kind, self._model_env.model)
         self.task = kind(self._model_env, filled)
         self.physics = self._make_physics(num_threads)
+        self._now = self.task.views(self.physics.fields)
         self._set_spaces()
         self._set_bookkeeping()
         self.closed = False
@@ -156,7 +157,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._assign_seeds(seed, rows)
         self._start(rows)
         self.physics.read(rows)
-        track, info = self.task.track(self.physics.fields), self.task.measure(self.physics.fields)
+        track, info = self.task.track(self._now), self.task.measure(self._now)
         if self._track is None or len(rows) == self.num_envs:
             self._track = track
         else:
@@ -165,7 +166,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._has_ended = bool(self._ended.any())
         mask = np.zeros(self.num_envs, dtype=np.bool_)
         mask[rows] = True
-        return self._out.values(self.task.observe(self.physics.fields)), self._out.info(info, mask)
+        return self._out.values(self.task.observe(self._now)), self._out.info(info, mask)
 
     def _rows_to_reset(self, options: dict[str, Any] | None) -> list[int]:
         options = options or {}
@@ -254,11 +255,10 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._start(rows)
 
     def _judge(self, action: np.ndarray, restarted: np.ndarray | None) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        fields = self.physics.fields
         assert self._track is not None
-        outcome = self.task.act(self._track, fields, torch.from_numpy(action).to(self._track.device))
+        outcome = self.task.act(self._track, self._now, torch.from_numpy(action).to(self._track.device))
         self._track = outcome.track
-        reward, stepped = outcome.reward, np.ones(self.num_envs, dtype=np.bool_)
+        reward, stepped = outcome.reward, None
         if outcome.terminated is None:
             terminated = np.zeros(self.num_envs, dtype=np.bool_)
         else:
@@ -285,13 +285,12 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         final_info = self._out.info(info, ended)
         self._restart(rows)
         self.physics.read(rows)
-        fields = self.physics.fields
-        self._track[rows] = self.task.track(fields)[rows]
+        self._track[rows] = self.task.track(self._now)[rows]
         self._ended, self._has_ended = np.zeros_like(ended), False
-        mixed = {**info, **self.task.measure(fields)}
+        mixed = {**info, **self.task.measure(self._now)}
         given = self._out.info(mixed, ~ended, self.task.start_keys)
         obs = final.clone()
-        obs[rows] = self.task.observe(fields)[rows]
+        obs[rows] = self.task.observe(self._now)[rows]
         given["final_obs"], given["_final_obs"] = self._out.final(final, rows), self._out.flags(ended.copy())
         given["final_info"], given["_final_info"] = final_info, self._out.flags(ended.copy())
         return self._out.values(obs), given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +17,20 @@ from polyathlon.envs.errors import UsageError, require
 _STATE = ("time", "qpos", "qvel", "act", "ctrl", "qacc_warmstart")
 
 
+def _supported(model: Any) -> Any:
+    """Replace the one solver that `mujoco_warp` lacks (PGS, Humanoid's) by Newton's, for the same constraints."""
+    if model.opt.solver != mujoco.mjtSolver.mjSOL_PGS.value:
+        return model
+    changed = copy.copy(model)
+    changed.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON.value
+    return changed
+
+
 class WarpPhysics:
-    """Rows as worlds of `mujoco_warp`; its contacts and solver differ from MuJoCo's in the last digits of float32."""
+    """Rows as worlds of `mujoco_warp`, close to MuJoCo's own numbers within float32.
+
+    Humanoid's constraints, which Gymnasium solves approximately (PGS), are solved exactly here (Newton).
+    """
 
     def __init__(
         self,
@@ -50,7 +63,7 @@ class WarpPhysics:
         self.device = device
         self._place = self._warp.get_device(str(device))
         with self._warp.ScopedDevice(self._place):
-            self._model = self._engine.put_model(model)
+            self._model = self._engine.put_model(_supported(model))
             self._data = self._engine.make_data(model, nworld=num_envs)
         self._live = {name: self._warp.to_torch(getattr(self._data, name)) for name in {*names, *_STATE}}
         shapes = {name: getattr(mujoco.MjData(model), name).shape for name in names}
