@@ -159,7 +159,7 @@ def tours(out: Path, fast: bool) -> Row:
     from polyathlon.envs.combinatorial.solvers import solve
     from polyathlon.evaluation import agent_policy, random_policy
 
-    steps, instances = (20_480, 8) if fast else (1_000_000, 100)
+    steps, instances = (10_240, 8) if fast else (200_000, 100)
     options: dict[str, Any] = {
         "policy": "AttentionPolicy",
         "n_steps": 20,
@@ -167,6 +167,7 @@ def tours(out: Path, fast: bool) -> Row:
         "n_epochs": 2,
         "learning_rate": 1e-3,
         "gamma": 1.0,
+        "policy_kwargs": {"width": 32},
         "stats_window_size": 512,
     }
     env = gym.make("polyathlon/TSP-v0", num_nodes=20)
@@ -199,8 +200,105 @@ def tours(out: Path, fast: bool) -> Row:
     )
 
 
+def reasoning(out: Path, fast: bool) -> Row:
+    """A tiny language model imitates a few solutions, and then learns sums from rewards alone."""
+    import gymnasium as gym
+    from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+
+    import polyathlon
+    from polyathlon.evaluation import Evaluation, agent_policy, evaluate
+
+    steps, imitated, problems = (512, 64, 10) if fast else (120_000, 1_024, 200)
+    task: dict[str, Any] = {
+        "task": "chain_sum",
+        "config": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+    }
+    wrapper: dict[str, Any] = {"max_new_tokens": 6}
+    options: dict[str, Any] = {"group_size": 8, "learning_rate": 5e-4}
+    env = polyathlon.adapt(gym.make("polyathlon/Reasoning-v0", **task), "grpo", **wrapper)
+    found: list[Evaluation] = []
+
+    class Before(BaseCallback):
+        """Examine the model between imitation and learning."""
+
+        def _on_training_start(self) -> None:
+            found.append(evaluate(env, agent_policy(self.model), problems, EVALUATION_SEED))
+
+        def _on_step(self) -> bool:
+            return True
+
+    agent = polyathlon.train(
+        "grpo",
+        "polyathlon/Reasoning-v0",
+        steps,
+        env_kwargs=task,
+        wrapper_kwargs=wrapper,
+        warm_start=imitated,
+        agent_kwargs=options,
+        out=out / "grpo-reasoning",
+        callback=[Before(), ConvertCallback(progress_lines("grpo"))],
+    )
+    after = evaluate(env, agent_policy(agent), problems, EVALUATION_SEED)
+    return Row(
+        "reasoning",
+        "GRPO on sums (a language model of 2 layers)",
+        f"share of {problems} problems solved",
+        found[0].mean,
+        after.mean,
+        (1.0, "all"),
+        call=f'polyathlon.train("grpo", "polyathlon/Reasoning-v0", {steps}, env_kwargs={task}, warm_start={imitated}, '
+        f"wrapper_kwargs={wrapper}, agent_kwargs={options})",
+        is_learned=after.mean > found[0].mean + 0.1,
+        media=existing(out, "grpo-reasoning/curve.png"),
+        text=answers(agent, env, 5),
+    )
+
+
+def answers(agent: Any, env: Any, count: int) -> str:
+    """Write down questions, answers and verdicts."""
+    from polyathlon.evaluation import agent_policy, play
+    from polyathlon.watching import transcript
+
+    lines = []
+    for number in range(count):
+        played = play(env, agent_policy(agent), EVALUATION_SEED + number)
+        lines += transcript(number, played)
+    return "\n".join(lines)
+
+
+def smollm2(out: Path, fast: bool) -> Row:
+    """SmolLM2-135M answers a few questions and is scored, untrained."""
+    import gymnasium as gym
+
+    import polyathlon
+    from polyathlon.envs.models import fetch
+    from polyathlon.evaluation import agent_policy, evaluate
+
+    fetch("smollm2-135m")
+    problems = 1 if fast else 5
+    task = gym.make("polyathlon/Reasoning-v0", task="chain_sum")
+    env = polyathlon.adapt(task, "language", model="smollm2-135m", max_new_tokens=8 if fast else 24)
+    agent = polyathlon.make_agent("language", env, seed=0)
+    score = evaluate(env, agent_policy(agent), problems, EVALUATION_SEED)
+    return Row(
+        "smollm2",
+        "SmolLM2-135M on sums, untrained",
+        f"mean score of {problems} answers",
+        after=score.mean,
+        reference=(1.0, "all"),
+        call='polyathlon.make_agent("language", polyathlon.adapt(task, "language", model="smollm2-135m"))',
+        text=answers(agent, env, problems),
+    )
+
+
 RUNS = ("sac-pendulum", "ppo-cheetah", "ppo-tours", "grpo-reasoning")
-PIECES: dict[str, Callable[[Path, bool], Row]] = {"cheetah": cheetah, "tours": tours, "pendulum": pendulum}
+PIECES: dict[str, Callable[[Path, bool], Row]] = {
+    "cheetah": cheetah,
+    "tours": tours,
+    "reasoning": reasoning,
+    "pendulum": pendulum,
+    "smollm2": smollm2,
+}
 
 
 def run_piece(name: str, out: Path, fast: bool) -> Row:
