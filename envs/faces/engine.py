@@ -14,6 +14,7 @@ from polyathlon.envs.random import make_keys
 
 from . import trees
 from .base import TensorEnv
+from .compiled import CompiledFunction
 from .pool import Pool, depth_for, gather
 from .rules import (
     Turn,
@@ -31,6 +32,7 @@ from .rules import (
 Tree = Any
 _NO_LIMIT = 2**62
 _CHECK_EVERY = 64
+_FEW_ROWS = 4096
 
 
 class Outcome(NamedTuple):
@@ -47,8 +49,6 @@ class Outcome(NamedTuple):
         illegal: [N] bool, the action was not allowed; None where everything is.
         final: the state at the end of finished rows (SAME_STEP), or None.
         final_obs: what finished rows saw last (SAME_STEP), or None.
-        is_valid: [] bool, all actions were inside the action space.
-        any_ended: [] bool.
     """
 
     state: Any
@@ -61,8 +61,6 @@ class Outcome(NamedTuple):
     illegal: Tensor | None
     final: Any
     final_obs: Tree
-    is_valid: Tensor
-    any_ended: Tensor
 
 
 class Engine:
@@ -90,7 +88,8 @@ class Engine:
         self.mode = mode
         self.is_compiled = is_compiled
         # an accelerator would wait for every question put to it, so there both branches are computed instead
-        self.is_branching = task.device.type == "cpu" and not is_compiled
+        # (and a compiled step of few rows spends less on restarting all than on looking rows up)
+        self.is_branching = task.device.type == "cpu" and (not is_compiled or num_envs > _FEW_ROWS)
         self.seeds = torch.zeros(num_envs, dtype=torch.int64, device=task.device)
         self.ended = torch.zeros(num_envs, dtype=torch.bool, device=task.device)
         self.has_ended = False
@@ -98,7 +97,8 @@ class Engine:
         self.mask: Tensor | None = None
         self._episodes = torch.zeros_like(self.seeds)
         self._pool: Pool | None = None
-        self._compiled: Callable[..., tuple[Outcome, Any]] | None = None
+        self._depth = 1
+        self._compiled: Callable[..., Any] | None = None
         self._invalid: Tensor | None = None
         self._unchecked = 0
 
@@ -135,6 +135,7 @@ class Engine:
         fresh = self.task.reset(make_keys(seeds[chosen], episodes[chosen]), options or None)
         self.state = fresh if rows is None else trees.put(self.state, rows, fresh)
         self.seeds, self._episodes, self._pool = seeds, episodes, None
+        self._depth = depth_for(self.state, self.num_envs)
         self.ended = torch.zeros_like(self.ended) if rows is None else self.ended.index_fill(0, rows, False)
         self.has_ended = bool(self.ended.any())
         self.mask = allowed(self.task, self.state, self.ended)
@@ -181,7 +182,7 @@ class Engine:
             raise UsageError("step() was called before reset(); call reset() first")
         if self.mode is AutoresetMode.DISABLED:
             self._refuse_ended()
-        outcome = self._eager_step(action) if self.is_branching else self._fused_step(action)
+        outcome = self._branching_step(action) if self.is_branching else self._fused_step(action)
         self.state, self.mask = outcome.state, outcome.mask
         if self.mode is not AutoresetMode.SAME_STEP:
             self.ended = outcome.ended
@@ -193,83 +194,93 @@ class Engine:
             hint = "call reset()" if self.num_envs == 1 else "call reset(options={'reset_mask': done})"
             raise UsageError(f"the episodes of rows {rows} are over and autoreset is disabled; {hint} before step()")
 
-    def _eager_step(self, action: Tensor) -> Outcome:
-        """Compute only what is needed, asking the processor as it goes."""
-        is_valid = is_valid_action(self.num_actions, action)
-        if not is_valid:
-            raise invalid_action(self.task.action_space, action)
-        turn = advance(self.task, self.limit, self.state, action, self.mask, True)
-        if self.has_ended and self.mode is AutoresetMode.NEXT_STEP:
-            turn = _restarted(turn, self.ended, self._start(turn.state, self.ended))
-        state, ended, final, final_obs = turn.state, turn.terminated | turn.truncated, None, None
-        any_ended = ended.any()
+    def _branching_step(self, action: Tensor) -> Outcome:
+        """Step all rows, then restart those that need it, which are looked up."""
+        turn, obs, mask, ended, facts = self._run(self._play)(self.state, action, self.mask, self.ended)
+        is_valid, any_ended = facts
+        self._check(is_valid, action)
+        state, final, final_obs, is_next = turn.state, None, None, self.mode is AutoresetMode.NEXT_STEP
+        restarts = self.has_ended if is_next else bool(any_ended)
         self.has_ended = bool(any_ended)
-        if self.has_ended and self.mode is AutoresetMode.SAME_STEP:
-            final, final_obs = state, trees.unaliased(self.task.observe(state), state)
-            state = self._start(state, ended)
-        obs = trees.unaliased(self.task.observe(state), state)
-        open_rows = torch.zeros_like(ended) if self.mode is AutoresetMode.SAME_STEP else ended
-        mask = allowed(self.task, state, open_rows)
-        return Outcome(state, obs, *turn[1:4], ended, mask, turn.illegal, final, final_obs, is_valid, any_ended)
+        if restarts and self.mode is not AutoresetMode.DISABLED:
+            rows = (self.ended if is_next else ended).nonzero()[:, 0]
+            if not is_next:
+                final, final_obs = state, obs
+            fresh = self._starts_of(rows)
+            state, obs = trees.put(state, rows, fresh), trees.put(obs, rows, self.task.observe(fresh))
+            if mask is not None:
+                mask = mask.index_copy(0, rows, allowed(self.task, fresh, torch.zeros_like(ended[rows])))
+        return Outcome(state, obs, *turn[1:4], ended, mask, turn.illegal, final, final_obs)
 
-    def _start(self, state: Any, ended: Tensor) -> Any:
-        """Start the next episode of the rows that `ended`, at least one."""
-        rows = ended.nonzero()[:, 0]
-        depth = depth_for(state, self.num_envs)
-        if depth == 1:
-            self._episodes = self._episodes + ended
-            return trees.put(state, rows, self.task.reset(make_keys(self.seeds[rows], self._episodes[rows])))
-        pool = self._filled_pool(depth)
-        fresh = trees.take(pool.states, pool.cursor[rows] * self.num_envs + rows)
-        pool.cursor = pool.cursor + ended
-        return trees.put(state, rows, fresh)
+    def _run(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, compiled if asked for."""
+        if self._compiled is None:
+            self._compiled = CompiledFunction(function) if self.is_compiled else function
+        return self._compiled
 
-    def _filled_pool(self, depth: int) -> Pool:
+    def _play(
+        self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor
+    ) -> tuple[Turn, Tree, Tensor | None, Tensor, tuple[Tensor, Tensor]]:
+        """Act in every row and observe. Rows that wait for a restart count as stepping without reward."""
+        is_valid = is_valid_action(self.num_actions, action)
+        if self.num_actions is not None:
+            action = action.clamp(0, self.num_actions - 1)
+        turn = advance(self.task, self.limit, state, action, mask, self.is_branching and not self.is_compiled)
+        if self.mode is AutoresetMode.NEXT_STEP:
+            turn = _restarted(turn, was_ended)
+        ended = turn.terminated | turn.truncated
+        obs, new_mask = self._observed(turn.state, state), allowed(self.task, turn.state, ended)
+        return turn, obs, new_mask, ended, (is_valid, ended.any())
+
+    def _observed(self, state: Any, before: Any) -> Tree:
+        """Return an observation that shares no memory with states; storage cannot be compared while compiling."""
+        obs = self.task.observe(state)
+        return trees.clone(obs) if self.is_compiled else trees.unaliased(obs, (state, before))
+
+    def _starts_of(self, rows: Tensor) -> Any:
+        """Return the first states of the next episodes of `rows`, [k] int64, and count these episodes."""
+        if self._depth == 1:
+            self._episodes = self._episodes.index_add(0, rows, torch.ones_like(rows))
+            return self.task.reset(make_keys(self.seeds[rows], self._episodes[rows]))
+        pool = self._filled_pool()
+        taken = pool.cursor.index_select(0, rows)
+        pool.cursor = pool.cursor.index_copy(0, rows, taken + 1)
+        return trees.take(pool.states, taken * self.num_envs + rows)
+
+    def _filled_pool(self) -> Pool:
         if self._pool is None or not self._pool.lasts():
             self._episodes = self.episodes
-            self._pool = Pool(self.task, self.seeds, self._episodes, depth)
+            self._pool = Pool(self.task, self.seeds, self._episodes, self._depth)
             self._pool.lasts()
         return self._pool
 
     def _fused_step(self, action: Tensor) -> Outcome:
-        """Compute everything in one function without questions, compiled if asked for."""
-        if self._compiled is None:
-            self._compiled = (
-                torch.compile(self._pure_step, dynamic=False, fullgraph=True) if self.is_compiled else self._pure_step
-            )
-        needs_starts = self.mode is not AutoresetMode.DISABLED
-        pool = self._filled_pool(depth_for(self.state, self.num_envs)) if needs_starts else None
+        """Compute everything in one function without questions."""
+        pool = None if self.mode is AutoresetMode.DISABLED else self._filled_pool()
         starts, cursor = (pool.states, pool.cursor) if pool else (None, None)
-        outcome, cursor = self._compiled(self.state, action, self.mask, self.ended, starts, cursor)
-        self._check(outcome.is_valid, action)
+        outcome, cursor, facts = self._run(self._pure_step)(self.state, action, self.mask, self.ended, starts, cursor)
+        is_valid, any_ended = facts
+        self._check(is_valid, action)
         if pool:
             pool.cursor = cursor
-        self.has_ended = self.task.device.type != "cpu" or bool(outcome.any_ended)
-        obs = trees.unaliased(outcome.obs, outcome.state)
-        if outcome.final is None or not self.has_ended:
-            return outcome._replace(obs=obs, final=None, final_obs=None)
-        return outcome._replace(obs=obs, final_obs=trees.unaliased(outcome.final_obs, (outcome.final, outcome.state)))
+        self.has_ended = self.task.device.type != "cpu" or bool(any_ended)
+        return outcome if self.has_ended else outcome._replace(final=None, final_obs=None)
 
     def _pure_step(
         self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor, starts: Any, cursor: Any
-    ) -> tuple[Outcome, Any]:
-        """Act, restart and observe; returns the outcome and the new cursor of the pool."""
-        is_valid = is_valid_action(self.num_actions, action)
-        if self.num_actions is not None:
-            action = action.clamp(0, self.num_actions - 1)
-        turn = advance(self.task, self.limit, state, action, mask, False)
-        if self.mode is AutoresetMode.NEXT_STEP:
-            turn = _restarted(turn, was_ended, trees.where(was_ended, gather(starts, cursor), turn.state))
-            cursor = cursor + was_ended
-        state, ended, final, final_obs = turn.state, turn.terminated | turn.truncated, None, None
-        open_rows = ended
-        if self.mode is AutoresetMode.SAME_STEP:
-            final, final_obs, open_rows = state, self.task.observe(state), torch.zeros_like(ended)
-            state = trees.where(ended, gather(starts, cursor), state)
-            cursor = cursor + ended
-        new_mask, obs = allowed(self.task, state, open_rows), self.task.observe(state)
-        facts = (turn.reward, turn.terminated, turn.truncated, ended, new_mask, turn.illegal)
-        return Outcome(state, obs, *facts, final, final_obs, is_valid, ended.any()), cursor
+    ) -> tuple[Outcome, Any, tuple[Tensor, Tensor]]:
+        """Act, restart and observe; returns the outcome, the new cursor of the pool and two facts of the batch."""
+        turn, obs, new_mask, ended, facts = self._play(state, action, mask, was_ended)
+        after, final, final_obs = turn.state, None, None
+        if self.mode is not AutoresetMode.DISABLED:
+            is_next = self.mode is AutoresetMode.NEXT_STEP
+            restarts = was_ended if is_next else ended
+            if not is_next:
+                final, final_obs = after, obs
+            after = trees.where(restarts, gather(starts, cursor), after)
+            cursor = cursor + restarts
+            obs, new_mask = self._observed(after, turn.state), allowed(self.task, after, ended & ~restarts)
+        return Outcome(after, obs, *turn[1:4], ended, new_mask, turn.illegal, final, final_obs), cursor, facts
 
     def _check(self, is_valid: Tensor, action: Tensor) -> None:
         """Refuse actions outside the space: at once on a processor, every 64 steps on an accelerator."""
@@ -312,13 +323,14 @@ class Engine:
             raise UsageError(f"this is no saved state of {type(self.task).__name__}: {error!r} is missing") from error
         self.seeds, self._episodes, self.ended, self._pool, self.state = seeds, episodes, ended, None, state
         self.has_ended = bool(ended.any())
+        self._depth = 1 if state is None else depth_for(state, self.num_envs)
         self.mask = None if state is None else allowed(self.task, state, ended)
 
 
-def _restarted(turn: Turn, ended: Tensor, state: Any) -> Turn:
-    """Return the turn with the rows that had `ended` standing at the start of an episode, `state` (NEXT_STEP)."""
+def _restarted(turn: Turn, ended: Tensor) -> Turn:
+    """Return the turn in which the rows that had `ended` get no reward and do not end (NEXT_STEP)."""
     return Turn(
-        state,
+        turn.state,
         turn.reward.masked_fill(column(ended, turn.reward), 0.0),
         turn.terminated & ~ended,
         turn.truncated & ~ended,

@@ -42,7 +42,8 @@ def collect_info(
     Returns:
         The task's own facts, and "action_mask", "illegal_action", "player" and "rewards" where they apply.
     """
-    info: dict[str, Tensor] = dict(trees.unaliased(task.info(state), state))
+    info: dict[str, Tensor] = task.info(state)
+    info = dict(trees.unaliased(info, state)) if info else {}
     if mask is not None:
         info["action_mask"] = mask.clone()
     if illegal is not None:

@@ -141,7 +141,8 @@ def read_action(task: TensorEnv, num_envs: int, action: Any) -> Tensor:
             f"actions must have the shape {expected}, one for each of {num_envs} environments"
             f"{' and each player' if task.simultaneous else ''}; got {tuple(action.shape)}"
         )
-    return action.detach().to(device=task.device, dtype=torch.int64 if is_discrete else task.dtype)
+    dtype = torch.int64 if is_discrete else task.dtype
+    return action.detach().to(device=task.device, dtype=dtype).contiguous()
 
 
 def _wrong_type(task: TensorEnv, dtype: Any) -> TypeError:
