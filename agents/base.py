@@ -100,7 +100,7 @@ class Agent(BaseAlgorithm):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        return as_vec_env(env)
+        return several_rows(env, None, torch.device("cpu")) if isinstance(env, str) else as_vec_env(env)
 
     def _new_generators(self, seed: int | None) -> None:
         root = np.random.SeedSequence(seed)

@@ -1,0 +1,120 @@
+"""Actor and critics of soft actor-critic, with their parameters in flat vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.sac.policies import SACPolicy
+from torch import Tensor, nn
+
+from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.envs.errors import UsageError
+
+from .sac_update import LOG_STD_MAX, LOG_STD_MIN, SACUpdate
+
+
+def _linears(network: nn.Module) -> list[nn.Linear]:
+    """Return the linear layers of a perceptron with rectified hidden layers.
+
+    Raises:
+        UsageError: it has other layers.
+    """
+    layers = list(network.children())
+    if not all(isinstance(layer, nn.Linear | nn.ReLU) for layer in layers):
+        raise UsageError(
+            f"SAC's networks are perceptrons with ReLU, got {network}; leave activation_fn and use_sde out"
+        )
+    return [layer for layer in layers if isinstance(layer, nn.Linear)]
+
+
+class SquashedGaussianPolicy(SACPolicy):
+    """SB3's networks of SAC: the same layers, names and initial values, with parameters in flat vectors.
+
+    `net_arch` and `n_critics` are SB3's. Observations are flattened; other feature extractors are refused.
+
+    Attributes:
+        generator: source of the noise of `predict(deterministic=False)`; None is torch's own.
+    """
+
+    generator: torch.Generator | None = None
+    _target: Tensor
+    _actor_widths: list[int]
+    _critic_widths: list[int]
+
+    def flatten_parameters(self) -> None:
+        """Lay the parameters into flat vectors, each with an optimiser of its own; call after moving to the device.
+
+        Raises:
+            UsageError: the networks are no plain perceptrons.
+        """
+        if self.actor.use_sde or type(self.actor.features_extractor).__name__ != "FlattenExtractor":
+            raise UsageError(
+                "SAC flattens observations and samples plain Gaussians; leave features_extractor_class and use_sde out"
+            )
+        actor = self.actor
+        hidden = _linears(actor.latent_pi)
+        self._actor_widths = [layer.out_features for layer in hidden]
+        if not hidden:
+            raise UsageError("net_arch needs at least one hidden layer")
+        mean, spread = actor.mu, actor.log_std
+        assert isinstance(mean, nn.Linear) and isinstance(spread, nn.Linear)
+        ordered = [p for layer in hidden for p in (layer.weight, layer.bias)]
+        ordered += [mean.weight, spread.weight, mean.bias, spread.bias]
+        rate = actor.optimizer.param_groups[0]["lr"]
+        actor.optimizer = FlatAdam(ordered, lr=rate)
+        networks = [_linears(network) for network in self.critic.q_networks]
+        self._critic_widths = [layer.out_features for layer in networks[0][:-1]]
+        self.critic.optimizer = FlatAdam(
+            [p for network in networks for layer in network for p in (layer.weight, layer.bias)], lr=rate
+        )
+        targets = [
+            p
+            for network in self.critic_target.q_networks
+            for layer in _linears(network)
+            for p in (layer.weight, layer.bias)
+        ]
+        self._target = torch.cat([p.detach().reshape(-1) for p in targets])
+        start = 0
+        for parameter in targets:
+            end = start + parameter.numel()
+            parameter.data = self._target[start:end].view(parameter.shape)
+            start = end
+
+    def make_update(self, batch_size: int) -> SACUpdate:
+        """Return the gradient step of these networks."""
+        actor, critic = self.actor.optimizer, self.critic.optimizer
+        assert isinstance(actor, FlatAdam) and isinstance(critic, FlatAdam)
+        return SACUpdate(
+            actor,
+            critic,
+            self._target,
+            int(torch.tensor(self.observation_space.shape).prod()),
+            int(torch.tensor(self.action_space.shape).prod()),
+            self._actor_widths,
+            self._critic_widths,
+            len(self.critic.q_networks),
+            batch_size,
+        )
+
+    def head(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation [B, A] before the squashing, for observations [B, O]."""
+        latent = self.actor.latent_pi(obs)
+        return self.actor.mu(latent), self.actor.log_std(latent).clamp(LOG_STD_MIN, LOG_STD_MAX)  # type: ignore[operator]
+
+    def sample(self, obs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draw actions [B, A] in (-1, 1)."""
+        mean, log_std = self.head(obs)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return torch.tanh(torch.addcmul(mean, log_std.exp(), noise))
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        assert isinstance(observation, Tensor)
+        obs = observation.flatten(1).float()
+        action = torch.tanh(self.head(obs)[0]) if deterministic else self.sample(obs, self.generator)
+        return action.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the generator behind: torch's generators cannot be pickled."""
+        return {**self.__dict__, "generator": None}

@@ -1,0 +1,102 @@
+"""Replay memory: one row of one tensor per transition, so that a sample is one gather."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from polyathlon.envs.errors import UsageError
+
+
+class Transitions(NamedTuple):
+    """A minibatch; all are views into one tensor.
+
+    Attributes:
+        obs: [B, O].
+        action: [B, A] in [-1, 1].
+        obs_action: [B, O + A], both side by side, as a critic takes them.
+        next_obs: [B, O].
+        reward: [B].
+        done: [B] 1 where the episode terminated, 0 where it went on or was cut by a limit.
+    """
+
+    obs: Tensor
+    action: Tensor
+    obs_action: Tensor
+    next_obs: Tensor
+    reward: Tensor
+    done: Tensor
+
+
+class Replay:
+    """A ring of transitions on one device, the oldest overwritten first.
+
+    Args:
+        capacity: number of transitions.
+        obs_size: O.
+        action_size: A.
+        device: where it lies.
+
+    Raises:
+        UsageError: the capacity is not positive.
+    """
+
+    def __init__(self, capacity: int, obs_size: int, action_size: int, device: torch.device) -> None:
+        if capacity <= 0:
+            raise UsageError(f"buffer_size must be a positive number of transitions, got {capacity}")
+        self.capacity, self.obs_size, self.action_size = capacity, obs_size, action_size
+        # pages of `empty` are taken from the system as they are written, so a large capacity costs nothing at first
+        self.rows = torch.empty(capacity, 2 * obs_size + action_size + 2, device=device)
+        self.position, self.size = 0, 0
+        self._sample = torch.empty(0, self.rows.shape[1], device=device)
+
+    def add(self, obs: Tensor, action: Tensor, next_obs: Tensor, reward: Tensor, done: Tensor) -> None:
+        """Store the transitions of n rows: obs [n, O], action [n, A], next_obs [n, O], reward [n], done [n]."""
+        number = obs.shape[0]
+        end = self.position + number
+        if end <= self.capacity:
+            target = self.rows[self.position : end]
+            o, a = self.obs_size, self.action_size
+            target[:, :o] = obs
+            target[:, o : o + a] = action
+            target[:, o + a : 2 * o + a] = next_obs
+            target[:, -2] = reward
+            target[:, -1] = done
+        else:
+            columns = [obs, action, next_obs, reward[:, None], done[:, None].to(obs.dtype)]
+            index = torch.arange(self.position, end, device=self.rows.device) % self.capacity
+            self.rows[index] = torch.cat(columns, 1)
+        self.position = end % self.capacity
+        self.size = min(self.size + number, self.capacity)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
+        """Draw transitions evenly, with replacement; the memory of the sample is used again by the next one."""
+        index = torch.randint(self.size, (batch_size,), generator=generator, device=self.rows.device)
+        if self._sample.shape[0] != batch_size:
+            self._sample = self.rows.new_empty(batch_size, self.rows.shape[1])
+        return self.split(torch.index_select(self.rows, 0, index, out=self._sample))
+
+    def split(self, rows: Tensor) -> Transitions:
+        """Name the columns of rows [B, 2 O + A + 2]."""
+        o, a = self.obs_size, self.action_size
+        return Transitions(
+            rows[:, :o], rows[:, o : o + a], rows[:, : o + a], rows[:, o + a : 2 * o + a], rows[:, -2], rows[:, -1]
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the transitions held and the place of the next one."""
+        return {"rows": self.rows[: self.size].clone(), "position": self.position, "size": self.size}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `get_state` returned.
+
+        Raises:
+            UsageError: it holds more transitions than this memory, or of another shape.
+        """
+        rows = state["rows"]
+        if rows.shape[0] > self.capacity or rows.shape[1:] != self.rows.shape[1:]:
+            raise UsageError(f"a replay memory of shape {tuple(self.rows.shape)} cannot take {tuple(rows.shape)}")
+        self.rows[: rows.shape[0]] = rows.to(self.rows.device)
+        self.position, self.size = state["position"], state["size"]
