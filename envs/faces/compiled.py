@@ -65,6 +65,6 @@ class CompiledFunction:
 
         with torch.no_grad():
             graph = make_fx(flat)(*leaves)
-            run: Callable[..., Any] = torch._inductor.compile(graph, leaves)
+            run: Callable[..., Any] = torch._inductor.compile(graph, list(leaves))
             self._like = self.function(*arguments)
         return run

@@ -33,6 +33,7 @@ Tree = Any
 _NO_LIMIT = 2**62
 _CHECK_EVERY = 64
 _FEW_ROWS = 4096
+_DRAWN_AT_ONCE = 1024
 
 
 class Outcome(NamedTuple):
@@ -99,12 +100,13 @@ class Engine:
         self._pool: Pool | None = None
         self._depth = 1
         self._compiled: Callable[..., Any] | None = None
+        self._compiled_draw: CompiledFunction | None = None
         self._invalid: Tensor | None = None
         self._unchecked = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave compiled code behind; it is made again at the next step."""
-        return {**self.__dict__, "_compiled": None}
+        return {**self.__dict__, "_compiled": None, "_compiled_draw": None}
 
     @property
     def episodes(self) -> Tensor:
@@ -135,11 +137,17 @@ class Engine:
         fresh = self.task.reset(make_keys(seeds[chosen], episodes[chosen]), options or None)
         self.state = fresh if rows is None else trees.put(self.state, rows, fresh)
         self.seeds, self._episodes, self._pool = seeds, episodes, None
-        self._depth = depth_for(self.state, self.num_envs)
+        self._depth = self._choose_depth()
         self.ended = torch.zeros_like(self.ended) if rows is None else self.ended.index_fill(0, rows, False)
         self.has_ended = bool(self.ended.any())
         self.mask = allowed(self.task, self.state, self.ended)
         return self.observe()
+
+    def _choose_depth(self) -> int:
+        """Return how many episodes to draw ahead; of many rows some end in each step, and those are drawn then."""
+        if self.state is None or (self.is_branching and self.num_envs > _FEW_ROWS):
+            return 1
+        return depth_for(self.state, self.num_envs)
 
     def _next_episodes(self, seed: Any, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the seeds and episode numbers of all rows after a reset."""
@@ -207,10 +215,12 @@ class Engine:
             if not is_next:
                 final, final_obs = state, obs
             fresh = self._starts_of(rows)
-            state, obs = trees.put(state, rows, fresh), trees.put(obs, rows, self.task.observe(fresh))
+            state = trees.put(state, rows, fresh)
+            obs = trees.put(obs, rows, self.task.observe(fresh), in_place=self.is_compiled and is_next)
             if mask is not None:
                 mask = mask.index_copy(0, rows, allowed(self.task, fresh, torch.zeros_like(ended[rows])))
-        return Outcome(state, obs, *turn[1:4], ended, mask, turn.illegal, final, final_obs)
+        rewards = (turn.reward, turn.terminated, turn.truncated)
+        return Outcome(state, obs, *rewards, ended, mask, turn.illegal, final, final_obs)
 
     def _run(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, compiled if asked for."""
@@ -240,12 +250,24 @@ class Engine:
     def _starts_of(self, rows: Tensor) -> Any:
         """Return the first states of the next episodes of `rows`, [k] int64, and count these episodes."""
         if self._depth == 1:
-            self._episodes = self._episodes.index_add(0, rows, torch.ones_like(rows))
-            return self.task.reset(make_keys(self.seeds[rows], self._episodes[rows]))
+            episodes = self._episodes.index_select(0, rows) + 1
+            self._episodes = self._episodes.index_copy(0, rows, episodes)
+            return self._draw(self.seeds.index_select(0, rows), episodes)
         pool = self._filled_pool()
         taken = pool.cursor.index_select(0, rows)
         pool.cursor = pool.cursor.index_copy(0, rows, taken + 1)
         return trees.take(pool.states, taken * self.num_envs + rows)
+
+    def _draw(self, seeds: Tensor, episodes: Tensor) -> Any:
+        """Return the first states of episodes, [k] int64; a compiled draw has a fixed size and is filled up."""
+        count = seeds.shape[0]
+        if not self.is_compiled or count > _DRAWN_AT_ONCE:
+            return self.task.reset(make_keys(seeds, episodes))
+        if self._compiled_draw is None:
+            self._compiled_draw = CompiledFunction(lambda s, e: self.task.reset(make_keys(s, e)))
+        filling = seeds.new_zeros(_DRAWN_AT_ONCE - count)
+        drawn = self._compiled_draw(torch.cat((seeds, filling)), torch.cat((episodes, filling)))
+        return trees.map_tree(lambda leaf: leaf[:count], drawn)
 
     def _filled_pool(self) -> Pool:
         if self._pool is None or not self._pool.lasts():
@@ -280,7 +302,8 @@ class Engine:
             after = trees.where(restarts, gather(starts, cursor), after)
             cursor = cursor + restarts
             obs, new_mask = self._observed(after, turn.state), allowed(self.task, after, ended & ~restarts)
-        return Outcome(after, obs, *turn[1:4], ended, new_mask, turn.illegal, final, final_obs), cursor, facts
+        rewards = (turn.reward, turn.terminated, turn.truncated)
+        return Outcome(after, obs, *rewards, ended, new_mask, turn.illegal, final, final_obs), cursor, facts
 
     def _check(self, is_valid: Tensor, action: Tensor) -> None:
         """Refuse actions outside the space: at once on a processor, every 64 steps on an accelerator."""
@@ -323,7 +346,7 @@ class Engine:
             raise UsageError(f"this is no saved state of {type(self.task).__name__}: {error!r} is missing") from error
         self.seeds, self._episodes, self.ended, self._pool, self.state = seeds, episodes, ended, None, state
         self.has_ended = bool(ended.any())
-        self._depth = 1 if state is None else depth_for(state, self.num_envs)
+        self._depth = self._choose_depth()
         self.mask = None if state is None else allowed(self.task, state, ended)
 
 

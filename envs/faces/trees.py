@@ -45,8 +45,10 @@ def take(tree: Any, rows: Tensor) -> Any:
     return map_tree(lambda leaf: leaf.index_select(0, rows), tree)
 
 
-def put(tree: Any, rows: Tensor, values: Any) -> Any:
-    """Return the tree with some rows replaced; the tensors given stay as they are."""
+def put(tree: Any, rows: Tensor, values: Any, in_place: bool = False) -> Any:
+    """Return the tree with some rows replaced; unless `in_place`, the tensors given stay as they are."""
+    if in_place:
+        return map_tree(lambda leaf, value: leaf.index_copy_(0, rows, value), tree, values)
     return map_tree(lambda leaf, value: leaf.index_copy(0, rows, value), tree, values)
 
 
