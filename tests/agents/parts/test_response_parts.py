@@ -1,0 +1,131 @@
+"""Parts of language recipes against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from polyathlon.agents.parts.advantages import group_advantage, group_stats, masked_whiten
+from polyathlon.agents.parts.aggregation import agg_loss
+from polyathlon.agents.parts.divergences import kl_token
+from polyathlon.agents.parts.response_filters import keep_mixed, overlong_penalty
+from polyathlon.agents.parts.surrogates import ppo_surrogate
+from polyathlon.agents.parts.token_returns import gae
+from polyathlon.envs.errors import UsageError
+
+REWARD = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 0])
+GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("center", "scale", "wanted"),
+    [
+        ("loo", "none", [1, -1 / 3, -1 / 3, -1 / 3, 1 / 3, 1 / 3, 1 / 3, -1]),
+        ("group", "group", [1.5, -0.5, -0.5, -0.5, 0.5, 0.5, 0.5, -1.5]),
+        ("group", "none", [0.75, -0.25, -0.25, -0.25, 0.25, 0.25, 0.25, -0.75]),
+        ("batch", "none", [0.5, -0.5, -0.5, -0.5, 0.5, 0.5, 0.5, -0.5]),
+        ("none", "none", REWARD.tolist()),
+    ],
+)
+def test_advantages_of_two_groups(center, scale, wanted):
+    torch.testing.assert_close(
+        group_advantage(REWARD, GROUP, center, scale), torch.tensor(wanted, dtype=torch.float32), atol=1e-5, rtol=0
+    )
+
+
+def test_ragged_groups_and_groups_of_one():
+    reward, group = torch.tensor([3.0, 1.0, 2.0, 6.0]), torch.tensor([0, 1, 1, 1])
+    mean, std, count = group_stats(reward, group)
+    assert mean.tolist() == [3, 3, 3, 3] and count.tolist() == [1, 3, 3, 3]
+    assert std[0] == 1 and float(std[1]) == pytest.approx(7**0.5)
+    assert group_advantage(reward, group, "loo")[0] == 3
+    assert group_advantage(reward, group, "group", "group", eps=0)[0] == 3
+
+
+def test_equal_rewards_give_exactly_nothing():
+    assert group_advantage(torch.ones(8), GROUP, "group", "group").abs().max() == 0
+
+
+def test_grpo_does_not_see_scale_or_shift():
+    torch.testing.assert_close(
+        group_advantage(5 * REWARD + 2, GROUP, "group", "group", 0), group_advantage(REWARD, GROUP, "group", "group", 0)
+    )
+
+
+def test_whitening_counts_marked_entries_alone():
+    white = masked_whiten(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[1.0, 1.0, 0.0]]))
+    # mean 2, unbiased variance 2
+    torch.testing.assert_close(white, torch.tensor([[-(0.5**0.5), 0.5**0.5, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("mode", "norm", "wanted"),
+    [
+        ("token-mean", None, 16 / 6),
+        ("seq-mean-token-mean", None, 2.5),
+        ("seq-mean-token-sum", None, 8.0),
+        ("seq-mean-token-sum-norm", 4, 2.0),
+    ],
+)
+def test_aggregations(mode, norm, wanted):
+    loss = torch.tensor([[1.0, 3, 50, 50], [2, 2, 2, 6]])
+    mask = torch.tensor([[1.0, 1, 0, 0], [1, 1, 1, 1]])
+    assert float(agg_loss(loss, mask, mode, norm)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_generalised_advantages_by_hand_and_over_gaps():
+    reward, value = torch.tensor([[0.0, 0, 1]]), torch.tensor([[0.5, 0.6, 0.7]])
+    advantage, returns = gae(reward, value, torch.ones(1, 3), 1.0, 0.95)
+    torch.testing.assert_close(advantage, torch.tensor([[0.46575, 0.385, 0.3]]))
+    torch.testing.assert_close(returns, torch.tensor([[0.96575, 0.985, 1.0]]))
+    # the same tokens with two of the environment's between them, whatever stands there
+    wide = torch.tensor([[0.0, 9, 9, 0, 1, 9]]), torch.tensor([[0.5, 7, 7, 0.6, 0.7, 7]])
+    mask = torch.tensor([[1.0, 0, 0, 1, 1, 0]])
+    advantage, returns = gae(*wide, mask, 1.0, 0.95)
+    torch.testing.assert_close(advantage, torch.tensor([[0.46575, 0, 0, 0.385, 0.3, 0]]))
+    assert returns[0, 1] == 0
+
+
+def test_without_values_and_with_lambda_one_it_is_the_return():
+    advantage, _ = gae(torch.tensor([[1.0, 0, 2]]), torch.zeros(1, 3), torch.ones(1, 3), 1.0, 1.0)
+    assert advantage.tolist() == [[3, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "hi", "dual", "wanted"),
+    [(1, 1.5, 0.2, None, -1.2), (1, 1.5, 0.28, None, -1.28), (-1, 1.5, 0.2, None, 1.5), (1, 0.5, 0.2, None, -0.5),
+     (-1, 0.5, 0.2, None, 0.8), (-1, 5.0, 0.2, 3.0, 3.0)],
+)  # fmt: skip
+def test_clipped_surrogate(advantage, ratio, hi, dual, wanted):
+    logp = torch.tensor([[ratio]]).log()
+    loss = ppo_surrogate(logp, torch.zeros(1, 1), torch.tensor([float(advantage)]), 0.2, hi, dual)
+    assert float(loss) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_divergences():
+    logp, reference = torch.tensor([[0.5]]), torch.tensor([[0.2]])
+    assert float(kl_token(logp, reference, "k1")) == pytest.approx(0.3)
+    assert float(kl_token(logp, reference, "k2")) == pytest.approx(0.045)
+    assert float(kl_token(logp, reference, "k3")) == pytest.approx(0.040818, abs=1e-6)
+    assert float(kl_token(reference, logp, "abs")) == pytest.approx(0.3)
+
+
+def test_length_costs_near_the_limit():
+    length = torch.tensor([16000, 16384, 18432, 20480])
+    assert overlong_penalty(length, 20480, 4096).tolist() == [0.0, 0.0, -0.5, -1.0]
+
+
+def test_groups_without_a_difference_are_dropped():
+    score = torch.tensor([1.0, 1, 0, 1, 5])
+    assert keep_mixed(score, torch.tensor([0, 0, 1, 1, 2])).tolist() == [False, False, True, True, True]
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UsageError, match="seq-mean-token-mean"):
+        agg_loss(torch.zeros(1, 1), torch.ones(1, 1), "seq-mean")
+    with pytest.raises(UsageError, match="norm"):
+        agg_loss(torch.zeros(1, 1), torch.ones(1, 1), "seq-mean-token-sum-norm")
+    with pytest.raises(UsageError, match="loo"):
+        group_advantage(REWARD, GROUP, "lo")
+    with pytest.raises(UsageError, match="k3"):
+        kl_token(REWARD, REWARD, "k4")
