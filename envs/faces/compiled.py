@@ -45,6 +45,7 @@ class CompiledFunction:
         self.function = function
         self._run: Callable[..., Any] | None = None
         self._like: Any = None
+        self._is_flag: list[bool] = []
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the function with arguments of the structure of the first call."""
@@ -52,7 +53,8 @@ class CompiledFunction:
         flatten(arguments, leaves)
         if self._run is None:
             self._run = self._compile(arguments, leaves)
-        return rebuild(self._like, iter(self._run(*leaves)))
+        results = [leaf.bool() if flag else leaf for leaf, flag in zip(self._run(*leaves), self._is_flag)]
+        return rebuild(self._like, iter(results))
 
     def _compile(self, arguments: Any, leaves: list[Tensor]) -> Callable[..., Any]:
         from torch.fx.experimental.proxy_tensor import make_fx
@@ -61,7 +63,9 @@ class CompiledFunction:
             self._like = self.function(*rebuild(arguments, iter(tensors)))
             results: list[Tensor] = []
             flatten(self._like, results)
-            return results
+            # on processors, compiled code writes truth values ten times slower than numbers
+            self._is_flag = [leaf.dtype is torch.bool and leaf.dim() > 0 for leaf in results]
+            return [leaf.to(torch.float32) if flag else leaf for leaf, flag in zip(results, self._is_flag)]
 
         with torch.no_grad():
             graph = make_fx(flat)(*leaves)
