@@ -1,0 +1,516 @@
+"""A causal language model as an agent: whole utterances, groups, any recipe."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from torch import Tensor, nn
+
+from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.response_filters import keep_mixed
+from polyathlon.agents.vec_envs import ScalarEnvs
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.random import make_keys
+from polyathlon.wrappers.token_action import TokenAction
+from polyathlon.wrappers.token_batch import TokenBatch
+from polyathlon.wrappers.token_rules import TokenRules
+
+from .episodes import Batch, Episode, collate, play
+from .generation import generate
+from .policy import CausalLMPolicy
+from .recipes import Recipe, find_recipe
+from .updates import Reading, Targets, read_episodes, recipe_loss, shaped_rewards, token_advantages
+
+SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
+
+
+class LanguageAgent(Agent):
+    """Train a causal language model on a `TokenAction` environment by any recipe, with whole utterances.
+
+    A timestep is one token that the policy wrote. In every iteration `num_prompts` problems are drawn, each is answered
+    `group_size` times, and the recipe makes one update of the answers. Equal prompts are read once; the ids and
+    log-probabilities of the sampler are kept for the loss.
+
+    Args:
+        policy: name of the model (see `polyathlon.envs.models`), the same as that of the environment.
+        env: a `TokenAction` environment, or a vector of them.
+        recipe: name of a recipe (`polyathlon.recipes()`), or a `Recipe`.
+        learning_rate: step size, or a schedule of the remaining progress (1 to 0); None is 1e-3 for "tiny", 1e-4 with
+            `lora` and 1e-5 otherwise.
+        group_size: answers to each problem; None is the recipe's.
+        num_prompts: problems in an iteration; None makes 64 answers in all.
+        temperature: divides the logits in sampling and training.
+        lora: rank of low-rank adapters; only these are trained then. None trains all weights.
+        max_logp_gap: largest difference between the log-probabilities of sampling and training that is not an error.
+        recipe_kwargs: fields of the recipe with other values.
+        policy_kwargs: further keyword arguments of `CausalLMPolicy`.
+        **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+
+    Raises:
+        UsageError: an unknown recipe, a model that is not the environment's, an environment of another form.
+    """
+
+    action_forms = ("tokens",)
+    policy: CausalLMPolicy
+
+    def __init__(
+        self,
+        policy: str | type[CausalLMPolicy],
+        env: GymEnv | str | None,
+        recipe: str | Recipe = "grpo",
+        learning_rate: float | Schedule | None = None,
+        group_size: int | None = None,
+        num_prompts: int | None = None,
+        temperature: float = 1.0,
+        lora: int | None = None,
+        max_logp_gap: float = 0.1,
+        recipe_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        options = dict(policy_kwargs or {})
+        if isinstance(policy, str):
+            options["model"] = policy
+        if lora is not None:
+            options["lora"] = lora
+        if learning_rate is None:
+            learning_rate = 1e-4 if options.get("lora") else 1e-3 if options.get("model", "tiny") == "tiny" else 1e-5
+        policy_class = CausalLMPolicy if isinstance(policy, str) else policy
+        super().__init__(policy_class, env, learning_rate, policy_kwargs=options, **kwargs)
+        changes = dict(recipe_kwargs or {})
+        if group_size is not None:
+            changes["group_size"] = group_size
+        self.recipe = find_recipe(recipe, **changes)
+        if num_prompts is None:
+            num_prompts = max(64 // self.recipe.group_size, 1)
+        if isinstance(num_prompts, bool) or not isinstance(num_prompts, int | np.integer) or num_prompts < 1:
+            raise UsageError(f"num_prompts must be a positive integer, got {num_prompts!r}")
+        if not temperature > 0:
+            raise UsageError(
+                f"temperature must be positive, got {temperature!r}; predict(deterministic=True) is greedy"
+            )
+        self.num_prompts, self.temperature, self.max_logp_gap = int(num_prompts), float(temperature), max_logp_gap
+        self._iterations, self._sampled = 0, 0
+        self._prompts: TokenBatch | None = None
+        self._rows: TokenBatch | None = None
+        self._reference: nn.Module | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    # ------------------------------------------------------------------------------------------------ set-up
+
+    def _new_generators(self, seed: int | None) -> None:
+        super()._new_generators(seed)
+        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        if self.env is not None:
+            self._refuse_other_model()
+        with self.seeded_initialisation():
+            policy = self.policy_class(
+                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            ).to(self.device)
+        assert isinstance(policy, CausalLMPolicy)
+        self.policy = policy
+
+    @property
+    def model_name(self) -> str:
+        """Name of the language model."""
+        return str(self.policy_kwargs.get("model", "tiny"))
+
+    def _refuse_other_model(self) -> None:
+        found = self.token_env.model
+        if found != self.model_name:
+            raise UsageError(
+                f"the environment takes the tokens of {found!r}, but the agent's model is {self.model_name!r}: "
+                f"make it with TokenAction(env, model={self.model_name!r})"
+            )
+
+    @property
+    def token_env(self) -> TokenAction:
+        """The `TokenAction` wrapper of the environment's first row.
+
+        Raises:
+            UsageError: there is no environment, or its rows are not scalar environments.
+        """
+        if not isinstance(self.env, ScalarEnvs):
+            raise UsageError(
+                f"LanguageAgent takes a scalar TokenAction environment (it makes its own rows), got {self.env}; "
+                "pass TokenAction(env), or env= when loading"
+            )
+        inner: Any = self.env.envs[0]
+        while isinstance(inner, gym.Wrapper):
+            if isinstance(inner, TokenAction):
+                return inner
+            inner = inner.env
+        raise UsageError(
+            f"{self.env.envs[0]} has token spaces but no TokenAction wrapper: use polyathlon.wrappers.TokenAction"
+        )
+
+    def _reset_source(self) -> None:
+        """Make the rows and start their tasks at the agent's seed; going on from there later."""
+        assert self.source is not None
+        seed = self.seed if self.seed is not None else self._initial_seed % 2**31
+        is_first = self._prompts is None
+        self._make_rows()
+        assert self._prompts is not None and self._rows is not None
+        if is_first:
+            self._prompts.reset(seed=seed)
+            self._rows.reset(seed=seed)
+
+    def _make_rows(self) -> None:
+        if self._prompts is None:
+            env = self.token_env
+            self._prompts = env.batch(self.num_prompts)
+            self._rows = env.batch(self.num_prompts * self.recipe.group_size)
+
+    # ------------------------------------------------------------------------------------------------ rollout
+
+    def _keys(self, number: int) -> Tensor:
+        """Return fresh random keys [number, 2]: functions of the agent's seed and a count alone."""
+        first = self._sampled
+        self._sampled += number
+        counts = torch.arange(first, first + number)
+        return make_keys(torch.full((number,), self._initial_seed % 2**62), counts).to(self.device)
+
+    def _draw_tasks(self) -> list[Any]:
+        assert self._prompts is not None
+        self._prompts.reset()
+        return list(self._prompts.tasks)
+
+    def collect(self) -> list[Episode]:
+        """Play the episodes of one iteration; with dynamic sampling, several times until enough groups differ."""
+        assert self._rows is not None
+        size = self.recipe.group_size
+        kept: list[Episode] = []
+        drawn: list[Episode] = []
+        for _ in range(max(self.recipe.dynamic_sampling, 1)):
+            tasks = [task for task in self._draw_tasks() for _ in range(size)]
+            groups = [len(kept) // size + i // size for i in range(len(tasks))]
+            drawn = play(
+                self.policy.language_model, self._rows, tasks, groups, self._keys(len(tasks)), self.temperature
+            )
+            self.num_timesteps += sum(episode.length for episode in drawn)
+            self._note(drawn)
+            if not self.recipe.dynamic_sampling:
+                return drawn
+            score = torch.tensor([e.total if e.is_correct is None else float(e.is_correct) for e in drawn])
+            group = torch.arange(len(drawn)) // size
+            for i, is_kept in enumerate(keep_mixed(score, group).tolist()):
+                if is_kept:
+                    drawn[i].group = len(kept) // size
+                    kept.append(drawn[i])
+            if len(kept) >= len(tasks):
+                return kept[: len(tasks)]
+        return kept or drawn
+
+    def _note(self, episodes: Sequence[Episode]) -> None:
+        assert self.ep_info_buffer is not None
+        self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes)
+        self._episode_num += len(episodes)
+
+    def solutions(self, number: int) -> list[Episode]:
+        """Return the task's own answers to `number` drawn problems, as episodes.
+
+        Raises:
+            UsageError: the task has no solutions, or one does not fit into an utterance.
+        """
+        env = self.token_env
+        solve = _solver(env)
+        self._make_or_start_rows()
+        rules = env.rules
+        found: list[Episode] = []
+        while len(found) < number:
+            assert self._prompts is not None
+            contexts = self._prompts.reset()
+            for context, task in zip(contexts, self._prompts.tasks):
+                answer = solve(task)
+                if answer is None:
+                    raise UsageError(f"the task {task!r} has no reference answer to imitate")
+                ids = [*rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]
+                if len(ids) > rules.limit(len(context)) - len(context):
+                    raise UsageError(
+                        f"the answer {answer!r} has {len(ids)} tokens, more than max_new_tokens={rules.max_new_tokens} or the "
+                        "context allow: raise max_new_tokens or max_length of TokenAction"
+                    )
+                marks = [False] * len(context) + [True] * len(ids)
+                zeros = [0.0] * len(marks)
+                found.append(Episode([*context, *ids], marks, zeros, list(zeros), len(found)))
+        return found[:number]
+
+    def _make_or_start_rows(self) -> None:
+        if self._prompts is None:
+            self._reset_source()
+
+    # ------------------------------------------------------------------------------------------------ updates
+
+    def _read(self, model: Any, batch: Batch, with_values: bool) -> Reading:
+        value_net = self.policy.value_net if with_values else None
+        return read_episodes(
+            model, value_net, batch.tokens, batch.attention, self.token_env.rules.vocabulary, self.temperature
+        )
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch, recipe: Recipe) -> Targets:
+        has_critic = recipe.advantage == "gae"
+        value = (
+            self._read(self.policy.language_model, batch, True).value if has_critic else torch.zeros_like(batch.mask)
+        )
+        longest = self.token_env.max_new_tokens
+        advantage, returns = token_advantages(batch, recipe, shaped_rewards(batch, recipe, longest), value)
+        reference = None
+        if recipe.kl_coef:
+            reference = self._read_reference(batch)
+        return Targets(advantage, returns, value, reference)
+
+    def _read_reference(self, batch: Batch) -> Tensor:
+        model = self.policy.language_model
+        if hasattr(model, "disable_adapter"):
+            with model.disable_adapter():
+                return self._read(model, batch, False).logp
+        assert self._reference is not None
+        return self._read(self._reference, batch, False).logp
+
+    def update(self, episodes: Sequence[Episode], recipe: Recipe) -> dict[str, float]:
+        """Update the model on episodes.
+
+        Returns:
+            Means of the metrics over the minibatches.
+
+        Raises:
+            UsageError: sampling and training disagree by more than `max_logp_gap`.
+        """
+        if recipe.kl_coef and self._reference is None and not hasattr(self.policy.language_model, "disable_adapter"):
+            self._reference = copy.deepcopy(self.policy.language_model).requires_grad_(False)
+        batch = collate(episodes, self.token_env.rules.pad, self.device)
+        targets = self._targets(batch, recipe)
+        seen: list[dict[str, Tensor]] = []
+        gap = 0.0
+        for epoch in range(recipe.n_epochs):
+            order = torch.randperm(len(episodes), generator=self.generator, device=self.device)
+            for part, index in enumerate(order.chunk(recipe.minibatches)):
+                rows = Batch(*(x[index] for x in batch))
+                aims = Targets(*(None if x is None else x[index] for x in targets))  # type: ignore[arg-type]
+                reading = self._read(self.policy.language_model, rows, recipe.advantage == "gae")
+                if epoch == part == 0 and recipe.rollout == "sample":
+                    gap = self._check_gap(reading, rows)
+                loss, metrics = recipe_loss(reading, rows, aims, recipe, self.token_env.max_new_tokens)
+                self._step(loss, recipe.max_grad_norm)
+                seen.append(metrics)
+        report = {name: float(torch.stack([m[name] for m in seen]).mean()) for name in seen[0]}
+        if recipe.rollout == "sample":
+            report["logp_gap"] = gap
+        self._n_updates += recipe.n_epochs
+        return report
+
+    def _check_gap(self, reading: Reading, batch: Batch) -> float:
+        gap = float(((reading.logp.detach() - batch.old_logp).abs() * batch.mask).max())
+        if not gap <= self.max_logp_gap:
+            raise UsageError(
+                f"sampling and training disagree on log-probabilities by {gap:.3g}, more than max_logp_gap={self.max_logp_gap}: "
+                "use float32 weights or attn='eager', or raise max_logp_gap"
+            )
+        return gap
+
+    def _step(self, loss: Tensor, max_grad_norm: float) -> None:
+        optimizer = self.policy.optimizer
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in self.policy.parameters() if p.grad is not None], max_grad_norm)
+        optimizer.step()
+
+    # ------------------------------------------------------------------------------------------------ learning
+
+    def warm_start(
+        self: SelfLanguageAgent,
+        n: int = 256,
+        epochs: int = 8,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+    ) -> SelfLanguageAgent:
+        """Imitate the task's own answers to `n` drawn problems (recipe "sft"), so that some answers are right.
+
+        Args:
+            n: number of problems.
+            epochs: passes over them.
+            batch_size: answers in an update.
+            learning_rate: step size; None is twice the agent's.
+
+        Raises:
+            UsageError: the task has no solutions.
+        """
+        recipe = find_recipe("sft")
+        episodes = self.solutions(n)
+        rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
+        for group in self.policy.optimizer.param_groups:
+            group["lr"] = rate
+        self.policy.set_training_mode(True)
+        for _ in range(epochs):
+            for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
+                self.update([episodes[i] for i in index.tolist()], recipe)
+        # what imitation learned about step sizes does not hold for what follows
+        self.policy.optimizer.state.clear()
+        return self
+
+    def _iterate(self, callback: BaseCallback) -> bool:
+        callback.on_rollout_start()
+        if self.recipe.rollout == "solutions":
+            episodes = self.solutions(self.num_prompts)
+            self.num_timesteps += sum(episode.length for episode in episodes)
+        else:
+            episodes = self.collect()
+        infos: list[dict[str, Any]] = []
+        callback.update_locals(locals())
+        if not callback.on_step():
+            return False
+        callback.on_rollout_end()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        for name, number in self.update(episodes, self.recipe).items():
+            self.logger.record(f"train/{name}", number)
+        judged = [episode.is_correct for episode in episodes if episode.is_correct is not None]
+        if judged:
+            self.logger.record("rollout/correct", float(np.mean(judged)))
+        return True
+
+    def learn(
+        self: SelfLanguageAgent,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str = "LanguageAgent",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfLanguageAgent:
+        """Train until the policy has written at least `total_timesteps` tokens, in whole iterations; see SB3.
+
+        Raises:
+            UsageError: there is no environment, or `total_timesteps` is not positive.
+        """
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._make_or_start_rows()
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total:
+            if not self._iterate(callback):
+                break
+            self._iterations += 1
+            self._update_current_progress_remaining(self.num_timesteps, total)
+            if log_interval is not None and self._iterations % log_interval == 0:
+                self.logger.record("time/iterations", self._iterations, exclude="tensorboard")
+                self.dump_logs()
+        callback.on_training_end()
+        return self
+
+    # ------------------------------------------------------------------------------------------------ acting
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, tuple[np.ndarray, ...] | None]:
+        """Answer.
+
+        Args:
+            observation: a text, answered by a text (a list of texts, by a list); or an observation of a `TokenAction`
+                environment, answered by the id of the next token.
+            state: passed through.
+            episode_start: not used.
+            deterministic: take the likeliest tokens.
+
+        Returns:
+            The answer and the state.
+        """
+        if isinstance(observation, str):
+            return self._answer([observation], deterministic)[0], state
+        if isinstance(observation, list | tuple) and all(isinstance(text, str) for text in observation):
+            return self._answer(observation, deterministic), state
+        self.policy.set_training_mode(False)
+        tensors, is_vector = self.policy.obs_to_tensor(observation)
+        assert isinstance(tensors, Mapping)
+        with torch.no_grad():
+            logits = self.policy.read(tensors)[0] / self.temperature
+            if deterministic:
+                chosen = logits.argmax(-1)
+            else:
+                chosen = torch.multinomial(logits.softmax(-1), 1, generator=self._prediction_generator)[:, 0]
+        ids = chosen.cpu().numpy()
+        return (ids if is_vector else ids[0]), state
+
+    def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
+        rules = self.token_env.rules if self.env is not None else TokenRules(self.model_name, 32, 512, ())
+        contexts = [rules.prompt([{"role": "user", "content": text}]) for text in texts]
+        numbers = torch.randint(2**62, (len(texts), 2), generator=self._prediction_generator, device=self.device)
+        self.policy.set_training_mode(False)
+        found = generate(
+            self.policy.language_model, contexts, rules, numbers, 0, self.temperature, greedy=deterministic
+        )
+        answers = []
+        for context, completion in zip(contexts, found):
+            end = rules.first_end(completion.ids, len(context))
+            answers.append(rules.text(completion.ids, "" if end is None else end[1]))
+        return answers
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference", "_prediction_generator"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a bit-equal resume needs: the rows' states and the model that training started with among it."""
+        return {
+            **super().training_state(),
+            "iterations": self._iterations,
+            "sampled": self._sampled,
+            "initial_seed": self._initial_seed,
+            "prompts": None if self._prompts is None else self._prompts.get_state(),
+            "rows": None if self._rows is None else self._rows.get_state(),
+            "reference": None if self._reference is None else self._reference.state_dict(),
+            "prediction_generator": self._prediction_generator.get_state(),
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Continue from the dictionary that `training_state` returned."""
+        super().load_training_state(state)
+        self._iterations, self._sampled = state["iterations"], state["sampled"]
+        self._initial_seed = state["initial_seed"]
+        self._prediction_generator.set_state(state["prediction_generator"].cpu())
+        if state["prompts"] is not None:
+            self._make_rows()
+            assert self._prompts is not None and self._rows is not None
+            self._prompts.set_state(state["prompts"])
+            self._rows.set_state(state["rows"])
+        if state["reference"] is not None:
+            self._reference = copy.deepcopy(self.policy.language_model).requires_grad_(False)
+            self._reference.load_state_dict(state["reference"])
+
+
+def _solver(env: TokenAction) -> Any:
+    """Return the function that gives the reference answer to a task.
+
+    Raises:
+        UsageError: no wrapper and no task below has one.
+    """
+    inner: Any = env.env
+    while True:
+        solve = getattr(type(inner), "solution", None)
+        if callable(solve):
+            return inner.solution
+        if not isinstance(inner, gym.Wrapper):
+            raise UsageError(
+                f"{env.env} has no solution(task) to imitate: train without warm_start, or give the task one"
+            )
+        inner = inner.env

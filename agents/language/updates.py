@@ -1,0 +1,152 @@
+"""One update of a language model on a batch of episodes, put together from the parts that a recipe names."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from polyathlon.agents.parts.advantages import group_advantage, masked_whiten
+from polyathlon.agents.parts.aggregation import agg_loss
+from polyathlon.agents.parts.divergences import kl_token
+from polyathlon.agents.parts.response_filters import overlong_penalty
+from polyathlon.agents.parts.surrogates import ppo_surrogate
+from polyathlon.agents.parts.token_returns import gae
+from polyathlon.envs.errors import UsageError
+
+from .episodes import Batch
+from .recipes import Recipe
+
+
+class Reading(NamedTuple):
+    """What a model says about the tokens of episodes, at the place before each: [N, L - 1] each.
+
+    Attributes:
+        logp: log-probability of the token that follows.
+        entropy: entropy of its distribution.
+        value: value of the prefix.
+    """
+
+    logp: Tensor
+    entropy: Tensor
+    value: Tensor
+
+
+class Targets(NamedTuple):
+    """What an update aims at: advantages [N, T], returns and old values [N, T], reference log-probabilities or None."""
+
+    advantage: Tensor
+    returns: Tensor
+    value: Tensor
+    reference: Tensor | None
+
+
+def read_episodes(
+    model: Any,
+    value_net: nn.Module | None,
+    tokens: Tensor,
+    attention: Tensor,
+    vocabulary: int,
+    temperature: float = 1.0,
+) -> Reading:
+    """Read whole episodes.
+
+    Args:
+        model: the language model.
+        value_net: the head that values hidden states; None gives zeros.
+        tokens: [N, L] int64, padded on the right.
+        attention: [N, L].
+        vocabulary: number of tokens that can be chosen; further logits are dropped.
+        temperature: divides the logits, as in sampling.
+    """
+    out = model(input_ids=tokens, attention_mask=attention, use_cache=False, output_hidden_states=value_net is not None)
+    logps = (out.logits[:, :-1, :vocabulary].float() / temperature).log_softmax(-1)
+    logp = logps.gather(2, tokens[:, 1:, None])[..., 0]
+    with torch.no_grad():
+        entropy = -(logps.exp() * logps).sum(-1)
+    if value_net is None:
+        return Reading(logp, entropy, torch.zeros_like(logp))
+    return Reading(logp, entropy, value_net(out.hidden_states[-1][:, :-1].float())[..., 0])
+
+
+def shaped_rewards(batch: Batch, recipe: Recipe, longest: int) -> Tensor:
+    """Return the rewards of whole episodes [N], with the cost of their length where the recipe has one."""
+    if not recipe.overlong_buffer:
+        return batch.total
+    buffer = min(recipe.overlong_buffer, longest)
+    return batch.total + overlong_penalty(batch.mask.sum(1), longest, buffer)
+
+
+def token_advantages(batch: Batch, recipe: Recipe, reward: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return advantages and returns of all tokens, [N, T] each.
+
+    Args:
+        batch: the episodes.
+        recipe: names the advantage.
+        reward: [N] shaped rewards of whole episodes.
+        value: [N, T] old values, for "gae".
+
+    Raises:
+        UsageError: the recipe names an unknown advantage.
+    """
+    if recipe.advantage == "none":
+        advantage, returns = batch.mask.clone(), batch.mask
+    elif recipe.advantage == "group":
+        each = group_advantage(reward, batch.group, recipe.center, recipe.scale)
+        advantage, returns = each[:, None] * batch.mask, reward[:, None] * batch.mask
+    elif recipe.advantage == "gae":
+        shaped = batch.reward.clone()
+        last = batch.mask.shape[1] - 1 - batch.mask.flip(1).argmax(1)
+        shaped[torch.arange(len(last)), last] += reward - batch.total
+        advantage, returns = gae(shaped, value, batch.mask, recipe.gamma, recipe.gae_lambda)
+    else:
+        raise UsageError(f"advantage must be 'group', 'gae' or 'none', got {recipe.advantage!r}")
+    return (masked_whiten(advantage, batch.mask) if recipe.whiten else advantage), returns
+
+
+def recipe_loss(
+    reading: Reading, batch: Batch, targets: Targets, recipe: Recipe, longest: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of a minibatch and its metrics.
+
+    Args:
+        reading: what the current parameters say, with gradient.
+        batch: the episodes of the minibatch.
+        targets: their advantages.
+        recipe: names surrogate, aggregation and regulariser.
+        longest: the longest response, the constant of "seq-mean-token-sum-norm".
+    """
+    mask = batch.mask
+    if recipe.advantage == "none":
+        each = -reading.logp
+    else:
+        each = ppo_surrogate(
+            reading.logp, batch.old_logp, targets.advantage, recipe.clip_low, recipe.clip_high, recipe.dual_clip
+        )
+    loss = agg_loss(each, mask, recipe.aggregation, float(longest))
+    metrics = {"policy_loss": loss.detach()}
+    if targets.reference is not None:
+        divergence = agg_loss(
+            kl_token(reading.logp, targets.reference, recipe.kl_kind), mask, recipe.aggregation, float(longest)
+        )
+        loss = loss + recipe.kl_coef * divergence
+        metrics["reference_kl"] = divergence.detach()
+    if recipe.advantage == "gae":
+        bound = recipe.clip_range_vf
+        near = targets.value + (reading.value - targets.value).clamp(-bound, bound)
+        error = torch.maximum((reading.value - targets.returns).square(), (near - targets.returns).square())
+        value_loss = 0.5 * (error * mask).sum() / mask.sum().clamp(min=1)
+        loss = loss + recipe.vf_coef * value_loss
+        metrics["value_loss"] = value_loss.detach()
+    with torch.no_grad():
+        count = mask.sum().clamp(min=1)
+        log_ratio = (reading.logp - batch.old_logp) * mask
+        metrics["entropy"] = (reading.entropy * mask).sum() / count
+        if recipe.advantage != "none":
+            metrics["approx_kl"] = (((log_ratio.exp() - 1) - log_ratio) * mask).sum() / count
+            outside = (log_ratio > torch.log1p(torch.tensor(recipe.clip_high))) | (
+                log_ratio < torch.log1p(torch.tensor(-min(recipe.clip_low, 1 - 1e-9)))
+            )
+            metrics["clip_fraction"] = (outside * mask).sum() / count
+    return loss, metrics
