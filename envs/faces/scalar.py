@@ -30,7 +30,8 @@ class ScalarFace(gym.Env[Any, Any]):
         render_mode: a render mode of the task.
         on_illegal: what an action does that the mask forbids: "terminate" the episode with the task's penalty, or
             "raise" an error.
-        max_episode_steps: steps after which an episode is cut; None for the task's own limit.
+        max_episode_steps: steps after which an episode is cut; None for the task's own limit. `gym.make` keeps an
+            argument of this name to itself: it can shorten an episode, not lengthen it.
 
     Raises:
         UsageError: an argument is outside what is allowed.

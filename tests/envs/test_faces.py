@@ -178,6 +178,39 @@ def test_the_compiled_face_plays_the_same_episodes(mode):
     assert_same(scalar_episodes(Walk, 13, 6, walk_policy), vector_episodes(env, 4, 6, walk_policy, 9), exact=False)
 
 
+@pytest.mark.parametrize("mode", MODES[:2])
+def test_many_compiled_rows_equal_plain_ones(mode):
+    """Thousands of rows restart by look-up, few together in the graph; both equal the uncompiled face."""
+    faces = [make_vector(Walk, 4100, output="torch", autoreset_mode=mode, compile=flag) for flag in (True, False)]
+    for env in faces:
+        env.reset(seed=4)
+    for t in range(25):
+        action = torch.as_tensor(walk_policy(np.arange(4100) + t))
+        (*fast, info), (*plain, expected) = (env.step(action) for env in faces)
+        assert info.keys() == expected.keys()
+        for one, two in zip(flat([*fast, info]), flat([*plain, expected])):
+            torch.testing.assert_close(one, two)
+    for one, two in zip(flat(faces[0].get_state()), flat(faces[1].get_state())):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_steps_without_questions_equal_plain_ones(mode):
+    """The form that accelerators use computes both branches of every question instead of waiting for the answer."""
+    faces = [make_vector(Walk, 9, autoreset_mode=mode) for _ in range(2)]
+    faces[0].engine.is_branching = False
+    for env in faces:
+        env.reset(seed=4)
+    for t in range(60):
+        steps = [env.step(walk_policy(np.arange(9) + t)) for env in faces]
+        assert steps[0][4].keys() == steps[1][4].keys()
+        for one, two in zip(flat(steps[0]), flat(steps[1])):
+            np.testing.assert_array_equal(one, two)
+        if mode is AutoresetMode.DISABLED and (over := steps[0][2] | steps[0][3]).any():
+            for env in faces:
+                env.reset(options={"reset_mask": over})
+
+
 def test_seeds_as_a_list_and_episodes_that_go_on():
     env = make_vector(CartPole, 3)
     first, _ = env.reset(seed=[7, 7, 9])
