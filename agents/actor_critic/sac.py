@@ -124,6 +124,8 @@ class SAC(Agent):
         self.policy = policy
         self.policy.flatten_parameters()
         self.policy.generator = self._prediction_generator
+        # SB3's names, which its users and callbacks reach for
+        self.actor, self.critic, self.critic_target = policy.actor, policy.critic, policy.critic_target
         size = int(np.prod(self.action_space.shape or ()))
         self._entropy_goal = -float(size) if self.target_entropy == "auto" else float(self.target_entropy)
         initial, is_learned = _parse_temperature(self.ent_coef)
@@ -254,7 +256,7 @@ class SAC(Agent):
         self.dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["replay", "_update", "_prediction_generator", "_low", "_half_range"]
+        own = ["replay", "_update", "_prediction_generator", "_low", "_half_range", "actor", "critic", "critic_target"]
         return [*super()._excluded_save_params(), *own]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

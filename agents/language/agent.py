@@ -218,26 +218,35 @@ class LanguageAgent(Agent):
         self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes)
         self._episode_num += len(episodes)
 
-    def solutions(self, number: int) -> list[Episode]:
+    def solutions(self, number: int, prompts: TokenBatch | None = None, solve: Any = None) -> list[Episode]:
         """Return the task's own answers to `number` drawn problems, as episodes.
+
+        Args:
+            number: how many.
+            prompts: rows that draw the problems; None takes the agent's.
+            solve: the function that answers a task; None takes that of the agent's environment.
 
         Raises:
             UsageError: the task has no solutions, or one does not fit into an utterance.
         """
-        env = self.token_env
-        solve = _solver(env)
-        self._make_or_start_rows()
-        rules = env.rules
+        if prompts is None:
+            solve = find_solver(self.token_env)
+            self._make_or_start_rows()
+            prompts = self._prompts
+        assert prompts is not None
+        rules = prompts.rules
         found: list[Episode] = []
         while len(found) < number:
-            assert self._prompts is not None
-            contexts = self._prompts.reset()
-            for context, task in zip(contexts, self._prompts.tasks):
+            contexts = prompts.reset()
+            for context, task in zip(contexts, prompts.tasks):
                 answer = solve(task)
                 if answer is None:
                     raise UsageError(f"the task {task!r} has no reference answer to imitate")
                 ids = [*rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]
-                if len(ids) > rules.limit(len(context)) - len(context):
+                room = rules.limit(len(context)) - len(context)
+                if len(ids) == room + 1:  # an answer that fills its room ends without the end token
+                    del ids[-1]
+                if len(ids) > room:
                     raise UsageError(
                         f"the answer {answer!r} has {len(ids)} tokens, more than max_new_tokens={rules.max_new_tokens} or the "
                         "context allow: raise max_new_tokens or max_length of TokenAction"
@@ -332,6 +341,7 @@ class LanguageAgent(Agent):
 
     def warm_start(
         self: SelfLanguageAgent,
+        task: gym.Env[Any, Any] | None = None,
         n: int = 256,
         epochs: int = 8,
         batch_size: int = 32,
@@ -340,6 +350,7 @@ class LanguageAgent(Agent):
         """Imitate the task's own answers to `n` drawn problems (recipe "sft"), so that some answers are right.
 
         Args:
+            task: a text task or `TokenAction` environment to imitate; None takes the agent's own.
             n: number of problems.
             epochs: passes over them.
             batch_size: answers in an update.
@@ -348,8 +359,10 @@ class LanguageAgent(Agent):
         Raises:
             UsageError: the task has no solutions.
         """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UsageError(f"n must be a positive number of problems, got {n!r}")
         recipe = find_recipe("sft")
-        episodes = self.solutions(n)
+        episodes = self.solutions(n) if task is None else self._foreign_solutions(task, n)
         rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate
@@ -360,6 +373,19 @@ class LanguageAgent(Agent):
         # what imitation learned about step sizes does not hold for what follows
         self.policy.optimizer.state.clear()
         return self
+
+    def _foreign_solutions(self, task: gym.Env[Any, Any], n: int) -> list[Episode]:
+        own = self.token_env
+        env = (
+            task
+            if isinstance(task, TokenAction)
+            else TokenAction(task, own.model, own.max_new_tokens, own.max_length, own.stop)
+        )
+        if env.model != own.model:
+            raise UsageError(f"the task takes the tokens of {env.model!r}, the agent's model is {own.model!r}")
+        prompts = env.batch(min(n, 64))
+        prompts.reset(seed=self.seed if self.seed is not None else self._initial_seed % 2**31)
+        return self.solutions(n, prompts, find_solver(env))
 
     def _iterate(self, callback: BaseCallback) -> bool:
         callback.on_rollout_start()
@@ -498,7 +524,7 @@ class LanguageAgent(Agent):
             self._reference.load_state_dict(state["reference"])
 
 
-def _solver(env: TokenAction) -> Any:
+def find_solver(env: TokenAction) -> Any:
     """Return the function that gives the reference answer to a task.
 
     Raises:

@@ -88,7 +88,10 @@ def probe_env(probe: str, form: str, rows: int = ROWS) -> gym.vector.VectorEnv:
 
 
 def make(name: str, env: Any, **changes: Any) -> Any:
-    return polyathlon.make_agent(name, env, **known_settings(AGENTS[name].load(), **changes))
+    settings = known_settings(AGENTS[name].load(), **changes)
+    if not {"box", "discrete"} & set(forms_of(name)):
+        settings.pop("policy_kwargs", None)  # the layers of a language model are its own
+    return polyathlon.make_agent(name, env, **settings)
 
 
 def train(name: str, probe: str, form: str, steps: int, **changes: Any) -> Any:
@@ -231,7 +234,9 @@ def env_for(form: str) -> Any:
 
 
 def small(name: str, form: str, **changes: Any) -> Any:
-    return make(name, env_for(form), **{"n_steps": 16, "batch_size": 16, "learning_starts": 10, **changes})
+    agent = make(name, env_for(form), **{"n_steps": 16, "batch_size": 16, "learning_starts": 10, **changes})
+    # a language model that is never right has nothing to learn from
+    return agent.warm_start(n=40, epochs=6) if hasattr(agent, "warm_start") else agent
 
 
 def weights(agent: Any) -> dict[str, torch.Tensor]:
