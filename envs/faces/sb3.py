@@ -21,7 +21,7 @@ class SB3Face(VecEnv):
         vector_env: a vector environment in SAME_STEP autoreset mode, numpy or torch output.
 
     Raises:
-        UsageError: another autoreset mode.
+        UsageError: another autoreset mode, or a vector reward.
     """
 
     def __init__(self, vector_env: gym.vector.VectorEnv[Any, Any, Any]) -> None:
@@ -31,6 +31,12 @@ class SB3Face(VecEnv):
                 f"agents need a vector environment in autoreset mode SAME_STEP, got {mode}; make it with "
                 "gym.make_vec(id, num_envs=n, vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP}) "
                 "(autoreset_mode=... directly for polyathlon's ids), or give the agent the id and n_envs=n"
+            )
+        task = getattr(vector_env, "task", None)
+        if task is not None and task.num_players == 1 and task.reward_shape:
+            raise UsageError(
+                f"Stable-Baselines3 takes one number as a reward, {type(task).__name__} gives {task.reward_shape}; "
+                "make it with a scalar reward, or use the vector environment itself"
             )
         self.vector_env = vector_env
         super().__init__(vector_env.num_envs, vector_env.single_observation_space, vector_env.single_action_space)
@@ -83,6 +89,8 @@ class SB3Face(VecEnv):
 
     def action_masks(self) -> np.ndarray:
         """Return the bool mask (n, A) of the allowed actions."""
+        if "action_mask" not in self._info and hasattr(self.vector_env, "action_masks"):
+            return np.asarray(to_numpy(self.vector_env.action_masks()), bool)
         return np.asarray(to_numpy(self._info["action_mask"]), bool)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from .base import TensorEnv
 from .engine import Engine
 from .output import actor_reward, collect_info, row_of, to_numpy
 from .rules import read_action
-from .vector import check_render_mode, player_space, positive
+from .vector import check_render_mode, current_mask, player_space, positive
 
 _ON_ILLEGAL = ("terminate", "raise")
 
@@ -125,11 +125,9 @@ class ScalarFace(gym.Env[Any, Any]):
         """Return the allowed actions, (A,) bool.
 
         Raises:
-            UsageError: the task has no masks.
+            UsageError: the actions are numbers of a Box.
         """
-        if self.engine.mask is None:
-            raise UsageError(f"{type(self.task).__name__} has no action masks: every action is always allowed")
-        return np.array(to_numpy(self.engine.mask)[0])
+        return np.array(to_numpy(current_mask(self.task, self.engine))[0])
 
     def render(self) -> Any:
         """Draw the state, by `render_mode`; None without one."""

@@ -52,6 +52,22 @@ def check_render_mode(task: TensorEnv, render_mode: str | None) -> str | None:
     return render_mode
 
 
+def current_mask(task: TensorEnv, engine: Engine) -> Tensor:
+    """Return a copy of the mask, [N, A] bool; all True where a task with countable actions has no masks.
+
+    Raises:
+        UsageError: the actions are numbers of a Box.
+    """
+    if engine.mask is not None:
+        return engine.mask.clone()
+    if engine.num_actions is None:
+        raise UsageError(
+            f"{type(task).__name__} has no action masks: its actions are the numbers of {task.action_space}"
+        )
+    players = (task.num_players,) if task.simultaneous else ()
+    return torch.ones((engine.num_envs, *players, engine.num_actions), dtype=torch.bool, device=task.device)
+
+
 class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
     """Many rows of a tensor task, stepped together.
 
@@ -190,11 +206,9 @@ class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
         """Return the allowed actions, (N, A) bool.
 
         Raises:
-            UsageError: the task has no masks.
+            UsageError: the actions are numbers of a Box.
         """
-        if self.engine.mask is None:
-            raise UsageError(f"{type(self.task).__name__} has no action masks: every action is always allowed")
-        return self._out(self.engine.mask.clone())
+        return self._out(current_mask(self.task, self.engine))
 
     def render(self) -> tuple[Any, ...] | None:
         """Draw every row, by `render_mode`; None without one."""
