@@ -32,4 +32,4 @@ def test_examples_of_a_page_run_from_top_to_bottom(page, tmp_path):
 
 
 def test_some_pages_have_examples():
-    assert len(WITH_EXAMPLES) >= 2
+    assert len(WITH_EXAMPLES) >= 6
