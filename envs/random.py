@@ -67,7 +67,9 @@ def bits(keys: Tensor, step: Tensor | int, shape: tuple[int, ...] = (), stream: 
     """
     count = math.prod(shape)
     position = torch.arange(count, device=keys.device, dtype=torch.int64)
-    step_offset = step.reshape(-1, 1) * _wrapped(_GOLDEN << 32) if isinstance(step, Tensor) else _wrapped((_GOLDEN << 32) * step)
+    step_offset = (
+        step.reshape(-1, 1) * _wrapped(_GOLDEN << 32) if isinstance(step, Tensor) else _wrapped((_GOLDEN << 32) * step)
+    )
     counter = position * _GOLDEN + (keys[:, :1] + step_offset)
     mixed = _mix(_mix(counter) ^ (keys[:, 1:] + _wrapped(_ODD * stream)))
     return mixed.reshape(keys.shape[0], *shape)

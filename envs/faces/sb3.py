@@ -33,7 +33,7 @@ class SB3Face(VecEnv):
                 "(autoreset_mode=... directly for polyathlon's ids), or give the agent the id and n_envs=n"
             )
         task = getattr(vector_env, "task", None)
-        if getattr(task, "num_players", 2) == 1 and task.reward_shape:
+        if task is not None and getattr(task, "num_players", 2) == 1 and task.reward_shape:
             raise UsageError(
                 f"Stable-Baselines3 takes one number as a reward, {type(task).__name__} gives {task.reward_shape}; "
                 "make it with a scalar reward, or use the vector environment itself"
