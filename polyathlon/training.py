@@ -278,7 +278,8 @@ def _finish(agent: Agent, folder: RunFolder) -> None:
     agent.logger.close()
     from .plotting import plot_runs, reward_column
 
-    if folder.progress_path.exists() and reward_column(key for record in folder.progress() for key in record):
+    is_logged = folder.progress_path.exists() and folder.progress_path.stat().st_size > 0  # a short run may log nothing
+    if is_logged and reward_column(key for record in folder.progress() for key in record):
         plot_runs([folder.path], folder.curve_path)
 
 
