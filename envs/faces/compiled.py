@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ROWS_PER_THREAD = 8192  # waking a second thread costs more than stepping fewer rows
+
 
 def flatten(tree: Any, leaves: list[Tensor]) -> None:
     """Append the tensors of a tree (tuples, NamedTuples, dicts, None) to `leaves`, contiguous."""
@@ -69,6 +71,7 @@ class CompiledFunction:
 
         with torch.no_grad():
             graph = make_fx(flat)(*leaves)
-            run: Callable[..., Any] = torch._inductor.compile(graph, list(leaves))
+            with torch._inductor.config.patch({"cpp.min_chunk_size": _ROWS_PER_THREAD}):
+                run: Callable[..., Any] = torch._inductor.compile(graph, list(leaves))
             self._like = self.function(*arguments)
         return run

@@ -14,12 +14,20 @@ from .base import TensorEnv
 
 _BUDGET = 4 * 2**20
 _MAX_DEPTH = 16
+_MOST_ROWS = 8192
 
 
 def depth_for(state: Any, num_envs: int) -> int:
-    """Return how many episodes to draw ahead for each row, so that the pool stays within 4 MiB; at least 1."""
+    """Return how many episodes to draw ahead for each row, so that the pool stays within 4 MiB; at least 1.
+
+    On a processor a draw is also kept below the size at which torch splits it over threads, which would wait for each
+    other at every one of its many small operations.
+    """
     row_bytes = sum(leaf.element_size() * leaf[0].numel() for leaf in trees.leaves(state))
-    return max(1, min(_MAX_DEPTH, _BUDGET // max(1, row_bytes * num_envs)))
+    depth = min(_MAX_DEPTH, _BUDGET // max(1, row_bytes * num_envs))
+    if state.t.device.type == "cpu":
+        depth = min(depth, _MOST_ROWS // num_envs)
+    return max(1, depth)
 
 
 def gather(states: Any, cursor: Tensor) -> Any:
