@@ -23,7 +23,8 @@ from polyathlon.wrappers.token_batch import TokenBatch
 from polyathlon.wrappers.token_rules import TokenRules
 
 from .episodes import Batch, Episode, collate, play
-from .generation import generate
+from .generation import answers
+from .imitation import find_solver, like, solved
 from .policy import CausalLMPolicy
 from .recipes import Recipe, find_recipe
 from .updates import Reading, Targets, read_episodes, recipe_loss, shaped_rewards, token_advantages
@@ -218,43 +219,24 @@ class LanguageAgent(Agent):
         self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes)
         self._episode_num += len(episodes)
 
-    def solutions(self, number: int, prompts: TokenBatch | None = None, solve: Any = None) -> list[Episode]:
-        """Return the task's own answers to `number` drawn problems, as episodes.
+    def solutions(self, number: int, task: gym.Env[Any, Any] | None = None) -> list[Episode]:
+        """Return the reference answers to `number` drawn problems, as episodes.
 
         Args:
             number: how many.
-            prompts: rows that draw the problems; None takes the agent's.
-            solve: the function that answers a task; None takes that of the agent's environment.
+            task: a text task or `TokenAction` environment; None takes the agent's own.
 
         Raises:
             UsageError: the task has no solutions, or one does not fit into an utterance.
         """
-        if prompts is None:
-            solve = find_solver(self.token_env)
+        if task is None:
             self._make_or_start_rows()
-            prompts = self._prompts
-        assert prompts is not None
-        rules = prompts.rules
-        found: list[Episode] = []
-        while len(found) < number:
-            contexts = prompts.reset()
-            for context, task in zip(contexts, prompts.tasks):
-                answer = solve(task)
-                if answer is None:
-                    raise UsageError(f"the task {task!r} has no reference answer to imitate")
-                ids = [*rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]
-                room = rules.limit(len(context)) - len(context)
-                if len(ids) == room + 1:  # an answer that fills its room ends without the end token
-                    del ids[-1]
-                if len(ids) > room:
-                    raise UsageError(
-                        f"the answer {answer!r} has {len(ids)} tokens, more than max_new_tokens={rules.max_new_tokens} or the "
-                        "context allow: raise max_new_tokens or max_length of TokenAction"
-                    )
-                marks = [False] * len(context) + [True] * len(ids)
-                zeros = [0.0] * len(marks)
-                found.append(Episode([*context, *ids], marks, zeros, list(zeros), len(found)))
-        return found[:number]
+            assert self._prompts is not None
+            return solved(self._prompts, find_solver(self.token_env), number)
+        env = like(task, self.token_env)
+        prompts = env.batch(min(number, 64))
+        prompts.reset(seed=self.seed if self.seed is not None else self._initial_seed % 2**31)
+        return solved(prompts, find_solver(env), number)
 
     def _make_or_start_rows(self) -> None:
         if self._prompts is None:
@@ -362,7 +344,7 @@ class LanguageAgent(Agent):
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"n must be a positive number of problems, got {n!r}")
         recipe = find_recipe("sft")
-        episodes = self.solutions(n) if task is None else self._foreign_solutions(task, n)
+        episodes = self.solutions(n, task)
         rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate
@@ -373,19 +355,6 @@ class LanguageAgent(Agent):
         # what imitation learned about step sizes does not hold for what follows
         self.policy.optimizer.state.clear()
         return self
-
-    def _foreign_solutions(self, task: gym.Env[Any, Any], n: int) -> list[Episode]:
-        own = self.token_env
-        env = (
-            task
-            if isinstance(task, TokenAction)
-            else TokenAction(task, own.model, own.max_new_tokens, own.max_length, own.stop)
-        )
-        if env.model != own.model:
-            raise UsageError(f"the task takes the tokens of {env.model!r}, the agent's model is {own.model!r}")
-        prompts = env.batch(min(n, 64))
-        prompts.reset(seed=self.seed if self.seed is not None else self._initial_seed % 2**31)
-        return self.solutions(n, prompts, find_solver(env))
 
     def _iterate(self, callback: BaseCallback) -> bool:
         callback.on_rollout_start()
@@ -475,17 +444,9 @@ class LanguageAgent(Agent):
 
     def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
         rules = self.token_env.rules if self.env is not None else TokenRules(self.model_name, 32, 512, ())
-        contexts = [rules.prompt([{"role": "user", "content": text}]) for text in texts]
-        numbers = torch.randint(2**62, (len(texts), 2), generator=self._prediction_generator, device=self.device)
+        keys = torch.randint(2**62, (len(texts), 2), generator=self._prediction_generator, device=self.device)
         self.policy.set_training_mode(False)
-        found = generate(
-            self.policy.language_model, contexts, rules, numbers, 0, self.temperature, greedy=deterministic
-        )
-        answers = []
-        for context, completion in zip(contexts, found):
-            end = rules.first_end(completion.ids, len(context))
-            answers.append(rules.text(completion.ids, "" if end is None else end[1]))
-        return answers
+        return answers(self.policy.language_model, rules, texts, keys, self.temperature, deterministic)
 
     # ------------------------------------------------------------------------------------------------ files
 
@@ -522,21 +483,3 @@ class LanguageAgent(Agent):
         if state["reference"] is not None:
             self._reference = copy.deepcopy(self.policy.language_model).requires_grad_(False)
             self._reference.load_state_dict(state["reference"])
-
-
-def find_solver(env: TokenAction) -> Any:
-    """Return the function that gives the reference answer to a task.
-
-    Raises:
-        UsageError: no wrapper and no task below has one.
-    """
-    inner: Any = env.env
-    while True:
-        solve = getattr(type(inner), "solution", None)
-        if callable(solve):
-            return inner.solution
-        if not isinstance(inner, gym.Wrapper):
-            raise UsageError(
-                f"{env.env} has no solution(task) to imitate: train without warm_start, or give the task one"
-            )
-        inner = inner.env

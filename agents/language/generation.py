@@ -141,3 +141,15 @@ def keeps_last(model: Any) -> dict[str, int]:
     """Return the argument that makes a model compute the last position's logits alone, where it knows one."""
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(plain.forward).parameters else {}
+
+
+def answers(
+    model: Any, rules: TokenRules, texts: Sequence[str], keys: Tensor, temperature: float = 1.0, greedy: bool = False
+) -> list[str]:
+    """Answer texts, each as the first message of a conversation; see `generate` for the arguments."""
+    contexts = [rules.prompt([{"role": "user", "content": text}]) for text in texts]
+    found = []
+    for context, completion in zip(contexts, generate(model, contexts, rules, keys, 0, temperature, greedy)):
+        end = rules.first_end(completion.ids, len(context))
+        found.append(rules.text(completion.ids, "" if end is None else end[1]))
+    return found

@@ -1,0 +1,79 @@
+"""Reference answers of a task as episodes to imitate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+
+from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers.token_action import TokenAction
+from polyathlon.wrappers.token_batch import TokenBatch
+
+from .episodes import Episode
+
+
+def find_solver(env: TokenAction) -> Any:
+    """Return the function that gives the reference answer to a task.
+
+    Raises:
+        UsageError: no wrapper and no task below has one.
+    """
+    inner: Any = env.env
+    while True:
+        if callable(getattr(type(inner), "solution", None)):
+            return inner.solution
+        if not isinstance(inner, gym.Wrapper):
+            raise UsageError(
+                f"{env.env} has no solution(task) to imitate: train without warm_start, or give the task one"
+            )
+        inner = inner.env
+
+
+def like(task: gym.Env[Any, Any], own: TokenAction) -> TokenAction:
+    """Return a task in the tokens of another `TokenAction` environment.
+
+    Raises:
+        UsageError: the task is in the tokens of another model.
+    """
+    env = (
+        task
+        if isinstance(task, TokenAction)
+        else TokenAction(task, own.model, own.max_new_tokens, own.max_length, own.stop)
+    )
+    if env.model != own.model:
+        raise UsageError(f"the task takes the tokens of {env.model!r}, the agent's model is {own.model!r}")
+    return env
+
+
+def solved(prompts: TokenBatch, solve: Any, number: int) -> list[Episode]:
+    """Return the answers to `number` problems that `prompts` draws, each as an episode that the policy wrote.
+
+    Args:
+        prompts: rows that draw the problems.
+        solve: function from the id of a task to its answer.
+        number: how many.
+
+    Raises:
+        UsageError: a task has no answer, or one does not fit into an utterance.
+    """
+    rules = prompts.rules
+    found: list[Episode] = []
+    while len(found) < number:
+        for context, task in zip(prompts.reset(), prompts.tasks):
+            answer = solve(task)
+            if answer is None:
+                raise UsageError(f"the task {task!r} has no reference answer to imitate")
+            ids = [*rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]
+            room = rules.limit(len(context)) - len(context)
+            if len(ids) == room + 1:  # an answer that fills its room ends without the end token
+                del ids[-1]
+            if len(ids) > room:
+                raise UsageError(
+                    f"the answer {answer!r} has {len(ids)} tokens, more than max_new_tokens={rules.max_new_tokens} or the "
+                    "context allow: raise max_new_tokens or max_length of TokenAction"
+                )
+            marks = [False] * len(context) + [True] * len(ids)
+            zeros = [0.0] * len(marks)
+            found.append(Episode([*context, *ids], marks, zeros, list(zeros), len(found)))
+    return found[:number]
