@@ -189,6 +189,7 @@ def test_warm_start_is_for_language_agents():
 
 
 def test_control_c_from_python_stops_between_rollouts_and_is_saved(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
     calls = []
 
     def press(locals_: dict[str, Any], globals_: dict[str, Any]) -> bool:
@@ -199,6 +200,6 @@ def test_control_c_from_python_stops_between_rollouts_and_is_saved(tmp_path):
 
     with pytest.raises(Interrupted, match="at step 100; saved in"):
         polyathlon.train("ppo", "Pendulum-v1", 300, agent_kwargs=SMALL, out=tmp_path / "run", callback=press)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     again = polyathlon.train("ppo", "Pendulum-v1", 300, agent_kwargs=SMALL, out=tmp_path / "run", resume=True)
     assert again.num_timesteps == 300
