@@ -177,6 +177,15 @@ class ATSP(ConstructionTask):
         largest = state.instance.distances.flatten(1).amax(1).double()
         return (-state.instance.size * largest * state.instance.scale).to(torch.float32)
 
+    def render(self, state: State, i: int) -> np.ndarray:
+        """Draw the tour of row i, complete or not, on a circle of nodes, as [H, W, 3] uint8."""
+        from .pictures import draw_circle
+
+        tour = np.array(self._row_solution(state, i), dtype=np.int64)
+        size = int(state.instance.size[i])
+        title = f"{len(tour)} of {size} nodes, length {float(state.cost[i]):.3f}"
+        return draw_circle(size, tour, bool(state.is_over[i]), title)
+
 
 def closure(d: Tensor) -> Tensor:
     """Return the lengths of the shortest ways [B, N, N] from the distances [B, N, N] (Floyd 1962; Warshall 1962)."""

@@ -196,3 +196,14 @@ class OP(ConstructionTask):
     def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not allowed, 0."""
         return torch.zeros_like(state.cost, dtype=torch.float32)
+
+    def render(self, state: State, i: int) -> np.ndarray:
+        """Draw the tour of row i, complete or not, as [H, W, 3] uint8."""
+        from .pictures import draw_tour
+
+        tour = np.array(self._row_solution(state, i), dtype=np.int64)
+        nodes = state.instance.nodes[i, : int(state.instance.size[i])].cpu().numpy()
+        title = (
+            f"{len(tour) - 1} nodes, collected {-float(state.cost[i]):.3f}, length left {float(state.amount[i]):.3f}"
+        )
+        return draw_tour(nodes[:, :2], tour, bool(state.is_over[i]), title, nodes[:, 2])

@@ -100,7 +100,9 @@ class TSP(ConstructionTask):
         """
         if isinstance(given, dict):
             if "distances" in given:
-                raise UsageError("a matrix of distances belongs to polyathlon/ATSP-v0; this task takes coordinates 'xy'")
+                raise UsageError(
+                    "a matrix of distances belongs to polyathlon/ATSP-v0; this task takes coordinates 'xy'"
+                )
             entries(given, ("xy",), "{'xy': (m, 2)}")
             reference = given.get("reference") if reference is None else reference
             given = given["xy"]
