@@ -123,6 +123,11 @@ class ATSP(ConstructionTask):
             torch.as_tensor(np.array(read_reference(reference, rows)), dtype=torch.float64, device=self.device),
         )
 
+    def plain(self, instance: MatrixInstance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "distances"."""
+        m = int(instance.size[i])
+        return {"distances": instance.distances[i, :m, :m].double().cpu().numpy() * float(instance.scale[i])}
+
     def first_allowed(self, rows: Any, instance: MatrixInstance) -> tuple[Tensor, Tensor]:
         """Return the open rows [B, R] bool, and whether there is none, [B] bool."""
         return self.open_or_over(rows)

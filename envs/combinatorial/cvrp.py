@@ -158,6 +158,11 @@ class CVRP(ConstructionTask):
         known = read_reference(given.get("reference") if reference is None else reference, rows)
         return make_instance(columns, self.num_points, self.dtype, self.device, scale, known, np.ones(rows))
 
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "xy", "demand" as shares of the capacity, and "capacity", which is 1."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"xy": nodes[:, :2] * scale, "demand": nodes[1:, 2], "capacity": 1.0}
+
     def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
         """Return the allowed actions [B, 2 R] bool, and whether there is none, [B] bool."""
         return self._allowed(rows, instance, instance.amount)

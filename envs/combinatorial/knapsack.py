@@ -134,6 +134,11 @@ class Knapsack(ConstructionTask):
         columns = np.stack([value, weight], axis=2)
         return make_instance(columns, self.num_points, self.dtype, self.device, scale, known, capacity)
 
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "value", "weight" and "capacity"."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"value": nodes[:, 0] * scale, "weight": nodes[:, 1], "capacity": float(instance.amount[i])}
+
     def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
         """Return the allowed rows [B, R] bool, and whether there is none, [B] bool."""
         return self._allowed(rows, instance, instance.amount)

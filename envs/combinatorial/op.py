@@ -163,6 +163,11 @@ class OP(ConstructionTask):
         known = read_reference(given.get("reference") if reference is None else reference, rows, is_gain=True)
         return make_instance(columns, self.num_points, self.dtype, self.device, scale, known, length)
 
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "xy" and "max_length" in units of the square, and "prize"."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"xy": nodes[:, :2], "prize": nodes[1:, 2] * scale, "max_length": float(instance.amount[i])}
+
     def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
         """Return the allowed rows [B, R] bool, and whether there is none, [B] bool."""
         return self._allowed(rows, instance, instance.amount)

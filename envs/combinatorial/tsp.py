@@ -110,6 +110,11 @@ class TSP(ConstructionTask):
         known = read_reference(reference, rows)
         return make_instance(points, self.num_points, self.dtype, self.device, scale, known)
 
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "xy"."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"xy": nodes * scale}
+
     def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
         """Return the open rows [B, R] bool, and whether there is none, [B] bool."""
         return self.open_or_over(rows)
