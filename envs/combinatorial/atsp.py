@@ -123,6 +123,11 @@ class ATSP(ConstructionTask):
             torch.as_tensor(np.array(read_reference(reference, rows)), dtype=torch.float64, device=self.device),
         )
 
+    def plain(self, instance: MatrixInstance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "distances"."""
+        m = int(instance.size[i])
+        return {"distances": instance.distances[i, :m, :m].double().cpu().numpy() * float(instance.scale[i])}
+
     def first_allowed(self, rows: Any, instance: MatrixInstance) -> tuple[Tensor, Tensor]:
         """Return the open rows [B, R] bool, and whether there is none, [B] bool."""
         return self.open_or_over(rows)
@@ -176,6 +181,15 @@ class ATSP(ConstructionTask):
         """Return [B] float32: the reward of an action that is not open, -N times the largest distance."""
         largest = state.instance.distances.flatten(1).amax(1).double()
         return (-state.instance.size * largest * state.instance.scale).to(torch.float32)
+
+    def render(self, state: State, i: int) -> np.ndarray:
+        """Draw the tour of row i, complete or not, on a circle of nodes, as [H, W, 3] uint8."""
+        from .pictures import draw_circle
+
+        tour = np.array(self._row_solution(state, i), dtype=np.int64)
+        size = int(state.instance.size[i])
+        title = f"{len(tour)} of {size} nodes, length {float(state.cost[i]):.3f}"
+        return draw_circle(size, tour, bool(state.is_over[i]), title)
 
 
 def closure(d: Tensor) -> Tensor:

@@ -148,6 +148,13 @@ class ConstructionTask(TensorEnv):
         """
         raise NotImplementedError
 
+    def plain(self, instance: Any, i: int) -> dict[str, Any]:
+        """Return instance i as a dict of float64 arrays without padding, as `reset(options={"instance": ...})` takes it.
+
+        Coordinates are those of the unit square times the scale; capacities and weights are as they are observed.
+        """
+        raise NotImplementedError
+
     def first_allowed(self, rows: Any, instance: Any) -> tuple[Tensor, Tensor]:
         """Return the actions that are allowed at the start [B, A] bool, and whether there is none, [B] bool."""
         raise NotImplementedError
@@ -273,6 +280,11 @@ class ConstructionTask(TensorEnv):
         solution = self.solution(state)[i]
         numbers: list[int] = solution[solution >= 0].tolist()
         return numbers
+
+    def _plain_nodes(self, instance: Any, i: int) -> tuple[np.ndarray, float]:
+        """Return the features [m, F] float64 of instance i and what 1 is worth."""
+        nodes = instance.nodes[i, : int(instance.size[i])].double().cpu().numpy()
+        return nodes, float(instance.scale[i])
 
     # ---- moves that several problems have
 

@@ -14,7 +14,16 @@ from polyathlon.envs.errors import UsageError
 
 from .construction import TOLERANCE, ConstructionTask, Move, State, check_positive, check_size, nearest_entry
 from .instances import INSTANCE_STREAM, Instance, distribution_named, plain_instance
-from .reading import entries, make_instance, numbers, read_amount, read_column, read_points, read_reference, to_unit_square
+from .reading import (
+    entries,
+    make_instance,
+    numbers,
+    read_amount,
+    read_column,
+    read_points,
+    read_reference,
+    to_unit_square,
+)
 
 # Kool et al. 2019 and the table of RL4CO: customers -> capacity, for demands from 1 to 9
 CAPACITIES = {
@@ -149,6 +158,11 @@ class CVRP(ConstructionTask):
         known = read_reference(given.get("reference") if reference is None else reference, rows)
         return make_instance(columns, self.num_points, self.dtype, self.device, scale, known, np.ones(rows))
 
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "xy", "demand" as shares of the capacity, and "capacity", which is 1."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"xy": nodes[:, :2] * scale, "demand": nodes[1:, 2], "capacity": 1.0}
+
     def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
         """Return the allowed actions [B, 2 R] bool, and whether there is none, [B] bool."""
         return self._allowed(rows, instance, instance.amount)
@@ -195,6 +209,17 @@ class CVRP(ConstructionTask):
         """Return [B] float32: the reward of an action that is not allowed, -2 n sqrt(2) in units of the instance."""
         customers = state.instance.size - 1
         return (-2.0 * math.sqrt(2.0) * customers * state.instance.scale).to(torch.float32)
+
+    def render(self, state: State, i: int) -> np.ndarray:
+        """Draw the routes of row i, complete or not, as [H, W, 3] uint8."""
+        from .pictures import draw_routes, split_routes
+
+        size = int(state.instance.size[i])
+        nodes, walk = state.instance.nodes[i, :size].cpu().numpy(), self._row_solution(state, i)
+        routes = split_routes(walk)
+        served, cost = sum(map(len, routes)), float(state.cost[i])
+        title = f"{served} of {size - 1} customers, {len(routes)} vehicles, length {cost:.3f}"
+        return draw_routes(nodes[:, :2], walk, nodes[:, 2], title)
 
 
 def read_demand(given: Any, rows: int, count: int) -> np.ndarray:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import unknown_name
 
 INSTANCE_STREAM = 1
 _NUM_CLUSTERS = 5

@@ -134,6 +134,11 @@ class Knapsack(ConstructionTask):
         columns = np.stack([value, weight], axis=2)
         return make_instance(columns, self.num_points, self.dtype, self.device, scale, known, capacity)
 
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "value", "weight" and "capacity"."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"value": nodes[:, 0] * scale, "weight": nodes[:, 1], "capacity": float(instance.amount[i])}
+
     def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
         """Return the allowed rows [B, R] bool, and whether there is none, [B] bool."""
         return self._allowed(rows, instance, instance.amount)
@@ -161,3 +166,13 @@ class Knapsack(ConstructionTask):
     def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not allowed, 0."""
         return torch.zeros_like(state.cost, dtype=torch.float32)
+
+    def render(self, state: State, i: int) -> np.ndarray:
+        """Draw the items of row i, the packed ones in colour, as [H, W, 3] uint8."""
+        from .pictures import draw_items
+
+        packed = np.array(self._row_solution(state, i), dtype=np.int64)
+        value, weight = state.instance.nodes[i, : int(state.instance.size[i])].cpu().numpy().T
+        left, total = float(state.amount[i]), float(state.instance.amount[i])
+        title = f"{len(packed)} items, value {-float(state.cost[i]):.3f}, capacity left {left:.3f} of {total:.3f}"
+        return draw_items(value, weight, packed, title)

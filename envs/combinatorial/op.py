@@ -163,6 +163,11 @@ class OP(ConstructionTask):
         known = read_reference(given.get("reference") if reference is None else reference, rows, is_gain=True)
         return make_instance(columns, self.num_points, self.dtype, self.device, scale, known, length)
 
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "xy" and "max_length" in units of the square, and "prize"."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"xy": nodes[:, :2], "prize": nodes[1:, 2] * scale, "max_length": float(instance.amount[i])}
+
     def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
         """Return the allowed rows [B, R] bool, and whether there is none, [B] bool."""
         return self._allowed(rows, instance, instance.amount)
@@ -196,3 +201,14 @@ class OP(ConstructionTask):
     def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not allowed, 0."""
         return torch.zeros_like(state.cost, dtype=torch.float32)
+
+    def render(self, state: State, i: int) -> np.ndarray:
+        """Draw the tour of row i, complete or not, as [H, W, 3] uint8."""
+        from .pictures import draw_tour
+
+        tour = np.array(self._row_solution(state, i), dtype=np.int64)
+        nodes = state.instance.nodes[i, : int(state.instance.size[i])].cpu().numpy()
+        title = (
+            f"{len(tour) - 1} nodes, collected {-float(state.cost[i]):.3f}, length left {float(state.amount[i]):.3f}"
+        )
+        return draw_tour(nodes[:, :2], tour, bool(state.is_over[i]), title, nodes[:, 2])

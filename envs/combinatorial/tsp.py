@@ -100,13 +100,20 @@ class TSP(ConstructionTask):
         """
         if isinstance(given, dict):
             if "distances" in given:
-                raise UsageError("a matrix of distances belongs to polyathlon/ATSP-v0; this task takes coordinates 'xy'")
+                raise UsageError(
+                    "a matrix of distances belongs to polyathlon/ATSP-v0; this task takes coordinates 'xy'"
+                )
             entries(given, ("xy",), "{'xy': (m, 2)}")
             reference = given.get("reference") if reference is None else reference
             given = given["xy"]
         points, scale = to_unit_square(read_points(given, rows, 2, self.num_points))
         known = read_reference(reference, rows)
         return make_instance(points, self.num_points, self.dtype, self.device, scale, known)
+
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "xy"."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"xy": nodes * scale}
 
     def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
         """Return the open rows [B, R] bool, and whether there is none, [B] bool."""

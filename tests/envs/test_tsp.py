@@ -103,7 +103,7 @@ def test_partial_tours_with_the_same_rest_are_one_reduced_state():
     best = visit(start, 0, frozenset({0}))
     assert tours == 1957 and len(values) == 1 + 6 * 2**5
     assert all(count == 7 - len(seen) for (_, seen), count in masks.items() if len(seen) < 7)
-    assert best == pytest.approx(-float(solve(start.instance.xy, "brute_force").cost[0]), abs=1e-5)
+    assert best == pytest.approx(-float(solve("tsp", start.instance.xy, "brute_force").cost[0]), abs=1e-5)
 
 
 @pytest.mark.parametrize("n", [2, 3, 20])
