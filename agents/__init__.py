@@ -7,6 +7,7 @@ from typing import Any
 
 _EXPORTS = {
     "Agent": "polyathlon.agents.base",
+    "BQNCO": "polyathlon.agents.construction.bqnco",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "LanguageAgent": "polyathlon.agents.language.agent",
     "PPO": "polyathlon.agents.actor_critic.ppo",

@@ -112,6 +112,10 @@ def adapt(
             "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
         )
     chain = _Chain(env, model, options)
+    if getattr(agent_class, "families", None) is not None:
+        agent_class.refuse_wrong_form(env.observation_space, env.action_space)  # type: ignore[attr-defined]
+        chain.finish()
+        return env
     _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
@@ -229,7 +233,8 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
         _refuse_other_model(env, str(first))
     else:
         dictionary = isinstance(getattr(env, "observation_space", None), spaces.Dict)
-        first = kwargs.pop("policy", "MultiInputPolicy" if dictionary else "MlpPolicy")
+        usual = "MultiInputPolicy" if dictionary else "MlpPolicy"
+        first = kwargs.pop("policy", getattr(agent_class, "default_policy", None) or usual)
     _refuse_unknown_arguments(agent_class, kwargs)
     return agent_class(first, env, **kwargs)
 

@@ -208,6 +208,12 @@ def _register_algorithms() -> None:
         "proximal policy optimisation, continuous or (masked) discrete",
     )
     register_algorithm(
+        "bqnco",
+        "polyathlon.agents.construction.bqnco:BQNCO",
+        "construction",
+        "combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)",
+    )
+    register_algorithm(
         "language",
         "polyathlon.agents.language.agent:LanguageAgent",
         "language",

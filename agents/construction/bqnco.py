@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -142,9 +141,13 @@ class BQNCO(Agent):
         return self.policy_aliases[policy_name]
 
     @classmethod
-    def _refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        super()._refuse_wrong_form(observation_space, action_space)
-        problem_of(observation_space, action_space)
+    def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        """Refuse an environment that is no combinatorial task.
+
+        Raises:
+            UsageError: it is none; the message names those that are.
+        """
+        problem_of(observation_space, action_space, cls.__name__)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()

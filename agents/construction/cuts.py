@@ -242,7 +242,7 @@ def _items(
     mark = spare.scatter(1, torch.where(is_there, nodes, task.num_points), mark)[:, :-1]
     everything = torch.arange(task.num_points, device=nodes.device)
     mark = torch.where(everything < instance.size.unsqueeze(1), mark, 3)
-    order = torch.tensor([1, 0, 2, 3], device=nodes.device)[mark].argsort(1, stable=True)
+    order = torch.tensor([1, 0, 2, 3], device=nodes.device)[mark].argsort(dim=1, stable=True)
     weight = instance.nodes[..., 1].double()
     amount = instance.amount - (weight * (mark == 2)).sum(1)
     num_open = (mark < 2).sum(1)

@@ -44,8 +44,15 @@ PROBLEMS = (
 )
 
 
-def problem_of(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> Problem:
+def problem_of(
+    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], reader: str = "this policy"
+) -> Problem:
     """Recognise a problem by its spaces.
+
+    Args:
+        observation_space: space of one observation.
+        action_space: its actions.
+        reader: who asks, for the message.
 
     Raises:
         UsageError: they are those of no combinatorial task.
@@ -61,7 +68,8 @@ def problem_of(observation_space: spaces.Space[Any], action_space: spaces.Space[
                 if seen == (problem.num_columns, problem.has_amount, is_matrix, problem.actions_per_row * rows):
                     return problem
     raise UsageError(
-        f"this policy reads the tables of the combinatorial tasks (polyathlon/TSP-v0, ATSP-v0, CVRP-v0, OP-v0, Knapsack-v0), "
+        f"{reader} is made for the combinatorial tasks, whose observation is a table of nodes (polyathlon/TSP-v0, "
+        "polyathlon/ATSP-v0, polyathlon/CVRP-v0, polyathlon/OP-v0, polyathlon/Knapsack-v0, without wrappers); "
         f"got {observation_space} and {action_space}"
     )
 

@@ -151,7 +151,7 @@ def _walk(task: ConstructionTask, instance: Any, solution: Tensor, route_order: 
 def _without_depot(task: ConstructionTask, instance: Any, solution: Tensor, route_order: str) -> tuple[Tensor, Tensor]:
     """Leave the depot out of tours that collect prizes."""
     count = task.num_points - 1
-    order = (solution <= 0).int().argsort(1, stable=True)
+    order = (solution <= 0).int().argsort(dim=1, stable=True)
     nodes = solution.gather(1, order).masked_fill(solution.gather(1, order) <= 0, -1)
     nodes = torch.nn.functional.pad(nodes[:, :count], (0, max(0, count - nodes.shape[1])), value=-1)
     return nodes, torch.zeros_like(nodes)

@@ -15,7 +15,9 @@ from torch import Tensor
 from .problems import OPEN, PADDING, Observation, Problem
 
 NUM_NEAREST = 4
-MOST = 4.0  # lengths above this many units are cut, their logarithm is not
+MOST = 4.0  # lengths above this many units are cut
+MOST_IN_LOG = 6.0  # those above this many: beyond, small training instances have nothing to teach
+MOST_OPEN = 40.0
 TINY = 1e-6
 
 
@@ -65,7 +67,7 @@ def view_of(obs: Observation, kept: Observation, index: Tensor | None, problem: 
 
 
 def _log(length: Tensor) -> Tensor:
-    return torch.log(length + 0.05)
+    return torch.log(length.clamp(max=MOST_IN_LOG) + 0.05)
 
 
 def _nearest(distance: Tensor, is_padding: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ def _plane(
         is_path.to(points.dtype).unsqueeze(1).expand_as(reach),
         _nearest(distance, is_padding),
     ]
-    whole = [num_open.log(), 1.0 / num_open, log_length]
+    whole = [num_open.clamp(max=MOST_OPEN).log(), 1.0 / num_open, log_length]
     if problem.has_amount:
         more, amount = _amounts(kept, unit, problem)
         columns += more
@@ -180,7 +182,7 @@ def _matrix(kept: Observation, is_padding: Tensor, num_open: Tensor) -> View:
     back = distance.transpose(1, 2)
     ends = torch.stack((distance[:, 0], distance[:, :, 0], distance[:, :, 1], distance[:, 1]), dim=2)
     rows = torch.cat([ends, _log(ends), _nearest(distance, is_padding), _nearest(back, is_padding)], dim=2)
-    whole = torch.cat([num_open.log(), _log(distance[:, 0, 1:2])], dim=1)
+    whole = torch.cat([num_open.clamp(max=MOST_OPEN).log(), _log(distance[:, 0, 1:2])], dim=1)
     return View(rows, whole, [distance, torch.log(distance + 0.1), back, torch.log(back + 0.1)], is_padding)
 
 
@@ -197,5 +199,5 @@ def _items(kept: Observation, is_padding: Tensor, num_open: Tensor) -> View:
     above = torch.log(worth.clamp(min=TINY) / critical).clamp(-MOST, MOST)
     rows = [value, weight, worth.clamp(max=MOST), above, weight / left.clamp(min=1e-3), (left - weight).clamp(max=1.0)]
     rows[4] = rows[4].clamp(max=MOST)
-    whole = torch.cat([num_open.log(), left.clamp(min=TINY).log(), (left / total.clamp(min=TINY)).clamp(max=2.0)], dim=1)
+    whole = torch.cat([num_open.clamp(max=MOST_OPEN).log(), left.clamp(min=TINY).log(), (left / total.clamp(min=TINY)).clamp(max=2.0)], dim=1)
     return View(torch.stack(rows, dim=2), whole, [], is_padding)
