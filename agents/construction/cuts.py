@@ -143,7 +143,7 @@ def _tour(
         length = instance.size + 1 - start
     turn = torch.ones_like(start)
     if not hasattr(instance, "distances"):
-        turn = torch.where(_coin(batch, generator), turn, -turn)
+        turn = torch.where(_coin(batch, generator), -turn, turn)
         if sampling == "suffix":
             start = start * turn
     rows = torch.arange(task.table.num_rows, device=nodes.device).expand(batch, -1)

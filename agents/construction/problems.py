@@ -163,16 +163,17 @@ def nearest_rows(obs: Observation, problem: Problem, k: int) -> Tensor:
     if problem.geometry == "items":
         worth = (nodes[..., 0] / nodes[..., 1].clamp(min=1e-9)).masked_fill(~is_open, -1.0)
         return worth.topk(min(k, num_rows), dim=1).indices
+    # origin and destination stand in the first two rows of the table, and are kept in any case
     if problem.geometry == "matrix":
-        distance = nodes[..., 0]
+        distance = nodes[:, 2:, 0]
     else:
-        distance = (nodes[..., :2] - nodes[:, :1, :2]).square().sum(2)
-    distance = distance.masked_fill(~is_open, FAR)
+        distance = (nodes[:, 2:, :2] - nodes[:, :1, :2]).square().sum(2)
+    distance = distance.masked_fill(~is_open[:, 2:], FAR)
     kept = min(k, num_rows) - 2
     ends = torch.arange(2, device=nodes.device).expand(nodes.shape[0], -1)
     if problem.name == "OP":
-        prized = nodes[..., 2].masked_fill(~is_open, -1.0).topk(kept // 2, dim=1).indices
-        distance = distance.scatter(1, prized, FAR / 2)  # not chosen twice, but before padding
+        prized = nodes[:, 2:, 2].masked_fill(~is_open[:, 2:], -1.0).topk(kept // 2, dim=1).indices
+        distance = distance.scatter(1, prized, 2 * FAR)  # not chosen twice
         near = distance.topk(kept - kept // 2, dim=1, largest=False).indices
-        return torch.cat([ends, near, prized], dim=1)
-    return torch.cat([ends, distance.topk(kept, dim=1, largest=False).indices], dim=1)
+        return torch.cat([ends, near + 2, prized + 2], dim=1)
+    return torch.cat([ends, distance.topk(kept, dim=1, largest=False).indices + 2], dim=1)

@@ -161,9 +161,9 @@ def _sectors(
     num_sectors: int,
 ) -> list[Tensor]:
     """Sum up the rows that are left out: their share and the logarithm of the nearest one's distance in each sector."""
-    left_out = obs["kind"] == OPEN
+    left_out = torch.zeros_like(obs["kind"], dtype=torch.bool)
     if index is not None:
-        left_out = left_out.scatter(1, index, False)
+        left_out = (obs["kind"] == OPEN).scatter(1, index, False)
     vectors = _turned(obs["nodes"][..., :2] - origin.unsqueeze(1), direction) / unit.unsqueeze(2)
     angle = torch.atan2(vectors[..., 1], vectors[..., 0])
     sector = ((angle / (2 * math.pi) + 0.5) * num_sectors).long().clamp(0, num_sectors - 1)
