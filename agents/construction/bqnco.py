@@ -7,7 +7,6 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor
@@ -22,7 +21,7 @@ from . import reinforce
 from .cuts import SAMPLINGS, Cut, sample_cuts
 from .decoding import Solution, solve_instances
 from .distributed import rank_and_size, sum_gradients
-from .imitation import imitation_loss, one_cycle
+from .imitation import Loss, imitation_loss, one_cycle
 from .policies import AttentionPolicy, ConstructionPolicy, ReZeroPolicy
 from .problems import Observation, problem_of
 from .solved import Solved, as_choices
@@ -175,7 +174,9 @@ class BQNCO(Agent):
             UsageError: the agent has no environment, or one that hides its task.
         """
         if self.env is None:
-            raise UsageError(f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env")
+            raise UsageError(
+                f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env"
+            )
         return find_task(self.env, self.device)
 
     # ---- what is imitated
@@ -231,13 +232,17 @@ class BQNCO(Agent):
         which = torch.randint(len(labels), (self.batch_size,), generator=self.generator, device=self.device)
         return sample_cuts(self.task, labels, which, self.generator, self.sampling, self.mirror)
 
-    def _imitate(self) -> int:
-        """Update the policy on one batch of decisions and return their number."""
+    def _imitation_gradient(self) -> tuple[Loss, int]:
+        """Compute the gradient of this process's share of the next batch; return the losses and the number of rows."""
         cut = _share(self.next_cuts())
         loss = imitation_loss(self.policy, cut, with_edges=self.edge_coef > 0)
         ((loss.choice + self.edge_coef * loss.edges) / self.batch_size).backward()
+        return loss, max(1, len(cut.target))
+
+    def _imitate(self) -> int:
+        """Update the policy on one batch of decisions and return their number."""
+        loss, count = self._imitation_gradient()
         self._update()
-        count = max(1, len(cut.target))
         self.logger.record_mean("train/loss", loss.choice.item() / count)
         self.logger.record_mean("train/edge_loss", loss.edges.item() / count)
         self.logger.record_mean("train/accuracy", loss.right.item() / count)
@@ -342,6 +347,23 @@ class BQNCO(Agent):
         return solve_instances(task, log_probs, batch, beam, augment)
 
     # ---- files
+
+    @classmethod
+    def pretrained(cls: type[SelfBQNCO], problem: str, **kwargs: Any) -> SelfBQNCO:
+        """Make one of the small trained agents that come with the package (`scripts/train_bq` makes them).
+
+        Args:
+            problem: "tsp", "atsp", "cvrp", "op" or "knapsack".
+            **kwargs: arguments of the agent, such as `device`.
+
+        Raises:
+            UsageError: there is no such agent.
+        """
+        from .pretrained import DATA, read
+
+        agent = read(cls, problem, DATA, **kwargs)
+        assert isinstance(agent, cls)
+        return agent
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

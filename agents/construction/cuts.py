@@ -16,8 +16,8 @@ from polyathlon.envs.combinatorial.construction import ConstructionTask, State
 from polyathlon.envs.combinatorial.tables import ReducedRows
 from polyathlon.envs.errors import unknown_name
 
-from .solved import Solved
 from .problems import Observation
+from .solved import Solved
 
 FIRST = 2  # row of the next node on the route: cuts lay the open nodes out in the order of the solution
 LEAST_ROWS = 4
@@ -169,7 +169,9 @@ def _routes(
     own_first, own_last = first.gather(1, route.clamp(max=most - 1)), last.gather(1, route.clamp(max=most - 1))
     turned = torch.where(_coin(batch, generator).unsqueeze(1) & is_there, own_first + own_last - place, place)
     nodes = nodes.gather(1, turned)
-    start = _below(count, generator)  # the first place that remains; the walk stands at the one before, at first at the depot
+    start = _below(
+        count, generator
+    )  # the first place that remains; the walk stands at the one before, at first at the depot
     start_route = route.gather(1, start.unsqueeze(1)).squeeze(1)
     end = count - 1
     if sampling == "infix":

@@ -74,9 +74,7 @@ def greedy_decode(task: ConstructionTask, log_probs: LogProbs, instance: Any) ->
 
 
 @torch.no_grad()
-def beam_decode(
-    task: ConstructionTask, log_probs: LogProbs, instance: Any, width: int, merge: bool = True
-) -> Solution:
+def beam_decode(task: ConstructionTask, log_probs: LogProbs, instance: Any, width: int, merge: bool = True) -> Solution:
     """Keep the `width` most likely partial solutions of each instance; of the complete ones take the cheapest.
 
     Two partial solutions that leave the same to be solved (equal origin and open nodes) have the same future: with `merge`

@@ -222,9 +222,7 @@ class AttentionPolicy(ConstructionPolicy):
         neighbours = self.neighbours
         if isinstance(neighbours, str):
             neighbours = 20 if self.problem.name == "TSP" else None
-        return LocalAttention(
-            self.problem, self.width, self.num_layers, self.num_heads, neighbours, self.num_sectors
-        )
+        return LocalAttention(self.problem, self.width, self.num_layers, self.num_heads, neighbours, self.num_sectors)
 
     def _own_parameters(self) -> dict[str, Any]:
         names = ("width", "num_layers", "num_heads", "neighbours", "num_sectors")

@@ -114,7 +114,7 @@ def select_rows(obs: Observation, index: Tensor) -> Observation:
         obs: an observation of tensors [B, ...].
         index: [B, K] int64 rows to keep, in this order.
     """
-    batch, kept = index.shape
+    _batch, kept = index.shape
     nodes = obs["nodes"]
     chosen = {
         **obs,

@@ -79,5 +79,3 @@ def read_instances(task: ConstructionTask, given: Any) -> tuple[ConstructionTask
     least = task.num_points - getattr(task, task.size_name) + (1 if task.size_name == "num_items" else 2)
     found = resized(task, max(points, least))
     return found, found.read(given, rows, None)
-
-

@@ -199,5 +199,12 @@ def _items(kept: Observation, is_padding: Tensor, num_open: Tensor) -> View:
     above = torch.log(worth.clamp(min=TINY) / critical).clamp(-MOST, MOST)
     rows = [value, weight, worth.clamp(max=MOST), above, weight / left.clamp(min=1e-3), (left - weight).clamp(max=1.0)]
     rows[4] = rows[4].clamp(max=MOST)
-    whole = torch.cat([num_open.clamp(max=MOST_OPEN).log(), left.clamp(min=TINY).log(), (left / total.clamp(min=TINY)).clamp(max=2.0)], dim=1)
+    whole = torch.cat(
+        [
+            num_open.clamp(max=MOST_OPEN).log(),
+            left.clamp(min=TINY).log(),
+            (left / total.clamp(min=TINY)).clamp(max=2.0),
+        ],
+        dim=1,
+    )
     return View(torch.stack(rows, dim=2), whole, [], is_padding)

@@ -62,7 +62,7 @@ def solved(nodes: int, count: int, seed: int) -> tuple[TSP, Any, Any]:
 
 def evaluate(agent: BQNCO, nodes: int, beam: int, count: int) -> dict[str, Any]:
     """Return the mean gap in per cent, its interval and the processor time of the first `count` test instances."""
-    task, instance, labels = solved(nodes, COUNTS[nodes], TEST_SEED)
+    _task, instance, labels = solved(nodes, COUNTS[nodes], TEST_SEED)
     instance = type(instance)(*(part[:count] for part in instance))
     start, wall = time.process_time(), time.perf_counter()
     found = agent.solve(instance, beam=beam)
@@ -87,7 +87,9 @@ def main() -> int:
     parser.add_argument("--policy", default="AttentionPolicy")
     parser.add_argument("--decisions", type=int, default=720_000, help="decisions to train on")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--greedy-instances", type=int, nargs=3, default=tuple(COUNTS.values()), help="for 50, 100 and 200 nodes")
+    parser.add_argument(
+        "--greedy-instances", type=int, nargs=3, default=tuple(COUNTS.values()), help="for 50, 100 and 200 nodes"
+    )
     parser.add_argument("--beam-instances", type=int, nargs=3, default=(200, 100, 50), help="for 50, 100 and 200 nodes")
     parser.add_argument("--only-labels", action="store_true")
     parser.add_argument("--load", type=Path, help="evaluate a saved agent instead of training one")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -121,7 +123,7 @@ def test_every_cut_of_an_optimal_tour_is_an_optimal_path(name):
             d = torch.cdist(xy, xy)
 
         def length(path, d=d):
-            return float(sum(d[a, b] for a, b in zip(path, path[1:])))
+            return float(sum(d[a, b] for a, b in itertools.pairwise(path)))
 
         best = min(length((0, *order, 1)) for order in permutations(range(2, count)))
         following = cut.position[i, :count].argsort()
@@ -192,7 +194,13 @@ def test_the_loss_is_the_cross_entropy_of_the_policy(name):
     _, cut = cuts(task, labels, rows=32)
     torch.manual_seed(0)
     policy = AttentionPolicy(
-        task.observation_space, task.action_space, lambda _: 1e-3, width=16, num_heads=2, num_layers=1, precision="float32"
+        task.observation_space,
+        task.action_space,
+        lambda _: 1e-3,
+        width=16,
+        num_heads=2,
+        num_layers=1,
+        precision="float32",
     )
     loss = imitation_loss(policy, cut, with_edges=True)
     log_probs = policy.scores(cut.obs, True).logits.masked_fill(~cut.mask, -torch.inf).log_softmax(1)
@@ -212,7 +220,9 @@ def test_labels_that_were_pruned_away_teach_nothing():
     is_seen = (logits > -1e8).float().mul(cut.target).sum(1) > 0.5
     assert 0 < int(is_seen.sum()) < 64
     loss = imitation_loss(policy, cut, with_edges=False)
-    assert float(loss.choice) == pytest.approx(0.0, abs=1e-4)  # one open row is kept: no choice where it is the right one
+    assert float(loss.choice) == pytest.approx(
+        0.0, abs=1e-4
+    )  # one open row is kept: no choice where it is the right one
 
 
 def test_the_step_size_rises_and_falls():
