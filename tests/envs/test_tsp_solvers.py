@@ -48,13 +48,17 @@ def test_the_hand_example_is_solved(solver):
 @pytest.mark.parametrize("n", range(2, 10))
 def test_dynamic_programming_agrees_with_trying_every_order(n):
     instances = points(n, 6, seed=n)
-    np.testing.assert_allclose(solve("tsp", instances, "held_karp").cost, solve("tsp", instances, "brute_force").cost, rtol=1e-12)
+    np.testing.assert_allclose(
+        solve("tsp", instances, "held_karp").cost, solve("tsp", instances, "brute_force").cost, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("n", [4, 9, 13])
 def test_fast_tsp_finds_the_optimum_of_small_instances(n):
     instances = points(n, 5, seed=n)
-    np.testing.assert_allclose(solve("tsp", instances, "fast_tsp").cost, solve("tsp", instances, "held_karp").cost, rtol=1e-4)
+    np.testing.assert_allclose(
+        solve("tsp", instances, "fast_tsp").cost, solve("tsp", instances, "held_karp").cost, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("solver", FAST)
