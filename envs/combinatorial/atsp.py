@@ -11,11 +11,15 @@ from gymnasium import spaces
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, unknown_name
 
 from .construction import ConstructionTask, Move, State, check_size
 from .instances import INSTANCE_STREAM, MatrixInstance, constant
 from .reading import check_count, entries, numbers, read_reference
+from .tables import rows_of
+
+_CACHED_NUMBERS = 2**16
+DISTANCES = ("remaining", "instance")
 
 
 class ATSP(ConstructionTask):
@@ -41,6 +45,7 @@ class ATSP(ConstructionTask):
     | kind | (R,) int8 | 0 padding or visited, 1 origin, 2 destination, 3 open | 0..3 |
     | globals | (1,) float32 | open nodes / (N - 1) | [0, 1] |
     | distances | (R, R) float32 | from the node of the row to that of the column; 0 in padding | [0, 1] |
+    | numbers | (R,) int32 | only `distances="instance"` with "bq": number of the node in each row | 0..N - 1 |
     | visited | (N,) int8 | only "direct": visited or padding | 0, 1 |
     | first, last | (1,) int64 | only "direct": first and latest node of the path | 0..N - 1 |
 
@@ -63,6 +68,8 @@ class ATSP(ConstructionTask):
     * `num_nodes`: number of nodes N, at least 2.
     * `mdp`: "bq" or "direct".
     * `reward`: "dense" or "sparse".
+    * `distances`: "remaining": among the rows of the table, built anew in each step; or "instance": (N, N) as they were at
+      the start, to be looked up by `numbers`, which costs nothing. With "direct" both are the same.
 
     ## Version History
     * v0: first version.
@@ -70,12 +77,15 @@ class ATSP(ConstructionTask):
 
     features: ClassVar[tuple[str, ...]] = ("from origin", "to destination")
 
+    allows_all_open: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
         num_nodes: int = 50,
         mdp: str = "bq",
         reward: str = "dense",
+        distances: str = "remaining",
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str = torch.float32,
     ) -> None:
@@ -85,18 +95,29 @@ class ATSP(ConstructionTask):
             UsageError: `num_nodes` is not an integer of at least 2, or a name is unknown.
         """
         self.num_nodes = check_size("num_nodes", num_nodes, 2)
+        if distances not in DISTANCES:
+            raise unknown_name("distances", str(distances), DISTANCES)
+        self.is_looked_up = distances == "instance" and mdp == "bq"
         super().__init__(self.num_nodes, mdp, reward, device, dtype)
 
     def _spaces(self) -> dict[str, gym.Space[Any]]:
-        rows = self.table.num_rows
-        return {**super()._spaces(), "distances": spaces.Box(0.0, 1.0, (rows, rows), self.numpy_dtype)}
+        rows = self.num_points if self.is_looked_up else self.table.num_rows
+        fields = {**super()._spaces(), "distances": spaces.Box(0.0, 1.0, (rows, rows), self.numpy_dtype)}
+        if self.is_looked_up:
+            fields["numbers"] = spaces.Box(0, self.num_points - 1, (self.table.num_rows,), np.int32)
+        return fields
 
     def generate(self, keys: Tensor) -> MatrixInstance:
         """Draw one instance for each key, [B, 2] int64; equal keys give equal instances."""
+        # a processor's cache holds so many numbers that the many sweeps over them need not fetch them anew
+        rows = max(1, _CACHED_NUMBERS // self.num_points**2) if keys.device.type == "cpu" else len(keys)
+        return matrix_instance(keys, torch.cat([self._draw(part) for part in keys.split(max(1, rows))]))
+
+    def _draw(self, keys: Tensor) -> Tensor:
         n = self.num_points
         d = random.uniform(keys, 0, (n, n), self.dtype, stream=INSTANCE_STREAM)
         d.diagonal(dim1=1, dim2=2).zero_()
-        return matrix_instance(keys, closure(d))
+        return closure(d)
 
     def read(self, given: Any, rows: int, reference: Any) -> MatrixInstance:
         """Make instances of distances (m, m) or (B, m, m), or of a dict with "distances" and, if known, "reference".
@@ -135,9 +156,8 @@ class ATSP(ConstructionTask):
     def move(self, state: State, action: Tensor) -> Move:
         """Go on to an open row; the last step adds the way back."""
         table, instance = self.table, state.instance
-        here, there = table.origin_number(state.rows), table.number(state.rows, action)
-        picked = table.pick(state.rows, instance, action)
-        rows = table.take(state.rows, instance, action, picked)
+        here = table.origin_number(state.rows)
+        rows, picked, there = table.take(state.rows, instance, action)
         allowed, is_over = self.open_or_over(rows)
         edge = (here * self.num_points + there).clamp(min=0).unsqueeze(1)
         leg = instance.distances.flatten(1).gather(1, edge).squeeze(1)
@@ -146,24 +166,25 @@ class ATSP(ConstructionTask):
 
     def observe(self, state: State, player: Tensor | None = None) -> dict[str, Tensor]:
         """Return the observation; see the class."""
-        return {**super().observe(state), "distances": self.observed_distances(state)}
+        seen = {**super().observe(state), "distances": self.observed_distances(state)}
+        if self.is_looked_up:
+            seen["numbers"] = torch.where(self.table.is_padding(state.rows), 0, state.rows.orig)
+        return seen
 
     def observed_nodes(self, state: State) -> Tensor:
         """Return [B, R, 2] the distances from the origin and to the destination."""
         d, rows = state.instance.distances, state.rows
-        here = self.table.origin_number(rows).view(-1, 1, 1).expand(-1, -1, self.num_points)
-        from_here = d.gather(1, here).squeeze(1)
+        from_here = rows_of(d, self.table.origin_number(rows))
         if self.mdp == "bq":
-            is_node = self.table.kinds[rows.num_open] != 0
-            from_here = from_here.gather(1, rows.orig.clamp(min=0).long()) * is_node
+            from_here = from_here.gather(1, rows.orig.clamp(min=0).long()) * ~self.table.is_padding(rows)
         return torch.stack((from_here, self.table.nodes(rows, state.instance).squeeze(2)), dim=2)
 
     def observed_distances(self, state: State) -> Tensor:
         """Return [B, R, R] the distances among the rows of the table."""
         d: Tensor = state.instance.distances
-        if self.mdp == "direct":
+        if self.mdp == "direct" or self.is_looked_up:
             return d
-        is_node = self.table.kinds[state.rows.num_open] != 0
+        is_node = ~self.table.is_padding(state.rows)
         index = state.rows.orig.clamp(min=0).long()
         n = self.num_points
         start = torch.arange(d.shape[0], device=d.device).unsqueeze(1) * n
@@ -194,8 +215,10 @@ class ATSP(ConstructionTask):
 
 def closure(d: Tensor) -> Tensor:
     """Return the lengths of the shortest ways [B, N, N] from the distances [B, N, N] (Floyd 1962; Warshall 1962)."""
+    d, detour = d.clone(), torch.empty_like(d)
     for k in range(d.shape[1]):
-        d = torch.minimum(d, d[:, :, k : k + 1] + d[:, k : k + 1])
+        torch.add(d[:, :, k : k + 1], d[:, k : k + 1], out=detour)
+        torch.minimum(d, detour, out=d)
     return d
 
 

@@ -24,6 +24,7 @@ from .reading import (
     read_reference,
     to_unit_square,
 )
+from .tours import distance
 
 # Kool et al. 2019 and the table of RL4CO: customers -> capacity, for demands from 1 to 9
 CAPACITIES = {
@@ -170,23 +171,23 @@ class CVRP(ConstructionTask):
     def _allowed(self, rows: Any, instance: Instance, amount: Tensor) -> tuple[Tensor, Tensor]:
         reachable, is_over = self.open_or_over(rows)
         demand = self.table.nodes(rows, instance)[..., 2]
-        fits = demand <= (amount.to(demand.dtype) + TOLERANCE).unsqueeze(1)
-        straight = reachable & (fits | is_over.unsqueeze(1))
+        # at the end everything is allowed
+        left = torch.where(is_over, 2.0, amount + TOLERANCE).to(demand.dtype).unsqueeze(1)
+        straight = (demand <= left).logical_and_(reachable)
         return torch.stack((straight, reachable), dim=2).flatten(1), is_over
 
     def move(self, state: State, action: Tensor) -> Move:
         """Go on to a customer, straight (even actions) or by the depot (odd ones)."""
         table, instance = self.table, state.instance
         row, via = action >> 1, action & 1
-        picked = table.pick(state.rows, instance, row)
-        here, depot = table.origin(state.rows, instance), table.destination(state.rows, instance)
-        rows = table.take(state.rows, instance, row, picked, code=2 * table.number(state.rows, row) + via)
-        ends = torch.stack((here, picked, here), dim=1)[..., :2].double()
-        others = torch.stack((picked, depot, depot), dim=1)[..., :2].double()
-        straight, home, back = torch.linalg.vector_norm(ends - others, dim=2).unbind(1)
-        by_depot = via.bool()
-        amount = torch.where(by_depot, 1.0, state.amount) - picked[:, 2].double()
+        here, depot = table.ends(state.rows, instance).unbind(1)
+        rows, picked, _ = table.take(state.rows, instance, row, extra=via)
+        by_depot, end = via.bool(), picked.double()
+        amount = torch.where(by_depot, 1.0, state.amount) - end[:, 2]
         allowed, is_over = self._allowed(rows, instance, amount)
+        here, depot = here[:, :2].double(), depot[:, :2].double()
+        legs = distance(torch.stack((here, here, depot), dim=1), torch.stack((end[:, :2], depot, end[:, :2]), dim=1))
+        straight, back, home = legs.unbind(1)
         length = torch.where(by_depot, back + home, straight) + home * is_over
         return Move(rows, amount, allowed, is_over, length * instance.scale)
 

@@ -146,13 +146,12 @@ class Knapsack(ConstructionTask):
     def _allowed(self, rows: Any, instance: Instance, amount: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.table.nodes(rows, instance)[..., 1]
         fits = weight <= (amount + TOLERANCE).to(weight.dtype).unsqueeze(1)
-        return self.all_if_none(fits & self.table.is_open(rows))
+        return self.all_if_none(fits.logical_and_(self.table.is_open(rows)))
 
     def move(self, state: State, action: Tensor) -> Move:
         """Pack an item; where nothing fits, do nothing."""
         table, instance, is_stuck = self.table, state.instance, state.is_over
-        picked = table.pick(state.rows, instance, action)
-        rows = table.take(state.rows, instance, action, picked, is_kept=is_stuck)
+        rows, picked, _ = table.take(state.rows, instance, action, is_kept=is_stuck)
         gain, weight = torch.where(is_stuck.unsqueeze(1), 0.0, picked.double()).unbind(1)
         amount = state.amount - weight
         allowed, is_over = self._allowed(rows, instance, amount)

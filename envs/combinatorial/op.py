@@ -25,6 +25,7 @@ from .reading import (
     to_unit,
     to_unit_square,
 )
+from .tours import distance
 
 # Kool et al. 2019: customers -> length of a tour
 LENGTHS = {20: 2.0, 50: 3.0, 100: 4.0}
@@ -32,9 +33,9 @@ LENGTHS = {20: 2.0, 50: 3.0, 100: 4.0}
 
 def _distance_prizes(keys: Tensor, xy: Tensor) -> Tensor:
     """Farther is worth more: (1 + floor(99 d / max d)) / 100 (Fischetti et al. 1998)."""
-    distance = torch.linalg.vector_norm(xy - xy[:, :1], dim=2)
-    largest = distance.amax(1, keepdim=True).clamp(min=1e-12)
-    return (1.0 + torch.floor(99.0 * distance / largest)) / 100.0
+    far = distance(xy, xy[:, :1])
+    largest = far.amax(1, keepdim=True).clamp(min=1e-12)
+    return (1.0 + torch.floor(99.0 * far / largest)) / 100.0
 
 
 def _uniform_prizes(keys: Tensor, xy: Tensor) -> Tensor:
@@ -176,17 +177,16 @@ class OP(ConstructionTask):
         xy = self.table.nodes(rows, instance)[..., :2]
         here = self.table.origin(rows, instance)[:, None, :2]
         home = self.table.destination(rows, instance)[:, None, :2]
-        needed = torch.linalg.vector_norm(xy - here, dim=2) + torch.linalg.vector_norm(xy - home, dim=2)
+        needed = distance(xy, here).add_(distance(xy, home))
         within = needed <= (amount + TOLERANCE).to(xy.dtype).unsqueeze(1)
-        return self.all_if_none(within & self.table.is_open(rows))
+        return self.all_if_none(within.logical_and_(self.table.is_open(rows)))
 
     def move(self, state: State, action: Tensor) -> Move:
         """Go on to a node and collect its prize; where nothing is within reach, stay."""
         table, instance, is_stuck = self.table, state.instance, state.is_over
-        picked = table.pick(state.rows, instance, action)
         here = table.origin(state.rows, instance)
-        rows = table.take(state.rows, instance, action, picked, is_kept=is_stuck)
-        leg = torch.linalg.vector_norm(picked[:, :2].double() - here[:, :2].double(), dim=1)
+        rows, picked, _ = table.take(state.rows, instance, action, is_kept=is_stuck)
+        leg = distance(picked[:, :2].double(), here[:, :2].double())
         amount = torch.where(is_stuck, state.amount, state.amount - leg)
         allowed, is_over = self._allowed(rows, instance, amount)
         gain = torch.where(is_stuck, 0.0, picked[:, 2].double()) * instance.scale

@@ -50,6 +50,13 @@ class DirectRows(NamedTuple):
     num_open: Tensor
 
 
+def rows_of(table: Tensor, row: Tensor) -> Tensor:
+    """Return [B, F] one row, [B] int64, of each table of [B, R, F]."""
+    batch, num_rows, width = table.shape
+    start = torch.arange(0, batch * num_rows, num_rows, device=row.device)
+    return table.reshape(-1, width).index_select(0, start + row)
+
+
 class ReducedTable:
     """Transitions and views of `ReducedRows`.
 
@@ -92,10 +99,6 @@ class ReducedTable:
         """Return [B, R, F] the features of all rows."""
         return rows.nodes
 
-    def pick(self, rows: ReducedRows, instance: Any, row: Tensor) -> Tensor:
-        """Return [B, F] the features of one row of each instance, [B] int64."""
-        return rows.nodes.gather(1, row.view(-1, 1, 1).expand(-1, -1, rows.nodes.shape[2])).squeeze(1)
-
     def origin(self, rows: ReducedRows, instance: Any) -> Tensor:
         """Return [B, F] the features of where the route stands."""
         return rows.nodes[:, ORIGIN_ROW]
@@ -103,6 +106,10 @@ class ReducedTable:
     def destination(self, rows: ReducedRows, instance: Any) -> Tensor:
         """Return [B, F] the features of where the route must end."""
         return rows.nodes[:, DESTINATION_ROW]
+
+    def ends(self, rows: ReducedRows, instance: Any) -> Tensor:
+        """Return [B, 2, F] the features of where the route stands and of where it must end."""
+        return rows.nodes[:, : self.first_open]
 
     def origin_number(self, rows: ReducedRows) -> Tensor:
         """Return [B] int64 the number of the node where the route stands."""
@@ -113,60 +120,62 @@ class ReducedTable:
         return rows.orig.gather(1, row.unsqueeze(1)).squeeze(1).long()
 
     def take(
-        self,
-        rows: ReducedRows,
-        instance: Any,
-        row: Tensor,
-        picked: Tensor,
-        code: Tensor | None = None,
-        is_kept: Tensor | None = None,
-    ) -> ReducedRows:
+        self, rows: ReducedRows, instance: Any, row: Tensor, extra: Tensor | None = None, is_kept: Tensor | None = None
+    ) -> tuple[ReducedRows, Tensor, Tensor]:
         """Choose a row of each instance.
 
         Args:
             rows: the table before.
             instance: the instance.
             row: [B] int64 the open row chosen.
-            picked: [B, F] its features.
-            code: [B] what the history records; None for the number of the node.
+            extra: [B] int64, a bit that the history records with the number of the node, as 2 number + extra; None
+                records the number alone.
             is_kept: [B] bool, instances that stay as they are; None for none.
+
+        Returns:
+            The table after, the features [B, F] and the number [B] int32 of the node chosen.
         """
-        last = (rows.num_open + (self.first_open - 1)).clamp(min=0)
-        num_open = (rows.num_open - 1).clamp(min=0)
-        freed = torch.zeros_like(picked)
+        batch, num_rows, width = rows.nodes.shape
+        # rows of all instances in one long table: picking and writing whole rows is several times faster there
+        start = torch.arange(0, batch * num_rows, num_rows, device=row.device)
+        nodes, orig, num_open = rows.nodes.reshape(-1, width), rows.orig.reshape(-1), rows.num_open
+        chosen, last = start + row, start + (num_open + (self.first_open - 1)).clamp(min=0)
         if is_kept is not None:
-            last = torch.where(is_kept, row, last)
-            num_open = torch.where(is_kept, rows.num_open, num_open)
-            freed = picked * is_kept.unsqueeze(1)
-        pair = torch.stack((row, last), dim=1)
-        wide = pair.unsqueeze(2).expand(-1, -1, picked.shape[1])
-        numbers = rows.orig.gather(1, pair)
-        record = numbers[:, 0] if code is None else code.to(torch.int32)
-        # where the chosen row is the last one both writes meet in one slot: what was freed must win, so it is written twice
-        is_same = row == last
-        moved = torch.where(is_same.unsqueeze(1), freed, self.pick(rows, instance, last))
-        nodes = rows.nodes.scatter(1, wide, torch.stack((moved, freed), dim=1))
-        orig = rows.orig.scatter(1, pair, torch.stack((torch.where(is_same, record, numbers[:, 1]), record), dim=1))
+            last = torch.where(is_kept, chosen, last)
+        picked, number = nodes.index_select(0, chosen), orig.index_select(0, chosen)
+        record = number if extra is None else 2 * number + extra.to(torch.int32)
+        # what was freed is written last: where the chosen row is the last one, it must win
+        nodes = nodes.index_copy(0, chosen, nodes.index_select(0, last))
+        orig = orig.index_copy(0, chosen, orig.index_select(0, last)).index_copy_(0, last, record)
+        if is_kept is None:
+            nodes.index_fill_(0, last, 0.0)
+            there, standing, num_open = picked, number, (num_open - 1).clamp(min=0)
+        else:
+            nodes.index_copy_(0, last, picked * is_kept.unsqueeze(1))
+            there = torch.where(is_kept.unsqueeze(1), rows.nodes[:, ORIGIN_ROW], picked)
+            standing = torch.where(is_kept, rows.orig[:, ORIGIN_ROW], number)
+            num_open = num_open - 1 + is_kept.to(num_open.dtype)
+        nodes, orig = nodes.view(batch, num_rows, width), orig.view(batch, num_rows)
         if self.has_route:
-            there, number = picked, numbers[:, 0]
-            if is_kept is not None:
-                there = torch.where(is_kept.unsqueeze(1), rows.nodes[:, ORIGIN_ROW], picked)
-                number = torch.where(is_kept, rows.orig[:, ORIGIN_ROW], number)
             nodes[:, ORIGIN_ROW] = there
-            orig[:, ORIGIN_ROW] = number
-        return ReducedRows(nodes, orig, num_open)
+            orig[:, ORIGIN_ROW] = standing
+        return ReducedRows(nodes, orig, num_open), picked, number
 
     def is_open(self, rows: ReducedRows) -> Tensor:
         """Return [B, R] bool: the open rows."""
-        return self.open_rows[rows.num_open]
+        return self.open_rows.index_select(0, rows.num_open)
+
+    def is_padding(self, rows: ReducedRows) -> Tensor:
+        """Return [B, R] bool: the rows without a node."""
+        return self.kinds.index_select(0, rows.num_open) == PAD
 
     def views(self, rows: ReducedRows) -> dict[str, Tensor]:
         """Return what is seen beside the features: `kind` [B, R] int8."""
-        return {"kind": self.kinds[rows.num_open]}
+        return {"kind": self.kinds.index_select(0, rows.num_open)}
 
     def numbers(self, rows: ReducedRows, instance: Any) -> Tensor:
         """Return [B, R] int32: the number of the node in each row, -1 in padding."""
-        return torch.where(self.kinds[rows.num_open] == PAD, -1, rows.orig)
+        return torch.where(self.is_padding(rows), -1, rows.orig)
 
     def row_of(self, rows: ReducedRows, number: Tensor) -> Tensor:
         """Return [B] int64 the row of an open node, given its number, [B] int64."""
@@ -206,52 +215,45 @@ class DirectTable:
         nodes: Tensor = instance.nodes
         return nodes
 
-    def pick(self, rows: DirectRows, instance: Any, row: Tensor) -> Tensor:
-        """Return [B, F] the features of one row of each instance, [B] int64."""
-        nodes: Tensor = instance.nodes
-        return nodes.gather(1, row.view(-1, 1, 1).expand(-1, -1, nodes.shape[2])).squeeze(1)
-
     def origin(self, rows: DirectRows, instance: Any) -> Tensor:
         """Return [B, F] the features of where the route stands."""
-        return self.pick(rows, instance, rows.last)
+        return rows_of(instance.nodes, rows.last)
 
     def destination(self, rows: DirectRows, instance: Any) -> Tensor:
         """Return [B, F] the features of where the route must end."""
         first: Tensor = instance.nodes[:, 0]
         return first
 
+    def ends(self, rows: DirectRows, instance: Any) -> Tensor:
+        """Return [B, 2, F] the features of where the route stands and of where it must end."""
+        return torch.stack((self.origin(rows, instance), self.destination(rows, instance)), dim=1)
+
     def origin_number(self, rows: DirectRows) -> Tensor:
         """Return [B] int64 the number of the node where the route stands."""
         return rows.last
 
     def number(self, rows: DirectRows, row: Tensor) -> Tensor:
-        """Return [B] int64 the number of the node in one row: the row itself."""
+        """Return [B] int64 the number of the node in one row of each instance: the row itself."""
         return row
 
     def take(
-        self,
-        rows: DirectRows,
-        instance: Any,
-        row: Tensor,
-        picked: Tensor,
-        code: Tensor | None = None,
-        is_kept: Tensor | None = None,
-    ) -> DirectRows:
+        self, rows: DirectRows, instance: Any, row: Tensor, extra: Tensor | None = None, is_kept: Tensor | None = None
+    ) -> tuple[DirectRows, Tensor, Tensor]:
         """Choose a row of each instance; see `ReducedTable.take`."""
-        column = row.unsqueeze(1)
-        record = (row if code is None else code).to(torch.int32).unsqueeze(1)
-        num_open, last = (rows.num_open - 1).clamp(min=0), row
+        column, number = row.unsqueeze(1), row.to(torch.int32)
+        record = (number if extra is None else 2 * number + extra.to(torch.int32)).unsqueeze(1)
         # a complete solution has no slot left: what is done to it is never seen, but must stay inside the table
         slot = (instance.size - int(self.has_route) - rows.num_open).clamp(max=self.num_points - 1).unsqueeze(1)
-        if is_kept is not None:
-            num_open = torch.where(is_kept, rows.num_open, num_open)
-            last = torch.where(is_kept, rows.last, last)
+        if is_kept is None:
+            num_open, last = (rows.num_open - 1).clamp(min=0), row
+            chosen = rows.chosen.scatter(1, column, True)
+        else:
             kept = is_kept.unsqueeze(1)
+            num_open, last = rows.num_open - 1 + is_kept.to(torch.int64), torch.where(is_kept, rows.last, row)
             record = torch.where(kept, rows.history.gather(1, slot), record)
             chosen = rows.chosen.scatter(1, column, ~kept | rows.chosen.gather(1, column))
-        else:
-            chosen = rows.chosen.scatter(1, column, True)
-        return DirectRows(chosen, rows.history.scatter(1, slot, record), last, num_open)
+        history = rows.history.scatter(1, slot, record)
+        return DirectRows(chosen, history, last, num_open), rows_of(instance.nodes, row), number
 
     def is_open(self, rows: DirectRows) -> Tensor:
         """Return [B, N] bool: the open rows."""

@@ -25,6 +25,15 @@ def tour_length(xy: Tensor, tour: Tensor) -> Tensor:
     return (points - points.roll(-1, dims=1)).norm(dim=-1).sum(1)
 
 
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Euclidean distance [...] between points [..., 2] and [..., 2], which broadcast.
+
+    Norms over an axis of two are many times slower than this.
+    """
+    dx, dy = a[..., 0] - b[..., 0], a[..., 1] - b[..., 1]
+    return dx.mul_(dx).addcmul_(dy, dy).sqrt_()
+
+
 def distance_matrix(xy: np.ndarray) -> np.ndarray:
     """Return the Euclidean distances [N, N] float64 between points [N, 2]."""
     points = np.asarray(xy, dtype=np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from polyathlon.envs.errors import UsageError
 from .construction import ConstructionTask, Move, State, check_size
 from .instances import Instance, distribution_named, plain_instance
 from .reading import entries, make_instance, read_points, read_reference, to_unit_square
+from .tours import distance
 
 
 class TSP(ConstructionTask):
@@ -66,7 +67,7 @@ class TSP(ConstructionTask):
     * v0: first version.
     """
 
-    size_name = "num_nodes"
+    allows_all_open: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -122,11 +123,10 @@ class TSP(ConstructionTask):
     def move(self, state: State, action: Tensor) -> Move:
         """Go on to an open row; the last step adds the way back."""
         table, instance = self.table, state.instance
-        picked = table.pick(state.rows, instance, action)
-        ends = torch.stack((table.origin(state.rows, instance), table.destination(state.rows, instance)), dim=1)
-        rows = table.take(state.rows, instance, action, picked)
+        ends = table.ends(state.rows, instance)
+        rows, picked, _ = table.take(state.rows, instance, action)
         allowed, is_over = self.open_or_over(rows)
-        legs = torch.linalg.vector_norm(picked.double().unsqueeze(1) - ends.double(), dim=2)
+        legs = distance(picked.double().unsqueeze(1), ends.double())
         length = (legs[:, 0] + legs[:, 1] * is_over) * instance.scale
         return Move(rows, state.amount, allowed, is_over, length)
 
