@@ -151,9 +151,11 @@ class BQNCO(Agent):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         with self.seeded_initialisation():
-            self.policy = self.policy_class(
+            policy = self.policy_class(
                 self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-            ).to(self.device)
+            )
+        assert isinstance(policy, ConstructionPolicy)
+        self.policy = policy.to(self.device)
         self.policy.generator = self._prediction_generator
 
     def _new_generators(self, seed: int | None) -> None:

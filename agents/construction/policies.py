@@ -69,7 +69,8 @@ class ConstructionPolicy(BasePolicy):
         """Return the weights between the embedding and the head, which Muon trains."""
         inner = [self.network.blocks, *(getattr(self.network, name, None) for name in ("query", "key"))]
         layers = [layer for part in inner if isinstance(part, nn.Module) for layer in part.modules()]
-        return [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+        weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+        return [weight for weight in weights if isinstance(weight, nn.Parameter)]
 
     def _make_network(self) -> nn.Module:
         raise NotImplementedError

@@ -48,7 +48,7 @@ def resized(task: ConstructionTask, num_points: int | None, device: torch.device
         if hasattr(task, name)
     }
     options[task.size_name] = points - depot
-    return type(task)(**options, device=device or task.device, dtype=task.dtype)  # type: ignore[call-arg]
+    return type(task)(**options, device=device or task.device, dtype=task.dtype)
 
 
 def read_instances(task: ConstructionTask, given: Any) -> tuple[ConstructionTask, Any]:
