@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor import load_task
 
 
 def find_task(env: VecEnv, device: torch.device) -> ConstructionTask:
@@ -30,6 +31,14 @@ def find_task(env: VecEnv, device: torch.device) -> ConstructionTask:
             "Knapsack-v0), or hides its task from this process"
         )
     return task if task.device == device else resized(task, None, device)
+
+
+def task_of(problem: str, mdp: str, device: torch.device) -> ConstructionTask:
+    """Return a task of a problem, such as "TSP", with the options that it has by default."""
+    task: ConstructionTask = load_task(
+        f"polyathlon.envs.combinatorial.{problem.lower()}:{problem}", mdp=mdp, device=device
+    )
+    return task
 
 
 def resized(task: ConstructionTask, num_points: int | None, device: torch.device | None = None) -> ConstructionTask:
