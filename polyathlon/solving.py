@@ -9,7 +9,6 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError
 
-
 PRETRAINED = "pretrained"
 
 

@@ -274,7 +274,8 @@ def has_bfloat16(device: torch.device) -> bool:
     """Tell whether products in bfloat16 are fast on a device."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch has no public name for it
+    return device.type == "cpu" and bool(ask())
 
 
 def check_neighbours(neighbours: int, obs: Observation) -> int:
