@@ -123,6 +123,13 @@ class TokenRules:
             return "context" if length >= self.max_length else "limit"
         return None
 
+    def may_end(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return where an utterance may have ended with its last token, other than by its length, in the shape of `tokens`."""
+        is_end = tokens == self.eos
+        if self.may_stop is None:
+            return is_end
+        return is_end | self.may_stop.to(tokens.device)[tokens]
+
     def first_end(self, utterance: Sequence[int], start: int) -> tuple[int, str] | None:
         """Find where an utterance ends.
 
