@@ -6,11 +6,16 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
+    "AWAC": "polyathlon.agents.actor_critic.awac",
     "Agent": "polyathlon.agents.base",
+    "BC": "polyathlon.agents.actor_critic.bc",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
+    "IQL": "polyathlon.agents.actor_critic.iql",
     "LanguageAgent": "polyathlon.agents.language.agent",
     "PPO": "polyathlon.agents.actor_critic.ppo",
     "SAC": "polyathlon.agents.actor_critic.sac",
+    "TD3": "polyathlon.agents.actor_critic.td3",
+    "TD3BC": "polyathlon.agents.actor_critic.td3_bc",
 }
 __all__ = sorted(_EXPORTS)
 

@@ -107,6 +107,7 @@ class Agent(BaseAlgorithm):
         torch_seed, numpy_seed, self._initial_seed = (int(x) for x in root.generate_state(3, np.uint64) >> np.uint64(1))
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(torch_seed)
+        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
         self.numpy_generator = np.random.default_rng(numpy_seed)
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -117,6 +118,17 @@ class Agent(BaseAlgorithm):
         self.action_space.seed(seed)
         if self.env is not None:
             self.env.seed(seed)
+
+    @contextlib.contextmanager
+    def seeded_predictions(self, seed: int) -> Iterator[None]:
+        """Make `predict(deterministic=False)` depend on `seed` alone, and put its generator back after."""
+        generator = self._prediction_generator
+        before = generator.get_state()
+        generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            generator.set_state(before)
 
     @contextlib.contextmanager
     def seeded_initialisation(self) -> Iterator[None]:
@@ -137,6 +149,7 @@ class Agent(BaseAlgorithm):
             "source",
             "generator",
             "numpy_generator",
+            "_prediction_generator",
             "_last_obs",
             "ep_success_buffer",
         ]
@@ -154,12 +167,10 @@ class Agent(BaseAlgorithm):
         Raises:
             UsageError: there is no environment, or `total_timesteps` is not positive.
         """
-        if self.source is None:
-            raise UsageError(
-                f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env"
-            )
         if total_timesteps <= 0:
             raise UsageError(f"total_timesteps must be positive, got {total_timesteps}")
+        if self.source is None:
+            self._refuse_no_task(total_timesteps + (0 if reset_num_timesteps else self.num_timesteps))
         self.start_time = time.time_ns()
         if self.ep_info_buffer is None or reset_num_timesteps:
             self.ep_info_buffer = deque(maxlen=self._stats_window_size)
@@ -170,11 +181,19 @@ class Agent(BaseAlgorithm):
             total_timesteps += self.num_timesteps
         self._total_timesteps = total_timesteps
         self._num_timesteps_at_start = self.num_timesteps
-        if reset_num_timesteps or not self.source.started:
+        if self.source is not None and (reset_num_timesteps or not self.source.started):
             self._reset_source()
         if not self._custom_logger:
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
         return total_timesteps, self._init_callback(callback, progress_bar)
+
+    def _refuse_no_task(self, total_timesteps: int) -> None:
+        """Refuse to train up to step `total_timesteps` without an environment; agents that need none override it.
+
+        Raises:
+            UsageError: always, here.
+        """
+        raise UsageError(f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env")
 
     def _reset_source(self) -> None:
         """Start the episodes: with the agent's seed the first time, going on from there later."""
@@ -212,6 +231,7 @@ class Agent(BaseAlgorithm):
             "episodes": list(self.ep_info_buffer or []),
             "generator": self.generator.get_state(),
             "numpy_generator": self.numpy_generator.bit_generator.state,
+            "prediction_generator": self._prediction_generator.get_state(),
             "source": None if self.source is None or not self.source.started else self.source.get_state(),
         }
 
@@ -223,6 +243,7 @@ class Agent(BaseAlgorithm):
         self.ep_success_buffer = deque(maxlen=self._stats_window_size)
         self.generator.set_state(state["generator"].cpu())
         self.numpy_generator.bit_generator.state = state["numpy_generator"]
+        self._prediction_generator.set_state(state["prediction_generator"].cpu())
         if self.source is not None and state["source"] is not None:
             self.source.set_state(state["source"])
 
