@@ -9,6 +9,8 @@ _EXPORTS = {
     "Agent": "polyathlon.agents.base",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "LanguageAgent": "polyathlon.agents.language.agent",
+    "PMOE": "polyathlon.agents.actor_critic.pmoe",
+    "PMOEPPO": "polyathlon.agents.actor_critic.pmoe_ppo",
     "PPO": "polyathlon.agents.actor_critic.ppo",
     "SAC": "polyathlon.agents.actor_critic.sac",
 }

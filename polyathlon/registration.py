@@ -201,6 +201,12 @@ def _register_algorithms() -> None:
         "proximal policy optimisation, continuous or (masked) discrete",
     )
     register_algorithm(
+        "pmoe",
+        "polyathlon.agents.actor_critic.pmoe:PMOE",
+        "actor_critic",
+        "mixture of experts on soft actor-critic, for continuous actions with several good choices",
+    )
+    register_algorithm(
         "language",
         "polyathlon.agents.language.agent:LanguageAgent",
         "language",

@@ -184,8 +184,11 @@ class SAC(Agent):
             size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
             self.replay = Replay(self.buffer_size, size, self._low.numel(), self.device)
         if self._update is None or self._update.batch_size != self.batch_size:
-            self._update = self.policy.make_update(self.batch_size)
+            self._update = self._make_update()
         return self._update
+
+    def _make_update(self) -> SACUpdate:
+        return self.policy.make_update(self.batch_size)
 
     def train(self, gradient_steps: int) -> None:
         """Take gradient steps on samples of the replay memory."""
@@ -250,7 +253,7 @@ class SAC(Agent):
         update = self._update
         if update is not None and update.count:
             for name, number in update.report().items():
-                self.logger.record(f"train/{name}", number)
+                self.logger.record(name if "/" in name else f"train/{name}", number)
             self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
             self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.dump_logs()

@@ -100,6 +100,8 @@ class SACUpdate:
         critic_widths: hidden widths of a critic.
         critics: number of critics.
         batch_size: B.
+        experts: number of Gaussians K in the actor's head; a single one for soft actor-critic. What follows the head in the
+            actor's parameters is left to a subclass.
     """
 
     def __init__(
@@ -113,12 +115,13 @@ class SACUpdate:
         critic_widths: list[int],
         critics: int,
         batch_size: int,
+        experts: int = 1,
     ) -> None:
         self.actor, self.critic, self.target = actor, critic, target
         self.obs_size, self.action_size, self.batch_size = obs_size, action_size, batch_size
-        sizes = [obs_size, *actor_widths, 2 * action_size]
-        self.actor_layers, end = layers_of(actor.vector.data, actor.gradient, sizes)
-        assert end == actor.vector.numel()
+        outputs = 2 * experts * action_size
+        sizes = [obs_size, *actor_widths, outputs]
+        self.actor_layers, self.actor_end = layers_of(actor.vector.data, actor.gradient, sizes)
         self.critics: list[list[Layer]] = []
         self.plain_critics: list[list[Layer]] = []
         self.targets: list[list[Layer]] = []
@@ -131,15 +134,16 @@ class SACUpdate:
         empty = actor.vector.new_empty
         both, batch = 2 * batch_size, batch_size
         self.states = empty(both, obs_size)
-        self.eps = empty(both, action_size)
-        self.actor_outs = [empty(both, width) for width in [*actor_widths, 2 * action_size]]
+        self.eps = empty((experts + 1) * batch, action_size)
+        self.actor_outs = [empty(both, width) for width in [*actor_widths, outputs]]
         self.actor_slopes = [empty(batch, width) for width in actor_widths]
-        self.head_slope = empty(batch, 2 * action_size)
+        self.head_slope = empty(batch, outputs)
         self.outs = [[empty(batch, width) for width in [*critic_widths, 1]] for _ in range(critics)]
         self.slopes = [empty(batch, width) for width in critic_widths]
         self.inputs = empty(batch, obs_size + action_size)
         self.q = empty(batch, critics)
-        self.metrics = empty(len(METRICS)).zero_()
+        self.names = METRICS
+        self.metrics = empty(len(self.names)).zero_()
         self.count = 0
 
     @torch.no_grad()
@@ -240,8 +244,8 @@ class SACUpdate:
         return total
 
     def report(self) -> dict[str, float]:
-        """Return the means of `METRICS` since the last call."""
+        """Return the means of the metrics called `names` since the last call."""
         means = (self.metrics / max(self.count, 1)).tolist()
         self.metrics.zero_()
         self.count = 0
-        return dict(zip(METRICS, means, strict=True))
+        return dict(zip(self.names, means, strict=True))
