@@ -81,9 +81,7 @@ class PMOEUpdate(SACUpdate):
             "score_ratio": self._drawn,
             "gumbel_softmax": self._relaxed,
         }[estimator]
-        routers, end = layers_of(
-            self.actor.vector.data, self.actor.gradient, [self.obs_size, experts], self.actor_end
-        )
+        routers, end = layers_of(self.actor.vector.data, self.actor.gradient, [self.obs_size, experts], self.actor_end)
         self.router, self.actor_end = routers[0], end
         rows = self.batch_size
         empty = self.states.new_empty
@@ -93,6 +91,8 @@ class PMOEUpdate(SACUpdate):
         many = experts if self.is_compared else 1
         most = rows * experts if estimator == "backprop_all" else rows
         self.own = ActionValues(self.plain_critics, self.obs_size, rows, many, most)
+        # on an accelerator the gathers cost more than the products that they save
+        self.is_lazy = experts > 1 and self.states.device.type == "cpu"
         shares = [f"experts/{name}_{k}" for name in ("weight", "picked") for k in range(experts)]
         self.names = (*METRICS, *shares)
         self.metrics = empty(len(self.names)).zero_()
@@ -186,12 +186,15 @@ class PMOEUpdate(SACUpdate):
 
     def _best(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """The expert with the best sample learns, and the router learns how often that is the case for each."""
-        lowest, chosen = self.own.values(obs, draw.action).min(1)
-        q = lowest.view(-1, self.experts)
-        best = q.argmax(1)
-        self._one_expert(draw, alpha, best, self.row * self.experts + best, chosen)
+        if self.is_lazy:
+            best, q, critic = self.own.best(obs, draw.action, self.q.argmin(1))
+        else:
+            lowest, chosen = self.own.values(obs, draw.action).min(1)
+            q, best = lowest.view(-1, self.experts).max(1)
+            critic = chosen[self.row * self.experts + best]
+        self._one_expert(draw, alpha, best, self.row * self.experts + best, critic)
         self.router_slope.copy_(frequency_slope(draw.log_w.exp(), best))
-        return Learnt(of_expert(draw.logp, best), of_expert(q, best), one_hot(best, self.experts).to(q.dtype))
+        return Learnt(of_expert(draw.logp, best), q, one_hot(best, self.experts).to(q.dtype))
 
     def _drawn(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """An expert drawn by the router learns, and the router reinforces the choice by what it earned."""
@@ -202,7 +205,7 @@ class PMOEUpdate(SACUpdate):
         self.router_slope.copy_(score_ratio_slope(draw.log_w.exp(), expert, q - alpha * logp))
         return Learnt(logp, q, one_hot(expert, self.experts).to(q.dtype))
 
-    def _one_expert(self, draw: Draw, alpha: Tensor, expert: Tensor, rows: Tensor, chosen: Tensor) -> None:
+    def _one_expert(self, draw: Draw, alpha: Tensor, expert: Tensor, rows: Tensor, critic: Tensor) -> None:
         """Write the derivative by the head where one expert of each state learns.
 
         Args:
@@ -210,9 +213,9 @@ class PMOEUpdate(SACUpdate):
             alpha: [] temperature.
             expert: [B] the expert that learns.
             rows: [B] the row of `self.own` that valued its sample.
-            chosen: critic with the lowest value, for all rows of `self.own`.
+            critic: [B] the critic with the lowest value of it.
         """
-        by_action = self.own.slopes(rows, chosen[rows])
+        by_action = self.own.slopes(rows, critic)
         action, spread, raw = (of_expert(x, expert) for x in (draw.action, draw.spread, draw.raw))
         by_mean, by_raw = self._through_squashing(by_action, action, spread, raw, alpha)
         slope = self.head_slope.zero_().view(self.batch_size, 2, self.experts, -1)
