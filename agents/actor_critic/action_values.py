@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .sac_update import Layer, backward, forward
+from .perceptrons import Layer, backward, forward
 
 
 class ActionValues:

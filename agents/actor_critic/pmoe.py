@@ -43,7 +43,7 @@ class PMOE(SAC):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MixturePolicy}
-    policy: MixturePolicy  # type: ignore[assignment]
+    policy: MixturePolicy
 
     def __init__(
         self,

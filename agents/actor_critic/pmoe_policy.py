@@ -38,7 +38,7 @@ class MixturePolicy(SquashedGaussianPolicy):
         assert isinstance(mean, nn.Linear)
         if experts > 1:
             actor.mu = nn.Linear(mean.in_features, experts * mean.out_features)
-            actor.log_std = nn.Linear(mean.in_features, experts * mean.out_features)
+            actor.log_std = nn.Linear(mean.in_features, experts * mean.out_features)  # type: ignore[assignment]
         router = nn.Linear(int(torch.tensor(self.observation_space.shape).prod()), experts)
         nn.init.zeros_(router.weight)
         nn.init.zeros_(router.bias)
@@ -49,7 +49,7 @@ class MixturePolicy(SquashedGaussianPolicy):
 
     def parameters_behind_the_head(self) -> list[nn.Parameter]:
         """Return the router's parameters."""
-        return list(self.actor.router.parameters())  # type: ignore[union-attr,operator]
+        return list(self.actor.router.parameters())  # type: ignore[union-attr]
 
     def make_update(self, batch_size: int, **options: Any) -> PMOEUpdate:
         """Return the gradient step of these networks; `options` are further arguments of `PMOEUpdate`."""

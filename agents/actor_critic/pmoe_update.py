@@ -21,7 +21,8 @@ from polyathlon.agents.parts.squashed_gaussian import LOG_SQRT_2_PI, log_one_min
 from polyathlon.agents.parts.targets import polyak_, td_target
 
 from .action_values import ActionValues
-from .sac_update import LOG_STD_MAX, LOG_STD_MIN, METRICS, SACUpdate, backward, forward, layers_of
+from .perceptrons import backward, forward, layers_of
+from .sac_update import LOG_STD_MAX, LOG_STD_MIN, SACUpdate
 
 ESTIMATORS = ("frequency", "backprop_all", "score_ratio", "gumbel_softmax")
 ALMOST_ONE = 1 - 1e-6  # a mean of squashed actions stays this far inside (-1, 1), so that it has a pre-image
@@ -73,6 +74,8 @@ class PMOEUpdate(SACUpdate):
     def __init__(
         self, experts: int, estimator: str, gumbel_temperature: float, reward_scale: float | None, **arguments: Any
     ) -> None:
+        shares = [f"experts/{name}_{k}" for name in ("weight", "picked") for k in range(experts)]
+        self.metric_names = (*SACUpdate.metric_names, *shares)
         super().__init__(experts=experts, **arguments)
         self.experts, self.gumbel_temperature, self.reward_scale = experts, gumbel_temperature, reward_scale
         self.learn_from = {
@@ -93,9 +96,6 @@ class PMOEUpdate(SACUpdate):
         self.own = ActionValues(self.plain_critics, self.obs_size, rows, many, most)
         # on an accelerator the gathers cost more than the products that they save
         self.is_lazy = experts > 1 and self.states.device.type == "cpu"
-        shares = [f"experts/{name}_{k}" for name in ("weight", "picked") for k in range(experts)]
-        self.names = (*METRICS, *shares)
-        self.metrics = empty(len(self.names)).zero_()
 
     @torch.no_grad()
     def step(
@@ -151,9 +151,8 @@ class PMOEUpdate(SACUpdate):
             log_alpha.grad = -gap.reshape(log_alpha.shape)
             alpha_optimizer.step()
         actor_loss = alpha * mean_logp - learnt.q.mean()
-        numbers = [x.reshape(1) for x in (critic_loss, actor_loss, alpha, alpha_loss)]
-        self.metrics += torch.cat([*numbers, draw.log_w.exp().mean(0), learnt.picked.mean(0)])
-        self.count += 1
+        shares = torch.cat([draw.log_w.exp().mean(0), learnt.picked.mean(0)])
+        self._record(critic_loss, actor_loss, alpha, alpha_loss, *shares)
 
     def _rewards(self, reward: Tensor) -> Tensor:
         if self.reward_scale is None:
