@@ -31,7 +31,6 @@ class ActionValues:
         first = critics[0][0].weight
         empty, device = first.new_empty, first.device
         self.plain_critics = [[Layer(x.weight, x.bias, None, None) for x in layers] for layers in critics]
-        self.inputs = empty(rows if actions == 1 else 0, first.shape[1])
         self.by_state = empty(len(critics), batch_size, widths[0])
         self.outs = [[empty(rows, width) for width in widths] for _ in critics]
         self.picked = [empty(most, width) for width in widths[:-1]]
@@ -90,23 +89,18 @@ class ActionValues:
             lowest[mine] = torch.where(value < before, i, lowest[mine])
 
     def _start(self, obs: Tensor, action: Tensor) -> None:
-        self.obs, self.action = obs, action.flatten(0, 1)
+        self.action = action.flatten(0, 1)
         self.filled = [0] * len(self.critics)
-        if self.actions > 1:
-            for out, layers in zip(self.by_state, self.critics):
-                torch.addmm(layers[0].bias, obs, layers[0].weight[:, : self.obs_size].t(), out=out)
+        for out, layers in zip(self.by_state, self.critics):
+            torch.addmm(layers[0].bias, obs, layers[0].weight[:, : self.obs_size].t(), out=out)
 
     def _evaluate(self, critic: int, rows: Tensor) -> Tensor:
         """Return the values [R] that one critic gives to rows [R]."""
-        layers, start, size = self.critics[critic], self.filled[critic], self.obs_size
+        layers, start = self.critics[critic], self.filled[critic]
         stop = self.filled[critic] = start + rows.numel()
         outs = [x[start:stop] for x in self.outs[critic]]
-        if self.actions == 1:
-            self.inputs[:, :size], self.inputs[:, size:] = self.obs, self.action
-            torch.addmm(layers[0].bias, self.inputs, layers[0].weight.t(), out=outs[0])
-        else:
-            torch.index_select(self.by_state[critic], 0, rows // self.actions, out=outs[0])
-            outs[0].addmm_(self.action.index_select(0, rows), layers[0].weight[:, size:].t())
+        torch.index_select(self.by_state[critic], 0, rows // self.actions, out=outs[0])
+        outs[0].addmm_(self.action.index_select(0, rows), layers[0].weight[:, self.obs_size :].t())
         self.place[rows, critic] = self.row[start:stop]
         last = forward(layers[1:], outs[0].relu_(), outs[1:]) if layers[1:] else outs[0]
         return last[:, 0]

@@ -90,12 +90,11 @@ class PMOEUpdate(SACUpdate):
         empty = self.states.new_empty
         self.logits, self.router_slope = empty(2 * rows, experts), empty(rows, experts)
         self.row = torch.arange(rows, device=self.states.device)
-        self.is_compared = estimator in ("frequency", "backprop_all")
-        many = experts if self.is_compared else 1
-        most = rows * experts if estimator == "backprop_all" else rows
-        self.own = ActionValues(self.plain_critics, self.obs_size, rows, many, most)
+        if estimator in ("frequency", "backprop_all"):
+            most = rows * experts if estimator == "backprop_all" else rows
+            self.own = ActionValues(self.plain_critics, self.obs_size, rows, experts, most)
         # on an accelerator the gathers cost more than the products that they save
-        self.is_lazy = experts > 1 and self.states.device.type == "cpu"
+        self.is_lazy = self.states.device.type == "cpu"
 
     @torch.no_grad()
     def step(
@@ -185,36 +184,42 @@ class PMOEUpdate(SACUpdate):
 
     def _best(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """The expert with the best sample learns, and the router learns how often that is the case for each."""
+        if self.experts == 1:
+            return self._drawn(obs, draw, alpha, generator)
         if self.is_lazy:
             best, q, critic = self.own.best(obs, draw.action, self.q.argmin(1))
         else:
             lowest, chosen = self.own.values(obs, draw.action).min(1)
             q, best = lowest.view(-1, self.experts).max(1)
             critic = chosen[self.row * self.experts + best]
-        self._one_expert(draw, alpha, best, self.row * self.experts + best, critic)
+        self._one_expert(draw, alpha, best, self.own.slopes(self.row * self.experts + best, critic))
         self.router_slope.copy_(frequency_slope(draw.log_w.exp(), best))
         return Learnt(of_expert(draw.logp, best), q, one_hot(best, self.experts).to(q.dtype))
 
     def _drawn(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """An expert drawn by the router learns, and the router reinforces the choice by what it earned."""
         expert = self._choose(draw.log_w, generator)
-        q, chosen = self.own.values(obs, of_expert(draw.action, expert).unsqueeze(1)).min(1)
+        q, by_action = self._value_of(obs, of_expert(draw.action, expert))
         logp = of_expert(draw.logp, expert)
-        self._one_expert(draw, alpha, expert, self.row, chosen)
+        self._one_expert(draw, alpha, expert, by_action)
         self.router_slope.copy_(score_ratio_slope(draw.log_w.exp(), expert, q - alpha * logp))
         return Learnt(logp, q, one_hot(expert, self.experts).to(q.dtype))
 
-    def _one_expert(self, draw: Draw, alpha: Tensor, expert: Tensor, rows: Tensor, critic: Tensor) -> None:
+    def _value_of(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest values [B] of actions [B, A], and their derivatives [B, A] by the actions."""
+        self.inputs[:, : self.obs_size], self.inputs[:, self.obs_size :] = obs, action
+        q, chosen = self._values(self.plain_critics, self.inputs).min(1)
+        return q, self._action_slope(chosen)
+
+    def _one_expert(self, draw: Draw, alpha: Tensor, expert: Tensor, by_action: Tensor) -> None:
         """Write the derivative by the head where one expert of each state learns.
 
         Args:
             draw: the samples.
             alpha: [] temperature.
             expert: [B] the expert that learns.
-            rows: [B] the row of `self.own` that valued its sample.
-            critic: [B] the critic with the lowest value of it.
+            by_action: [B, A] derivative of the value by its action.
         """
-        by_action = self.own.slopes(rows, critic)
         action, spread, raw = (of_expert(x, expert) for x in (draw.action, draw.spread, draw.raw))
         by_mean, by_raw = self._through_squashing(by_action, action, spread, raw, alpha)
         slope = self.head_slope.zero_().view(self.batch_size, 2, self.experts, -1)
@@ -254,8 +259,7 @@ class PMOEUpdate(SACUpdate):
             choice = relaxed_choice(log_w, gumbel, self.gumbel_temperature)
             action = (choice.unsqueeze(-1) * torch.tanh(mean + log_std.exp() * draw.noise)).sum(1)
             logp = tanh_gmm_logp(log_w, mean, log_std, torch.atanh(action.clamp(-ALMOST_ONE, ALMOST_ONE)))
-        q, chosen = self.own.values(obs, action.detach().unsqueeze(1)).min(1)
-        by_action = self.own.slopes(self.row, chosen)
+        q, by_action = self._value_of(obs, action.detach())
         with torch.enable_grad():
             loss = (alpha * logp - (by_action * action).sum(-1)).mean()
             by_mean, by_raw, by_logits = torch.autograd.grad(loss, leaves)
