@@ -173,7 +173,7 @@ def test_the_router_learns_which_expert_is_best():
         for network in agent.critic.q_networks:
             network[0].weight[:, OBS:] = 1.0
             network[2].weight.fill_(0.1)
-                network[4].weight.fill_(0.1)
+            network[4].weight.fill_(0.1)
         batch.reward.copy_(agent.critic(batch.obs, batch.action)[0][:, 0])
     generator = torch.Generator().manual_seed(0)
     for _ in range(30):
