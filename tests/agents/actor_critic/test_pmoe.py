@@ -110,7 +110,7 @@ def test_only_the_best_expert_of_a_state_learns_from_it():
     learns[torch.arange(ROWS), best] = True
     assert bool((slope[:, 0].abs().sum(-1) > 0)[learns].all())
     assert float(slope.abs().sum((1, 3))[~learns].max()) == 0.0
-    assert 1 < len(best.unique())  # else the test says little
+    assert len(best.unique()) > 1  # else the test says little
 
 
 @pytest.mark.parametrize("critics", [1, 2, 3])

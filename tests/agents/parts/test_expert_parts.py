@@ -59,7 +59,10 @@ def test_slopes_equal_autograd(kind):
     if kind == "frequency":
         loss, slope = frequency_loss(w, q), frequency_slope(w.detach(), expert)
     else:
-        loss, slope = score_ratio_loss(logits.log_softmax(-1), expert, gain), score_ratio_slope(w.detach(), expert, gain)
+        loss, slope = (
+            score_ratio_loss(logits.log_softmax(-1), expert, gain),
+            score_ratio_slope(w.detach(), expert, gain),
+        )
     loss.backward()
     torch.testing.assert_close(slope, logits.grad)
 
