@@ -9,9 +9,8 @@ import torch
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from polyathlon.agents.parts.expert_routing import frequency_loss
+from polyathlon.agents.parts.expert_routing import frequency_loss, picks
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .pmoe import refuse_experts
@@ -116,7 +115,7 @@ class MixtureLoss:
         with torch.no_grad():
             noise = torch.empty_like(mean).normal_(generator=self.generator)
             q = policy.q_values(features, mean + policy.log_std.exp() * noise)
-            picked = one_hot(q.argmax(-1), policy.num_experts).to(q.dtype)
+            picked = picks(q.argmax(-1), policy.num_experts)
         router_loss = frequency_loss(weights, q)
         q_loss = (policy.q_values(features, batch.action.flatten(1)) - batch.returns).square().mean()
         losses = torch.stack([router_loss, q_loss]).detach()

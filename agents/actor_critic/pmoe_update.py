@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from polyathlon.agents.parts.action_distributions import sample_categorical
 from polyathlon.agents.parts.expert_routing import (
     frequency_slope,
     gumbel_noise,
+    picks,
     relaxed_choice,
     score_ratio_slope,
 )
@@ -34,19 +34,19 @@ class Draw(NamedTuple):
     Attributes:
         mean: [B, K, A].
         raw: [B, K, A] log standard deviations before they are bounded.
+        log_std: [B, K, A].
         noise: [B, K, A].
-        spread: [B, K, A] noise times standard deviation.
+        u: [B, K, A] the action before the squashing.
         action: [B, K, A] in (-1, 1).
-        logp: [B, K] log-density of each action under its own expert.
         log_w: [B, K] logarithms of the router's weights.
     """
 
     mean: Tensor
     raw: Tensor
+    log_std: Tensor
     noise: Tensor
-    spread: Tensor
+    u: Tensor
     action: Tensor
-    logp: Tensor
     log_w: Tensor
 
 
@@ -93,8 +93,6 @@ class PMOEUpdate(SACUpdate):
         if estimator in ("frequency", "backprop_all"):
             most = rows * experts if estimator == "backprop_all" else rows
             self.own = ActionValues(self.plain_critics, self.obs_size, rows, experts, most)
-        # on an accelerator the gathers cost more than the products that they save
-        self.is_lazy = self.states.device.type == "cpu"
 
     @torch.no_grad()
     def step(
@@ -125,19 +123,19 @@ class PMOEUpdate(SACUpdate):
         rows = self.batch_size
         self.states[:rows], self.states[rows:] = batch.obs, batch.next_obs
         noise = self.eps.normal_(generator=generator) if eps is None else self.eps.copy_(eps)
-        mean, raw = gmm_head(forward(self.actor_layers, self.states, self.actor_outs), self.experts)
+        head = forward(self.actor_layers, self.states, self.actor_outs)
         torch.addmm(self.router.bias, self.states, self.router.weight.t(), out=self.logits)
         log_w = self.logits.log_softmax(-1)
         alpha = log_alpha.exp()
 
         inputs, size = self.inputs, self.obs_size
-        action, logp = self._successors(mean[rows:], raw[rows:], noise[-rows:], log_w[rows:], generator)
+        action, logp = self._successors(head[rows:], noise[-rows:], log_w[rows:], generator)
         inputs[:, :size], inputs[:, size:] = batch.next_obs, action
         q_next = self._values(self.targets, inputs).amin(1)
         y = td_target(self._rewards(batch.reward), batch.done, q_next, gamma, alpha, logp)
         critic_loss = self._critic_step(batch.obs_action, y, learning_rate)
 
-        draw = self._draw(mean[:rows], raw[:rows], noise[:-rows], log_w[:rows])
+        draw = self._draw(*gmm_head(head[:rows], self.experts), noise[:-rows], log_w[:rows])
         learnt = self.learn_from(batch.obs, draw, alpha, generator)
         self._actor_step(learning_rate)
         if tau:
@@ -165,45 +163,49 @@ class PMOEUpdate(SACUpdate):
     def _draw(self, mean: Tensor, raw: Tensor, noise: Tensor, log_w: Tensor) -> Draw:
         noise = noise.view(mean.shape)
         log_std = raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
-        spread = log_std.exp().mul_(noise)
-        u = mean + spread
-        logp = (-0.5 * noise.square() - log_std - LOG_SQRT_2_PI - log_one_minus_tanh_squared(u)).sum(-1)
-        return Draw(mean, raw, noise, spread, torch.tanh(u), logp, log_w)
+        u = mean + log_std.exp().mul_(noise)
+        return Draw(mean, raw, log_std, noise, u, torch.tanh(u), log_w)
 
     def _successors(
-        self, mean: Tensor, raw: Tensor, noise: Tensor, log_w: Tensor, generator: torch.Generator | None
+        self, head: Tensor, noise: Tensor, log_w: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Act in the next states: actions [B, A] and their log-densities [B]."""
-        expert = self._choose(log_w, generator)
-        own = [of_expert(x, expert).unsqueeze(1) for x in (mean, raw)]
-        draw = self._draw(own[0], own[1], noise, log_w)
+        """Act in the next states: actions [B, A] and their log-densities [B].
+
+        Args:
+            head: [B, 2 K A] outputs of the actor.
+            noise: [B, A].
+            log_w: [B, K] logarithms of the router's weights.
+            generator: source of the choices.
+        """
+        means = self.row * (2 * self.experts) + self._choose(log_w, generator)
+        outputs = head.view(-1, self.action_size)
+        mean, raw = outputs.index_select(0, means), outputs.index_select(0, means + self.experts)
+        log_std = raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        u = mean + log_std.exp().mul_(noise)
         if self.learn_from != self._relaxed:
-            return draw.action[:, 0], draw.logp[:, 0]
-        u = (draw.mean + draw.spread)[:, 0]
-        return draw.action[:, 0], tanh_gmm_logp(log_w, mean, raw.clamp(LOG_STD_MIN, LOG_STD_MAX), u)
+            return torch.tanh(u), _log_density(noise, log_std, u)
+        every, spread = gmm_head(head, self.experts)
+        return torch.tanh(u), tanh_gmm_logp(log_w, every, spread.clamp(LOG_STD_MIN, LOG_STD_MAX), u)
 
     def _best(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """The expert with the best sample learns, and the router learns how often that is the case for each."""
         if self.experts == 1:
             return self._drawn(obs, draw, alpha, generator)
-        if self.is_lazy:
-            best, q, critic = self.own.best(obs, draw.action, self.q.argmin(1))
-        else:
-            lowest, chosen = self.own.values(obs, draw.action).min(1)
-            q, best = lowest.view(-1, self.experts).max(1)
-            critic = chosen[self.row * self.experts + best]
-        self._one_expert(draw, alpha, best, self.own.slopes(self.row * self.experts + best, critic))
-        self.router_slope.copy_(frequency_slope(draw.log_w.exp(), best))
-        return Learnt(of_expert(draw.logp, best), q, one_hot(best, self.experts).to(q.dtype))
+        # the critic that valued the replayed action of a state lower is likely to do so with others
+        best = self.own.best(obs, draw.action, self.q.argmin(1))
+        picked = picks(best.number, self.experts)
+        self.router_slope.copy_(frequency_slope(draw.log_w.exp(), picked))
+        logp = self._one_expert(draw, alpha, best.number, picked, best.by_action)
+        return Learnt(logp, best.value, picked)
 
     def _drawn(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """An expert drawn by the router learns, and the router reinforces the choice by what it earned."""
         expert = self._choose(draw.log_w, generator)
+        picked = picks(expert, self.experts)
         q, by_action = self._value_of(obs, of_expert(draw.action, expert))
-        logp = of_expert(draw.logp, expert)
-        self._one_expert(draw, alpha, expert, by_action)
-        self.router_slope.copy_(score_ratio_slope(draw.log_w.exp(), expert, q - alpha * logp))
-        return Learnt(logp, q, one_hot(expert, self.experts).to(q.dtype))
+        logp = self._one_expert(draw, alpha, expert, picked, by_action)
+        self.router_slope.copy_(score_ratio_slope(draw.log_w.exp(), picked, q - alpha * logp))
+        return Learnt(logp, q, picked)
 
     def _value_of(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return the lowest values [B] of actions [B, A], and their derivatives [B, A] by the actions."""
@@ -211,42 +213,47 @@ class PMOEUpdate(SACUpdate):
         q, chosen = self._values(self.plain_critics, self.inputs).min(1)
         return q, self._action_slope(chosen)
 
-    def _one_expert(self, draw: Draw, alpha: Tensor, expert: Tensor, by_action: Tensor) -> None:
+    def _one_expert(self, draw: Draw, alpha: Tensor, expert: Tensor, picked: Tensor, by_action: Tensor) -> Tensor:
         """Write the derivative by the head where one expert of each state learns.
 
         Args:
             draw: the samples.
             alpha: [] temperature.
             expert: [B] the expert that learns.
+            picked: [B, K] 1 at this expert, else 0.
             by_action: [B, A] derivative of the value by its action.
+
+        Returns:
+            The log-densities [B] of the actions that were learnt from.
         """
-        action, spread, raw = (of_expert(x, expert) for x in (draw.action, draw.spread, draw.raw))
-        by_mean, by_raw = self._through_squashing(by_action, action, spread, raw, alpha)
-        slope = self.head_slope.zero_().view(self.batch_size, 2, self.experts, -1)
-        slope[self.row, 0, expert] = by_mean
-        slope[self.row, 1, expert] = by_raw
+        index = self.row * self.experts + expert
+        noise, log_std, u = (x.view(-1, self.action_size)[index] for x in (draw.noise, draw.log_std, draw.u))
+        slopes = self._through_squashing(by_action, noise, log_std, u, alpha)
+        slope = self.head_slope.view(self.batch_size, 2, self.experts, -1)
+        torch.mul(torch.stack(slopes, 1).unsqueeze(2), picked[:, None, :, None], out=slope)
+        return _log_density(noise, log_std, u)
 
     def _all(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """Every expert learns from its own sample, the router as in `_best`."""
         lowest, chosen = self.own.values(obs, draw.action).min(1)
-        q = lowest.view(-1, self.experts)
-        best = q.argmax(1)
+        q, best = lowest.view(-1, self.experts).max(1)
         rows = torch.arange(chosen.numel(), device=chosen.device)
         by_action = self.own.slopes(rows, chosen).view_as(draw.action)
-        by_mean, by_raw = self._through_squashing(by_action, draw.action, draw.spread, draw.raw, alpha)
         slope = self.head_slope.view(self.batch_size, 2, self.experts, -1)
-        slope[:, 0], slope[:, 1] = by_mean, by_raw
-        self.router_slope.copy_(frequency_slope(draw.log_w.exp(), best))
-        return Learnt(of_expert(draw.logp, best), of_expert(q, best), one_hot(best, self.experts).to(q.dtype))
+        slope[:, 0], slope[:, 1] = self._through_squashing(by_action, draw.noise, draw.log_std, draw.u, alpha)
+        picked = picks(best, self.experts)
+        self.router_slope.copy_(frequency_slope(draw.log_w.exp(), picked))
+        logp = _log_density(*(of_expert(x, best) for x in (draw.noise, draw.log_std, draw.u)))
+        return Learnt(logp, q, picked)
 
     def _through_squashing(
-        self, by_action: Tensor, action: Tensor, spread: Tensor, raw: Tensor, alpha: Tensor
+        self, by_action: Tensor, noise: Tensor, log_std: Tensor, u: Tensor, alpha: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Turn derivatives of the values by actions into those of the mean loss by means and spreads, [..., A]."""
-        rows = self.batch_size
+        rows, action = self.batch_size, torch.tanh(u)
         by_mean = (2 * alpha * action - by_action * (1 - action.square())).div_(rows)
-        is_inside = (raw > LOG_STD_MIN) & (raw < LOG_STD_MAX)
-        return by_mean, (by_mean * spread - alpha / rows) * is_inside
+        is_inside = (log_std > LOG_STD_MIN) & (log_std < LOG_STD_MAX)
+        return by_mean, (by_mean * log_std.exp().mul_(noise) - alpha / rows) * is_inside
 
     def _relaxed(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """All experts and the router learn through a relaxed choice; autograd does the few small tensors."""
@@ -277,3 +284,8 @@ class PMOEUpdate(SACUpdate):
         torch.mm(self.router_slope.t(), states, out=router.weight_gradient)
         torch.sum(self.router_slope, 0, out=router.bias_gradient)
         self.actor.clipped_step(learning_rate, None)
+
+
+def _log_density(noise: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
+    """Log-densities [...] of tanh(u) [..., A] with u = mean + exp(log_std) noise."""
+    return (-0.5 * noise.square() - log_std - LOG_SQRT_2_PI - log_one_minus_tanh_squared(u)).sum(-1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 
 def frequency_loss(w: Tensor, q: Tensor) -> Tensor:
@@ -18,21 +17,26 @@ def frequency_loss(w: Tensor, q: Tensor) -> Tensor:
         q: [B, K] values of one sample of every expert.
     """
     assert w.shape == q.shape and w.dim() == 2
-    return (w - one_hot(q.argmax(-1), w.shape[-1])).square().mean()
+    return (w - picks(q.argmax(-1), w.shape[-1], w.dtype)).square().mean()
 
 
-def frequency_slope(w: Tensor, best: Tensor) -> Tensor:
+def picks(expert: Tensor, num_experts: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return [B, K] 1 at the expert [B] int64 of each row, else 0."""
+    return (expert[:, None] == torch.arange(num_experts, device=expert.device)).to(dtype)
+
+
+def frequency_slope(w: Tensor, picked: Tensor) -> Tensor:
     """Derivative of `frequency_loss` by the logits of the weights.
 
     Args:
         w: [B, K] weights, the softmax of the logits.
-        best: [B] int64, the expert with the best sample.
+        picked: [B, K] 1 at the expert with the best sample, else 0 (see `picks`).
 
     Returns:
         [B, K].
     """
-    assert w.dim() == 2 and best.dim() == 1
-    by_weight = (w - one_hot(best, w.shape[-1])).mul_(2 / w.numel())
+    assert w.dim() == 2 and picked.shape == w.shape
+    by_weight = (w - picked).mul_(2 / w.numel())
     return softmax_slope(w, by_weight)
 
 
@@ -52,9 +56,9 @@ def score_ratio_loss(log_w: Tensor, expert: Tensor, gain: Tensor) -> Tensor:
     return -(gain.detach() * log_w.gather(1, expert[:, None])[:, 0]).mean()
 
 
-def score_ratio_slope(w: Tensor, expert: Tensor, gain: Tensor) -> Tensor:
-    """Derivative [B, K] of `score_ratio_loss` by the logits of the weights `w` [B, K]."""
-    return (w - one_hot(expert, w.shape[-1])) * (gain / w.shape[0])[:, None]
+def score_ratio_slope(w: Tensor, picked: Tensor, gain: Tensor) -> Tensor:
+    """Derivative [B, K] of `score_ratio_loss` by the logits of the weights `w` [B, K]; `picked` [B, K] is 1 at the draw."""
+    return (w - picked) * (gain / w.shape[0])[:, None]
 
 
 def relaxed_choice(log_w: Tensor, gumbel: Tensor, temperature: float) -> Tensor:
