@@ -8,7 +8,7 @@ runs n rows of it at once without Gymnasium's overhead. Which task row i draws i
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import gymnasium as gym
@@ -47,7 +47,14 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as a plain dict, as `info["verdict"]` holds it."""
-        return asdict(self)
+        parts = dict(self.parts)  # `dataclasses.asdict` costs ten times as much, in every step of every row
+        return {
+            "correct": self.correct,
+            "score": self.score,
+            "invalid": self.invalid,
+            "reason": self.reason,
+            "parts": parts,
+        }
 
 
 class Turn(NamedTuple):
