@@ -12,6 +12,8 @@ _EXPORTS = {
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "IQL": "polyathlon.agents.actor_critic.iql",
     "LanguageAgent": "polyathlon.agents.language.agent",
+    "PMOE": "polyathlon.agents.actor_critic.pmoe",
+    "PMOEPPO": "polyathlon.agents.actor_critic.pmoe_ppo",
     "PPO": "polyathlon.agents.actor_critic.ppo",
     "SAC": "polyathlon.agents.actor_critic.sac",
     "TD3": "polyathlon.agents.actor_critic.td3",

@@ -223,7 +223,9 @@ def plot(options: argparse.Namespace) -> None:
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=Path, help="picture to write (default: curve.png in the first run)")
-    parser.add_argument("--metric", help="column of progress.csv (default: the mean reward)")
+    parser.add_argument(
+        "--metric", help="column of progress.csv, or a group of them such as experts (default: the mean reward)"
+    )
 
 
 def reproduce(options: argparse.Namespace) -> int:

@@ -209,6 +209,18 @@ def _register_algorithms() -> None:
         "proximal policy optimisation, continuous or (masked) discrete",
     )
     register_algorithm(
+        "pmoe",
+        "polyathlon.agents.actor_critic.pmoe:PMOE",
+        "actor_critic",
+        "mixture of experts on soft actor-critic, for continuous actions with several good choices",
+    )
+    register_algorithm(
+        "pmoe_ppo",
+        "polyathlon.agents.actor_critic.pmoe_ppo:PMOEPPO",
+        "actor_critic",
+        "mixture of experts on proximal policy optimisation, for continuous actions",
+    )
+    register_algorithm(
         "language",
         "polyathlon.agents.language.agent:LanguageAgent",
         "language",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -59,7 +57,7 @@ class CriticsUpdate(GradientStep):
         q: [B, critics] memory for values.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ("critic_loss",)
+    metric_names: tuple[str, ...] = ("critic_loss",)
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class SquashedGaussianPolicy(SACPolicy):
         mean, spread = actor.mu, actor.log_std
         assert isinstance(mean, nn.Linear) and isinstance(spread, nn.Linear)
         ordered = [*parameters_of(hidden), mean.weight, spread.weight, mean.bias, spread.bias]
+        ordered += self.parameters_behind_the_head()
         rate = actor.optimizer.param_groups[0]["lr"]
         actor.optimizer = FlatAdam(ordered, lr=rate)
         networks = [rectified_layers(network) for network in self.critic.q_networks]
@@ -57,19 +58,25 @@ class SquashedGaussianPolicy(SACPolicy):
 
     def make_update(self, batch_size: int) -> SACUpdate:
         """Return the gradient step of these networks."""
-        actor, critic = self.actor.optimizer, self.critic.optimizer
-        assert isinstance(actor, FlatAdam) and isinstance(critic, FlatAdam)
-        return SACUpdate(
-            actor,
-            critic,
-            self._target,
-            int(torch.tensor(self.observation_space.shape).prod()),
-            int(torch.tensor(self.action_space.shape).prod()),
-            self._actor_widths,
-            self._critic_widths,
-            len(self.critic.q_networks),
-            batch_size,
-        )
+        return SACUpdate(**self.update_arguments(batch_size))
+
+    def update_arguments(self, batch_size: int) -> dict[str, Any]:
+        """Return the arguments of `SACUpdate` for these networks."""
+        return {
+            "actor": self.actor.optimizer,
+            "critic": self.critic.optimizer,
+            "target": self._target,
+            "obs_size": int(torch.tensor(self.observation_space.shape).prod()),
+            "action_size": int(torch.tensor(self.action_space.shape).prod()),
+            "actor_widths": self._actor_widths,
+            "critic_widths": self._critic_widths,
+            "critics": len(self.critic.q_networks),
+            "batch_size": batch_size,
+        }
+
+    def parameters_behind_the_head(self) -> list[nn.Parameter]:
+        """Return further parameters of the actor, which its optimiser steps too."""
+        return []
 
     def head(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation [B, A] before the squashing, for observations [B, O]."""
@@ -82,10 +89,14 @@ class SquashedGaussianPolicy(SACPolicy):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         return torch.tanh(torch.addcmul(mean, log_std.exp(), noise))
 
+    def mode(self, obs: Tensor) -> Tensor:
+        """Return the squashed mean [B, A]."""
+        return torch.tanh(self.head(obs)[0])
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
         obs = observation.flatten(1).float()
-        action = torch.tanh(self.head(obs)[0]) if deterministic else self.sample(obs, self.generator)
+        action = self.mode(obs) if deterministic else self.sample(obs, self.generator)
         return action.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
