@@ -12,21 +12,8 @@ from torch import Tensor, nn
 from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.envs.errors import UsageError
 
+from .perceptrons import flat_copy, parameters_of, rectified_layers
 from .sac_update import LOG_STD_MAX, LOG_STD_MIN, SACUpdate
-
-
-def _linears(network: nn.Module) -> list[nn.Linear]:
-    """Return the linear layers of a perceptron with rectified hidden layers.
-
-    Raises:
-        UsageError: it has other layers.
-    """
-    layers = list(network.children())
-    if not all(isinstance(layer, nn.Linear | nn.ReLU) for layer in layers):
-        raise UsageError(
-            f"SAC's networks are perceptrons with ReLU, got {network}; leave activation_fn and use_sde out"
-        )
-    return [layer for layer in layers if isinstance(layer, nn.Linear)]
 
 
 class SquashedGaussianPolicy(SACPolicy):
@@ -54,33 +41,19 @@ class SquashedGaussianPolicy(SACPolicy):
                 "SAC flattens observations and samples plain Gaussians; leave features_extractor_class and use_sde out"
             )
         actor = self.actor
-        hidden = _linears(actor.latent_pi)
+        hidden = rectified_layers(actor.latent_pi)
         self._actor_widths = [layer.out_features for layer in hidden]
         if not hidden:
             raise UsageError("net_arch needs at least one hidden layer")
         mean, spread = actor.mu, actor.log_std
         assert isinstance(mean, nn.Linear) and isinstance(spread, nn.Linear)
-        ordered = [p for layer in hidden for p in (layer.weight, layer.bias)]
-        ordered += [mean.weight, spread.weight, mean.bias, spread.bias]
+        ordered = [*parameters_of(hidden), mean.weight, spread.weight, mean.bias, spread.bias]
         rate = actor.optimizer.param_groups[0]["lr"]
         actor.optimizer = FlatAdam(ordered, lr=rate)
-        networks = [_linears(network) for network in self.critic.q_networks]
+        networks = [rectified_layers(network) for network in self.critic.q_networks]
         self._critic_widths = [layer.out_features for layer in networks[0][:-1]]
-        self.critic.optimizer = FlatAdam(
-            [p for network in networks for layer in network for p in (layer.weight, layer.bias)], lr=rate
-        )
-        targets = [
-            p
-            for network in self.critic_target.q_networks
-            for layer in _linears(network)
-            for p in (layer.weight, layer.bias)
-        ]
-        self._target = torch.cat([p.detach().reshape(-1) for p in targets])
-        start = 0
-        for parameter in targets:
-            end = start + parameter.numel()
-            parameter.data = self._target[start:end].view(parameter.shape)
-            start = end
+        self.critic.optimizer = FlatAdam([p for layers in networks for p in parameters_of(layers)], lr=rate)
+        self._target = flat_copy([rectified_layers(network) for network in self.critic_target.q_networks])
 
     def make_update(self, batch_size: int) -> SACUpdate:
         """Return the gradient step of these networks."""
