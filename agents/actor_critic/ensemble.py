@@ -94,11 +94,12 @@ class EnsembleLayers:
         if start != vector.numel():
             raise ValueError(f"the vector holds {vector.numel()} numbers, the ensemble {start}")
 
-    def members(self, index: Tensor) -> EnsembleLayers:
-        """Return copies of the chosen members' layers, index [M] int64."""
+    def members(self, index: Tensor, dtype: torch.dtype) -> EnsembleLayers:
+        """Return copies of the chosen members' layers in another type, but for the last one's; index [M] int64."""
         chosen = object.__new__(EnsembleLayers)
         for name in ("weight", "bias", "scale", "shift"):
-            setattr(chosen, name, [view.index_select(0, index) for view in getattr(self, name)])
+            setattr(chosen, name, [view.index_select(0, index).to(dtype) for view in getattr(self, name)])
+        chosen.weight[-1], chosen.bias[-1] = (x[-1].index_select(0, index) for x in (self.weight, self.bias))
         return chosen
 
 

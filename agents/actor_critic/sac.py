@@ -96,7 +96,7 @@ class SAC(OffPolicyAgent):
         self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
         size = int(np.prod(self.action_space.shape or ()))
         self._entropy_goal = -float(size) if self.target_entropy == "auto" else float(self.target_entropy)
-        initial, is_learned = _parse_temperature(self.ent_coef)
+        initial, is_learned = parse_temperature(self.ent_coef)
         self.log_ent_coef = torch.full((1,), math.log(initial), device=self.device, requires_grad=is_learned)
         self.ent_coef_optimizer = (
             torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True) if is_learned else None
@@ -127,7 +127,7 @@ class SAC(OffPolicyAgent):
         return names, ["log_ent_coef"]
 
 
-def _parse_temperature(ent_coef: str | float) -> tuple[float, bool]:
+def parse_temperature(ent_coef: str | float) -> tuple[float, bool]:
     """Return the first temperature and whether it is learned.
 
     Raises:
