@@ -107,6 +107,7 @@ class Agent(BaseAlgorithm):
         torch_seed, numpy_seed, self._initial_seed = (int(x) for x in root.generate_state(3, np.uint64) >> np.uint64(1))
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(torch_seed)
+        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
         self.numpy_generator = np.random.default_rng(numpy_seed)
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -117,6 +118,17 @@ class Agent(BaseAlgorithm):
         self.action_space.seed(seed)
         if self.env is not None:
             self.env.seed(seed)
+
+    @contextlib.contextmanager
+    def seeded_predictions(self, seed: int) -> Iterator[None]:
+        """Make `predict(deterministic=False)` depend on `seed` alone, and put its generator back after."""
+        generator = self._prediction_generator
+        before = generator.get_state()
+        generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            generator.set_state(before)
 
     @contextlib.contextmanager
     def seeded_initialisation(self) -> Iterator[None]:
@@ -137,6 +149,7 @@ class Agent(BaseAlgorithm):
             "source",
             "generator",
             "numpy_generator",
+            "_prediction_generator",
             "_last_obs",
             "ep_success_buffer",
         ]
@@ -212,6 +225,7 @@ class Agent(BaseAlgorithm):
             "episodes": list(self.ep_info_buffer or []),
             "generator": self.generator.get_state(),
             "numpy_generator": self.numpy_generator.bit_generator.state,
+            "prediction_generator": self._prediction_generator.get_state(),
             "source": None if self.source is None or not self.source.started else self.source.get_state(),
         }
 
@@ -223,6 +237,7 @@ class Agent(BaseAlgorithm):
         self.ep_success_buffer = deque(maxlen=self._stats_window_size)
         self.generator.set_state(state["generator"].cpu())
         self.numpy_generator.bit_generator.state = state["numpy_generator"]
+        self._prediction_generator.set_state(state["prediction_generator"].cpu())
         if self.source is not None and state["source"] is not None:
             self.source.set_state(state["source"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any, NamedTuple
 
 import torch
@@ -38,17 +39,23 @@ class Replay:
         obs_size: O.
         action_size: A.
         device: where it lies.
+        on_disk: keep the rows in a temporary file mapped into memory, for more transitions than memory holds.
 
     Raises:
-        UsageError: the capacity is not positive.
+        UsageError: the capacity is not positive, or rows on the disk are asked for on an accelerator.
     """
 
-    def __init__(self, capacity: int, obs_size: int, action_size: int, device: torch.device) -> None:
+    def __init__(
+        self, capacity: int, obs_size: int, action_size: int, device: torch.device, *, on_disk: bool = False
+    ) -> None:
         if capacity <= 0:
             raise UsageError(f"buffer_size must be a positive number of transitions, got {capacity}")
+        if on_disk and device.type != "cpu":
+            raise UsageError(f"rows on the disk are read by the processor: use device='cpu', got {device}")
         self.capacity, self.obs_size, self.action_size = capacity, obs_size, action_size
         # pages of `empty` are taken from the system as they are written, so a large capacity costs nothing at first
-        self.rows = torch.empty(capacity, 2 * obs_size + action_size + 2, device=device)
+        shape = (capacity, 2 * obs_size + action_size + 2)
+        self.rows = _mapped(*shape) if on_disk else torch.empty(shape, device=device)
         self.position, self.size = 0, 0
         self._sample = torch.empty(0, self.rows.shape[1], device=device)
 
@@ -100,3 +107,9 @@ class Replay:
             raise UsageError(f"a replay memory of shape {tuple(self.rows.shape)} cannot take {tuple(rows.shape)}")
         self.rows[: rows.shape[0]] = rows.to(self.rows.device)
         self.position, self.size = state["position"], state["size"]
+
+
+def _mapped(rows: int, columns: int) -> Tensor:
+    """Return a float32 tensor whose memory is a file that vanishes with it."""
+    with tempfile.NamedTemporaryFile(prefix="replay-") as file:
+        return torch.from_file(file.name, shared=True, size=rows * columns).view(rows, columns)
