@@ -8,8 +8,10 @@ from typing import Any
 _EXPORTS = {
     "Agent": "polyathlon.agents.base",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
+    "EXPO": "polyathlon.agents.actor_critic.expo",
     "LanguageAgent": "polyathlon.agents.language.agent",
     "PPO": "polyathlon.agents.actor_critic.ppo",
+    "RLPD": "polyathlon.agents.actor_critic.rlpd",
     "SAC": "polyathlon.agents.actor_critic.sac",
 }
 __all__ = sorted(_EXPORTS)

@@ -69,6 +69,8 @@ class ActionGenerator(nn.Module):
         UsageError: the kind is unknown, or widths or steps are impossible.
     """
 
+    optimizer: torch.optim.Optimizer
+
     def __init__(self, obs_size: int, action_size: int, widths: Sequence[int], kind: str, num_steps: int) -> None:
         super().__init__()
         if kind not in KINDS:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
 
 from .perceptrons import Layer, backward, forward, layers_of
+from .update_metrics import UpdateMetrics
 
 
-class CriticsUpdate:
+class CriticsUpdate(UpdateMetrics):
     """Values, regression and action derivatives of critics Q(s, a).
 
     Args:
@@ -30,10 +28,7 @@ class CriticsUpdate:
         targets: layers of the target critics.
         inputs: [B, O + A] memory for states and actions.
         q: [B, critics] memory for values.
-        metrics: sums of `metric_names` over `count` steps.
     """
-
-    metric_names: ClassVar[tuple[str, ...]] = ("critic_loss",)
 
     def __init__(
         self,
@@ -45,6 +40,7 @@ class CriticsUpdate:
         critics: int,
         batch_size: int,
     ) -> None:
+        super().__init__(target.device)
         self.critic, self.target = critic, target
         self.obs_size, self.action_size, self.batch_size = obs_size, action_size, batch_size
         self.critics: list[list[Layer]] = []
@@ -61,8 +57,6 @@ class CriticsUpdate:
         self.slopes = [empty(batch_size, width) for width in critic_widths]
         self.inputs = empty(batch_size, obs_size + action_size)
         self.q = empty(batch_size, critics)
-        self.metrics = empty(len(self.metric_names)).zero_()
-        self.count = 0
 
     def _values(self, critics: list[list[Layer]], inputs: Tensor) -> Tensor:
         """Values [B, critics]."""
@@ -89,15 +83,3 @@ class CriticsUpdate:
             total = part if total is None else total.add_(part)
         assert total is not None
         return total
-
-    def _record(self, *metrics: Tensor) -> None:
-        """Add the metrics of a step, in the order of `metric_names`."""
-        self.metrics += torch.stack([x.reshape(()) for x in metrics])
-        self.count += 1
-
-    def report(self) -> dict[str, float]:
-        """Return the means of `metric_names` since the last call."""
-        means = (self.metrics / max(self.count, 1)).tolist()
-        self.metrics.zero_()
-        self.count = 0
-        return dict(zip(self.metric_names, means, strict=True))

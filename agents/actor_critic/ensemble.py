@@ -17,8 +17,8 @@ LAYER_NORM_EPS = 1e-6
 class CriticEnsemble(nn.Module):
     """E perceptrons Q_i(s, a) with rectified hidden layers, each normalised before it is rectified (RLPD, Ball et al. 2023).
 
-    Weights [E, in, out], biases, scales and shifts [E, 1, out] of all members lie in one vector, `vector`; `parameters()`
-    gives the views of it. Weights start by Glorot's uniform rule, one member after the other.
+    Each layer's weights [E, in, out], biases, scales and shifts [E, 1, out] hold all members. Weights start by Glorot's
+    uniform rule.
 
     Args:
         in_size: O + A.
@@ -29,6 +29,8 @@ class CriticEnsemble(nn.Module):
     Raises:
         UsageError: there is no hidden layer, or no member.
     """
+
+    optimizer: torch.optim.Optimizer
 
     def __init__(self, in_size: int, widths: Sequence[int], num_critics: int, layer_norm: bool = True) -> None:
         super().__init__()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -11,14 +9,14 @@ from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.agents.parts.targets import polyak_
 
 from .ensemble import CriticEnsemble, EnsembleLayers, EnsemblePass
+from .update_metrics import UpdateMetrics
 
 
-class EnsembleUpdate:
+class EnsembleUpdate(UpdateMetrics):
     """What the updates of RLPD and EXPO have in common, in memory that is allocated once.
 
     Args:
-        critic: the ensemble, its parameters in the optimiser's vector.
-        optimizer: of all members at once.
+        critic: the ensemble, with an optimiser over all its parameters (see `flatten_ensemble`).
         target: [P] flat parameters of the target critics.
         obs_size: O.
         action_size: A.
@@ -26,18 +24,18 @@ class EnsembleUpdate:
         dtype: type of the matrix products.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ("critic_loss",)
-
     def __init__(
         self,
         critic: CriticEnsemble,
-        optimizer: FlatAdam,
         target: Tensor,
         obs_size: int,
         action_size: int,
         batch_size: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        super().__init__(target.device)
+        optimizer = critic.optimizer
+        assert isinstance(optimizer, FlatAdam)
         self.critic, self.optimizer, self.target = critic, optimizer, target
         self.obs_size, self.action_size, self.batch_size, self.dtype = obs_size, action_size, batch_size, dtype
         vector, gradient = optimizer.vector.data, optimizer.gradient
@@ -52,8 +50,6 @@ class EnsembleUpdate:
             self.layers.weight[-1], self.layers.bias[-1] = exact.weight[-1], exact.bias[-1]
         self.whole = EnsemblePass(critic, critic.num_critics, batch_size, self.device, dtype)
         self._passes: dict[tuple[int, int], EnsemblePass] = {}
-        self.metrics = torch.zeros(len(self.metric_names), device=self.device)
-        self.count = 0
 
     def refresh(self) -> None:
         """Take up parameters that were changed from outside."""
@@ -61,14 +57,16 @@ class EnsembleUpdate:
             self._working.copy_(self.optimizer.vector.data)
 
     def target_values(self, obs: Tensor, action: Tensor, members: Tensor) -> Tensor:
-        """Return values [M, R] of the chosen target critics at obs [R, O] and action [R, A]."""
-        key = (members.numel(), obs.shape[0])
+        """Return values [M, R] of the chosen target critics at obs [R, O] and action [R, A]; [M, R, K] for [R, K, A]."""
+        shape = action.shape[:-1]
+        key = (members.numel(), shape.numel())
         if key not in self._passes:
             self._passes[key] = EnsemblePass(self.critic, *key, self.device, self.dtype)
         space = self._passes[key]
-        space.inputs[:, : self.obs_size] = obs
-        space.inputs[:, self.obs_size :] = action
-        return space.forward(self.targets.members(members, self.dtype))
+        inputs = space.inputs.view(*shape, -1)
+        inputs[..., : self.obs_size] = obs if action.dim() == 2 else obs.unsqueeze(1)
+        inputs[..., self.obs_size :] = action
+        return space.forward(self.targets.members(members, self.dtype)).view(-1, *shape)
 
     def regress(self, obs_action: Tensor, y: Tensor, learning_rate: float, tau: float) -> Tensor:
         """Step all critics down the mean over members and rows of (Q_i - y)^2, move the targets, return the loss [].
@@ -98,15 +96,3 @@ class EnsembleUpdate:
         first = self.whole.backward(self.layers, torch.full_like(q, 1 / q.numel()), None)
         by_action = torch.bmm(first, self.layers.weight[0][:, self.obs_size :].transpose(1, 2))
         return q.mean(), by_action.float().sum(0)
-
-    def _record(self, *metrics: Tensor) -> None:
-        """Add the metrics of an update, in the order of `metric_names`."""
-        self.metrics += torch.stack([x.reshape(()) for x in metrics])
-        self.count += 1
-
-    def report(self) -> dict[str, float]:
-        """Return the means of `metric_names` since the last call."""
-        means = (self.metrics / max(self.count, 1)).tolist()
-        self.metrics.zero_()
-        self.count = 0
-        return dict(zip(self.metric_names, means, strict=True))

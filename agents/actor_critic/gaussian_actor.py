@@ -12,8 +12,6 @@ from .perceptrons import backward, forward, layers_of
 from .sac_update import LOG_STD_MAX, LOG_STD_MIN
 
 
-
-
 class GaussianActor:
     """Samples, and gradient steps, of an actor laid out by `flatten_actor`.
 

@@ -55,16 +55,19 @@ class SquashedGaussianPolicy(SACPolicy):
         Raises:
             UsageError: the networks are no plain perceptrons.
         """
-        if self.actor.use_sde or type(self.actor.features_extractor).__name__ != "FlattenExtractor":
-            raise UsageError(
-                "SAC flattens observations and samples plain Gaussians; leave features_extractor_class and use_sde out"
-            )
+        self._refuse_other_features()
         rate = self.actor.optimizer.param_groups[0]["lr"]
         self._actor_widths = flatten_actor(self.actor, rate)
         networks = [rectified_layers(network) for network in self.critic.q_networks]
         self._critic_widths = [layer.out_features for layer in networks[0][:-1]]
         self.critic.optimizer = FlatAdam([p for layers in networks for p in parameters_of(layers)], lr=rate)
         self._target = flat_copy([rectified_layers(network) for network in self.critic_target.q_networks])
+
+    def _refuse_other_features(self) -> None:
+        if self.actor.use_sde or type(self.actor.features_extractor).__name__ != "FlattenExtractor":
+            raise UsageError(
+                "SAC flattens observations and samples plain Gaussians; leave features_extractor_class and use_sde out"
+            )
 
     def make_update(self, batch_size: int) -> SACUpdate:
         """Return the gradient step of these networks."""
