@@ -6,13 +6,18 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
+    "AWAC": "polyathlon.agents.actor_critic.awac",
     "Agent": "polyathlon.agents.base",
+    "BC": "polyathlon.agents.actor_critic.bc",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "EXPO": "polyathlon.agents.actor_critic.expo",
+    "IQL": "polyathlon.agents.actor_critic.iql",
     "LanguageAgent": "polyathlon.agents.language.agent",
     "PPO": "polyathlon.agents.actor_critic.ppo",
     "RLPD": "polyathlon.agents.actor_critic.rlpd",
     "SAC": "polyathlon.agents.actor_critic.sac",
+    "TD3": "polyathlon.agents.actor_critic.td3",
+    "TD3BC": "polyathlon.agents.actor_critic.td3_bc",
 }
 __all__ = sorted(_EXPORTS)
 

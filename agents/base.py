@@ -167,12 +167,10 @@ class Agent(BaseAlgorithm):
         Raises:
             UsageError: there is no environment, or `total_timesteps` is not positive.
         """
-        if self.source is None:
-            raise UsageError(
-                f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env"
-            )
         if total_timesteps <= 0:
             raise UsageError(f"total_timesteps must be positive, got {total_timesteps}")
+        if self.source is None:
+            self._refuse_no_task(total_timesteps + (0 if reset_num_timesteps else self.num_timesteps))
         self.start_time = time.time_ns()
         if self.ep_info_buffer is None or reset_num_timesteps:
             self.ep_info_buffer = deque(maxlen=self._stats_window_size)
@@ -183,11 +181,19 @@ class Agent(BaseAlgorithm):
             total_timesteps += self.num_timesteps
         self._total_timesteps = total_timesteps
         self._num_timesteps_at_start = self.num_timesteps
-        if reset_num_timesteps or not self.source.started:
+        if self.source is not None and (reset_num_timesteps or not self.source.started):
             self._reset_source()
         if not self._custom_logger:
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
         return total_timesteps, self._init_callback(callback, progress_bar)
+
+    def _refuse_no_task(self, total_timesteps: int) -> None:
+        """Refuse to train up to step `total_timesteps` without an environment; agents that need none override it.
+
+        Raises:
+            UsageError: always, here.
+        """
+        raise UsageError(f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env")
 
     def _reset_source(self) -> None:
         """Start the episodes: with the agent's seed the first time, going on from there later."""

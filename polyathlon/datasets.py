@@ -27,7 +27,16 @@ from polyathlon.wrappers.forms import is_text_space
 from .adaptation import adapt, is_language_agent, make_env
 from .evaluation import Policy, agent_policy, load_run, random_policy
 
-__all__ = ["DamagedDataset", "dataset_path", "dataset_replay", "open_dataset", "play_episodes", "record"]
+__all__ = [
+    "DamagedDataset",
+    "dataset_path",
+    "dataset_replay",
+    "noisy_policy",
+    "open_dataset",
+    "play_episodes",
+    "record",
+    "seeded_draws",
+]
 
 
 def record(
@@ -84,7 +93,7 @@ def record(
         raise UsageError(f"record plays a scalar environment or an id, got {type(env).__name__}")
     policy, env, name, seeded = _policy_of(agent, env, deterministic, seed)
     if noise:
-        policy = _noisy(policy, env, noise, seed)
+        policy = noisy_policy(policy, env, noise, seed)
     with (
         DatasetWriter(
             dataset_id,
@@ -201,7 +210,7 @@ def _policy_of(
         agent = load_run(agent)[0]
     if isinstance(agent, BaseAlgorithm):
         env = _fitted(env, agent)
-        return agent_policy(agent, deterministic), env, type(agent).__name__, _seeded(agent, seed)
+        return agent_policy(agent, deterministic), env, type(agent).__name__, seeded_draws(agent, seed)
     if callable(agent):
         return agent, env, getattr(agent, "__name__", type(agent).__name__), contextlib.nullcontext()
     raise UsageError(f"what plays is 'random', an agent, a run folder or a function, got {agent!r}")
@@ -225,7 +234,7 @@ def _fitted(env: gym.Env[Any, Any], agent: BaseAlgorithm) -> gym.Env[Any, Any]:
 
 
 @contextlib.contextmanager
-def _seeded(agent: BaseAlgorithm, seed: int) -> Iterator[None]:
+def seeded_draws(agent: BaseAlgorithm, seed: int) -> Iterator[None]:
     """Let what an agent draws depend on the seed alone, and leave every generator as it was."""
     if isinstance(agent, Agent):
         with agent.seeded_predictions(seed):
@@ -236,8 +245,15 @@ def _seeded(agent: BaseAlgorithm, seed: int) -> Iterator[None]:
         yield
 
 
-def _noisy(policy: Policy, env: gym.Env[Any, Any], share: float, seed: int) -> Policy:
-    """Take a random action now and then."""
+def noisy_policy(policy: Policy, env: gym.Env[Any, Any], share: float, seed: int) -> Policy:
+    """Make a policy that takes a random action in a share of its steps.
+
+    Args:
+        policy: (observation, mask or None) -> action.
+        env: gives the random actions.
+        share: between 0 and 1.
+        seed: of both draws.
+    """
     rng, sample = np.random.default_rng(seed), random_policy(env, seed)
 
     def act(observation: Any, mask: Any) -> Any:

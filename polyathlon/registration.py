@@ -194,6 +194,14 @@ def _register_algorithms() -> None:
     register_algorithm(
         "sac", "polyathlon.agents.actor_critic.sac:SAC", "actor_critic", "soft actor-critic, for continuous actions"
     )
+    for name, agent, summary in (
+        ("td3", "TD3", "twin delayed deep deterministic policy gradient, for continuous actions"),
+        ("td3_bc", "TD3BC", "TD3 held close to the actions of a dataset"),
+        ("iql", "IQL", "implicit Q-learning, from a dataset and on online"),
+        ("awac", "AWAC", "advantage-weighted actor-critic, from a dataset and on online"),
+        ("bc", "BC", "behaviour cloning of a dataset"),
+    ):
+        register_algorithm(name, f"polyathlon.agents.actor_critic.{name}:{agent}", "actor_critic", summary)
     register_algorithm(
         "ppo",
         "polyathlon.agents.actor_critic.ppo:PPO",

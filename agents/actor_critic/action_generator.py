@@ -49,7 +49,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return [B, width]."""
-        return h + self.narrow(silu(self.widen(self.norm(h))))  # type: ignore[no-any-return]
+        out: Tensor = h + self.narrow(silu(self.widen(self.norm(h))))
+        return out
 
 
 class ActionGenerator(nn.Module):

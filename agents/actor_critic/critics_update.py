@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
 
 from .perceptrons import Layer, backward, forward, layers_of
-from .update_metrics import UpdateMetrics
 
 
-class CriticsUpdate(UpdateMetrics):
+class GradientStep:
+    """Base of gradient steps: the batch size that the memory is made for, and sums of what is logged.
+
+    Attributes:
+        metrics: sums of `metric_names` over `count` steps.
+    """
+
+    metric_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, batch_size: int, like: Tensor) -> None:
+        self.batch_size = batch_size
+        self.metrics = like.new_zeros(len(self.metric_names))
+        self.count = 0
+
+    def _record(self, *metrics: Tensor) -> None:
+        """Add the metrics of a step, in the order of `metric_names`."""
+        self.metrics += torch.stack([x.reshape(()) for x in metrics])
+        self.count += 1
+
+    def report(self) -> dict[str, float]:
+        """Return the means of `metric_names` since the last call."""
+        means = (self.metrics / max(self.count, 1)).tolist()
+        self.metrics.zero_()
+        self.count = 0
+        return dict(zip(self.metric_names, means, strict=True))
+
+
+class CriticsUpdate(GradientStep):
     """Values, regression and action derivatives of critics Q(s, a).
 
     Args:
@@ -30,6 +59,8 @@ class CriticsUpdate(UpdateMetrics):
         q: [B, critics] memory for values.
     """
 
+    metric_names: ClassVar[tuple[str, ...]] = ("critic_loss",)
+
     def __init__(
         self,
         critic: FlatAdam,
@@ -40,9 +71,9 @@ class CriticsUpdate(UpdateMetrics):
         critics: int,
         batch_size: int,
     ) -> None:
-        super().__init__(target.device)
+        super().__init__(batch_size, critic.gradient)
         self.critic, self.target = critic, target
-        self.obs_size, self.action_size, self.batch_size = obs_size, action_size, batch_size
+        self.obs_size, self.action_size = obs_size, action_size
         self.critics: list[list[Layer]] = []
         self.plain_critics: list[list[Layer]] = []
         self.targets: list[list[Layer]] = []

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.parts.replay import Replay
-from polyathlon.agents.parts.replay_data import dataset_replay
+from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
 from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
 from polyathlon.envs.datasets import open_dataset
 from polyathlon.envs.errors import UsageError
@@ -67,9 +67,26 @@ class EnsembleAgent(HasTemperature, OffPolicyAgent):
             raise UsageError(f"offline_ratio must lie between 0 and 1, got {offline_ratio!r}")
         self.offline_ratio, self.num_min_critics = offline_ratio, num_min_critics
         self.ent_coef, self.target_entropy = ent_coef, target_entropy
-        self.dataset = dataset
-        self._dataset_place: tuple[str, list[int]] | None = None
+        self.dataset_source: dict[str, Any] | None = None
         self.offline: Replay | None = None
+        if dataset is not None:
+            self.set_dataset(dataset)
+
+    def set_dataset(self, dataset: str | Path | MinariDataset) -> None:
+        """Learn with another dataset from now on; own experience is kept.
+
+        Args:
+            dataset: id of a local Minari dataset, its folder, or Minari's object.
+
+        Raises:
+            UsageError: it is missing, damaged, or of other spaces than the agent's.
+        """
+        data = open_dataset(dataset)
+        own = (getattr(self, "observation_space", None), getattr(self, "action_space", None))
+        shown, acted = agent_spaces(data, *own)
+        if own[0] is None:
+            self.observation_space, self.action_space, self.n_envs = shown, acted, 1
+        self.dataset_source, self.offline = dataset_source(data), None
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -85,23 +102,10 @@ class EnsembleAgent(HasTemperature, OffPolicyAgent):
 
     def _ready(self) -> Any:
         update = super()._ready()
-        if self.offline is None:
-            self._read_dataset()
+        if self.offline is None and self.dataset_source is not None:
+            data = reopen(self.dataset_source)
+            self.offline = dataset_replay(data, self.observation_space, self.action_space, self.device)
         return update
-
-    def _read_dataset(self) -> None:
-        """Bring the dataset's transitions onto the device, if there is one."""
-        data = self.dataset
-        if data is None and self._dataset_place is not None:
-            from minari import MinariDataset
-
-            folder, episodes = self._dataset_place
-            data = MinariDataset(open_dataset(folder).storage, np.array(episodes))
-        if data is None:
-            return
-        found = open_dataset(data)
-        self._dataset_place = (str(found.storage.data_path), [int(i) for i in found.episode_indices])
-        self.offline = dataset_replay(found, self.observation_space, self.action_space, self.device)
 
     def _slices(self, gradient_steps: int) -> Tensor:
         """Draw a minibatch for each gradient step, [U, B, 2 O + A + 2]."""
@@ -122,4 +126,4 @@ class EnsembleAgent(HasTemperature, OffPolicyAgent):
         raise NotImplementedError
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "critic", "critic_target", "offline", "dataset"]
+        return [*super()._excluded_save_params(), "critic", "critic_target", "offline"]

@@ -8,11 +8,11 @@ from torch import Tensor
 from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.agents.parts.targets import polyak_
 
+from .critics_update import GradientStep
 from .ensemble import CriticEnsemble, EnsembleLayers, EnsemblePass
-from .update_metrics import UpdateMetrics
 
 
-class EnsembleUpdate(UpdateMetrics):
+class EnsembleUpdate(GradientStep):
     """What the updates of RLPD and EXPO have in common, in memory that is allocated once.
 
     Args:
@@ -33,11 +33,11 @@ class EnsembleUpdate(UpdateMetrics):
         batch_size: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(target.device)
+        super().__init__(batch_size, target)
         optimizer = critic.optimizer
         assert isinstance(optimizer, FlatAdam)
         self.critic, self.optimizer, self.target = critic, optimizer, target
-        self.obs_size, self.action_size, self.batch_size, self.dtype = obs_size, action_size, batch_size, dtype
+        self.obs_size, self.action_size, self.dtype = obs_size, action_size, dtype
         vector, gradient = optimizer.vector.data, optimizer.gradient
         self._low = dtype != torch.float32
         self.device = vector.device

@@ -58,8 +58,9 @@ class EnsemblePolicy(SquashedGaussianPolicy):
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> CriticEnsemble:  # type: ignore[override]
         """Return an ensemble; observations are flattened, so there is no extractor."""
-        size = sum(int(np.prod(space.shape)) for space in (self.observation_space, self.action_space))  # type: ignore[arg-type]
-        settings = self.critic_kwargs
+        shapes = (self.observation_space.shape, self.action_space.shape)
+        settings: dict[str, Any] = self.critic_kwargs
+        size = sum(int(np.prod(shape)) for shape in shapes if shape is not None)
         return CriticEnsemble(size, settings["net_arch"], settings["n_critics"], self._layer_norm)
 
     def flatten_parameters(self) -> None:

@@ -64,7 +64,7 @@ class Replay:
         # pages of `empty` are taken from the system as they are written, so a large capacity costs nothing at first
         shape = (capacity, 2 * obs_size + action_size + 2)
         self.rows = _mapped(*shape) if on_disk else torch.empty(shape, device=device)
-        self.position, self.size = 0, 0
+        self.position, self.size, self.added = 0, 0, 0
         self._sample = torch.empty(0, self.rows.shape[1], device=device)
 
     def add(self, obs: Tensor, action: Tensor, next_obs: Tensor, reward: Tensor, done: Tensor) -> None:
@@ -84,6 +84,7 @@ class Replay:
             index = torch.arange(self.position, end, device=self.rows.device) % self.capacity
             self.rows[index] = torch.cat(columns, 1)
         self.position = end % self.capacity
+        self.added += number
         self.size = min(self.size + number, self.capacity)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
@@ -97,9 +98,16 @@ class Replay:
         """Name the columns of rows [B, 2 O + A + 2]."""
         return split_rows(rows, self.obs_size, self.action_size)
 
-    def get_state(self) -> dict[str, Any]:
-        """Return the transitions held and the place of the next one."""
-        return {"rows": self.rows[: self.size].clone(), "position": self.position, "size": self.size}
+    def get_state(self, known: int = 0) -> dict[str, Any]:
+        """Return the transitions held and the place of the next one.
+
+        Args:
+            known: the first so many transitions ever added need not be returned, for `set_state` will find them in the
+                memory; they are returned nevertheless once some of them were overwritten.
+        """
+        start = known if self.added <= self.capacity else 0
+        rows = self.rows[start : self.size].clone()
+        return {"rows": rows, "start": start, "position": self.position, "size": self.size, "added": self.added}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `get_state` returned.
@@ -107,11 +115,14 @@ class Replay:
         Raises:
             UsageError: it holds more transitions than this memory, or of another shape.
         """
-        rows = state["rows"]
-        if rows.shape[0] > self.capacity or rows.shape[1:] != self.rows.shape[1:]:
-            raise UsageError(f"a replay memory of shape {tuple(self.rows.shape)} cannot take {tuple(rows.shape)}")
-        self.rows[: rows.shape[0]] = rows.to(self.rows.device)
-        self.position, self.size = state["position"], state["size"]
+        rows, start = state["rows"], state["start"]
+        if start + rows.shape[0] > self.capacity or rows.shape[1:] != self.rows.shape[1:] or start > self.size:
+            raise UsageError(
+                f"a replay memory of shape {tuple(self.rows.shape)} that holds {self.size} cannot take {tuple(rows.shape)} "
+                f"from {start} on"
+            )
+        self.rows[start : start + rows.shape[0]] = rows.to(self.rows.device)
+        self.position, self.size, self.added = state["position"], state["size"], state["added"]
 
 
 def _mapped(rows: int, columns: int) -> Tensor:

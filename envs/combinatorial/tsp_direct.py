@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .instances import Instance
-from .tsp_reduced import DESTINATION, OPEN, ORIGIN, PAD
+from .tsp_reduced import DESTINATION, OPEN, ORIGIN
 
 
 class DirectState(NamedTuple):
@@ -97,15 +97,16 @@ class DirectTSP:
 
     def observe(self, state: DirectState) -> dict[str, Tensor]:
         """Return `nodes` [B, N, 2], `kind` [B, N] int8, `globals` [B, 1], `visited` [B, N] int8, `first` and `last` [B, 1]."""
-        kind = torch.where(state.visited, PAD, OPEN)
+        visited = state.visited.to(torch.int8)
+        kind = OPEN * (1 - visited)
         kind[:, 0] = DESTINATION
-        kind = kind.scatter(1, state.last.unsqueeze(1), ORIGIN).to(torch.int8)
+        kind.scatter_(1, state.last.unsqueeze(1), ORIGIN)
         share = state.num_open.to(state.xy.dtype) / (self.num_nodes - 1)
         return {
             "nodes": state.xy,
             "kind": kind,
             "globals": share.unsqueeze(1),
-            "visited": state.visited.to(torch.int8),
+            "visited": visited,
             "first": torch.zeros_like(state.last).unsqueeze(1),
             "last": state.last.unsqueeze(1),
         }
@@ -116,7 +117,8 @@ class DirectTSP:
 
     def row_numbers(self, state: DirectState) -> Tensor:
         """Return [B, N] int32: the point in each row, which is the row itself, -1 in padding."""
-        return torch.where(self.points < state.size.unsqueeze(1), self.points, -1).int()
+        numbers = self.points.int().expand(state.t.shape[0], -1)
+        return numbers.masked_fill(self.points >= state.size.unsqueeze(1), -1)
 
     def action_of(self, state: DirectState, point: Tensor) -> Tensor:
         """Return [B] int64 the action that goes on to `point`: the point itself."""

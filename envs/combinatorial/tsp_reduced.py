@@ -62,6 +62,8 @@ class ReducedTSP:
         self.kinds = torch.where(is_open, OPEN, PAD).to(torch.int8)
         self.kinds[:, ORIGIN_ROW], self.kinds[:, DESTINATION_ROW] = ORIGIN, DESTINATION
         self.masks = is_open | (num_open == 0)
+        self.pads = self.kinds == PAD
+        self.steps = rows[:num_nodes]
 
     def begin(self, key: Tensor, instance: Instance) -> ReducedState:
         """Start at point 0, to which the tour must return."""
@@ -116,15 +118,15 @@ class ReducedTSP:
     def observe(self, state: ReducedState) -> dict[str, Tensor]:
         """Return `nodes` [B, R, 2], `kind` [B, R] int8 and `globals` [B, 1], the share of the points that is open."""
         share = state.num_open.to(state.nodes.dtype) / (self.num_nodes - 1)
-        return {"nodes": state.nodes, "kind": self.kinds[state.num_open], "globals": share.unsqueeze(1)}
+        return {"nodes": state.nodes, "kind": self.kinds.index_select(0, state.num_open), "globals": share.unsqueeze(1)}
 
     def mask(self, state: ReducedState) -> Tensor:
         """Return [B, R] bool: the open rows; all rows once the tour is complete."""
-        return self.masks[state.num_open]
+        return self.masks.index_select(0, state.num_open)
 
     def row_numbers(self, state: ReducedState) -> Tensor:
         """Return [B, R] int32: the point in each table row, -1 in padding."""
-        return torch.where(self.kinds[state.num_open] == PAD, -1, state.orig)
+        return state.orig.masked_fill(self.pads.index_select(0, state.num_open), -1)
 
     def action_of(self, state: ReducedState, point: Tensor) -> Tensor:
         """Return [B] int64 the action that goes on to `point` [B], which must be open."""
@@ -133,10 +135,9 @@ class ReducedTSP:
 
     def order(self, state: ReducedState) -> Tensor:
         """Return [B, N] int64: the points visited so far in order, -1 behind them."""
-        step = torch.arange(self.num_nodes, device=state.t.device)
-        size = state.size.unsqueeze(1)
-        slots = (size + 1 - step.clamp(min=1)).clamp(min=0)
-        chosen = state.orig.gather(1, slots).long()
-        order = torch.where(step < size - state.num_open.unsqueeze(1), chosen, -1)
-        order[:, 0] = state.orig[:, DESTINATION_ROW].long()
+        # the point chosen at step t lies t slots before the end of the instance's rows
+        slots = ((state.size + 1).unsqueeze(1) - self.steps).clamp(min=0, max=self.num_rows - 1)
+        is_later = self.steps >= (state.size - state.num_open).unsqueeze(1)
+        order = state.orig.gather(1, slots).masked_fill(is_later, -1).long()
+        order[:, 0] = state.orig[:, DESTINATION_ROW]
         return order

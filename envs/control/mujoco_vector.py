@@ -18,6 +18,7 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.faces.base import parse_device
 
+from .mujoco_arrays import Array, NumpyArrays, TorchArrays
 from .mujoco_options import choice, find_task, make_model_env, parse_autoreset, positive, warn_of_new_contacts
 from .mujoco_output import Output
 from .mujoco_physics import CpuPhysics, Physics, default_threads
@@ -92,7 +93,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         kind = find_task(task)
         self._model_env, filled = make_model_env(kind, options, self.render_mode)
         warn_of_new_contacts(kind, self._model_env.model)
-        self.task = kind(self._model_env, filled)
+        self.task = kind(self._model_env, filled, NumpyArrays() if self.backend == "cpu" else TorchArrays())
         self.physics = self._make_physics(num_threads)
         self._now = self.task.views(self.physics.fields)
         self._set_spaces()
@@ -133,7 +134,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._t = np.zeros(self.num_envs, dtype=np.int64)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
         self._has_ended = False
-        self._track: Tensor | None = None
+        self._track: Array | None = None
 
     # ------------------------------------------------------------------------------------------------ resets
 
@@ -256,18 +257,18 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _judge(self, action: np.ndarray, restarted: np.ndarray | None) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         assert self._track is not None
-        outcome = self.task.act(self._track, self._now, torch.from_numpy(action).to(self._track.device))
+        outcome = self.task.act(self._track, self._now, self._for_task(action))
         self._track = outcome.track
         reward, stepped = outcome.reward, None
         if outcome.terminated is None:
             terminated = np.zeros(self.num_envs, dtype=np.bool_)
         else:
-            terminated = outcome.terminated.cpu().numpy()
+            terminated = self.task.arrays.numpy(outcome.terminated)
         if restarted is not None:
             stepped = ~restarted
             self._t[restarted] = 0
             terminated &= stepped
-            reward = reward.masked_fill(torch.from_numpy(restarted).to(reward.device), 0.0)
+            reward[restarted] = 0.0
         truncated = self._t >= self._limit
         ended = terminated | truncated
         self._ended, self._has_ended = ended, bool(ended.any())
@@ -278,7 +279,11 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         start_keys = self.task.start_keys if restarted is not None else ()
         return self._out.values(outcome.obs), *results, self._out.info(outcome.info, stepped, start_keys)
 
-    def _reset_same_step(self, final: Tensor, info: dict[str, Tensor], ended: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    def _for_task(self, values: np.ndarray) -> Array:
+        """Bring an array to the library and device in which the task is computed."""
+        return values if self.backend == "cpu" else torch.from_numpy(values).to(self.device)
+
+    def _reset_same_step(self, final: Array, info: dict[str, Array], ended: np.ndarray) -> tuple[Any, dict[str, Any]]:
         """Start the next episode of rows that ended, and keep what they saw last."""
         assert self._track is not None
         rows = np.flatnonzero(ended).tolist()
@@ -289,7 +294,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._ended, self._has_ended = np.zeros_like(ended), False
         mixed = {**info, **self.task.measure(self._now)}
         given = self._out.info(mixed, ~ended, self.task.start_keys)
-        obs = final.clone()
+        obs = self.task.arrays.copy(final)
         obs[rows] = self.task.observe(self._now)[rows]
         given["final_obs"], given["_final_obs"] = self._out.final(final, rows), self._out.flags(ended.copy())
         given["final_info"], given["_final_info"] = final_info, self._out.flags(ended.copy())
@@ -344,7 +349,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             "backend": self.backend,
             "versions": dict(self.versions),
             **{name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
-            "track": None if self._track is None else self._track.clone(),
+            "track": None if self._track is None else torch.as_tensor(self._track).clone(),
             "physics": self.physics.get_state(),
         }
 
@@ -370,7 +375,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         )
         self._has_ended = bool(self._ended.any())
         track = state["track"]
-        self._track = None if track is None else track.to(self.physics.fields["qpos"].device).clone()
+        self._track = None if track is None else self._for_task(track.cpu().numpy().copy())
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self._arguments, self.get_state(), self.spec)

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ SIZES = (
 def perceptron(sizes: tuple[int, ...], layer_norm: bool) -> nn.Sequential:
     """Stack linear layers with ReLU in between, normalised before it where asked for."""
     layers: list[nn.Module] = []
-    for before, after in zip(sizes[:-2], sizes[1:-1]):
+    for before, after in pairwise(sizes[:-1]):
         layers += [nn.Linear(before, after), *([nn.LayerNorm(after)] if layer_norm else []), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
@@ -92,9 +93,7 @@ class Denoiser(nn.Module):
         self.frequency = nn.Parameter(torch.randn(32) * 0.2)
         self.time = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 128))
         blocks = [Block(width) for width in base]
-        self.net = nn.Sequential(
-            nn.Linear(ACTION + OBS + 128, base[0]), *blocks, nn.SiLU(), nn.Linear(base[0], ACTION)
-        )
+        self.net = nn.Sequential(nn.Linear(ACTION + OBS + 128, base[0]), *blocks, nn.SiLU(), nn.Linear(base[0], ACTION))
 
     def forward(self, obs: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Return the noise [B, A]."""
@@ -116,9 +115,7 @@ class Plain:
         self.average = copy.deepcopy(self.base)
         self.log_alpha = nn.Parameter(torch.zeros(()))
         modules = (self.critics, self.actor, self.base)
-        self.critic_adam, self.actor_adam, self.base_adam = (
-            torch.optim.Adam(m.parameters(), lr=RATE) for m in modules
-        )
+        self.critic_adam, self.actor_adam, self.base_adam = (torch.optim.Adam(m.parameters(), lr=RATE) for m in modules)
         self.alpha_adam = torch.optim.Adam([self.log_alpha], lr=RATE)
         t = torch.arange(1, size.steps + 1)
         self.alpha = torch.exp(-0.1 / size.steps - 0.5 * 9.9 * (2 * t - 1) / size.steps**2)
@@ -277,7 +274,9 @@ def main() -> None:
                 pairs = min(args.pairs, 2) if is_slow else args.pairs
                 table = section(size, expressive, pairs, 3 if is_small else 1)
                 found = {row.name: row.ratio for row in table}
-                heading = f"{name}, {size.name} ({found[OURS]:.1f} times the plain loop, {found[OURS_LOW]:.1f} in bfloat16)"
+                heading = (
+                    f"{name}, {size.name} ({found[OURS]:.1f} times the plain loop, {found[OURS_LOW]:.1f} in bfloat16)"
+                )
                 sections[heading] = table
                 print(heading, file=sys.stderr, flush=True)
     if args.dry:

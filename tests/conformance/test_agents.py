@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from typing import Any
 
 import gymnasium as gym
@@ -15,9 +16,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import polyathlon
 from polyathlon.agents.base import Agent
+from polyathlon.datasets import play_episodes
+from polyathlon.envs.datasets import DatasetWriter
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.probe import TENSOR_PROBES, TEXT_PROBES
 from polyathlon.envs.tensor import make_scalar, make_vector
+from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.token_action import TokenAction
 
 DISCOUNT = 0.9
@@ -35,6 +39,8 @@ SETTINGS: dict[str, Any] = {
     "train_freq": 1,
     "gradient_steps": 2,
     "ent_coef": 0.003,
+    "advantage_scale": 10.0,
+    "value_weight": 20.0,
     "policy_kwargs": {"net_arch": [32, 32]},
     "stats_window_size": 10**6,
     "device": "cpu",
@@ -87,8 +93,42 @@ def probe_env(probe: str, form: str, rows: int = ROWS) -> gym.vector.VectorEnv:
     return make_vector(TENSOR_PROBES[probe], rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form=form)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def datasets_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
+        RECORDED.clear()
+        yield
+
+
+RECORDED: dict[Any, str] = {}  # (task, form, kind of data) -> id
+NUMBERS = itertools.count()
+
+
+def recorded(env: Any, is_best: bool) -> str:
+    """Return the id of a dataset of random actions in `env`; of demonstrations, it is the best tenth of the episodes."""
+    key = (type(env.task), env.task.form, is_best) if hasattr(env, "task") else next(NUMBERS)
+    if key not in RECORDED:
+        scalar = make_scalar(env.task) if isinstance(env, gym.vector.VectorEnv) else env
+        number = 4000 if is_best else 400
+        played = list(play_episodes(scalar, random_policy(scalar, 0), steps=number, max_steps=50))
+        if is_best:
+            played = sorted(played, key=lambda episode: -sum(episode.rewards))[: max(1, len(played) // 10)]
+        RECORDED[key] = f"conformance/data{next(NUMBERS)}-v0"
+        with DatasetWriter(RECORDED[key], scalar.observation_space, scalar.action_space) as writer:
+            writer.write(played)
+    return RECORDED[key]
+
+
+def needs_data(name: str) -> bool:
+    return getattr(AGENTS[name].load(), "needs_dataset", False)
+
+
 def make(name: str, env: Any, **changes: Any) -> Any:
-    settings = known_settings(AGENTS[name].load(), **changes)
+    agent_class = AGENTS[name].load()
+    settings = known_settings(agent_class, **changes)
+    if needs_data(name):
+        settings["dataset"] = recorded(env, agent_class.needs_demonstrations)
     if not {"box", "discrete"} & set(forms_of(name)):
         settings.pop("policy_kwargs", None)  # the layers of a language model are its own
     return polyathlon.make_agent(name, env, **settings)
@@ -96,11 +136,18 @@ def make(name: str, env: Any, **changes: Any) -> Any:
 
 def train(name: str, probe: str, form: str, steps: int, **changes: Any) -> Any:
     """Train an agent on a probe, or skip the case where the probe has no such form."""
-    return make(name, probe_env(probe, form), **changes).learn(steps)
+    # a step with data is a gradient step, of which the others take two in eight steps
+    return make(name, probe_env(probe, form), **changes).learn(steps // 4 if needs_data(name) else steps)
+
+
+def has_values(agent: Any) -> bool:
+    return hasattr(agent.policy, "predict_values") or hasattr(agent, "critic")
 
 
 def values(agent: Any, observations: np.ndarray) -> np.ndarray:
     """Return what an agent thinks the observations [B, 2] are worth, whatever kind of critic it has."""
+    if not has_values(agent):
+        pytest.skip("an agent without values")
     shown = torch.as_tensor(observations, dtype=torch.float32)
     with torch.no_grad():
         if hasattr(agent.policy, "predict_values"):
@@ -308,8 +355,17 @@ def test_a_damaged_checkpoint_is_refused(name, form, tmp_path):
 def test_training_without_a_task_is_refused(name, form, tmp_path):
     small(name, form).save(tmp_path / "agent")
     agent = AGENTS[name].load().load(tmp_path / "agent", device="cpu")
+    if needs_data(name):  # the data are its task
+        assert agent.learn(10).num_timesteps == 10
+        agent.dataset_source = None
     with pytest.raises(UsageError, match="set_env"):
         agent.learn(10)
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if needs_data(name)])
+def test_an_agent_that_learns_from_data_says_how_to_get_some(name):
+    with pytest.raises(UsageError, match=r"polyathlon\.datasets\.record"):
+        polyathlon.make_agent(name, probe_env("ValueNow", "box"))
 
 
 @pytest.mark.parametrize("name", AGENTS)
