@@ -221,6 +221,18 @@ def _register_algorithms() -> None:
         "mixture of experts on proximal policy optimisation, for continuous actions",
     )
     register_algorithm(
+        "rlpd",
+        "polyathlon.agents.actor_critic.rlpd:RLPD",
+        "actor_critic",
+        "soft actor-critic with a critic ensemble and half of its data from a dataset",
+    )
+    register_algorithm(
+        "expo",
+        "polyathlon.agents.actor_critic.expo:EXPO",
+        "actor_critic",
+        "a diffusion or flow policy by imitation, edited and chosen by value",
+    )
+    register_algorithm(
         "language",
         "polyathlon.agents.language.agent:LanguageAgent",
         "language",
