@@ -7,6 +7,7 @@ from typing import Any
 
 _EXPORTS = {
     "Agent": "polyathlon.agents.base",
+    "CMORL": "polyathlon.agents.actor_critic.cmorl",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "LanguageAgent": "polyathlon.agents.language.agent",
     "PPO": "polyathlon.agents.actor_critic.ppo",

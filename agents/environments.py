@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from polyathlon.envs.copies import copy_env
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.faces.sb3 import SB3Face
+from polyathlon.envs.rewards import make_unchecked, num_objectives
 
 from .vec_envs import ScalarEnvs
 
@@ -32,7 +33,7 @@ def as_vec_env(env: Any) -> VecEnv:
         TypeError: something else was given.
     """
     if isinstance(env, gym.vector.VectorEnv):
-        env = SB3Face(env)
+        env = SB3Face(env, takes_objectives=True)
     elif isinstance(env, gym.Env):
         env = ScalarEnvs([monitored(env)])
     elif not isinstance(env, VecEnv):
@@ -48,8 +49,8 @@ def as_vec_env(env: Any) -> VecEnv:
 
 
 def monitored(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Wrap `env` in SB3's `Monitor`, which records episode returns, unless it is already."""
-    return env if is_wrapped(env, Monitor) else Monitor(env)
+    """Wrap `env` in SB3's `Monitor`, which records episode returns, unless it is already or pays vectors, which Monitor cannot add."""
+    return env if is_wrapped(env, Monitor) or num_objectives(env) is not None else Monitor(env)
 
 
 def batched_twin(env_id: str) -> str | None:
@@ -97,7 +98,7 @@ def several_rows(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
         twin = batched_twin(spec.id)
         if n_envs is not None and n_envs > 1 and twin is not None:
             return as_vec_env(make_rows(twin, n_envs, device))
-        env = gym.make(spec)
+        env = make_unchecked(spec)
     rows = getattr(env, "num_envs", None) if isinstance(env, gym.vector.VectorEnv | VecEnv) else None
     if rows is not None:
         if n_envs not in (None, rows):

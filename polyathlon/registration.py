@@ -201,6 +201,12 @@ def _register_algorithms() -> None:
         "proximal policy optimisation, continuous or (masked) discrete",
     )
     register_algorithm(
+        "cmorl",
+        "polyathlon.agents.actor_critic.cmorl:CMORL",
+        "actor_critic",
+        "a Pareto front of policies for several objectives, by constrained extension",
+    )
+    register_algorithm(
         "language",
         "polyathlon.agents.language.agent:LanguageAgent",
         "language",

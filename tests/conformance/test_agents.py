@@ -35,6 +35,8 @@ SETTINGS: dict[str, Any] = {
     "train_freq": 1,
     "gradient_steps": 2,
     "ent_coef": 0.003,
+    "num_initial_policies": 1,
+    "num_extension_policies": 1,
     "policy_kwargs": {"net_arch": [32, 32]},
     "stats_window_size": 10**6,
     "device": "cpu",
