@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from polyathlon.agents.environments import several_rows
 from polyathlon.agents.parts.pareto import spread_weights
-from polyathlon.agents.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.rewards import num_objectives
 
@@ -30,7 +26,6 @@ from .set_update import Constraint, SetSettings, constraint_of, update_set
 
 SelfCMORL = TypeVar("SelfCMORL", bound="CMORL")
 BARRIERS = ("paper", "code")
-ROWS_PER_POLICY = 4
 
 
 class CMORL(ParetoAgent):
@@ -85,8 +80,6 @@ class CMORL(ParetoAgent):
     """
 
     action_forms = ("box", "discrete")
-    policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": PolicySet}
-    max_evaluation_steps = 1000  # an episode without an end is judged by so many steps
 
     def __init__(
         self,
@@ -158,17 +151,6 @@ class CMORL(ParetoAgent):
         if self.barrier not in BARRIERS:
             raise unknown_name("barrier", str(self.barrier), BARRIERS)
 
-    def _get_policy_from_name(self, policy_name: str) -> type[Any]:
-        if policy_name not in self.policy_aliases:
-            raise unknown_name("policy", policy_name, self.policy_aliases)
-        return self.policy_aliases[policy_name]
-
-    def _new_generators(self, seed: int | None) -> None:
-        super()._new_generators(seed)
-        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
-        if isinstance(getattr(self, "policy", None), PolicySet):
-            self.policy.generator = self._prediction_generator
-
     # ---------------------------------------------------------------------------------------------------- set-up
 
     def _setup_model(self) -> None:
@@ -186,20 +168,6 @@ class CMORL(ParetoAgent):
         if self.env is not None:
             self._use_rows(self.env)
 
-    def _new_set(self, number: int) -> PolicySet:
-        made: PolicySet = self.policy_class(  # type: ignore[assignment]
-            self.observation_space,
-            self.action_space,
-            number,
-            self.num_objectives,
-            torch.Generator(device=self.device).manual_seed(self._initial_seed),
-            normalize_observations=self.normalize_observations,
-            learning_rate=self.lr_schedule(1.0),
-            **self.policy_kwargs,
-        )
-        made.generator = self._prediction_generator
-        return made
-
     def _first_weights(self) -> Tensor:
         if self.initial_weights is None:
             weights = spread_weights(self.num_objectives, self.num_initial_policies)
@@ -210,32 +178,10 @@ class CMORL(ParetoAgent):
             raise UsageError(f"initial_weights must be finite numbers of shape {wanted}, got {tuple(weights.shape)}")
         return weights.float()
 
-    def _numbers_of_policies(self) -> tuple[int, ...]:
+    def numbers_of_policies(self) -> tuple[int, ...]:
+        """Return how many policies act at once in each stage."""
         extended = self.num_extension_policies * self.num_objectives
         return (self.num_initial_policies, extended) if extended else (self.num_initial_policies,)
-
-    def _use_rows(self, env: Any) -> None:
-        """Copy a lone scalar environment as often as the policies need it, and refuse rows that cannot be dealt evenly."""
-        found = num_objectives(env) or 1
-        if found != self.num_objectives:
-            raise UsageError(f"this agent was made for {self.num_objectives} objectives, the environment has {found}")
-        step = math.lcm(*self._numbers_of_policies())
-        if env.num_envs == 1 and isinstance(env, ScalarEnvs) and not self._are_rows_given:
-            wanted = step * math.ceil(ROWS_PER_POLICY * self.num_initial_policies / step)
-            env = several_rows(env.envs[0], wanted, self.device)
-        if env.num_envs % step:
-            raise UsageError(
-                f"{env.num_envs} rows cannot be dealt evenly to {' and to '.join(map(str, self._numbers_of_policies()))} "
-                f"policies (num_initial_policies, and num_extension_policies x {self.num_objectives} objectives): "
-                f"make n_envs a multiple of {step}"
-            )
-        self.n_envs = env.num_envs
-        if env is not self.env:
-            super().set_env(env)
-
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Exchange the environment for another one of equal spaces and objectives, with rows for all policies."""
-        self._use_rows(self._wrap_env(env))
 
     def _reset_source(self) -> None:
         super()._reset_source()
@@ -244,15 +190,6 @@ class CMORL(ParetoAgent):
         self._carried_return = None
 
     # -------------------------------------------------------------------------------------------------- learning
-
-    def _act(self, deterministic: bool) -> tuple[Tensor, Tensor]:
-        """Return the actions [N, ...] of all rows as the policies drew them, and as the environment takes them."""
-        assert self.source is not None
-        action = self.population.act(self.source.obs, self.source.mask, self.generator, deterministic)
-        if not isinstance(self.action_space, spaces.Box):
-            return action, action
-        low, high = (torch.as_tensor(x, device=self.device) for x in (self.action_space.low, self.action_space.high))
-        return action, action.clamp(low, high)
 
     @torch.no_grad()
     def collect_rollouts(self, callback: BaseCallback) -> bool:
@@ -320,34 +257,6 @@ class CMORL(ParetoAgent):
         if self.normalize_observations:
             self.population.update_observations(features)
         self.rollout.clear()
-
-    @torch.no_grad()
-    def evaluate_population(self, callback: BaseCallback) -> Tensor | None:
-        """Play deterministic episodes with every policy, from new starts in every row.
-
-        Returns:
-            [P, m] mean returns, discounted by `eval_gamma`; None when the callback asked to stop.
-        """
-        source = self.source
-        assert source is not None
-        source.reset(None)
-        rows = source.num_envs
-        total = torch.zeros(rows, self.num_objectives, dtype=torch.float64, device=self.device)
-        discount = torch.ones(rows, 1, dtype=torch.float64, device=self.device)
-        left = torch.full((rows, 1), self.evaluation_episodes, device=self.device)
-        for _ in range(self.max_evaluation_steps * self.evaluation_episodes):
-            step = source.step(self._act(True)[1])
-            self.num_timesteps += rows
-            total += step.reward.view(rows, -1) * discount * (left > 0)
-            ended = (step.terminated | step.truncated).unsqueeze(1)
-            discount = torch.where(ended, 1.0, discount * self.eval_gamma)
-            left -= ended.long()
-            if not callback.on_step():
-                return None
-            if not bool((left > 0).any()):
-                break
-        self._reset_source()
-        return total.view(self.population.num_policies, -1, self.num_objectives).mean(1) / self.evaluation_episodes
 
     def _is_round_over(self) -> bool:
         is_initial = self.stage == "initial" and self.num_extension_policies > 0

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.environments import several_rows
 from polyathlon.agents.parts.pareto import expected_utility, hypervolume, simplex_grid, sparsity
-from polyathlon.envs.errors import UsageError
+from polyathlon.agents.vec_envs import ScalarEnvs
+from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.rewards import num_objectives
 
 from .pareto_archive import ParetoArchive
 from .policy_set import PolicySet
 
 GRID_DIVISIONS = {1: 1, 2: 100, 3: 20}
+ROWS_PER_POLICY = 4
 COARSE_DIVISIONS = 4  # of the grid for more than three objectives
 
 
@@ -34,12 +41,107 @@ class ParetoAgent(Agent):
     """
 
     takes_objectives = True
+    policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": PolicySet}
+    max_evaluation_steps = 1000  # an episode without an end is judged by so many steps
     archive: ParetoArchive
     population: PolicySet
     policy: PolicySet
     num_objectives: int
     reference_point: Sequence[float] | NDArray[Any] | None
+    evaluation_episodes: int
+    eval_gamma: float
+    normalize_observations: bool
+    _are_rows_given = False
     _shown: tuple[int, int] | None = None
+
+    def _get_policy_from_name(self, policy_name: str) -> type[Any]:
+        if policy_name not in self.policy_aliases:
+            raise unknown_name("policy", policy_name, self.policy_aliases)
+        return self.policy_aliases[policy_name]
+
+    def _new_generators(self, seed: int | None) -> None:
+        super()._new_generators(seed)
+        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
+        if isinstance(getattr(self, "policy", None), PolicySet):
+            self.policy.generator = self._prediction_generator
+
+    def _new_set(self, number: int) -> PolicySet:
+        made: PolicySet = self.policy_class(  # type: ignore[assignment]
+            self.observation_space,
+            self.action_space,
+            number,
+            self.num_objectives,
+            torch.Generator(device=self.device).manual_seed(self._initial_seed),
+            normalize_observations=self.normalize_observations,
+            learning_rate=self.lr_schedule(1.0),
+            **self.policy_kwargs,
+        )
+        made.generator = self._prediction_generator
+        return made
+
+    def _use_rows(self, env: Any) -> None:
+        """Copy a lone scalar environment as often as the policies need it, and refuse rows that cannot be dealt evenly."""
+        found = num_objectives(env) or 1
+        if found != self.num_objectives:
+            raise UsageError(f"this agent was made for {self.num_objectives} objectives, the environment has {found}")
+        step = math.lcm(*self.numbers_of_policies())
+        if env.num_envs == 1 and isinstance(env, ScalarEnvs) and not self._are_rows_given:
+            wanted = step * math.ceil(ROWS_PER_POLICY * self.numbers_of_policies()[0] / step)
+            env = several_rows(env.envs[0], wanted, self.device)
+        if env.num_envs % step:
+            numbers = " and to ".join(map(str, self.numbers_of_policies()))
+            raise UsageError(
+                f"{env.num_envs} rows cannot be dealt evenly to {numbers} policies, so many as act at once for "
+                f"{self.num_objectives} objectives: make n_envs a multiple of {step}"
+            )
+        self.n_envs = env.num_envs
+        if env is not self.env:
+            super().set_env(env)
+
+    def numbers_of_policies(self) -> tuple[int, ...]:
+        """Return how many policies act at once in each stage of the training; the rows are dealt evenly to them."""
+        raise NotImplementedError
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Exchange the environment for another one of equal spaces and objectives, with rows for all policies."""
+        self._use_rows(self._wrap_env(env))
+
+    def _act(self, deterministic: bool) -> tuple[Tensor, Tensor]:
+        """Return the actions [N, ...] of all rows as the policies drew them, and as the environment takes them."""
+        assert self.source is not None
+        action = self.population.act(self.source.obs, self.source.mask, self.generator, deterministic)
+        if not isinstance(self.action_space, spaces.Box):
+            return action, action
+        low, high = (torch.as_tensor(x, device=self.device) for x in (self.action_space.low, self.action_space.high))
+        return action, action.clamp(low, high)
+
+    @torch.no_grad()
+    def evaluate_population(self, callback: BaseCallback) -> Tensor | None:
+        """Play deterministic episodes with every policy, from new starts in every row.
+
+        Returns:
+            [P, m] mean returns, discounted by `eval_gamma`; None when the callback asked to stop.
+        """
+        source = self.source
+        assert source is not None
+        source.reset(None)
+        rows = source.num_envs
+        total = torch.zeros(rows, self.num_objectives, dtype=torch.float64, device=self.device)
+        discount = torch.ones(rows, 1, dtype=torch.float64, device=self.device)
+        left = torch.full((rows, 1), self.evaluation_episodes, device=self.device)
+        for _ in range(self.max_evaluation_steps * self.evaluation_episodes):
+            step = source.step(self._act(True)[1])
+            self.num_timesteps += rows
+            total += step.reward.view(rows, -1) * discount * (left > 0)
+            ended = (step.terminated | step.truncated).unsqueeze(1)
+            discount = torch.where(ended, 1.0, discount * self.eval_gamma)
+            left -= ended.long()
+            if not callback.on_step():
+                return None
+            if not bool((left > 0).any()):
+                break
+        self._reset_source()
+        return total.view(self.population.num_policies, -1, self.num_objectives).mean(1) / self.evaluation_episodes
 
     def vector(self, name: str, given: Any) -> Tensor:
         """Check a vector of one number for each objective and return it, [m] float64.
