@@ -171,6 +171,12 @@ def _register_environments() -> None:
         tensor_env="polyathlon.envs.combinatorial.tsp:TSP",
     )
     register_environment(
+        f"{NAMESPACE}/MultiObjectiveTSP-v0",
+        "combinatorial",
+        "travelling salesman on several maps at once: one tour, a length on each map",
+        tensor_env="polyathlon.envs.combinatorial.tsp_objectives:MultiObjectiveTSP",
+    )
+    register_environment(
         f"{NAMESPACE}/TicTacToe-v0",
         "games",
         "three in a row, two players",
