@@ -14,11 +14,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.environments import several_rows
 from polyathlon.agents.parts.pareto import expected_utility, hypervolume, simplex_grid, sparsity
+from polyathlon.agents.sources import make_source
 from polyathlon.agents.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.rewards import num_objectives
@@ -84,10 +86,12 @@ class ParetoAgent(Agent):
         found = num_objectives(env) or 1
         if found != self.num_objectives:
             raise UsageError(f"this agent was made for {self.num_objectives} objectives, the environment has {found}")
-        step = math.lcm(*self.numbers_of_policies())
+        step, is_twin = math.lcm(*self.numbers_of_policies()), False
         if env.num_envs == 1 and isinstance(env, ScalarEnvs) and not self._are_rows_given:
             wanted = step * math.ceil(ROWS_PER_POLICY * self.numbers_of_policies()[0] / step)
-            env = several_rows(env.envs[0], wanted, self.device)
+            check_for_correct_spaces(env, self.observation_space, self.action_space)
+            # a batched twin may see in float32 what the scalar environment gives in float64: the agent keeps the latter's space
+            env, is_twin = several_rows(env.envs[0], wanted, self.device), True
         if env.num_envs % step:
             numbers = " and to ".join(map(str, self.numbers_of_policies()))
             raise UsageError(
@@ -95,7 +99,9 @@ class ParetoAgent(Agent):
                 f"{self.num_objectives} objectives: make n_envs a multiple of {step}"
             )
         self.n_envs = env.num_envs
-        if env is not self.env:
+        if is_twin:
+            self.env, self.source, self._last_obs = env, make_source(env, self.device), None
+        elif env is not self.env:
             super().set_env(env)
 
     def numbers_of_policies(self) -> tuple[int, ...]:

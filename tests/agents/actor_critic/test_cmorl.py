@@ -112,6 +112,25 @@ def test_a_scalar_environment_is_copied_for_every_policy():
     assert made.n_envs == made.source.num_envs == 12
 
 
+def test_a_robot_is_stepped_in_a_batch_and_resumed_from_a_scalar_environment(tmp_path):
+    mo_gymnasium = pytest.importorskip("mo_gymnasium")
+    made = CMORL(
+        "MlpPolicy",
+        mo_gymnasium.make("mo-halfcheetah-v5", max_episode_steps=20),
+        num_initial_policies=2,
+        num_extension_policies=1,
+        **SMALL,
+    )
+    assert type(made.env.vector_env).__name__ == "MujocoVector" and made.num_objectives == 2
+    made.learn(100).checkpoint(tmp_path / "checkpoint")
+    again = CMORL.resume(
+        tmp_path / "checkpoint", mo_gymnasium.make("mo-halfcheetah-v5", max_episode_steps=20), device="cpu"
+    )
+    for each in (made, again):
+        each.learn(200, reset_num_timesteps=False)
+    np.testing.assert_array_equal(made.pareto_front(), again.pareto_front())
+
+
 def test_rows_that_cannot_be_dealt_evenly_are_refused():
     with pytest.raises(UsageError, match=r"8 rows cannot be dealt evenly to 3 and to 2 policies.*multiple of 6"):
         agent(8, num_initial_policies=3)
