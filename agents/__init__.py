@@ -9,6 +9,7 @@ _EXPORTS = {
     "AWAC": "polyathlon.agents.actor_critic.awac",
     "Agent": "polyathlon.agents.base",
     "BC": "polyathlon.agents.actor_critic.bc",
+    "CMORL": "polyathlon.agents.actor_critic.cmorl",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "EXPO": "polyathlon.agents.actor_critic.expo",
     "IQL": "polyathlon.agents.actor_critic.iql",

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.environments import find_spec
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.forms import action_form, refusal
 
 from .registration import algorithms, recipes
@@ -61,7 +62,7 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """
     spec = find_spec(env_id)
     try:
-        return gym.make(spec, **kwargs)
+        return make_unchecked(spec, **kwargs)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -85,7 +86,8 @@ def adapt(
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
 
     A classic agent sees an observation that is no Box through `VectorObservation`, unless it reads any observation by
-    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does.
+    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does. A reward for several objectives
+    becomes a number through `LinearReward` for every agent that maximises one.
 
     Args:
         env: a scalar environment or an id.
@@ -112,6 +114,8 @@ def adapt(
             "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
         )
     chain = _Chain(env, model, options)
+    if num_objectives(env) is not None and not getattr(agent_class, "takes_objectives", False):
+        chain.add("LinearReward")
     _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)

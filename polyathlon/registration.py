@@ -148,20 +148,20 @@ def _register_environments() -> None:
         "MountainCarContinuous-v0": "rock a car out of a valley, a continuous force",
     }.items():
         register_environment(f"{NAMESPACE}/{name}", "control", summary, tensor_env=f"{classic}:{name.split('-')[0]}")
-    for name, (module, vector) in {
-        "HalfCheetah": ("half_cheetah_v5", "make_half_cheetah"),
-        "Hopper": ("hopper_v5", "make_hopper"),
-        "Walker2d": ("walker2d_v5", "make_walker2d"),
-        "Ant": ("ant_v5", "make_ant"),
-        "Humanoid": ("humanoid_v5", "make_humanoid"),
-        "Swimmer": ("swimmer_v5", "make_swimmer"),
+    for name, function in {
+        "HalfCheetah": "half_cheetah",
+        "Hopper": "hopper",
+        "Walker2d": "walker2d",
+        "Ant": "ant",
+        "Humanoid": "humanoid",
+        "Swimmer": "swimmer",
     }.items():
         register_environment(
             f"{NAMESPACE}/{name}-v5",
             "control",
             f"MuJoCo's {name}: Gymnasium's v5 as the scalar face, batched physics as the vector face",
-            entry_point=f"gymnasium.envs.mujoco.{module}:{name}Env",
-            vector_entry_point=f"{mujoco}:{vector}",
+            entry_point=f"{mujoco}:{function}",
+            vector_entry_point=f"{mujoco}:make_{function}",
             max_episode_steps=1000,
         )
     register_environment(
@@ -169,6 +169,12 @@ def _register_environments() -> None:
         "combinatorial",
         "travelling salesman: visit every node once on the shortest tour",
         tensor_env="polyathlon.envs.combinatorial.tsp:TSP",
+    )
+    register_environment(
+        f"{NAMESPACE}/MultiObjectiveTSP-v0",
+        "combinatorial",
+        "travelling salesman on several maps at once: one tour, a length on each map",
+        tensor_env="polyathlon.envs.combinatorial.tsp_objectives:MultiObjectiveTSP",
     )
     register_environment(
         f"{NAMESPACE}/TicTacToe-v0",
@@ -231,6 +237,12 @@ def _register_algorithms() -> None:
         "polyathlon.agents.actor_critic.expo:EXPO",
         "actor_critic",
         "a diffusion or flow policy by imitation, edited and chosen by value",
+    )
+    register_algorithm(
+        "cmorl",
+        "polyathlon.agents.actor_critic.cmorl:CMORL",
+        "actor_critic",
+        "a Pareto front of policies for several objectives, by constrained extension",
     )
     register_algorithm(
         "language",

@@ -7,6 +7,7 @@ from typing import Any
 
 _EXPORTS = {
     "ContinuousAction": "polyathlon.wrappers.continuous_action",
+    "LinearReward": "polyathlon.wrappers.linear_reward",
     "TokenAction": "polyathlon.wrappers.token_action",
     "VectorObservation": "polyathlon.wrappers.vector_observation",
     "Verbalize": "polyathlon.wrappers.verbalize",

@@ -19,7 +19,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.datasets import play_episodes
 from polyathlon.envs.datasets import DatasetWriter
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.probe import TENSOR_PROBES, TEXT_PROBES
+from polyathlon.envs.probe import OBJECTIVE_PROBES, TENSOR_PROBES, TEXT_PROBES
 from polyathlon.envs.tensor import make_scalar, make_vector
 from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.token_action import TokenAction
@@ -41,6 +41,8 @@ SETTINGS: dict[str, Any] = {
     "ent_coef": 0.003,
     "advantage_scale": 10.0,
     "value_weight": 20.0,
+    "num_initial_policies": 1,
+    "num_extension_policies": 1,
     "policy_kwargs": {"net_arch": [32, 32]},
     "stats_window_size": 10**6,
     "device": "cpu",
@@ -223,6 +225,54 @@ def test_a_forbidden_action_is_never_taken(name):
     returns = [episode["r"] for episode in agent.ep_info_buffer]
     assert len(returns) >= 1500 - ROWS and set(returns) == {1.0}
     check_values(agent, "MaskHolds", "discrete", 0.1)
+
+
+# ------------------------------------------------------------------------------------------------ several objectives
+
+OBJECTIVE_AGENTS = [(name, form) for name, form in VECTOR_AGENTS if AGENTS[name].load().takes_objectives]
+NUMBER_AGENTS = [name for name in AGENTS if not AGENTS[name].load().takes_objectives]
+
+
+def objectives_env(form: str, rows: int = ROWS) -> gym.vector.VectorEnv:
+    probe = OBJECTIVE_PROBES["Tradeoff"]
+    return make_vector(probe, rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form=form)
+
+
+@pytest.mark.parametrize(("name", "form"), OBJECTIVE_AGENTS)
+def test_preferences_between_objectives_are_kept_apart(name, form):
+    agent = make(name, objectives_env(form), num_initial_policies=2).learn(3000)
+    front = agent.pareto_front()
+    assert front[:, 0].max() > 0.9 and front[:, 1].max() > 0.9
+    shown = np.zeros(2, np.float32)
+    ends = [agent.predict(shown, deterministic=True, preference=w)[0] for w in ((1.0, 0.0), (0.0, 1.0))]
+    assert float(np.asarray(ends[0]).item()) > 0.8 and float(np.asarray(ends[1]).item()) < 0.2
+    assert agent.policy.predict_values(torch.zeros(1, 2)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("name", "form"), OBJECTIVE_AGENTS)
+def test_a_front_is_resumed_to_the_same_numbers(name, form, tmp_path):
+    settings = {"num_initial_policies": 2, "n_steps": 8, "batch_size": 8}
+    agent = make(name, objectives_env(form, 2), **settings).learn(64)
+    agent.checkpoint(tmp_path / "checkpoint")
+    agent.learn(64, reset_num_timesteps=False)
+    resumed = AGENTS[name].load().resume(tmp_path / "checkpoint", objectives_env(form, 2), device="cpu")
+    resumed.learn(64, reset_num_timesteps=False)
+    assert are_equal(weights(agent), weights(resumed))
+    np.testing.assert_array_equal(agent.pareto_front(), resumed.pareto_front())
+
+
+@pytest.mark.parametrize("name", NUMBER_AGENTS)
+def test_a_vector_reward_is_refused_with_the_wrapper_that_helps(name):
+    forms = forms_of(name)
+    if not {"box", "discrete"} & set(forms):
+        pytest.skip("tasks in words pay one number")
+    env = make_scalar(OBJECTIVE_PROBES["Tradeoff"], form="box" if "box" in forms else "discrete")
+    with pytest.raises(UsageError, match=r"2 objectives.*polyathlon.wrappers.LinearReward") as error:
+        make(name, env)
+    assert AGENTS[name].load().__name__ in str(error.value) and "polyathlon.adapt" in str(error.value)
+    adapted = polyathlon.adapt(env, name, weight=(1.0, 0.0))
+    agent = make(name, adapted, n_steps=8, batch_size=8, learning_starts=4).learn(16)
+    assert agent.num_timesteps >= 16 and set(adapted.get_wrapper_attr("weight")) == {0.0, 1.0}
 
 
 # ------------------------------------------------------------------------------------------------------- token tasks
