@@ -188,6 +188,21 @@ class LanguageTask(gym.Env[str, str]):
         """
         return []
 
+    @property
+    def has_candidates(self) -> bool:
+        """Whether every episode offers answers to choose from."""
+        return type(self).candidates is not LanguageTask.candidates
+
+    def current_candidates(self) -> list[str]:
+        """Return the answers to choose from in the running episode.
+
+        Raises:
+            UsageError: the environment was not reset.
+        """
+        if self._row is None or self._row.episode is None:
+            raise UsageError("the environment has no episode yet: call reset first")
+        return self.candidates(self._row.episode)
+
     def start(self, task_id: TaskId) -> Episode:
         """Begin an episode and its conversation."""
         episode = self.begin(task_id)

@@ -88,6 +88,7 @@ class FunctionCall(LanguageTask):
         self.strict_empty, self.style = strict_empty, style
         self.folder = locate_problems(source)
         self.entries = read_entries(self.folder, category)
+        self._candidates: dict[str, tuple[str, ...]] = {}
         self.ids = [one for one in self.entries if in_split(one, split)]
         if not self.ids:
             raise UsageError(f"the split {split!r} of {category} in {self.folder} holds no problem; use split='all'")
@@ -145,7 +146,11 @@ class FunctionCall(LanguageTask):
     def candidates(self, episode: Episode) -> list[str]:
         """Return answers to choose from: a right one and plausible wrong ones, in an order that the problem decides."""
         entry = self.entries[str(episode.task)]
-        return answer_candidates(entry) if episode.data is None else message_candidates(episode.data, entry.id)
+        if episode.data is not None:
+            return message_candidates(episode.data, entry.id)
+        if entry.id not in self._candidates:
+            self._candidates[entry.id] = tuple(answer_candidates(entry))
+        return list(self._candidates[entry.id])
 
     def _entry(self, task_id: TaskId) -> Entry:
         if not isinstance(task_id, str) or task_id not in self.entries:

@@ -1,7 +1,7 @@
 """The eight classes that the leaderboard's multi-turn problems act on, out of the fetched wheel.
 
 A verdict of a multi-turn problem compares states and result texts with those of these classes, so their code is taken as
-it is published, from a wheel of a fixed hash. It sees no module but those that it needs, is called through a table of
+it is published, from a wheel of a fixed hash. It imports no module but those that it needs, is called through a table of
 methods with plain values, and what would take unbounded time or memory is refused first.
 """
 
@@ -61,6 +61,8 @@ def _modules(folder: Path) -> dict[str, types.ModuleType]:
         module = types.ModuleType(f"polyathlon_bfcl_{name}")
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": restricted, "open": None, "eval": None}
         exec(compile(path.read_text("utf-8"), str(path), "exec"), module.__dict__)
+        # `datetime` imports modules of its own in the name of whoever calls it
+        module.__dict__["__builtins__"]["__import__"] = builtins.__import__
         found[name] = module
     return found
 

@@ -78,16 +78,16 @@ def reference_answer(entry: Entry) -> str | None:
 def answer_candidates(entry: Entry) -> list[str]:
     """Return a right answer and plausible wrong ones, shuffled in a way that depends on the problem alone.
 
-    The list is empty where no right answer is known.
+    Where no right answer is known, the one that is nearest to the gold answer takes its place.
     """
-    right = reference_answer(entry)
-    if right is None:
-        return []
     rng = random.Random(f"{entry.id} candidates")
-    calls = gold_calls(entry.gold or (), entry.functions, entry.language) if entry.gold else _invented(entry, rng)
-    found = [right]
+    calls = gold_calls(entry.gold, entry.functions, entry.language) if entry.gold else _invented(entry, rng)
+    right = reference_answer(entry)
+    found = [write_calls(calls, entry.language) if right is None else right]
     if entry.category in REFUSALS:
         found.append(write_calls(calls, entry.language))
+    elif entry.category in RELEVANT:
+        found += [NO_CALL, "[]"]
     wrong = varied(calls, entry, rng, lambda text: not judge_answer(entry, text).correct)
     found += [text for text in wrong if text not in found][: NUM_CANDIDATES - len(found)]
     rng.shuffle(found)
