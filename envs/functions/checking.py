@@ -146,6 +146,8 @@ def _equals_an_option(
 ) -> bool:
     if is_variable or expected not in (dict, list, str):
         return value in options
+    if expected is not dict and inner is not dict and type(options) is list and value in options:
+        return True
     if expected is str:
         loose = normalise_text(value)
         return any(type(option) is str and normalise_text(option) == loose for option in options)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .calls import Call, DecodeError
+from .quick_calls import read_quickly
 
 MAX_CALLS = 128
 MAX_DEPTH = 64
@@ -41,6 +42,9 @@ def decode_python(text: str) -> list[Call]:
     if not text.endswith("]"):
         text += "]"
     text = text.strip().strip("'")
+    quick = read_quickly(text, MAX_CALLS)
+    if quick is not None:
+        return quick
     try:
         body = _parse(text)
         if type(body) is ast.Call:
