@@ -15,6 +15,7 @@ from typing import Any
 from .calls import Call, DecodeError
 from .quick_calls import read_quickly
 
+MAX_TEXT = 1 << 17
 MAX_CALLS = 128
 MAX_DEPTH = 64
 MAX_BITS = 4096
@@ -34,8 +35,11 @@ def decode_python(text: str) -> list[Call]:
     a call without keywords and a subscript are their source text; a call with keywords is {name: {parameter: value}}.
 
     Raises:
-        DecodeError: the text is something else, or nested deeper than `MAX_DEPTH`, or has more than `MAX_CALLS` calls.
+        DecodeError: the text is something else, longer than `MAX_TEXT`, nested deeper than `MAX_DEPTH`, or has more than
+            `MAX_CALLS` calls.
     """
+    if len(text) > MAX_TEXT:
+        raise DecodeError(f"the text has {len(text)} characters; at most {MAX_TEXT} are read as calls")
     text = text.strip("`\n ")
     if not text.startswith("["):
         text = "[" + text
