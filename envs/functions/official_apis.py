@@ -36,6 +36,8 @@ _SHARED = "long_context"
 MAX_ITEMS = 20_000
 _MAX_BITS = 1 << 14
 _MAX_PRECISION = 1000
+# method -> name and place of the number of digits
+_PRECISION = {"logarithm": ("precision", 2), "square_root": ("precision", 1), "round_number": ("decimal_places", 1)}
 
 
 def api_folder(folder: Path) -> Path | None:
@@ -122,18 +124,20 @@ def within_limits(owner: Any, method: str, positional: tuple[Any, ...], keywords
     Raises:
         TooLarge: a power or precision is too large, or the file system has too many items.
     """
-    values = (*positional, *keywords.values())
-    if method == "" and hasattr(owner, "root"):
-        if sum(1 for _ in _items(owner.root)) >= MAX_ITEMS:
+
+    def argument(name: str, place: int) -> Any:
+        return keywords.get(name, positional[place] if len(positional) > place else None)
+
+    if method == "":
+        if hasattr(owner, "root") and sum(1 for _ in _items(owner.root)) >= MAX_ITEMS:
             raise TooLarge(f"the file system holds over {MAX_ITEMS} items")
     elif method == "power":
-        bits = [abs(value).bit_length() for value in values if isinstance(value, int)]
-        if len(bits) == 2 and bits[0] * max(abs(value) for value in values) > _MAX_BITS and max(bits) > 5:
+        base, exponent = argument("base", 0), argument("exponent", 1)
+        if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * exponent > _MAX_BITS:
             raise TooLarge("the power has too many digits")
-    elif method in ("logarithm", "square_root", "round_number"):
-        given = [*keywords.values()][1:] if not positional else values[1:]
-        given = [keywords[k] for k in ("precision", "decimal_places") if k in keywords] or list(given)
-        if any(isinstance(value, int | float) and abs(value) > _MAX_PRECISION for value in given[-1:]):
+    elif method in _PRECISION:
+        digits = argument(*_PRECISION[method])
+        if isinstance(digits, int | float) and abs(digits) > _MAX_PRECISION:
             raise TooLarge(f"more than {_MAX_PRECISION} digits are asked for")
 
 

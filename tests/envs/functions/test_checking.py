@@ -136,7 +136,9 @@ def test_an_unknown_language_is_refused():
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.binary(max_size=2),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2) | st.tuples(inner),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2) | st.tuples(inner)
+    ),
     max_leaves=5,
 )
 KINDS = st.sampled_from(["string", "integer", "float", "boolean", "array", "tuple", "dict", "any"])

@@ -45,7 +45,9 @@ def test_the_default_needs_no_download():
 
 def test_several_dozen_problems_are_built_in():
     assert sum(len(read_entries(BUILTIN, name)) for name in THERE) >= 100
-    assert {"simple_java", "simple_javascript", "parallel_multiple", "irrelevance", "multi_turn_miss_func"} <= set(THERE)
+    assert {"simple_java", "simple_javascript", "parallel_multiple", "irrelevance", "multi_turn_miss_func"} <= set(
+        THERE
+    )
     assert set(category_names()) == set(CATEGORIES)
 
 
@@ -129,7 +131,10 @@ def test_bad_answers_are_verdicts(category, text):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(THERE), st.lists(st.text(max_size=30) | st.text("[](){}=,.'\" abf1", max_size=30), min_size=1, max_size=3))
+@given(
+    st.sampled_from(THERE),
+    st.lists(st.text(max_size=30) | st.text("[](){}=,.'\" abf1", max_size=30), min_size=1, max_size=3),
+)
 def test_any_text_is_a_verdict(category, texts):
     task = FunctionCall(category, reward="dense")
     rewards, info = play(task, task.ids[0], texts)
@@ -144,7 +149,7 @@ def test_results_are_told_and_the_next_request_follows():
     text, info = task.reset(options={"task": "multi_turn_base_0"})
     assert "read_note(title: string) Read a note." in text and text.endswith("Read my note shopping.")
     text, reward, terminated, _, _ = task.step("[read_note(title='shopping'), nothing(a=1)]")
-    assert text == "read_note: {\"text\": \"milk\"}\nnothing: Error during execution: name 'nothing' is not defined"
+    assert text == 'read_note: {"text": "milk"}\nnothing: Error during execution: name \'nothing\' is not defined'
     assert reward == 0 and not terminated
     text, *_, info = task.step("It says milk.")
     assert text == "Add bread to it." and info["verdict"]["reason"] == "turn 1 is right"
@@ -276,18 +281,31 @@ def test_problems_come_from_a_folder(tmp_path):
     line = {
         "id": "own_0",
         "question": [[{"role": "user", "content": "Ring twice."}]],
-        "function": [{"name": "ring", "parameters": {"type": "dict", "properties": {"n": {"type": "integer"}}, "required": ["n"]}}],
+        "function": [
+            {
+                "name": "ring",
+                "parameters": {"type": "dict", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
+            }
+        ],
     }
     (tmp_path / "possible_answer").mkdir()
     (tmp_path / "BFCL_v4_multiple.json").write_text(json.dumps(line))
-    (tmp_path / "possible_answer" / "BFCL_v4_multiple.json").write_text(json.dumps({"id": "own_0", "ground_truth": [{"ring": {"n": [2]}}]}))
+    (tmp_path / "possible_answer" / "BFCL_v4_multiple.json").write_text(
+        json.dumps({"id": "own_0", "ground_truth": [{"ring": {"n": [2]}}]})
+    )
     task = FunctionCall("multiple", source=tmp_path)
     assert play(task, "own_0", ["[ring(n=2)]"])[0] == [1.0]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "holds no problems"), ("{", "no file of JSON lines"), ('{"id": "a"}', "is not of the form"), ("[1]", "is not of the form"), ('{"id": "a", "question": [[]], "function": []}', "ground_truth")],
+    [
+        ("", "holds no problems"),
+        ("{", "no file of JSON lines"),
+        ('{"id": "a"}', "is not of the form"),
+        ("[1]", "is not of the form"),
+        ('{"id": "a", "question": [[]], "function": []}', "ground_truth"),
+    ],
 )
 def test_damaged_problems_are_refused(tmp_path, content, message):
     (tmp_path / "multiple.json").write_text(content)
@@ -335,7 +353,9 @@ def test_a_wheel_with_another_hash_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"has the hash .* not the published file"):
         wheels.download_wheel("bfcl-eval", tmp_path, "00")
     assert wheels.download_wheel("bfcl-eval", tmp_path).name == "x.whl"
-    monkeypatch.setattr(wheels.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1, "", "no network"))
+    monkeypatch.setattr(
+        wheels.subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1, "", "no network")
+    )
     with pytest.raises(UsageError, match="no network\nWith a network, install it by hand"):
         wheels.download_wheel("bfcl-eval", tmp_path)
 

@@ -44,7 +44,9 @@ def test_every_recorded_verdict_is_ours(record, entries):
         rng = random.Random(f"polyathlon {entry.id}")
         answers += [(entry, mutated_answer(entry, rng)) for _ in range(number)]
     told = hashlib.sha256("\0".join(text for _, text in answers).encode("utf-8", "surrogatepass")).hexdigest()
-    assert told == record["digest"], "the answers changed: record the verdicts again with scripts/record_function_verdicts.py"
+    assert told == record["digest"], (
+        "the answers changed: record the verdicts again with scripts/record_function_verdicts.py"
+    )
     assert len(answers) >= 50_000 and min(Counter(record["verdicts"]).values()) > 5_000
     for (entry, text), official in zip(answers, record["verdicts"], strict=True):
         verdict = judge_answer(entry, text)

@@ -49,7 +49,9 @@ def test_javascript_calls(text, name, arguments):
 
 
 @pytest.mark.parametrize("language", ["java", "javascript"])
-@pytest.mark.parametrize("text", ["[f(a=1, a=2, b=3);]", "[no call at all]", "[f(a=;]", "[1 + 2;]", "[f(x, y, b=3);]", ""])
+@pytest.mark.parametrize(
+    "text", ["[f(a=1, a=2, b=3);]", "[no call at all]", "[f(a=;]", "[1 + 2;]", "[f(x, y, b=3);]", ""]
+)
 def test_other_texts_are_refused(text, language):
     with pytest.raises(DecodeError):
         decode_calls(text, language)
