@@ -44,7 +44,8 @@ def read_quickly(text: str, most: int) -> list[Call] | None:
         name = head[1]
         if not _is_name(name):
             return None
-        place, arguments = head.end(), {}
+        place = head.end()
+        arguments: dict[str, Any] = {}
         if head[2] is None:
             end = _read_arguments(text, place, arguments)
             if end is None:

@@ -179,7 +179,7 @@ def test_tools_are_chosen_as_well():
 
 SETTINGS = {
     "ppo": (2048, dict(n_steps=256, learning_rate=2e-3, ent_coef=0.01, gamma=0.9)),
-    "sac": (1200, dict(learning_rate=1e-3, learning_starts=200, gamma=0.9, buffer_size=2000, batch_size=128, policy_kwargs={"net_arch": [64, 64]})),
+    "sac": (1500, dict(learning_rate=1e-3, learning_starts=200, gamma=0.9, buffer_size=2000, batch_size=128, policy_kwargs={"net_arch": [64, 64]})),
 }  # fmt: skip
 
 
