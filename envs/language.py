@@ -137,7 +137,7 @@ def quoted(text: str, longest: int) -> str:
 class LanguageTask(gym.Env[str, str]):
     """A language task as a Gymnasium environment.
 
-    A subclass writes `draw`, `begin` and `judge`, and `solution` where it has one. These are functions of their
+    A subclass writes `draw`, `begin` and `judge`, and `solution` and `candidates` where it has them. These are functions of their
     arguments: an episode's state lives in the `Episode` alone, so any number of rows can share one task.
 
     Args:
@@ -186,6 +186,29 @@ class LanguageTask(gym.Env[str, str]):
     def solution(self, task_id: TaskId) -> str | None:
         """Return a right answer to a task, or None when none is known."""
         return None
+
+    def candidates(self, episode: Episode) -> list[str]:
+        """Return answers to choose from at this point, or an empty list where the task offers none.
+
+        A right one is among them, with plausible wrong ones; what they are and their order depend on the task and its
+        answers so far alone.
+        """
+        return []
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether every episode offers answers to choose from."""
+        return type(self).candidates is not LanguageTask.candidates
+
+    def current_candidates(self) -> list[str]:
+        """Return the answers to choose from in the running episode.
+
+        Raises:
+            UsageError: the environment was not reset.
+        """
+        if self._row is None or self._row.episode is None:
+            raise UsageError("the environment has no episode yet: call reset first")
+        return self.candidates(self._row.episode)
 
     def start(self, task_id: TaskId) -> Episode:
         """Begin an episode and its conversation."""

@@ -194,6 +194,12 @@ def _register_environments() -> None:
         "reasoning problems in words with exact verifiers (reasoning-gym)",
         entry_point="polyathlon.envs.text.reasoning:Reasoning",
     )
+    register_environment(
+        f"{NAMESPACE}/FunctionCall-v0",
+        "functions",
+        "answer requests by calling functions, judged exactly (Berkeley Function Calling Leaderboard)",
+        entry_point="polyathlon.envs.functions.function_call:FunctionCall",
+    )
 
 
 def _register_algorithms() -> None:
