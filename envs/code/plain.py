@@ -7,15 +7,19 @@ whose hashes are secret, so a program cannot choose values whose hashes collide 
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .child.wire import MAX_DEPTH, MAX_SIZE, NotPlainError, _read_f64, _read_u32, encode
+from .child.wire import MAX_DEPTH, MAX_SIZE, NotPlainError, encode
 
 __all__ = ["MAX_DEPTH", "MAX_SIZE", "NotPlainError", "PlainDict", "PlainSet", "decode", "encode", "natural", "same"]
 
 _NATURAL = 1024
-_CONSTANTS = {78: None, 84: True, 70: False}
+_CONSTANTS = {ord("N"): None, ord("T"): True, ord("F"): False}
+_I32, _U32, _F64 = struct.Struct("<i").unpack_from, struct.Struct("<I").unpack_from, struct.Struct("<d").unpack_from
+_END_OF_DICT = ord("0")
+_DIGIT_BITS = 15
 
 
 @dataclass(frozen=True)
@@ -65,61 +69,96 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     at += 1
     if kind in _CONSTANTS:
         return _CONSTANTS[kind], at
-    if kind in b"fc":
-        end = at + (8 if kind == 102 else 16)
-        if end > len(data):
-            _malformed("it is cut off")
-        first = _read_f64(data, at)[0]
-        return (first if kind == 102 else complex(first, _read_f64(data, at + 8)[0])), end
-    if kind not in b"isbltSd":
-        _malformed(f"there is no type {kind}")
-    if at + 4 > len(data):
-        _malformed("it is cut off")
-    count = _read_u32(data, at)[0]
-    at += 4
-    if kind in b"isb":
-        return _read_atom(data, at, at + count, kind)
-    if count > len(data) - at:
-        _malformed("it is cut off")
+    if kind in b"igy":
+        return _read_number(data, at, kind)
+    if kind == ord("l"):
+        return _read_long(data, at)
+    if kind in b"us":
+        return _read_text(data, at, kind)
     if depth <= 0:
         _malformed("containers nested too deep")
-    if kind in b"Sd":
-        return _read_members(data, at, count, kind, depth - 1)
-    items = []
-    for _ in range(count):
-        item, at = _read(data, at, depth - 1)
-        items.append(item)
-    return (items if kind == 108 else tuple(items)), at
+    if kind in b"[(":
+        count, at = _read_count(data, at)
+        items = []
+        for _ in range(count):
+            item, at = _read(data, at, depth - 1)
+            items.append(item)
+        return (items if kind == ord("[") else tuple(items)), at
+    if kind == ord("<"):
+        return _read_set(data, at, depth - 1)
+    if kind == ord("{"):
+        return _read_dict(data, at, depth - 1)
+    _malformed(f"there is no type {kind}")
 
 
-def _read_atom(data: bytes, at: int, end: int, kind: int) -> tuple[Any, int]:
-    if end > len(data):
+def _room(data: bytes, at: int, size: int) -> int:
+    if size < 0 or at + size > len(data):
         _malformed("it is cut off")
-    raw = data[at:end]
-    if kind == 105:
-        return int.from_bytes(raw, "little", signed=True), end
-    if kind == 98:
-        return raw, end
+    return at + size
+
+
+def _read_count(data: bytes, at: int) -> tuple[int, int]:
+    end = _room(data, at, 4)
+    count = _U32(data, at)[0]
+    _room(data, end, count)  # a member takes at least one byte
+    return count, end
+
+
+def _read_number(data: bytes, at: int, kind: int) -> tuple[Any, int]:
+    end = _room(data, at, {ord("i"): 4, ord("g"): 8, ord("y"): 16}[kind])
+    if kind == ord("i"):
+        return _I32(data, at)[0], end
+    first = _F64(data, at)[0]
+    return (first if kind == ord("g") else complex(first, _F64(data, at + 8)[0])), end
+
+
+def _read_long(data: bytes, at: int) -> tuple[int, int]:
+    """Read an integer of more than 32 bits: a signed number of digits, then the digits to the base 2**15."""
+    end = _room(data, at, 4)
+    signed = _I32(data, at)[0]
+    at, end = end, _room(data, end, 2 * abs(signed))
+    digits = struct.unpack(f"<{abs(signed)}H", data[at:end])
+    if not digits or max(digits) >= 1 << _DIGIT_BITS:
+        _malformed("an integer has wrong digits")
+    # adding digit by digit would take time that grows with the square of their number
+    value = int("".join(f"{digit:015b}" for digit in reversed(digits)), 2)
+    return (value if signed > 0 else -value), end
+
+
+def _read_text(data: bytes, at: int, kind: int) -> tuple[Any, int]:
+    count, at = _read_count(data, at)
+    raw = data[at : at + count]
+    if kind == ord("s"):
+        return raw, at + count
     try:
-        return raw.decode("utf-8", "surrogatepass"), end
+        return raw.decode("utf-8", "surrogatepass"), at + count
     except UnicodeDecodeError:
         _malformed("a text is no UTF-8")
 
 
-def _read_members(data: bytes, at: int, count: int, kind: int, depth: int) -> tuple[Any, int]:
+def _read_set(data: bytes, at: int, depth: int) -> tuple[PlainSet, int]:
+    count, at = _read_count(data, at)
     members: dict[bytes, Any] = {}
     for _ in range(count):
+        start = at
+        item, at = _read(data, at, depth)
+        members[data[start:at]] = item
+    if len(members) != count:
+        _malformed("a member occurs twice")
+    return PlainSet(members), at
+
+
+def _read_dict(data: bytes, at: int, depth: int) -> tuple[PlainDict, int]:
+    members: dict[bytes, tuple[Any, Any]] = {}
+    while _room(data, at, 1) and data[at] != _END_OF_DICT:
         start = at
         key, at = _read(data, at, depth)
         name = data[start:at]
         if name in members:
-            _malformed("a member occurs twice")
-        if kind == 100:
-            value, at = _read(data, at, depth)
-            members[name] = (key, value)
-        else:
-            members[name] = key
-    return (PlainDict(members) if kind == 100 else PlainSet(members)), at
+            _malformed("a key occurs twice")
+        value, at = _read(data, at, depth)
+        members[name] = (key, value)
+    return PlainDict(members), at + 1
 
 
 def natural(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
 import socket
 import time
 from dataclasses import dataclass, field
@@ -105,56 +104,47 @@ class Run:
 
     def __post_init__(self) -> None:
         self._last = self.started
+        self.descriptors = (self.channel.fileno(), self.out, self.err)
 
     @property
     def due(self) -> float:
         """When the process must have said something, or be ended."""
         return min(self._last + self.limits.seconds, self.deadline)
 
-    def register(self, selector: selectors.BaseSelector, worker: Any) -> None:
-        """Ask to be told when something can be read or written."""
-        selector.register(self.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, (worker, "channel"))
-        selector.register(self.out, selectors.EVENT_READ, (worker, "out"))
-        selector.register(self.err, selectors.EVENT_READ, (worker, "err"))
-
-    def write(self, selector: selectors.BaseSelector, worker: Any) -> None:
-        """Write what the socket takes of the job."""
+    def write(self) -> bool:
+        """Write what the socket takes of the job; return whether that was all."""
         try:
             self.job = self.job[self.channel.send(self.job) :]
         except BlockingIOError:
-            return
+            return False
         except OSError:
             self.job = self.job[:0]
-        if not self.job:
-            try:
-                self.channel.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
-            selector.modify(self.channel, selectors.EVENT_READ, (worker, "channel"))
+        return not self.job
 
-    def read(self, selector: selectors.BaseSelector, source: str) -> bool:
-        """Read once from a source; return whether there may be more."""
+    def read(self, source: int) -> int:
+        """Read once from the channel (0), standard output (1) or standard error (2).
+
+        Returns:
+            The number of bytes; 0 at the end, -1 when there is nothing now.
+        """
         try:
-            data = self.channel.recv(_READ) if source == "channel" else os.read(getattr(self, source), _READ)
+            data = os.read(self.descriptors[source], _READ)
         except BlockingIOError:
-            return False
+            return -1
         except OSError:
-            data = b""
+            return 0
         if not data:
-            descriptor: Any = self.channel if source == "channel" else getattr(self, source)
-            if descriptor in selector.get_map():
-                selector.unregister(descriptor)
-            return False
-        if source == "channel":
+            return 0
+        if source == 0:
             self._buffer += data
             self._parse()
         else:
-            i = 0 if source == "out" else 1
+            i = source - 1
             self._written[i] += len(data)
             self.outputs[i].extend(data[: max(self.limits.output - len(self.outputs[i]), 0)])
             if self._written[i] > _FLOOD:
                 self.end("output")
-        return True
+        return len(data)
 
     def end(self, why: str) -> None:
         """Note why the process must end; the first reason counts."""
@@ -185,17 +175,14 @@ class Run:
             self.end("forged")
         self._last = now
 
-    def close(self, selector: selectors.BaseSelector) -> None:
+    def close(self) -> None:
         """Read what is left, and close."""
-        for source in ("channel", "out", "err"):
-            while self.read(selector, source) and self.ended_for != "output":
+        for source, descriptor in enumerate(self.descriptors):
+            while self.read(source) > 0 and self.ended_for != "output":
                 pass
-        for descriptor in (self.channel, self.out, self.err):
-            if descriptor in selector.get_map():
-                selector.unregister(descriptor)
+            if source:
+                os.close(descriptor)
         self.channel.close()
-        os.close(self.out)
-        os.close(self.err)
 
     def conclude(self, status: str | None, why: str) -> list[Outcome]:
         """Return the outcomes of the inputs that were reached.

@@ -8,74 +8,23 @@ called. See docs/code.md for what this guarantees and what not.
 from __future__ import annotations
 
 import os
-import selectors
 import sys
 import time
 import weakref
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
-from .child.wire import encode
-from .running import Limits, Outcome, Run
+from .pool import Job, Pool, Result, Sample
+from .running import Limits, Outcome
 from .worker import SandboxError, Worker, bare_interpreter
 
 __all__ = ["Isolation", "Job", "LAYERS", "Limits", "Outcome", "Result", "Sandbox", "SandboxError", "shared_sandbox"]
 
 LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 REQUIRED = ("rlimits", "landlock", "seccomp")
-_GRACE = 5.0
-_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Job:
-    """A program and what to run it on.
-
-    Attributes:
-        program: source text.
-        inputs: for kind "call" a sequence of argument lists; for "stdio" a sequence of texts for standard input.
-        entry: name of the function to call, for kind "call".
-        kind: "call" or "stdio".
-        isolation: "sample", one process for all inputs, or "test", one for each ("stdio" always has one for each).
-    """
-
-    program: str
-    inputs: Sequence[Any]
-    entry: str = ""
-    kind: str = "call"
-    isolation: str = "sample"
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("kind", ("call", "stdio")), ("isolation", ("sample", "test"))):
-            if getattr(self, name) not in allowed:
-                raise unknown_name(name, str(getattr(self, name)), allowed)
-        if self.kind == "call" and not self.entry:
-            raise UsageError("a job of kind 'call' needs entry, the name of the function to call")
-        if not self.inputs:
-            raise UsageError("a job needs at least one input")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a program did.
-
-    Attributes:
-        outcomes: one for each input.
-        stdout: what it printed, the first bytes of it, as text.
-        stderr: the same of standard error.
-        cpu_seconds: processor time of all its processes, as the kernel measured it.
-        memory: largest size in bytes.
-    """
-
-    outcomes: list[Outcome]
-    stdout: str
-    stderr: str
-    cpu_seconds: float
-    memory: int
 
 
 @dataclass(frozen=True)
@@ -98,41 +47,6 @@ class Isolation:
     def as_dict(self) -> dict[str, Any]:
         """Return it as `info["isolation"]` holds it."""
         return {"level": self.level, "active": dict(self.active), "missing": dict(self.missing)}
-
-
-@dataclass
-class _Sample:
-    """A job on its way: the outcomes so far, and what its processes used."""
-
-    job: Job
-    number: int
-    outcomes: list[Outcome] = field(default_factory=list)
-    used: float = 0.0
-    cpu_seconds: float = 0.0
-    memory: int = 0
-    printed: list[bytes] = field(default_factory=lambda: [b"", b""])
-    failures: int = 0
-    began: float = 0.0
-
-    def next_job(self) -> dict[str, Any]:
-        """Return the inputs that are still to be run, as the other side reads them."""
-        job, done = self.job, len(self.outcomes)
-        separate = job.kind == "stdio" or job.isolation == "test"
-        inputs = job.inputs[done : done + 1] if separate else job.inputs[done:]
-        common = {"kind": job.kind, "program": job.program, "entry": job.entry}
-        if job.kind == "stdio":
-            return {**common, "inputs": [], "input": inputs[0].encode("utf-8", "surrogatepass")}
-        return {**common, "inputs": [encode(list(one), 1 << 24) for one in inputs], "input": None}
-
-    def give_up(self, status: str, why: str) -> None:
-        """Let the inputs that are left have a status without being run."""
-        left = len(self.job.inputs) - len(self.outcomes)
-        self.outcomes += [Outcome(status, error=why)] * left
-
-    def result(self) -> Result:
-        """Return what the program did."""
-        texts = [data.decode("utf-8", "replace") for data in self.printed]
-        return Result(self.outcomes, texts[0], texts[1], self.cpu_seconds, self.memory)
 
 
 class Sandbox:
@@ -195,7 +109,7 @@ class Sandbox:
         while len(self._pool) < count:
             if os.name != "posix":
                 raise SandboxError("programs are run by forking, which this system cannot: use Linux, or macOS")
-            worker = Worker(self.interpreter, self.layers)
+            worker = Worker(self.interpreter, self.layers, int(self.limits.memory))
             isolation = Isolation(worker.report["active"], worker.report["missing"])
             if isolation.level == "weak" and not self.allow_weak:
                 worker.close()
@@ -226,26 +140,22 @@ class Sandbox:
         if not jobs:
             return []
         self._start(min(self.workers, len(jobs)))
-        samples = [_Sample(job, number) for number, job in enumerate(jobs)]
+        samples = [Sample(job) for job in jobs]
         deadline = time.monotonic() + total_seconds if total_seconds is not None else float("inf")
+        workers = self._pool[: min(self.workers, len(jobs))]
         try:
-            _Loop(self, samples, deadline).go()
+            Pool(workers, self._replace, self.limits, samples, deadline).go()
         except BaseException:
             self.close()
             raise
         return [sample.result() for sample in samples]
 
-    def replace(self, worker: Worker) -> Worker:
-        """Start a warm process in the place of one that has died."""
+    def _replace(self, worker: Worker) -> Worker:
         worker.process.kill()
         worker.close()
-        fresh = Worker(self.interpreter, self.layers)
+        fresh = Worker(self.interpreter, self.layers, int(self.limits.memory))
         self._pool[self._pool.index(worker)] = fresh
         return fresh
-
-    def take(self, count: int) -> list[Worker]:
-        """Return the first warm processes."""
-        return list(self._pool[:count])
 
     def close(self) -> None:
         """End the warm processes; the next run starts new ones."""
@@ -259,118 +169,6 @@ class Sandbox:
         self.close()
 
 
-class _Loop:
-    """Runs samples on workers until all have ended."""
-
-    def __init__(self, sandbox: Sandbox, samples: list[_Sample], deadline: float) -> None:
-        self.sandbox, self.limits, self.deadline = sandbox, sandbox.limits, deadline
-        self.waiting = deque(samples)
-        self.running: dict[Worker, tuple[_Sample, Run]] = {}
-        self.idle = sandbox.take(min(sandbox.workers, len(samples)))
-        self.selector = selectors.PollSelector() if hasattr(selectors, "PollSelector") else selectors.SelectSelector()
-
-    def go(self) -> None:
-        """Run until nothing is left."""
-        with self.selector:
-            for worker in self.idle:
-                self.selector.register(worker.control, selectors.EVENT_READ, (worker, "control"))
-            while self.waiting or self.running:
-                while self.waiting and self.idle:
-                    self._begin(self.idle.pop(), self.waiting.popleft())
-                if self.running:
-                    self._wait()
-
-    def _begin(self, worker: Worker, sample: _Sample) -> None:
-        now = time.monotonic()
-        left = min(self.limits.total_seconds - sample.used, self.deadline - now)
-        if left <= 0:
-            sample.give_up("unrun", "no time was left for it")
-            self.idle.append(worker)
-            return
-        sample.began = now
-        try:
-            run = worker.begin(sample.next_job(), self.limits, left)
-        except SandboxError:
-            self._fail(worker, sample)
-            return
-        run.register(self.selector, worker)
-        self.running[worker] = (sample, run)
-
-    def _wait(self) -> None:
-        now = time.monotonic()
-        due = min(run.due + (_GRACE if run.is_ended else 0.0) for _, run in self.running.values())
-        finished = []
-        for key, events in self.selector.select(max(due - now, 0.0)):
-            worker, source = key.data
-            if worker not in self.running:
-                continue
-            run = self.running[worker][1]
-            if source == "control":
-                finished.append(worker)
-                continue
-            if events & selectors.EVENT_WRITE:
-                run.write(self.selector, worker)
-            if events & selectors.EVENT_READ:
-                run.read(self.selector, source)
-        for worker in finished:
-            self._finish(worker)
-        self._look_at_the_clock()
-
-    def _look_at_the_clock(self) -> None:
-        now = time.monotonic()
-        for worker, (sample, run) in list(self.running.items()):
-            if run.ended_for and not run.is_ended:
-                worker.end(run.ended_for)
-            elif now >= run.due and not run.is_ended:
-                worker.end("timeout")
-            elif run.is_ended and now >= run.due + _GRACE:
-                # the warm process itself does not answer
-                self._fail(worker, sample)
-
-    def _finish(self, worker: Worker) -> None:
-        sample, run = self.running[worker]
-        try:
-            status, why, cpu, memory = worker.status()
-        except SandboxError:
-            self._fail(worker, sample)
-            return
-        run.close(self.selector)
-        self._forget(worker)
-        sample.used += time.monotonic() - sample.began
-        sample.cpu_seconds += cpu
-        sample.memory = max(sample.memory, memory)
-        for i in (0, 1):
-            sample.printed[i] = (sample.printed[i] + bytes(run.outputs[i]))[: self.limits.output]
-        sample.outcomes += run.conclude(status, why or _WORDS.get(run.ended_for or "", ""))
-        self.idle.append(worker)
-        if len(sample.outcomes) < len(sample.job.inputs):
-            self.waiting.appendleft(sample)
-
-    def _forget(self, worker: Worker) -> None:
-        del self.running[worker]
-        worker.run = None
-
-    def _fail(self, worker: Worker, sample: _Sample) -> None:
-        """Replace a warm process that does not work, and run the sample again: once it may be to blame, not thrice."""
-        if worker in self.running:
-            self.running[worker][1].close(self.selector)
-            self._forget(worker)
-        self.selector.unregister(worker.control)
-        sample.failures += 1
-        fresh = self.sandbox.replace(worker)
-        self.selector.register(fresh.control, selectors.EVENT_READ, (fresh, "control"))
-        self.idle.append(fresh)
-        if sample.failures < _ATTEMPTS:
-            self.waiting.appendleft(sample)
-        else:
-            sample.give_up("crash", "the program takes the sandbox down")
-
-
-_WORDS = {
-    "timeout": "out of time",
-    "output": "a flood of output",
-    "forged": "records out of order",
-}
 _SHARED: weakref.WeakValueDictionary[tuple[Any, ...], Sandbox] = weakref.WeakValueDictionary()
 
 

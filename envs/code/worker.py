@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
@@ -13,21 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from .child.wire import encode
+from .plain import decode, natural
 from .running import Limits, Run
 
 CHILD = Path(__file__).resolve().parent / "child"
 _PACKAGE = "sandboxed"
 # the same as in child/zygote.py, which cannot be imported where there is no fork
-COMMAND = struct.Struct("<cIdIQ")
+COMMAND = struct.Struct("<cIdI")
 STATUS = struct.Struct("<iiBddQ")
 _BOOT = (
     "import sys, types; package = types.ModuleType(sys.argv[1]); package.__path__ = [sys.argv[2]]; "
     "sys.modules[package.__name__] = package; from importlib import import_module; "
-    "import_module(package.__name__ + '.zygote').main(int(sys.argv[3]), tuple(sys.argv[4].split()))"
+    "import_module(package.__name__ + '.zygote').main(int(sys.argv[3]), tuple(sys.argv[4].split()), int(sys.argv[5]))"
 )
 # -I would ignore PYTHONHASHSEED; with an environment of our own, -P and -s are the rest of it
 _FLAGS = ("-P", "-s", "-S", "-B")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+# the descriptor of the records, which a program is not told
+_LOWEST_NUMBER, _NUMBERS = 100, 150
+_MAX_JOB = 1 << 26
 _START_SECONDS, _GRACE = 60.0, 5.0
 _EARLY = {1: None, 2: "timeout", 3: "threads"}
 
@@ -41,12 +44,20 @@ def bare_interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
+def _pipe() -> tuple[int, int]:
+    """Make a pipe that no other program inherits, and whose reading end does not block."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    return reader, writer
+
+
 class Worker:
     """A warm process, and the run that it serves at the moment.
 
     Args:
         interpreter: path of the Python interpreter.
         layers: names of the layers of isolation to put on every program.
+        memory: bytes of address space for a program.
 
     Attributes:
         report: what the warm process said of its layers: "active", "missing", "python".
@@ -56,11 +67,12 @@ class Worker:
         SandboxError: it does not start.
     """
 
-    def __init__(self, interpreter: str, layers: tuple[str, ...]) -> None:
+    def __init__(self, interpreter: str, layers: tuple[str, ...], memory: int) -> None:
         self.run: Run | None = None
         self._owner = os.getpid()
         self.control, other = socket.socketpair()
-        command = [interpreter, *_FLAGS, "-c", _BOOT, _PACKAGE, str(CHILD), str(other.fileno()), " ".join(layers)]
+        arguments = [_PACKAGE, str(CHILD), str(other.fileno()), " ".join(layers), str(memory)]
+        command = [interpreter, *_FLAGS, "-c", _BOOT, *arguments]
         try:
             with other:
                 self.process = subprocess.Popen(
@@ -75,7 +87,7 @@ class Worker:
                 )
             self.control.settimeout(_START_SECONDS)
             (size,) = struct.unpack("<I", self._receive(4))
-            self.report: dict[str, Any] = json.loads(self._receive(size))
+            self.report: dict[str, Any] = natural(decode(self._receive(size)))
         except OSError as error:
             raise SandboxError(f"{interpreter} could not be started: {error}") from error
         except (EOFError, struct.error) as error:
@@ -104,10 +116,10 @@ class Worker:
         """
         nonce = os.urandom(16)
         channel, theirs = socket.socketpair()
-        out, their_out = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
-        err, their_err = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+        out, their_out = _pipe()
+        err, their_err = _pipe()
         try:
-            command = COMMAND.pack(b"R", int(seconds) + 1, seconds + _GRACE / 2, limits.threads, limits.memory)
+            command = COMMAND.pack(b"R", int(seconds) + 1, seconds + _GRACE / 2, limits.threads)
             socket.send_fds(self.control, [command], [theirs.fileno(), their_out, their_err])
         except OSError as error:
             channel.close(), os.close(out), os.close(err)
@@ -115,11 +127,10 @@ class Worker:
         finally:
             theirs.close(), os.close(their_out), os.close(their_err)
         channel.setblocking(False)
-        os.set_blocking(out, False)
-        os.set_blocking(err, False)
-        data = memoryview(encode({**job, "nonce": nonce}, max_size=1 << 26))
+        number = _LOWEST_NUMBER + nonce[0] % _NUMBERS
+        data = encode({**job, "nonce": nonce, "number": number}, max_size=_MAX_JOB)
         count = len(job["inputs"]) or 1
-        self.run = Run(channel, out, err, data, nonce, count, limits, time.monotonic() + seconds, job["kind"] == "stdio")
+        self.run = Run(channel, out, err, memoryview(struct.pack("<I", len(data)) + data), nonce, count, limits, time.monotonic() + seconds, job["kind"] == "stdio")
         return self.run
 
     def end(self, why: str) -> None:
@@ -128,7 +139,7 @@ class Worker:
             self.run.end(why)
             self.run.is_ended = True
             try:
-                self.control.send(COMMAND.pack(b"K", 0, 0.0, 0, 0))
+                self.control.send(COMMAND.pack(b"K", 0, 0.0, 0))
             except OSError:
                 pass
 

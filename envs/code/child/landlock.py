@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import functools
+import importlib
 import os
 import stat
 import struct
+import sys
 import sysconfig
 from collections.abc import Iterator
 
@@ -15,6 +19,8 @@ _READ_FILE, _READ_DIR, _WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
 # folders of the standard library that hold what others installed, or what no program needs
 _NOT_LIBRARY = {"site-packages", "dist-packages", "ensurepip", "idlelib", "lib2to3", "test", "turtledemo", "tkinter"}
 _TIME_ZONES = "/usr/share/zoneinfo"
+# modules that link to libraries outside the standard library's folder
+_LINKED = ("hashlib", "zlib", "bz2", "lzma", "sqlite3", "uuid", "ctypes", "decimal", "curses", "readline", "dbm")
 _MINIMUM_FOR_SIGNALS = 6
 
 
@@ -28,15 +34,49 @@ def abi() -> int:
 
 
 def _rules() -> Iterator[tuple[str, int]]:
+    """Yield what may be read. The kernel copies every rule for every process, so there should be few.
+
+    A module that has been compiled is read from the folder of compiled modules; its source stays out of sight.
+    """
     library = sysconfig.get_path("stdlib")
+    compiled = os.path.join(library, "__pycache__")
+    tag = f".{sys.implementation.cache_tag}.pyc"
     yield library, _READ_DIR
     for entry in sorted(os.listdir(library)):
-        if entry not in _NOT_LIBRARY:
-            yield os.path.join(library, entry), _READ_FILE | _READ_DIR
+        name, extension = os.path.splitext(entry)
+        path = os.path.join(library, entry)
+        if entry in _NOT_LIBRARY or name.startswith("config-"):
+            continue
+        if os.path.isdir(path) or (extension == ".py" and not os.path.exists(os.path.join(compiled, name + tag))):
+            yield path, _READ_FILE | _READ_DIR
+    dynamic = sysconfig.get_config_var("DESTSHARED")
+    if dynamic and not dynamic.startswith(library):
+        yield dynamic, _READ_FILE | _READ_DIR
     yield _TIME_ZONES, _READ_FILE | _READ_DIR
     yield "/dev/null", _READ_FILE | _WRITE_FILE
-    for device in ("/dev/zero", "/dev/urandom"):
-        yield device, _READ_FILE
+    for path in ("/dev/zero", "/dev/urandom", *_libraries(library)):
+        yield path, _READ_FILE
+
+
+def _libraries(library: str) -> list[str]:
+    """Return the shared libraries that modules of the standard library link to, as a throw-away process loads them."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for name in _LINKED:
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(name)
+            with open("/proc/self/maps") as maps:
+                found = {line.split()[-1] for line in maps if ".so" in line}
+            os.write(writer, "\n".join(path for path in found if not path.startswith(library)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as answers:
+        paths = answers.read().split("\n")
+    os.waitpid(pid, 0)
+    return sorted(path for path in paths if path.startswith("/"))
 
 
 class Ruleset:
@@ -59,7 +99,9 @@ class Ruleset:
         attributes = struct.pack("<QQQ", self._handled, network, scopes)
         size = 8 if self.version < 4 else 16 if self.version < _MINIMUM_FOR_SIGNALS else 24
         self.descriptor = self._call(_CREATE, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
-        os.set_inheritable(self.descriptor, False)
+        # made now, since little should be made where it is used, in a process that was just forked
+        arguments = ctypes.c_long(_RESTRICT), ctypes.c_int(self.descriptor), ctypes.c_uint(0)
+        self._restrict = functools.partial(self._syscall, *arguments)
         for path, rights in _rules():
             self._allow(path, rights)
 
@@ -88,5 +130,5 @@ class Ruleset:
         Raises:
             OSError: the kernel refuses them.
         """
-        self._call(_RESTRICT, ctypes.c_int(self.descriptor), ctypes.c_uint(0))
-        os.close(self.descriptor)
+        if self._restrict() != 0:
+            raise OSError(ctypes.get_errno(), "Landlock: " + os.strerror(ctypes.get_errno()))

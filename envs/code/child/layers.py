@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import gc
 import os
 import resource
@@ -17,9 +18,10 @@ from typing import Any
 from . import landlock, seccomp
 
 NAMES = ("rlimits", "landlock", "seccomp", "namespaces")
-OPEN_FILES = 64
+OPEN_FILES = 256
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _NEW_USER, _NEW_IPC, _NEW_NET, _NEW_UTS = 0x10000000, 0x08000000, 0x40000000, 0x04000000
+_setrlimit, _CPU, _FILE_SIZE, _NOTHING = resource.setrlimit, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, (0, 0)
 _CAPSET, _CAPABILITY_VERSION = 126, 0x20080522
 
 
@@ -40,7 +42,10 @@ class Layers:
         self._libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
         self._filter: seccomp.Filter | None = None
         self._rules: landlock.Ruleset | None = None
-        self._own_size = _address_space()
+        prctl = getattr(self._libc, "prctl", None)
+        self._end_with_parent = (
+            prctl and functools.partial(prctl, _PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+        )
         makers: dict[str, Callable[[], str]] = {
             "rlimits": lambda: "address space, processor time, file size, open files, no core",
             "landlock": self._make_landlock,
@@ -55,6 +60,7 @@ class Layers:
                 self.active[name] = makers[name]()
             except OSError as error:
                 self.missing[name] = error.strerror or str(error)
+        self._limits = "rlimits" in self.active
 
     def _make_landlock(self) -> str:
         self._rules = landlock.Ruleset()
@@ -75,54 +81,77 @@ class Layers:
             raise OSError(code, f"user namespaces: {os.strerror(code)}")
         return "network, ipc, uts"
 
-    def hold(self, memory: int, seconds: int) -> None:
-        """Put every layer on the calling process, for good.
+    @property
+    def seccomp(self) -> bool:
+        """Tell whether programs cannot make processes."""
+        return self._filter is not None
+
+    def prepare(self, memory: int) -> None:
+        """Put on the calling process what its children shall inherit and it can live with itself.
 
         Args:
-            memory: bytes of address space beyond what the warm process has.
+            memory: bytes of address space beyond what it has now.
+
+        Raises:
+            OSError: a layer that should hold does not.
+        """
+        _first_to_go()
+        if "rlimits" in self.active:
+            room = _address_space() + memory
+            for kind, value in (
+                (resource.RLIMIT_AS, room),
+                (resource.RLIMIT_NOFILE, OPEN_FILES),
+                (resource.RLIMIT_CORE, 0),
+            ):
+                # a system without a working limit of address space (macOS) refuses it
+                with contextlib.suppress(ValueError if kind == resource.RLIMIT_AS else ()):
+                    resource.setrlimit(kind, (value, value))
+        if self._rules or self._filter:
+            self._drop_capabilities()
+            self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+    def hold(self, seconds: int) -> None:
+        """Put the rest on the calling process, for good.
+
+        Args:
             seconds: processor time after which the kernel ends the process.
 
         Raises:
             OSError: a layer that should hold does not.
         """
-        if "rlimits" in self.active:
-            self._limit(memory, seconds)
-        if self._rules or self._filter:
-            self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        if self._limits:
+            _setrlimit(_CPU, (seconds, seconds))
+            _setrlimit(_FILE_SIZE, _NOTHING)
         if self._rules:
             self._rules.apply()
         if self._filter:
-            self._drop_capabilities()
             self._filter.apply()
 
     def die_with_parent(self) -> None:
         """Let the kernel end the calling process when the warm process ends."""
-        if hasattr(self._libc, "prctl"):
-            self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if self._end_with_parent is not None:
+            self._end_with_parent()
 
     def _prctl(self, option: int, value: int) -> None:
         assert self._libc is not None
         if self._libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
 
-    def _limit(self, memory: int, seconds: int) -> None:
-        room = self._own_size + memory
-        for kind, value in (
-            (resource.RLIMIT_AS, room),
-            (resource.RLIMIT_CPU, seconds),
-            (resource.RLIMIT_FSIZE, 0),
-            (resource.RLIMIT_NOFILE, OPEN_FILES),
-            (resource.RLIMIT_CORE, 0),
-        ):
-            # a system without a working limit of address space (macOS) refuses it
-            with contextlib.suppress(ValueError if kind == resource.RLIMIT_AS else ()):
-                resource.setrlimit(kind, (value, value))
-
     def _drop_capabilities(self) -> None:
         header = struct.pack("<Ii", _CAPABILITY_VERSION, 0)
         assert self._libc is not None
         if self._libc.syscall(ctypes.c_long(_CAPSET), header, bytes(24)) != 0:
             raise OSError(ctypes.get_errno(), "capset: " + os.strerror(ctypes.get_errno()))
+
+
+def _first_to_go() -> None:
+    """Where memory runs out on the machine, the kernel shall end these processes, not the one that trains."""
+    with contextlib.suppress(OSError):
+        adjustment = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(adjustment, b"1000")
+        finally:
+            os.close(adjustment)
 
 
 def _address_space() -> int:
@@ -174,7 +203,8 @@ def probe(layers: Layers) -> dict[str, str]:
 
 def _probe_here(layers: Layers) -> str:
     parent = os.getppid()
-    layers.hold(1 << 28, 5)
+    layers.prepare(1 << 28)
+    layers.hold(5)
     found = []
     if "rlimits" in layers.active:
         try:

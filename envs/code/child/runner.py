@@ -7,22 +7,25 @@ is known on the other side alone.
 
 from __future__ import annotations
 
+import marshal
 import os
-import resource
 import sys
 from typing import Any
 
 from . import wire
 from .layers import Layers
 
-MAX_JOB = 16 << 20
 MESSAGE = 300
-_LOWEST, _SPAN = 200, 600
-_exit, _os_write = os._exit, os.write
+_BLOCK = 1 << 15
+# bound before a program runs, which may replace everything that has a name
+_exit, _write, _read, _dup2, _closerange = os._exit, os.write, os.read, os.dup2, os.closerange
+_loads, _pack = marshal.loads, wire.RECORD.pack
 
 
-def run(layers: Layers, channel: int, out: int, err: int, seconds: int, memory: int) -> None:
-    """Run a job in the calling process; never returns.
+def run(layers: Layers, channel: int, out: int, err: int, seconds: int) -> None:
+    """Run a job in the calling process, which has just been forked; never returns.
+
+    Little is done here in Python: every page of memory that it touches must be copied.
 
     Args:
         layers: what holds the program.
@@ -30,16 +33,19 @@ def run(layers: Layers, channel: int, out: int, err: int, seconds: int, memory: 
         out: where standard output goes.
         err: where standard error goes.
         seconds: processor time in all.
-        memory: bytes of address space for the program.
     """
     code = 71
     try:
-        job = wire.decode(_read_all(channel))
-        channel = _place(channel, out, err, job["input"])
-        _first_to_go()
-        layers.hold(memory, seconds)
-        # bound before the program runs, which may replace everything that has a name
-        code = _stdio(job, channel) if job["kind"] == "stdio" else _calls(job, channel)
+        job = _loads(_read_all(channel))
+        _dup2(out, 1)
+        _dup2(err, 2)
+        number = job["number"]
+        _dup2(channel, number)
+        if job["input"] is not None:
+            _give(job["input"])
+        layers.hold(seconds)
+        _closerange(3, number)
+        code = _stdio(job, number) if job["kind"] == "stdio" else _calls(job, number)
     except BaseException:
         code = 72
     finally:
@@ -47,38 +53,25 @@ def run(layers: Layers, channel: int, out: int, err: int, seconds: int, memory: 
 
 
 def _read_all(channel: int) -> bytes:
-    parts, size = [], 0
-    while True:
-        part = os.read(channel, 1 << 18)
+    """Read a job: four bytes of its length, then so many bytes."""
+    data = _read(channel, _BLOCK)
+    size = int.from_bytes(data[:4], "little") + 4
+    while len(data) < size:
+        part = _read(channel, _BLOCK)
         if not part:
-            return b"".join(parts)
-        size += len(part)
-        if size > MAX_JOB:
-            raise ValueError("the job is too large")
-        parts.append(part)
+            raise EOFError
+        data += part
+    return data[4:]
 
 
-def _place(channel: int, out: int, err: int, text: bytes | None) -> int:
-    """Put the descriptors where they belong, close all others, and return the channel's new number."""
-    number = _LOWEST + int.from_bytes(os.urandom(2), "little") % _SPAN
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    if text:
-        memory = os.memfd_create("input", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else _file()
-        view = memoryview(text)
-        while view:
-            view = view[os.write(memory, view) :]
-        os.lseek(memory, 0, os.SEEK_SET)
-        os.dup2(memory, 0)
-        os.close(memory)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if hard != resource.RLIM_INFINITY and hard < _LOWEST + _SPAN:
-        number = 10 + number % max(hard - 11, 1)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    os.dup2(channel, number, inheritable=False)
-    for descriptor in {channel, out, err} - {0, 1, 2, number}:
-        os.close(descriptor)
-    return number
+def _give(text: bytes) -> None:
+    """Put a text on standard input."""
+    memory = os.memfd_create("input") if hasattr(os, "memfd_create") else _file()
+    view = memoryview(text)
+    while view:
+        view = view[os.write(memory, view) :]
+    os.lseek(memory, 0, os.SEEK_SET)
+    os.dup2(memory, 0)
 
 
 def _file() -> int:
@@ -88,24 +81,10 @@ def _file() -> int:
         return os.dup(file.fileno())
 
 
-def _first_to_go() -> None:
-    """Where memory runs out on the machine, this process ends, not the one that trains."""
-    try:
-        adjustment = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    except OSError:
-        return
-    try:
-        os.write(adjustment, b"1000")
-    except OSError:
-        pass
-    finally:
-        os.close(adjustment)
-
-
 def _send(channel: int, nonce: bytes, kind: int, index: int, payload: bytes) -> None:
-    data = wire.RECORD.pack(nonce, kind, index, len(payload)) + payload
+    data = _pack(nonce, kind, index, len(payload)) + payload
     while data:
-        data = data[_os_write(channel, data) :]
+        data = data[_write(channel, data) :]
 
 
 def _described(error: BaseException) -> bytes:
@@ -131,7 +110,7 @@ def _load(job: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _calls(job: dict[str, Any], channel: int) -> int:
     nonce, inputs, entry = job["nonce"], job["inputs"], job["entry"]
-    send, encode, decode, described, leave = _send, wire.encode, wire.decode, _described, _flush
+    send, encode, decode, described, leave = _send, wire.encode, _loads, _described, _flush
     no_plain_data, error_type, text_of = wire.NotPlainError, BaseException, str
     value_kind, unplain_kind, error_kind, done_kind = wire.VALUE, wire.UNPLAIN, wire.ERROR, wire.DONE
     is_callable, name_error = callable, NameError
@@ -189,5 +168,5 @@ def _flush(original: tuple[Any, Any]) -> None:
     for stream in (sys.stdout, sys.stderr, *original):
         try:
             stream.flush()
-        except BaseException:
-            continue
+        except BaseException:  # noqa: SIM105, PERF203 (contextlib could have been replaced)
+            pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 
@@ -146,9 +147,9 @@ class Filter:
         self._header = ctypes.create_string_buffer(
             struct.pack("<H6xQ", len(program) // 8, ctypes.addressof(self._code)), 16
         )
-        self._prctl = self._libc.prctl
-        self._prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
-        self._address = ctypes.addressof(self._header)
+        # made now, since little should be made where it is used, in a process that was just forked
+        header = ctypes.c_void_p(ctypes.addressof(self._header))
+        self._put_on = functools.partial(self._libc.prctl, _PR_SET_SECCOMP, ctypes.c_ulong(_MODE_FILTER), header, 0, 0)
 
     def apply(self) -> None:
         """Put the filter on this process; no_new_privs must be set.
@@ -156,5 +157,5 @@ class Filter:
         Raises:
             OSError: the kernel refuses it.
         """
-        if self._prctl(_PR_SET_SECCOMP, _MODE_FILTER, self._address, 0, 0) != 0:
+        if self._put_on() != 0:
             raise OSError(ctypes.get_errno(), "seccomp: " + os.strerror(ctypes.get_errno()))

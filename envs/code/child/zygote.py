@@ -6,8 +6,9 @@ go through a socket of each job's own, which is handed on. So nothing of a job i
 
 from __future__ import annotations
 
+import ctypes
 import importlib
-import json
+import marshal
 import os
 import select
 import signal
@@ -19,26 +20,29 @@ from typing import Any
 
 from . import layers, runner
 
-# run or kill; processor seconds, seconds of wall time, threads, bytes of memory
-COMMAND = struct.Struct("<cIdIQ")
+# run or kill; processor seconds, seconds of wall time, threads
+COMMAND = struct.Struct("<cIdI")
 # exit code, signal, why it was ended, seconds of user and system time, largest size in bytes
 STATUS = struct.Struct("<iiBddQ")
-RUN, KILL = b"R", b"K"
+_DESCRIPTORS = struct.Struct("3i")
 BY_ITSELF, KILLED, TOO_LONG, TOO_MANY_THREADS, NOT_STARTED = range(5)
 TICK = 0.05
+_fork = ctypes.PyDLL(None, use_errno=True).fork
+# what programs import most; all else of the standard library is read when it is asked for, so that the process that is
+# copied for every program stays small
 _WARM = (
-    "abc array ast base64 bisect calendar cmath collections collections.abc copy ctypes dataclasses datetime decimal "
-    "enum fractions functools hashlib heapq inspect io itertools json math numbers operator queue random re secrets "
-    "statistics string struct sys textwrap threading time typing unicodedata zlib"
+    "array bisect cmath collections.abc copy decimal fractions functools heapq io itertools math numbers operator "
+    "queue random re statistics string textwrap threading time typing"
 ).split()
 
 
-def main(descriptor: int, wanted: tuple[str, ...]) -> None:
+def main(descriptor: int, wanted: tuple[str, ...], memory: int) -> None:
     """Serve jobs until the other side closes the socket.
 
     Args:
         descriptor: the socket.
         wanted: names of the layers to put on every process.
+        memory: bytes of address space for a program.
     """
     control = socket.socket(fileno=descriptor)
     for name in _WARM:
@@ -47,7 +51,7 @@ def main(descriptor: int, wanted: tuple[str, ...]) -> None:
     for name, why in layers.probe(held).items():
         held.missing[name] = f"does not hold: {why}"
         held.active.pop(name, None)
-    report = json.dumps({"active": held.active, "missing": held.missing, "python": sys.version.split()[0]}).encode()
+    report = marshal.dumps({"active": held.active, "missing": held.missing, "python": sys.version.split()[0]}, 2)
     control.sendall(struct.pack("<I", len(report)) + report)
     os.environ.clear()
     os.chdir("/")
@@ -56,41 +60,41 @@ def main(descriptor: int, wanted: tuple[str, ...]) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
         del sys.modules[name]
     os.dup2(1, 2)
+    held.prepare(memory)
     layers.settle()
+    room = socket.CMSG_SPACE(_DESCRIPTORS.size)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, COMMAND.size, 3)
+        message, ancillary, _, _ = control.recvmsg(COMMAND.size, room)
         if not message:
             return
         while len(message) < COMMAND.size:
             message += control.recv(COMMAND.size - len(message))
-        if message[:1] == RUN:
-            _run(control, held, descriptors, message)
+        if ancillary:
+            control.sendall(_run(control, held, _DESCRIPTORS.unpack(ancillary[0][2]), message))
 
 
-def _run(control: socket.socket, held: layers.Layers, descriptors: list[int], message: bytes) -> None:
-    _, seconds, wall, threads, memory = COMMAND.unpack(message)
-    try:
-        pid = os.fork()
-    except OSError as error:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        control.sendall(STATUS.pack(error.errno or 0, 0, NOT_STARTED, 0.0, 0.0, 0))
-        return
+def _run(control: socket.socket, held: layers.Layers, descriptors: tuple[int, ...], message: bytes) -> bytes:
+    _, seconds, wall, threads = COMMAND.unpack(message)
+    # not os.fork, whose hooks of modules (random seeds itself anew, ...) cost more than all layers together; there is
+    # one thread, and a program that asks for random numbers without a seed gets the same ones each time
+    pid = _fork()
     if pid == 0:
         try:
             held.die_with_parent()
-            os.setsid()
-            os.close(control.detach())
-            runner.run(held, *descriptors, seconds, memory)
+            if not held.seccomp:
+                os.setsid()
+            runner.run(held, *descriptors, seconds)
         finally:
             os._exit(73)
     for descriptor in descriptors:
         os.close(descriptor)
+    if pid < 0:
+        return STATUS.pack(ctypes.get_errno(), 0, NOT_STARTED, 0.0, 0.0, 0)
     why = _supervise(control, pid, time.monotonic() + wall, threads)
     _, status, usage = os.wait4(pid, 0)
     code, number = (os.WEXITSTATUS(status), 0) if os.WIFEXITED(status) else (0, os.WTERMSIG(status))
     size = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    control.sendall(STATUS.pack(code, number, why, usage.ru_utime, usage.ru_stime, size))
+    return STATUS.pack(code, number, why, usage.ru_utime, usage.ru_stime, size)
 
 
 def _supervise(control: socket.socket, pid: int, deadline: float, threads: int) -> int:
