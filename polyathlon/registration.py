@@ -188,6 +188,12 @@ def _register_environments() -> None:
         "reasoning problems in words with exact verifiers (reasoning-gym)",
         entry_point="polyathlon.envs.text.reasoning:Reasoning",
     )
+    register_environment(
+        f"{NAMESPACE}/Code-v0",
+        "code",
+        "programming problems; the program that is answered runs in a sandbox",
+        entry_point="polyathlon.envs.code.code:Code",
+    )
 
 
 def _register_algorithms() -> None:
