@@ -242,15 +242,39 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="--seeds N, --jobs N, --fresh, --out FOLDER")
 
 
-def fetch_model(options: argparse.Namespace) -> None:
-    """Put a model into the cache."""
+def _fetch_humaneval() -> Path:
+    from polyathlon.envs.code.records import fetch_humaneval
+
+    return fetch_humaneval()
+
+
+# data set -> what brings it into the cache
+_DATA_SETS: dict[str, Callable[[], Path]] = {"humaneval": _fetch_humaneval}
+
+
+def fetch_files(options: argparse.Namespace) -> None:
+    """Put a model or a data set into the cache."""
     from polyathlon.envs.models import fetch
 
-    print(fetch(options.model))
+    print(_DATA_SETS[options.name]() if options.name in _DATA_SETS else fetch(options.name))
 
 
 def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="for example smollm2-135m")
+    parser.add_argument("name", help=f"a model, such as smollm2-135m, or a data set: {', '.join(_DATA_SETS)}")
+
+
+def sandbox_doctor(options: argparse.Namespace) -> int:
+    """Say which layers of isolation this machine has; exit code 1 where they do not suffice."""
+    from polyathlon.envs.code.doctor import diagnose
+
+    rows, lines, is_full = diagnose()
+    _print_table(rows)
+    print("\n".join(lines))
+    return 0 if is_full else 1
+
+
+def _sandbox_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["doctor"], help="doctor: which layers hold here, and how to get the others")
 
 
 def _family_arguments(parser: argparse.ArgumentParser) -> None:
@@ -266,5 +290,6 @@ COMMANDS: list[Command] = [
     Command("watch", "record a film, a picture or a transcript of a run's agent", watch_run, _watch_arguments),
     Command("plot", "draw the learning curves of runs", plot, _plot_arguments),
     Command("reproduce", "check a claim of a paper by its script", reproduce, _reproduce_arguments),
-    Command("fetch", "put a language model into the cache", fetch_model, _fetch_arguments),
+    Command("fetch", "put a language model or a data set into the cache", fetch_files, _fetch_arguments),
+    Command("sandbox", "look after the sandbox that runs programs", sandbox_doctor, _sandbox_arguments),
 ]

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.language import Episode, LanguageTask, Outcome, TaskId, Turn, Verdict
+from polyathlon.envs.language import Episode, LanguageTask, Outcome, TaskId, Turn, Verdict, unreadable
 
 from .candidates import candidates
 from .feedback import LEVELS, call_of, feedback, harmless
@@ -43,8 +43,8 @@ class Code(LanguageTask):
         vector: three numbers, float32: as dense; minus the processor seconds of this attempt; minus its length in
         thousands of characters.
     Starting state:
-        A problem drawn evenly among the chosen ones, which depends on (seed, episode) alone; a family counts as one
-        and then draws a number. Or the problem of `reset(options={"task": name})`.
+        A problem drawn evenly among the chosen ones, which depends on (seed, episode) alone; where families are among
+        them, half of the time one of theirs. Or the problem of `reset(options={"task": name})`.
     Episode end:
         Terminated when all tests pass or after `max_turns` attempts. Never truncated.
 
@@ -150,7 +150,12 @@ class Code(LanguageTask):
 
     def prepare(self, answers: Sequence[tuple[Episode, str]]) -> None:
         """Run the programs of several answers at once, each different one once; `judge` then finds what they did."""
-        pairs = list(dict.fromkeys((episode.task, text) for episode, text in answers))
+        readable = [
+            (episode.task, text)
+            for episode, text in answers
+            if not episode.over and isinstance(text, str) and unreadable(text, self.max_answer) is None
+        ]
+        pairs = list(dict.fromkeys(readable))
         jobs = [self.job(self.shelf.problem(task), text) for task, text in pairs]
         self._results = dict(zip(pairs, self.sandbox.run_many(jobs)))
 
@@ -166,15 +171,19 @@ class Code(LanguageTask):
         result = self._results.get((episode.task, text)) or self.sandbox.run(self.job(problem, text))
         fraction, passed = _score(problem, result)
         exact = float(all(passed))
-        parts = {"passed": fraction, "exact": exact, "seconds": result.cpu_seconds, "length": float(len(text))}
+        parts = {"passed": fraction, "exact": exact, **self._costs(result.cpu_seconds, text)}
         score = exact if self.reward == "exact" else fraction
         verdict = Verdict(all(passed), score, False, _reason(passed, result), parts)
         return self._attempt(episode, verdict, feedback(problem, passed, result.outcomes, self.feedback))
 
     def refuse(self, episode: Episode, reason: str) -> Turn:
         """Count an answer that cannot be read as a failed attempt."""
-        parts = {"passed": 0.0, "exact": 0.0, "seconds": 0.0, "length": 0.0}
+        parts = {"passed": 0.0, "exact": 0.0, **self._costs(0.0, "")}
         return self._attempt(episode, Verdict(False, 0.0, True, reason, parts), f"{reason[0].upper()}{reason[1:]}.")
+
+    def _costs(self, seconds: float, text: str) -> dict[str, float]:
+        """Return what is measured for the reward vector; nothing else, since times differ from run to run."""
+        return {"seconds": seconds, "length": float(len(text))} if self.reward == "vector" else {}
 
     def _attempt(self, episode: Episode, verdict: Verdict, said: str) -> Turn:
         attempt = len(episode.answers) + 1

@@ -15,7 +15,9 @@ _SHOWN = 120
 
 def harmless(text: str, longest: int) -> str:
     """Return a text on one line: what is no printable character as an escape, cut after `longest` characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:longest])
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:longest]
+    )
     return shown[:longest] + ("..." if len(text) > longest or len(shown) > longest else "")
 
 

@@ -8,6 +8,7 @@ depend on the program (`assert True`) is dropped: it would give points to every 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import gzip
 import json
 import operator
@@ -94,7 +95,7 @@ def split_asserts(source: str, entry: str) -> Iterator[Test]:
         if isinstance(statement, ast.Assert):
             found = list(_of_assert(statement.test, entry, unit))
         elif isinstance(statement, ast.For) and entry in _LOOPS:
-            found = [Test(*parts, unit=unit) for parts in _LOOPS[entry]()]
+            found = [dataclasses.replace(test, unit=unit) for test in _LOOPS[entry]()]
         else:
             raise UsageError(f"the test of {entry!r} has a statement that is not known: {ast.unparse(statement)[:200]}")
         yield from found
@@ -107,7 +108,7 @@ class _Variables(ast.NodeTransformer):
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 (the name that ast asks for)
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         """Replace a variable that is read."""
         if node.id in self.values and isinstance(node.ctx, ast.Load):
             return ast.parse(repr(self.values[node.id]), mode="eval").body
@@ -172,13 +173,14 @@ def _unknown(node: ast.expr) -> UsageError:
 def _fold(node: ast.expr) -> Any:
     """Return the value of an expression of literals and arithmetic, without running it as code."""
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-        left, right = _fold(node.left), _fold(node.right)
+        left: Any = _fold(node.left)
+        right: Any = _fold(node.right)
         if isinstance(left, int | float) and isinstance(right, int | float) and abs(left) + abs(right) < _LARGEST:
             is_safe = right != 0 if isinstance(node.op, ast.Div | ast.FloorDiv | ast.Mod) else True
             is_safe = 0 <= right <= _LARGEST_EXPONENT if isinstance(node.op, ast.Pow) else is_safe
             if is_safe:
                 return _OPERATIONS[type(node.op)](left, right)
-        if isinstance(left, list | str) and isinstance(right, type(left)) and isinstance(node.op, ast.Add):
+        if type(left) is type(right) and type(left) in (list, str) and isinstance(node.op, ast.Add):
             return left + right
         raise _unknown(node)
     if isinstance(node, ast.List):
@@ -207,12 +209,12 @@ def _sort_third(values: list[int]) -> list[int]:
 _REFERENCES: dict[str, Callable[..., Any]] = {"sort_third": _sort_third}
 
 
-def _polynomials() -> Iterator[tuple[Any, ...]]:
+def _polynomials() -> Iterator[Test]:
     """The polynomials of HumanEval/32, drawn as its test draws them."""
     rng = random.Random(42)
     for _ in range(_LOOP_ROUNDS):
         coefficients = [rng.randint(-10, 10) or 1 for _ in range(2 * rng.randint(1, 4))]
-        yield [coefficients], coefficients, "root", 1e-4
+        yield Test([coefficients], coefficients, "root", 1e-4)
 
 
 def _words() -> Iterator[str]:
@@ -221,27 +223,27 @@ def _words() -> Iterator[str]:
         yield "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(10, 20)))
 
 
-def _cyclic() -> Iterator[tuple[Any, ...]]:
+def _cyclic() -> Iterator[Test]:
     for word in _words():
         groups = [word[i : i + 3] for i in range(0, len(word), 3)]
-        yield ["".join(g[1:] + g[0] if len(g) == 3 else g for g in groups)], word
+        yield Test(["".join(g[1:] + g[0] if len(g) == 3 else g for g in groups)], word)
 
 
-def _shifted() -> Iterator[tuple[Any, ...]]:
+def _shifted() -> Iterator[Test]:
     for word in _words():
-        yield ["".join(chr((ord(letter) - 97 + 5) % 26 + 97) for letter in word)], word
+        yield Test(["".join(chr((ord(letter) - 97 + 5) % 26 + 97) for letter in word)], word)
 
 
-def _sums() -> Iterator[tuple[Any, ...]]:
+def _sums() -> Iterator[Test]:
     rng = random.Random(0)
     for _ in range(_LOOP_ROUNDS):
         x, y = rng.randint(0, 1000), rng.randint(0, 1000)
-        yield [x, y], x + y
+        yield Test([x, y], x + y)
 
 
-def _bases() -> Iterator[tuple[Any, ...]]:
+def _bases() -> Iterator[Test]:
     for x in range(2, 8):
-        yield [x, x + 1], str(x)
+        yield Test([x, x + 1], str(x))
 
 
 # what HumanEval/151 computes before it asserts
@@ -252,7 +254,7 @@ _VARIABLES: dict[str, dict[str, Any]] = {
     }
 }
 # asserts in loops: HumanEval/32, 38, 44, 50, 53
-_LOOPS: dict[str, Callable[[], Iterator[tuple[Any, ...]]]] = {
+_LOOPS: dict[str, Callable[[], Iterator[Test]]] = {
     "find_zero": _polynomials,
     "decode_cyclic": _cyclic,
     "change_base": _bases,

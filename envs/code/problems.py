@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -35,6 +35,8 @@ class Test:
         visible: shown in the question and in feedback.
         unit: tests of one unit are paid together.
     """
+
+    __test__: ClassVar[bool] = False  # no test of pytest's
 
     inputs: Any
     expected: Any

@@ -55,10 +55,14 @@ class Shelf:
         ]
         if not self.chosen:
             raise UsageError(f"no problems are left with levels={levels!r} and names={names!r}")
+        self._fixed = [name for name in self.chosen if name not in self.families]
+        self._made = [name for name in self.chosen if name in self.families]
 
     def draw(self, rng: np.random.Generator) -> str:
-        """Draw a problem; of a family, one of its problems."""
-        name = self.chosen[int(rng.integers(len(self.chosen)))]
+        """Draw a problem: half of the time a fixed one, half of the time one of a family, where there are both."""
+        kinds = [kind for kind in (self._fixed, self._made) if kind]
+        names = kinds[int(rng.integers(len(kinds)))]
+        name = names[int(rng.integers(len(names)))]
         return f"{name}/{int(rng.integers(LAST_NUMBER))}" if name in self.families else name
 
     def problem(self, name: TaskId) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -122,15 +123,29 @@ class Worker:
             command = COMMAND.pack(b"R", int(seconds) + 1, seconds + _GRACE / 2, limits.threads)
             socket.send_fds(self.control, [command], [theirs.fileno(), their_out, their_err])
         except OSError as error:
-            channel.close(), os.close(out), os.close(err)
+            channel.close()
+            os.close(out)
+            os.close(err)
             raise SandboxError(f"the warm process is gone: {error}") from error
         finally:
-            theirs.close(), os.close(their_out), os.close(their_err)
+            theirs.close()
+            os.close(their_out)
+            os.close(their_err)
         channel.setblocking(False)
         number = _LOWEST_NUMBER + nonce[0] % _NUMBERS
         data = encode({**job, "nonce": nonce, "number": number}, max_size=_MAX_JOB)
         count = len(job["inputs"]) or 1
-        self.run = Run(channel, out, err, memoryview(struct.pack("<I", len(data)) + data), nonce, count, limits, time.monotonic() + seconds, job["kind"] == "stdio")
+        self.run = Run(
+            channel,
+            out,
+            err,
+            memoryview(struct.pack("<I", len(data)) + data),
+            nonce,
+            count,
+            limits,
+            time.monotonic() + seconds,
+            job["kind"] == "stdio",
+        )
         return self.run
 
     def end(self, why: str) -> None:
@@ -138,10 +153,8 @@ class Worker:
         if self.run is not None and not self.run.is_ended:
             self.run.end(why)
             self.run.is_ended = True
-            try:
+            with contextlib.suppress(OSError):
                 self.control.send(COMMAND.pack(b"K", 0, 0.0, 0))
-            except OSError:
-                pass
 
     def status(self) -> tuple[str | None, str, float, int]:
         """Read how the process ended: status or None, the same in words, processor seconds, largest size in bytes.

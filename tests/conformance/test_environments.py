@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import polyathlon
+from polyathlon.envs.utterance import Utterance
 
 ROWS = 3
 SEED = 11
@@ -49,7 +50,7 @@ RECORDS = [record for record in polyathlon.environments() if not _lacks_an_extra
 IDS = [record.id for record in RECORDS]
 TENSOR_IDS = [record.id for record in RECORDS if record.tensor_env]
 VECTOR_IDS = [env_id for env_id in IDS if gym.spec(env_id).vector_entry_point]
-TEXT_IDS = [record.id for record in RECORDS if record.family == "text"]
+TEXT_IDS = [env_id for env_id in IDS if isinstance(gym.make(env_id).action_space, Utterance)]
 GAME_IDS = [record.id for record in RECORDS if record.tensor_env and _task(record).num_players > 1]
 SB3_IDS = [env_id for env_id in IDS if env_id not in GAME_IDS and env_id not in TEXT_IDS]
 

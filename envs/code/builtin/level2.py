@@ -108,7 +108,15 @@ def median(values: list[int]) -> float:
     return (ordered[middle - 1] + ordered[middle]) / 2
 
 
-@BOOK.problem([((15,), ["1", "2", "fizz", "4", "buzz"] + ["fizz", "7", "8", "fizz", "buzz"] + ["11", "fizz", "13", "14", "fizzbuzz"])], lambda r: (r.randint(0, 60),))
+@BOOK.problem(
+    [
+        (
+            (15,),
+            ["1", "2", "fizz", "4", "buzz", "fizz", "7", "8", "fizz", "buzz", "11", "fizz", "13", "14", "fizzbuzz"],
+        )
+    ],
+    lambda r: (r.randint(0, 60),),
+)
 def fizz_buzz(n: int) -> list[str]:
     """Return the numbers from 1 to n as texts, but "fizz" for multiples of 3, "buzz" of 5, "fizzbuzz" of both."""
     return [("fizz" * (k % 3 == 0) + "buzz" * (k % 5 == 0)) or str(k) for k in range(1, n + 1)]
@@ -137,7 +145,9 @@ def rotated(values: list[int], by: int) -> list[int]:
     return values[by:] + values[:by]
 
 
-@BOOK.problem([(("listen", "silent"), True), (("aab", "abb"), False)], lambda r: (text(r, "ab", 2, 4), text(r, "ab", 2, 4)))
+@BOOK.problem(
+    [(("listen", "silent"), True), (("aab", "abb"), False)], lambda r: (text(r, "ab", 2, 4), text(r, "ab", 2, 4))
+)
 def same_letters(a: str, b: str) -> bool:
     """Tell whether two texts have the same letters, each as often, in any order."""
     return sorted(a) == sorted(b)

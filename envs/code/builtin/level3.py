@@ -7,7 +7,11 @@ from .making import Book, graph, grid, numbers, text
 BOOK = Book(3)
 
 
-@BOOK.problem([(("([]{})",), True), (("(]",), False), (("",), True)], lambda r: ("".join(r.choice(["()", "[]", "([])", "{()}", "[()[]]", "(", "]"]) for _ in range(r.randint(1, 3))),), [("((",)])
+@BOOK.problem(
+    [(("([]{})",), True), (("(]",), False), (("",), True)],
+    lambda r: ("".join(r.choice(["()", "[]", "([])", "{()}", "[()[]]", "(", "]"]) for _ in range(r.randint(1, 3))),),
+    [("((",)],
+)
 def balanced(s: str) -> bool:
     """Tell whether every bracket of (), [] and {} is closed by one of its kind, in the right order."""
     partners, opened = {")": "(", "]": "[", "}": "{"}, []
@@ -42,7 +46,10 @@ def prime_factors(n: int) -> list[int]:
     return result
 
 
-@BOOK.problem([(([[1, 3], [2, 6], [8, 9]],), [[1, 6], [8, 9]]), (([],), [])], lambda r: ([[a, a + r.randint(0, 5)] for a in numbers(r, 0, 25)],))
+@BOOK.problem(
+    [(([[1, 3], [2, 6], [8, 9]],), [[1, 6], [8, 9]]), (([],), [])],
+    lambda r: ([[a, a + r.randint(0, 5)] for a in numbers(r, 0, 25)],),
+)
 def merged(intervals: list[list[int]]) -> list[list[int]]:
     """Return the intervals [from, to] with those joined that overlap or touch, in ascending order."""
     result: list[list[int]] = []
@@ -68,7 +75,11 @@ def roman(n: int) -> str:
     return result
 
 
-@BOOK.problem([(([1, 3, 5, 9], 5), 2), (([1, 3, 5, 9], 4), -1)], lambda r: (sorted(set(numbers(r, 0, 15))), r.randint(0, 15)), [([], 1)])
+@BOOK.problem(
+    [(([1, 3, 5, 9], 5), 2), (([1, 3, 5, 9], 4), -1)],
+    lambda r: (sorted(set(numbers(r, 0, 15))), r.randint(0, 15)),
+    [([], 1)],
+)
 def place_of(ordered: list[int], wanted: int) -> int:
     """Return the place of a number in an ascending list without repeats, counted from 0; -1 where it is not there."""
     low, high = 0, len(ordered)
@@ -93,7 +104,9 @@ def reachable(edges: dict[str, list[str]], start: str) -> list[str]:
     return sorted(seen)
 
 
-@BOOK.problem([(([2, 7, 11, 15], 9), [0, 1]), (([1, 2], 9), [])], lambda r: (numbers(r, 0, 12), r.randint(0, 24)), [([], 0)])
+@BOOK.problem(
+    [(([2, 7, 11, 15], 9), [0, 1]), (([1, 2], 9), [])], lambda r: (numbers(r, 0, 12), r.randint(0, 24)), [([], 0)]
+)
 def pair_with_sum(values: list[int], wanted: int) -> list[int]:
     """Return the places i < j of two numbers with a given sum: the smallest i, then the smallest j; [] for none."""
     for i in range(len(values)):
@@ -117,7 +130,8 @@ def spiral(rows: list[list[int]]) -> list[int]:
 @BOOK.problem([(("abcabcbb",), 3), (("",), 0)], lambda r: (text(r, "abcd"),))
 def longest_without_repeat(s: str) -> int:
     """Return the length of the longest stretch of a text in which no letter occurs twice."""
-    best, start, last = 0, 0, {}
+    best, start = 0, 0
+    last: dict[str, int] = {}
     for i, c in enumerate(s):
         if last.get(c, -1) >= start:
             start = last[c] + 1
@@ -126,7 +140,10 @@ def longest_without_repeat(s: str) -> int:
     return best
 
 
-@BOOK.problem([(([[1, 2], [3, 4]], [[5, 6], [7, 8]]), [[19, 22], [43, 50]])], lambda r: tuple([[r.randint(-5, 5) for _ in range(3)] for _ in range(3)] for _ in range(2)))
+@BOOK.problem(
+    [(([[1, 2], [3, 4]], [[5, 6], [7, 8]]), [[19, 22], [43, 50]])],
+    lambda r: tuple([[r.randint(-5, 5) for _ in range(3)] for _ in range(3)] for _ in range(2)),
+)
 def matrix_product(a: list[list[int]], b: list[list[int]]) -> list[list[int]]:
     """Return the product of two matrices."""
     return [[sum(x * y for x, y in zip(row, column)) for column in zip(*b)] for row in a]
@@ -149,7 +166,10 @@ def islands(rows: list[list[int]]) -> int:
     return count
 
 
-@BOOK.problem([((["3", "4", "+", "2", "*"],), 14), ((["5"],), 5)], lambda r: ([str(r.randint(1, 9)), str(r.randint(1, 9)), r.choice("+-*"), str(r.randint(1, 9)), r.choice("+-*")],))
+@BOOK.problem(
+    [((["3", "4", "+", "2", "*"],), 14), ((["5"],), 5)],
+    lambda r: ([str(r.randint(1, 9)), str(r.randint(1, 9)), r.choice("+-*"), str(r.randint(1, 9)), r.choice("+-*")],),
+)
 def postfix(tokens: list[str]) -> int:
     """Return the value of a formula in postfix notation with +, - and *."""
     stack: list[int] = []

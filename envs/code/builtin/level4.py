@@ -27,7 +27,10 @@ def longest_rise(values: list[int]) -> int:
     return max(best, default=0)
 
 
-@BOOK.problem([(([2, 3, 4], [3, 4, 5], 5), 7), (([], [], 4), 0)], lambda r: (lambda w: (w, [r.randint(1, 20) for _ in w], r.randint(0, 20)))(numbers(r, 1, 9, most=7)))
+@BOOK.problem(
+    [(([2, 3, 4], [3, 4, 5], 5), 7), (([], [], 4), 0)],
+    lambda r: (lambda w: (w, [r.randint(1, 20) for _ in w], r.randint(0, 20)))(numbers(r, 1, 9, most=7)),
+)
 def knapsack(weights: list[int], values: list[int], capacity: int) -> int:
     """Return the largest total value of items whose total weight is at most the capacity; each item once."""
     best = [0] * (capacity + 1)
@@ -37,7 +40,11 @@ def knapsack(weights: list[int], values: list[int], capacity: int) -> int:
     return best[capacity]
 
 
-@BOOK.problem([(([1, 2, 5], 11), 3), (([2], 3), -1)], lambda r: (sorted(set(numbers(r, 1, 12, 1, 4))), r.randint(0, 40)), [([3], 0)])
+@BOOK.problem(
+    [(([1, 2, 5], 11), 3), (([2], 3), -1)],
+    lambda r: (sorted(set(numbers(r, 1, 12, 1, 4))), r.randint(0, 40)),
+    [([3], 0)],
+)
 def fewest_coins(coins: list[int], amount: int) -> int:
     """Return the least number of coins that make up an amount, each coin as often as needed; -1 if none do."""
     best = [0] + [amount + 1] * amount
@@ -48,7 +55,13 @@ def fewest_coins(coins: list[int], amount: int) -> int:
     return best[amount] if best[amount] <= amount else -1
 
 
-@BOOK.problem([(("2 + 3 * 4",), 14), (("(2 + 3) * 4",), 20)], lambda r: (f"{r.randint(0, 9)} {r.choice('+-*')} ({r.randint(0, 9)} {r.choice('+-*')} {r.randint(0, 9)}) {r.choice('+-*')} {r.randint(0, 9)}",), [("7",), ("((8))",), ("10 - 2 - 3",)])
+@BOOK.problem(
+    [(("2 + 3 * 4",), 14), (("(2 + 3) * 4",), 20)],
+    lambda r: (
+        f"{r.randint(0, 9)} {r.choice('+-*')} ({r.randint(0, 9)} {r.choice('+-*')} {r.randint(0, 9)}) {r.choice('+-*')} {r.randint(0, 9)}",
+    ),
+    [("7",), ("((8))",), ("10 - 2 - 3",)],
+)
 def calculate(formula: str) -> int:
     """Return the value of a formula of whole numbers, +, -, * and brackets; * binds more tightly.
 
@@ -96,7 +109,11 @@ def queens(n: int) -> int:
     return place(0, frozenset(), frozenset(), frozenset())
 
 
-@BOOK.problem([(([[0, 0, 1], [1, 0, 1], [1, 0, 0]],), 4), (([[0, 1], [1, 0]],), -1)], lambda r: (grid(r, (0, 0, 0, 1)),), [([[0]],), ([[1]],)])
+@BOOK.problem(
+    [(([[0, 0, 1], [1, 0, 1], [1, 0, 0]],), 4), (([[0, 1], [1, 0]],), -1)],
+    lambda r: (grid(r, (0, 0, 0, 1)),),
+    [([[0]],), ([[1]],)],
+)
 def shortest_way(rows: list[list[int]]) -> int:
     """Return the least number of steps from the upper left to the lower right corner over zeros; -1 if there is no way.
 
@@ -119,7 +136,10 @@ def shortest_way(rows: list[list[int]]) -> int:
     return -1
 
 
-@BOOK.problem([(({"a": ["b"], "b": [], "c": ["a"]},), ["c", "a", "b"]), (({"a": ["b"], "b": ["a"]},), [])], lambda r: (graph(r, part=0.2),))
+@BOOK.problem(
+    [(({"a": ["b"], "b": [], "c": ["a"]},), ["c", "a", "b"]), (({"a": ["b"], "b": ["a"]},), [])],
+    lambda r: (graph(r, part=0.2),),
+)
 def in_order(edges: dict[str, list[str]]) -> list[str]:
     """Return the nodes so that every edge leads from an earlier to a later one; [] where that is impossible.
 
@@ -150,11 +170,16 @@ def common_subsequence(a: str, b: str) -> int:
     return table[-1][-1]
 
 
-@BOOK.problem([(([1, 2, 3],), [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]])], lambda r: (numbers(r, 0, 5, most=4),), [([],), ([1, 1],)], compare="members")
+@BOOK.problem(
+    [(([1, 2, 3],), [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]])],
+    lambda r: (numbers(r, 0, 5, most=4),),
+    [([],), ([1, 1],)],
+    compare="members",
+)
 def arrangements(values: list[int]) -> list[list[int]]:
     """Return all different orders of the numbers, in any order."""
     found: list[list[int]] = [[]]
-    for i in range(len(values)):
+    for _ in values:
         longer = []
         for one in found:
             left = list(values)
@@ -174,10 +199,13 @@ def rain(heights: list[int]) -> int:
     return kept
 
 
-@BOOK.problem([(("aab", "c*a*b"), True), (("aa", "a"), False)], lambda r: (text(r, "ab", most=4), "".join(r.choice("ab.") + r.choice(["", "*"]) for _ in range(r.randint(0, 4)))), [("", ".*"), ("", "")])
+@BOOK.problem(
+    [(("aab", "c*a*b"), True), (("aa", "a"), False)],
+    lambda r: (text(r, "ab", most=4), "".join(r.choice("ab.") + r.choice(["", "*"]) for _ in range(r.randint(0, 4)))),
+    [("", ".*"), ("", "")],
+)
 def matches(s: str, pattern: str) -> bool:
     """Tell whether a pattern describes a whole text: . is any letter, x* any number of x, other letters themselves."""
-
 
     def fits(rest: str, p: str) -> bool:
         if not p:
@@ -212,7 +240,7 @@ def components(edges: dict[str, list[str]]) -> list[list[str]]:
 @BOOK.problem([(([7, 1, 5, 3, 6, 4],), 7), (([5, 4],), 0)], lambda r: (numbers(r, 1, 15),))
 def trading(prices: list[int]) -> int:
     """Return the largest profit of buying and selling one piece any number of times, never owning two."""
-    return sum(max(0, after - before) for before, after in zip(prices, prices[1:]))
+    return sum(max(0, after - before) for before, after in zip(prices, prices[1:]))  # noqa: RUF007
 
 
 @BOOK.problem([(([1, 5, 11, 5],), True), (([1, 2, 5],), False)], lambda r: (numbers(r, 1, 9, 1, 8),), [([2],)])
@@ -225,7 +253,16 @@ def can_halve(values: list[int]) -> bool:
     return not odd and half in sums
 
 
-@BOOK.problem([(([["push", 2], ["push", 3], ["add"], ["copy"], ["multiply"]],), [25]), (([["add"]],), [])], lambda r: ([["push", r.randint(0, 9)], ["push", r.randint(0, 9)], *([r.choice(["add", "multiply", "copy", "drop"])] for _ in range(r.randint(0, 5)))],))
+@BOOK.problem(
+    [(([["push", 2], ["push", 3], ["add"], ["copy"], ["multiply"]],), [25]), (([["add"]],), [])],
+    lambda r: (
+        [
+            ["push", r.randint(0, 9)],
+            ["push", r.randint(0, 9)],
+            *([r.choice(["add", "multiply", "copy", "drop"])] for _ in range(r.randint(0, 5))),
+        ],
+    ),
+)
 def stack_machine(orders: list[list]) -> list[int]:
     """Return the stack, its top last, after orders to an empty stack.
 

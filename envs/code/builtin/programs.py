@@ -12,7 +12,9 @@ from .making import HIDDEN, numbers, plain_source, text, words
 PROBLEMS: list[Problem] = []
 
 
-def program(level: int, examples: Sequence[tuple[str, str]], draw: Callable[[random.Random], str]) -> Callable[..., None]:
+def program(
+    level: int, examples: Sequence[tuple[str, str]], draw: Callable[[random.Random], str]
+) -> Callable[..., None]:
     """Make a problem of the function below, which turns the text of the input into that of the output.
 
     Args:
@@ -41,7 +43,11 @@ def add_line(given: str) -> str:
     return str(a + b)
 
 
-@program(2, [("3\n5\n1\n4\n", "1\n4\n5\n")], lambda r: "\n".join(map(str, (lambda v: [len(v), *v])(numbers(r, least=1)))) + "\n")
+@program(
+    2,
+    [("3\n5\n1\n4\n", "1\n4\n5\n")],
+    lambda r: "\n".join(map(str, (lambda v: [len(v), *v])(numbers(r, least=1)))) + "\n",
+)
 def sort_lines(given: str) -> str:
     """Read how many numbers follow, then so many numbers, one a line. Print them in ascending order, one a line."""
     values = list(map(int, given.split()))[1:]
@@ -55,7 +61,13 @@ def word_table(given: str) -> str:
     return "\n".join(f"{word} {found.count(word)}" for word in sorted(set(found)))
 
 
-@program(3, [("3 3\n..#\n.#.\n...\n", "7\n")], lambda r: (lambda h, w: f"{h} {w}\n" + "".join(text(r, "..#", w, w) + "\n" for _ in range(h)))(r.randint(1, 5), r.randint(1, 5)))
+@program(
+    3,
+    [("3 3\n..#\n.#.\n...\n", "7\n")],
+    lambda r: (lambda h, w: f"{h} {w}\n" + "".join(text(r, "..#", w, w) + "\n" for _ in range(h)))(
+        r.randint(1, 5), r.randint(1, 5)
+    ),
+)
 def open_squares(given: str) -> str:
     """Read height and width of a map, then its rows of . (open) and # (wall). Print how many squares are open."""
     return str("".join(given.split("\n")[1:]).count("."))

@@ -43,8 +43,8 @@ class Layers:
         self._filter: seccomp.Filter | None = None
         self._rules: landlock.Ruleset | None = None
         prctl = getattr(self._libc, "prctl", None)
-        self._end_with_parent = (
-            prctl and functools.partial(prctl, _PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+        self._end_with_parent = prctl and functools.partial(
+            prctl, _PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0
         )
         makers: dict[str, Callable[[], str]] = {
             "rlimits": lambda: "address space, processor time, file size, open files, no core",
@@ -103,9 +103,12 @@ class Layers:
                 (resource.RLIMIT_NOFILE, OPEN_FILES),
                 (resource.RLIMIT_CORE, 0),
             ):
-                # a system without a working limit of address space (macOS) refuses it
-                with contextlib.suppress(ValueError if kind == resource.RLIMIT_AS else ()):
+                try:
                     resource.setrlimit(kind, (value, value))
+                except ValueError:
+                    # macOS has no working limit of address space
+                    if kind != resource.RLIMIT_AS:
+                        raise
         if self._rules or self._filter:
             self._drop_capabilities()
             self._prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -198,7 +201,7 @@ def probe(layers: Layers) -> dict[str, str]:
     with open(reader, "rb") as answers:
         text = answers.read().decode()
     os.waitpid(pid, 0)
-    return dict(line.split(":", 1) for line in text.splitlines() if line)  # type: ignore[misc]
+    return dict(line.split(":", 1) for line in text.splitlines() if line)
 
 
 def _probe_here(layers: Layers) -> str:
@@ -214,7 +217,7 @@ def _probe_here(layers: Layers) -> str:
             pass
     if "landlock" in layers.active:
         for path in ("/etc/passwd", "/proc/self/status", f"/proc/{parent}/cmdline", "/"):
-            if not _refused(lambda path=path: os.close(os.open(path, os.O_RDONLY)), errno.EACCES, errno.ENOENT):
+            if not _refused(functools.partial(os.open, path, os.O_RDONLY), errno.EACCES, errno.ENOENT):
                 found.append(f"landlock:{path} could be opened")
     if "seccomp" in layers.active:
         attempts: dict[str, Callable[[], Any]] = {

@@ -154,7 +154,7 @@ def _stdio(job: dict[str, Any], channel: int) -> int:
     try:
         _load(job, "__main__")
     except SystemExit as error:
-        if not (error.code is None or type(error.code) is int and error.code == 0):
+        if not (error.code is None or (type(error.code) is int and error.code == 0)):
             kind, payload = wire.ERROR, described(error)
     except BaseException as error:
         kind, payload = wire.ERROR, described(error)
@@ -166,7 +166,7 @@ def _stdio(job: dict[str, Any], channel: int) -> int:
 
 def _flush(original: tuple[Any, Any]) -> None:
     for stream in (sys.stdout, sys.stderr, *original):
-        try:
+        try:  # noqa: SIM105 (a program may have replaced contextlib)
             stream.flush()
-        except BaseException:  # noqa: SIM105, PERF203 (contextlib could have been replaced)
+        except BaseException:
             pass

@@ -14,6 +14,7 @@ from typing import Any
 MAX_DEPTH = 50
 MAX_SIZE = 1 << 20
 VERSION = 2
+_dumps = marshal.dumps  # bound before a program runs, which may replace it in its module
 # a record: nonce, kind, index of the input, length of what follows
 RECORD = struct.Struct("<16sBII")
 VALUE, ERROR, UNPLAIN, LOAD_ERROR, DONE = range(5)
@@ -34,7 +35,7 @@ def encode(value: Any, max_size: int = MAX_SIZE) -> bytes:
         NotPlainError: the value is of another type, too large, or nested too deep.
     """
     try:
-        data = marshal.dumps(value, VERSION)
+        data = _dumps(value, VERSION)
     except ValueError as error:
         raise NotPlainError(
             "no plain data: allowed are int, float, complex, str, bytes, bool, None, and list, tuple, set, dict of them"

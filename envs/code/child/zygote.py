@@ -30,10 +30,31 @@ TICK = 0.05
 _fork = ctypes.PyDLL(None, use_errno=True).fork
 # what programs import most; all else of the standard library is read when it is asked for, so that the process that is
 # copied for every program stays small
-_WARM = (
-    "array bisect cmath collections.abc copy decimal fractions functools heapq io itertools math numbers operator "
-    "queue random re statistics string textwrap threading time typing"
-).split()
+_WARM = [
+    "array",
+    "bisect",
+    "cmath",
+    "collections.abc",
+    "copy",
+    "decimal",
+    "fractions",
+    "functools",
+    "heapq",
+    "io",
+    "itertools",
+    "math",
+    "numbers",
+    "operator",
+    "queue",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "textwrap",
+    "threading",
+    "time",
+    "typing",
+]
 
 
 def main(descriptor: int, wanted: tuple[str, ...], memory: int) -> None:
@@ -70,11 +91,12 @@ def main(descriptor: int, wanted: tuple[str, ...], memory: int) -> None:
         while len(message) < COMMAND.size:
             message += control.recv(COMMAND.size - len(message))
         if ancillary:
-            control.sendall(_run(control, held, _DESCRIPTORS.unpack(ancillary[0][2]), message))
+            control.sendall(_run(control, held, _DESCRIPTORS.unpack(ancillary[0][2])[:3], message))
 
 
-def _run(control: socket.socket, held: layers.Layers, descriptors: tuple[int, ...], message: bytes) -> bytes:
+def _run(control: socket.socket, held: layers.Layers, descriptors: tuple[int, int, int], message: bytes) -> bytes:
     _, seconds, wall, threads = COMMAND.unpack(message)
+    channel, out, err = descriptors
     # not os.fork, whose hooks of modules (random seeds itself anew, ...) cost more than all layers together; there is
     # one thread, and a program that asks for random numbers without a seed gets the same ones each time
     pid = _fork()
@@ -83,7 +105,7 @@ def _run(control: socket.socket, held: layers.Layers, descriptors: tuple[int, ..
             held.die_with_parent()
             if not held.seccomp:
                 os.setsid()
-            runner.run(held, *descriptors, seconds)
+            runner.run(held, channel, out, err, seconds)
         finally:
             os._exit(73)
     for descriptor in descriptors:
