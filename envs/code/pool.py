@@ -17,10 +17,9 @@ from .worker import SandboxError, Worker
 
 _GRACE = 5.0
 _ATTEMPTS = 3
-_CONTROL = 3
+_RECORDS, _CONTROL = 0, 1
 _READ = select.POLLIN if hasattr(select, "poll") else 1
-_WRITE = select.POLLOUT if hasattr(select, "poll") else 4
-_WORDS = {"timeout": "out of time", "output": "a flood of output", "forged": "records out of order"}
+_WORDS = {"timeout": "out of time", "forged": "records out of order"}
 
 
 @dataclass(frozen=True)
@@ -133,20 +132,26 @@ class Pool:
     def go(self) -> None:
         """Run until nothing is left."""
         for worker in self.idle:
-            self._watch(worker.control.fileno(), worker, _CONTROL)
+            self._watch(worker)
         while self.waiting or self.running:
             while self.waiting and self.idle:
                 self._begin(self.idle.pop(), self.waiting.popleft())
             if self.running:
                 self._wait()
 
-    def _watch(self, descriptor: int, worker: Worker, source: int, what: int = _READ) -> None:
-        self.poll.register(descriptor, what)
-        self.watched[descriptor] = (worker, source)
+    def _watch(self, worker: Worker) -> None:
+        for source, descriptor in ((_RECORDS, worker.records), (_CONTROL, worker.control.fileno())):
+            self.poll.register(descriptor, _READ)
+            self.watched[descriptor] = (worker, source)
 
-    def _leave(self, descriptor: int) -> None:
-        if self.watched.pop(descriptor, None) is not None:
+    def _exchange(self, worker: Worker) -> Worker:
+        """Put a new warm process in the place of one that has died."""
+        for descriptor in (worker.records, worker.control.fileno()):
+            del self.watched[descriptor]
             self.poll.unregister(descriptor)
+        fresh = self.replace(worker)
+        self._watch(fresh)
+        return fresh
 
     def _begin(self, worker: Worker, sample: Sample) -> None:
         now = time.monotonic()
@@ -161,25 +166,18 @@ class Pool:
         except SandboxError:
             self._fail(worker, sample)
             return
-        is_written = run.write()
-        for source, descriptor in enumerate(run.descriptors):
-            self._watch(descriptor, worker, source, _READ if source or is_written else _READ | _WRITE)
         self.running[worker] = (sample, run)
 
     def _wait(self) -> None:
         now = time.monotonic()
         due = min(run.due + (_GRACE if run.is_ended else 0.0) for _, run in self.running.values())
         finished = []
-        for descriptor, events in self.poll.poll(1000 * max(due - now, 0.0) + 1):
+        for descriptor, _ in self.poll.poll(1000 * max(due - now, 0.0) + 1):
             worker, source = self.watched[descriptor]
-            run = self.running[worker][1] if worker in self.running else None
             if source == _CONTROL:
                 finished.append(worker)
-            elif run is not None:
-                if events & _WRITE and run.write():
-                    self.poll.modify(descriptor, _READ)
-                if events & ~_WRITE and run.read(source) == 0:
-                    self._leave(descriptor)
+            elif worker in self.running:
+                self.running[worker][1].read()
         for worker in finished:
             self._finish(worker)
         self._look_at_the_clock()
@@ -197,11 +195,9 @@ class Pool:
 
     def _finish(self, worker: Worker) -> None:
         if worker not in self.running:  # it has died while it was idle
-            self.idle.remove(worker)
-            self._leave(worker.control.fileno())
-            fresh = self.replace(worker)
-            self._watch(fresh.control.fileno(), fresh, _CONTROL)
-            self.idle.append(fresh)
+            if worker in self.idle:
+                self.idle.remove(worker)
+                self.idle.append(self._exchange(worker))
             return
         sample, run = self.running[worker]
         try:
@@ -209,8 +205,6 @@ class Pool:
         except SandboxError:
             self._fail(worker, sample)
             return
-        for descriptor in run.descriptors:
-            self._leave(descriptor)
         run.close()
         self._forget(worker)
         sample.used += time.monotonic() - sample.began
@@ -218,7 +212,7 @@ class Pool:
         sample.memory = max(sample.memory, memory)
         for i in (0, 1):
             if run.outputs[i]:
-                sample.printed[i] = (sample.printed[i] + bytes(run.outputs[i]))[: self.limits.output]
+                sample.printed[i] = (sample.printed[i] + run.outputs[i])[: self.limits.output]
         sample.outcomes += run.conclude(status, _WORDS.get(run.ended_for or "", why))
         self.idle.append(worker)
         if len(sample.outcomes) < len(sample.job.inputs):
@@ -231,16 +225,9 @@ class Pool:
     def _fail(self, worker: Worker, sample: Sample) -> None:
         """Replace a warm process that does not work, and run the sample again: it may not be to blame, but not thrice."""
         if worker in self.running:
-            run = self.running[worker][1]
-            for descriptor in run.descriptors:
-                self._leave(descriptor)
-            run.close()
             self._forget(worker)
-        self._leave(worker.control.fileno())
         sample.failures += 1
-        fresh = self.replace(worker)
-        self._watch(fresh.control.fileno(), fresh, _CONTROL)
-        self.idle.append(fresh)
+        self.idle.append(self._exchange(worker))
         if sample.failures < _ATTEMPTS:
             self.waiting.appendleft(sample)
         else:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import plain
 from .child import wire
+from .child.wire import HEADER
 
-_HEADER = wire.RECORD.size
 _READ = 1 << 16
-_FLOOD = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Outcome:
 
     Attributes:
         status: "ok", "error" (it raised), "unplain" (no plain data, or too much), "timeout", "crash" (ended by a
-            signal), "exit" (left without an answer), "threads", "output" (flood), "forged" (records out of order),
+            signal), "exit" (left without an answer), "threads", "forged" (records out of order),
             "unrun" (no time was left for it).
         data: the returned value, or what was printed on standard output, as `plain.encode` writes it, where the
             status is "ok". It comes from the program's process and may be malformed.
@@ -66,15 +64,20 @@ class Outcome:
         return plain.natural(plain.decode(self.data))
 
 
+class Files(NamedTuple):
+    """Descriptors of a run on this side: the pipe of the records, the files of standard output and standard error."""
+
+    records: int
+    out: int
+    err: int
+
+
 @dataclass
 class Run:
-    """A running process: its descriptors on this side, and what has been read from them.
+    """A running process, and what has been read from it.
 
     Args:
-        channel: socket of the job and its records.
-        out: standard output of the program.
-        err: standard error of the program.
-        job: bytes still to be written.
+        files: its descriptors, which the runs of one warm process share one after the other.
         nonce: what every record must carry.
         count: number of inputs.
         limits: what the program may use.
@@ -82,84 +85,51 @@ class Run:
         prints: the answer is what is printed.
     """
 
-    channel: socket.socket
-    out: int
-    err: int
-    job: memoryview
+    files: Files
     nonce: bytes
     count: int
     limits: Limits
     deadline: float
     prints: bool
-    started: float = field(default_factory=time.monotonic)
     outcomes: list[Outcome] = field(default_factory=list)
-    outputs: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
+    outputs: tuple[bytes, bytes] = (b"", b"")
     load_error: str | None = None
     is_done: bool = False
     ended_for: str | None = None
     is_ended: bool = False
     _buffer: bytearray = field(default_factory=bytearray)
-    _written: list[int] = field(default_factory=lambda: [0, 0])
-    _last: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._last = self.started
-        self.descriptors = (self.channel.fileno(), self.out, self.err)
+    _printed_bytes: int = 0
+    _last: float = field(default_factory=time.monotonic)
 
     @property
     def due(self) -> float:
         """When the process must have said something, or be ended."""
         return min(self._last + self.limits.seconds, self.deadline)
 
-    def write(self) -> bool:
-        """Write what the socket takes of the job; return whether that was all."""
+    def read(self) -> bool:
+        """Read records; return whether there were any."""
         try:
-            self.job = self.job[self.channel.send(self.job) :]
+            data = os.read(self.files.records, _READ)
         except BlockingIOError:
             return False
-        except OSError:
-            self.job = self.job[:0]
-        return not self.job
-
-    def read(self, source: int) -> int:
-        """Read once from the channel (0), standard output (1) or standard error (2).
-
-        Returns:
-            The number of bytes; 0 at the end, -1 when there is nothing now.
-        """
-        try:
-            data = os.read(self.descriptors[source], _READ)
-        except BlockingIOError:
-            return -1
-        except OSError:
-            return 0
-        if not data:
-            return 0
-        if source == 0:
-            self._buffer += data
-            self._parse()
-        else:
-            i = source - 1
-            self._written[i] += len(data)
-            self.outputs[i].extend(data[: max(self.limits.output - len(self.outputs[i]), 0)])
-            if self._written[i] > _FLOOD:
-                self.end("output")
-        return len(data)
+        self._buffer += data
+        self._parse()
+        return bool(data)
 
     def end(self, why: str) -> None:
         """Note why the process must end; the first reason counts."""
         self.ended_for = self.ended_for or why
 
     def _parse(self) -> None:
-        while self.ended_for is None and len(self._buffer) >= _HEADER:
-            nonce, kind, index, length = wire.RECORD.unpack_from(self._buffer)
+        while self.ended_for is None and len(self._buffer) >= HEADER:
+            nonce, kind, index, length = wire.header_of(self._buffer)
             if nonce != self.nonce or index != len(self.outcomes) or self.is_done or length > self.limits.value:
                 self.end("forged")
                 return
-            if len(self._buffer) < _HEADER + length:
+            if len(self._buffer) < HEADER + length:
                 return
-            payload = bytes(self._buffer[_HEADER : _HEADER + length])
-            del self._buffer[: _HEADER + length]
+            payload = bytes(self._buffer[HEADER : HEADER + length])
+            del self._buffer[: HEADER + length]
             self._take(kind, index, payload)
 
     def _take(self, kind: int, index: int, payload: bytes) -> None:
@@ -176,13 +146,21 @@ class Run:
         self._last = now
 
     def close(self) -> None:
-        """Read what is left, and close."""
-        for source, descriptor in enumerate(self.descriptors):
-            while self.read(source) > 0 and self.ended_for != "output":
-                pass
-            if source:
-                os.close(descriptor)
-        self.channel.close()
+        """Take what the ended process has left, and leave the files empty for the next one."""
+        while self.read():
+            if self.ended_for == "forged":
+                self._buffer.clear()
+        self.outputs = (self._take_output(self.files.out), self._take_output(self.files.err))
+
+    def _take_output(self, descriptor: int) -> bytes:
+        size = os.fstat(descriptor).st_size
+        if not size:
+            return b""
+        if descriptor == self.files.out:
+            self._printed_bytes = size
+        data = os.pread(descriptor, min(size, self.limits.output), 0)
+        os.ftruncate(descriptor, 0)
+        return data
 
     def conclude(self, status: str | None, why: str) -> list[Outcome]:
         """Return the outcomes of the inputs that were reached.
@@ -213,9 +191,9 @@ class Run:
         return found
 
     def _printed(self, outcome: Outcome) -> Outcome:
-        if self._written[0] > len(self.outputs[0]):
+        if self._printed_bytes > len(self.outputs[0]):
             return Outcome("unplain", error=f"more than {self.limits.output} bytes were printed")
-        text = bytes(self.outputs[0]).decode("utf-8", "replace")
+        text = self.outputs[0].decode("utf-8", "replace")
         return Outcome("ok", plain.encode(text, 4 * self.limits.output + 8), seconds=outcome.seconds)
 
 

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
-import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from .child.wire import encode
+from .child.wire import NONCE, encode
 from .plain import decode, natural
-from .running import Limits, Run
+from .running import Files, Limits, Run
 
 CHILD = Path(__file__).resolve().parent / "child"
 _PACKAGE = "sandboxed"
-# the same as in child/zygote.py, which cannot be imported where there is no fork
-COMMAND = struct.Struct("<cIdI")
-STATUS = struct.Struct("<iiBddQ")
 _BOOT = (
     "import sys, types; package = types.ModuleType(sys.argv[1]); package.__path__ = [sys.argv[2]]; "
     "sys.modules[package.__name__] = package; from importlib import import_module; "
-    "import_module(package.__name__ + '.zygote').main(int(sys.argv[3]), tuple(sys.argv[4].split()), int(sys.argv[5]))"
+    "import_module(package.__name__ + '.zygote').main("
+    "tuple(map(int, sys.argv[3].split())), tuple(sys.argv[4].split()), int(sys.argv[5]))"
 )
 # -I would ignore PYTHONHASHSEED; with an environment of our own, -P and -s are the rest of it
 _FLAGS = ("-P", "-s", "-S", "-B")
@@ -45,11 +44,11 @@ def bare_interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def _pipe() -> tuple[int, int]:
-    """Make a pipe that no other program inherits, and whose reading end does not block."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    return reader, writer
+def _file_in_memory(name: str) -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 class Worker:
@@ -72,31 +71,52 @@ class Worker:
         self.run: Run | None = None
         self._owner = os.getpid()
         self.control, other = socket.socketpair()
-        arguments = [_PACKAGE, str(CHILD), str(other.fileno()), " ".join(layers), str(memory)]
-        command = [interpreter, *_FLAGS, "-c", _BOOT, *arguments]
+        self.records, records = os.pipe()
+        os.set_blocking(self.records, False)
+        self.job, self.out, self.err = map(_file_in_memory, ("job", "out", "err"))
+        for descriptor in (self.out, self.err):
+            # whoever writes writes at the end, wherever others were
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
+        given = [other.fileno(), self.job, records, self.out, self.err]
+        arguments = [_PACKAGE, str(CHILD), " ".join(map(str, given)), " ".join(layers), str(memory)]
         try:
-            with other:
-                self.process = subprocess.Popen(
-                    command,
-                    env=_ENVIRONMENT,
-                    cwd="/",
-                    pass_fds=[other.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    start_new_session=True,
-                )
-            self.control.settimeout(_START_SECONDS)
-            (size,) = struct.unpack("<I", self._receive(4))
-            self.report: dict[str, Any] = natural(decode(self._receive(size)))
+            self.process = subprocess.Popen(
+                [interpreter, *_FLAGS, "-c", _BOOT, *arguments],
+                env=_ENVIRONMENT,
+                cwd="/",
+                pass_fds=given,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
         except OSError as error:
+            self._close_files()
             raise SandboxError(f"{interpreter} could not be started: {error}") from error
-        except (EOFError, struct.error) as error:
+        finally:
+            other.close()
+            os.close(records)
+        self.report = self._hear()
+
+    def _hear(self) -> dict[str, Any]:
+        """Read what the warm process says of its layers."""
+        self.control.settimeout(_START_SECONDS)
+        try:
+            found: dict[str, Any] = natural(decode(self._receive(int.from_bytes(self._receive(4), "little"))))
+        except (EOFError, OSError) as error:
+            self.process.kill()
             said = self.process.communicate()[1].decode("utf-8", "replace").strip()
-            raise SandboxError(f"the warm process of {interpreter} did not start: {said[-500:]}") from error
+            self._close_files()
+            raise SandboxError(f"the warm process did not start: {said[-500:] or error}") from error
         assert self.process.stderr is not None
         self.process.stderr.close()
         self.process.stderr = None
+        return found
+
+    def _close_files(self) -> None:
+        self.control.close()
+        for descriptor in (self.records, self.job, self.out, self.err):
+            os.close(descriptor)
 
     def _receive(self, size: int) -> bytes:
         data = b""
@@ -115,37 +135,19 @@ class Worker:
             limits: what the program may use.
             seconds: wall time in all.
         """
-        nonce = os.urandom(16)
-        channel, theirs = socket.socketpair()
-        out, their_out = _pipe()
-        err, their_err = _pipe()
-        try:
-            command = COMMAND.pack(b"R", int(seconds) + 1, seconds + _GRACE / 2, limits.threads)
-            socket.send_fds(self.control, [command], [theirs.fileno(), their_out, their_err])
-        except OSError as error:
-            channel.close()
-            os.close(out)
-            os.close(err)
-            raise SandboxError(f"the warm process is gone: {error}") from error
-        finally:
-            theirs.close()
-            os.close(their_out)
-            os.close(their_err)
-        channel.setblocking(False)
+        nonce = os.urandom(NONCE)
         number = _LOWEST_NUMBER + nonce[0] % _NUMBERS
         data = encode({**job, "nonce": nonce, "number": number}, max_size=_MAX_JOB)
+        os.ftruncate(self.job, 0)
+        os.pwrite(self.job, data, 0)
+        command = b"R%d %d %f %d\n" % (len(data), int(seconds) + 1, seconds + _GRACE / 2, limits.threads)
+        try:
+            self.control.sendall(command)
+        except OSError as error:
+            raise SandboxError(f"the warm process is gone: {error}") from error
         count = len(job["inputs"]) or 1
-        self.run = Run(
-            channel,
-            out,
-            err,
-            memoryview(struct.pack("<I", len(data)) + data),
-            nonce,
-            count,
-            limits,
-            time.monotonic() + seconds,
-            job["kind"] == "stdio",
-        )
+        files = Files(self.records, self.out, self.err)
+        self.run = Run(files, nonce, count, limits, time.monotonic() + seconds, job["kind"] == "stdio")
         return self.run
 
     def end(self, why: str) -> None:
@@ -154,7 +156,7 @@ class Worker:
             self.run.end(why)
             self.run.is_ended = True
             with contextlib.suppress(OSError):
-                self.control.send(COMMAND.pack(b"K", 0, 0.0, 0))
+                self.control.send(b"K\n")
 
     def status(self) -> tuple[str | None, str, float, int]:
         """Read how the process ended: status or None, the same in words, processor seconds, largest size in bytes.
@@ -163,25 +165,26 @@ class Worker:
             SandboxError: the warm process has died, or it could not fork.
         """
         try:
-            code, number, why, user, system, size = STATUS.unpack(self._receive(STATUS.size))
-        except (EOFError, OSError) as error:
+            code, number, why, used, size = map(int, self.control.recv(256).split())
+        except (ValueError, OSError) as error:
             raise SandboxError("the warm process has died") from error
+        seconds = used / 1e6
         if why == 4:
             raise SandboxError(f"the warm process cannot fork: {os.strerror(code)}")
         if why in (2, 3):
             words = {2: "out of time", 3: "too many threads"}[why]
-            return _EARLY[why], words, user + system, size
+            return _EARLY[why], words, seconds, size
         if number:
-            return "crash", f"ended by signal {number}", user + system, size
+            return "crash", f"ended by signal {number}", seconds, size
         if code:
-            return "exit", f"left with exit code {code}", user + system, size
-        return None, "", user + system, size
+            return "exit", f"left with exit code {code}", seconds, size
+        return None, "", seconds, size
 
     def close(self) -> None:
         """End the warm process and whatever it runs."""
         if self.control.fileno() < 0:
             return
-        self.control.close()
+        self._close_files()
         if os.getpid() != self._owner:
             return
         try:

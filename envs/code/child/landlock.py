@@ -9,7 +9,6 @@ import functools
 import importlib
 import os
 import stat
-import struct
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -96,7 +95,7 @@ class Ruleset:
         self._handled = (1 << (files + 1)) - 1
         network = 3 if self.version >= 4 else 0
         scopes = 3 if self.version >= _MINIMUM_FOR_SIGNALS else 0
-        attributes = struct.pack("<QQQ", self._handled, network, scopes)
+        attributes = b"".join(value.to_bytes(8, "little") for value in (self._handled, network, scopes))
         size = 8 if self.version < 4 else 16 if self.version < _MINIMUM_FOR_SIGNALS else 24
         self.descriptor = self._call(_CREATE, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
         # made now, since little should be made where it is used, in a process that was just forked
@@ -119,7 +118,7 @@ class Ruleset:
         try:
             if not stat.S_ISDIR(os.fstat(opened).st_mode):
                 rights &= _READ_FILE | _WRITE_FILE
-            rule = struct.pack("<Qi", rights & self._handled, opened)
+            rule = (rights & self._handled).to_bytes(8, "little") + opened.to_bytes(4, "little")
             self._call(_ADD_RULE, ctypes.c_int(self.descriptor), ctypes.c_int(1), rule, ctypes.c_uint(0))
         finally:
             os.close(opened)

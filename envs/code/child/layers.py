@@ -10,8 +10,6 @@ import gc
 import os
 import resource
 import signal
-import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +17,11 @@ from . import landlock, seccomp
 
 NAMES = ("rlimits", "landlock", "seccomp", "namespaces")
 OPEN_FILES = 256
+# bytes that a program can print; no other file can be written
+FLOOD = 16 << 20
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _NEW_USER, _NEW_IPC, _NEW_NET, _NEW_UTS = 0x10000000, 0x08000000, 0x40000000, 0x04000000
-_setrlimit, _CPU, _FILE_SIZE, _NOTHING = resource.setrlimit, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, (0, 0)
+_setrlimit, _CPU, _FILE_SIZE, _MOST = resource.setrlimit, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, (FLOOD, FLOOD)
 _CAPSET, _CAPABILITY_VERSION = 126, 0x20080522
 
 
@@ -124,7 +124,7 @@ class Layers:
         """
         if self._limits:
             _setrlimit(_CPU, (seconds, seconds))
-            _setrlimit(_FILE_SIZE, _NOTHING)
+            _setrlimit(_FILE_SIZE, _MOST)
         if self._rules:
             self._rules.apply()
         if self._filter:
@@ -141,7 +141,7 @@ class Layers:
             raise OSError(ctypes.get_errno(), f"prctl {option}: {os.strerror(ctypes.get_errno())}")
 
     def _drop_capabilities(self) -> None:
-        header = struct.pack("<Ii", _CAPABILITY_VERSION, 0)
+        header = _CAPABILITY_VERSION.to_bytes(4, "little") + bytes(4)
         assert self._libc is not None
         if self._libc.syscall(ctypes.c_long(_CAPSET), header, bytes(24)) != 0:
             raise OSError(ctypes.get_errno(), "capset: " + os.strerror(ctypes.get_errno()))
@@ -205,6 +205,8 @@ def probe(layers: Layers) -> dict[str, str]:
 
 
 def _probe_here(layers: Layers) -> str:
+    import socket
+
     parent = os.getppid()
     layers.prepare(1 << 28)
     layers.hold(5)

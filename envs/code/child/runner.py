@@ -1,8 +1,8 @@
 """One program in one process: read the job, be locked in, run, write what came out, leave.
 
-A job is read from a socket until its end, and records go back on the same socket, moved to a number that the program
-does not know. Whoever finds it can write records, but none that is worth more than the value it holds: what is right
-is known on the other side alone.
+A job is read from a file in memory, and records go to a pipe, moved to a number that the program does not know. Whoever
+finds it can write records, but none that is worth more than the value it holds: what is right is known on the other
+side alone.
 """
 
 from __future__ import annotations
@@ -10,37 +10,44 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import wire
 from .layers import Layers
 
 MESSAGE = 300
-_BLOCK = 1 << 15
 # bound before a program runs, which may replace everything that has a name
-_exit, _write, _read, _dup2, _closerange = os._exit, os.write, os.read, os.dup2, os.closerange
-_loads, _pack = marshal.loads, wire.RECORD.pack
+_exit, _write, _pread, _dup2, _closerange = os._exit, os.write, os.pread, os.dup2, os.closerange
+_loads, _record = marshal.loads, wire.record
 
 
-def run(layers: Layers, channel: int, out: int, err: int, seconds: int) -> None:
+class Files(NamedTuple):
+    """Descriptors that a warm process hands on: the job, the records, standard output and standard error."""
+
+    job: int
+    records: int
+    out: int
+    err: int
+
+
+def run(layers: Layers, files: Files, size: int, seconds: int) -> None:
     """Run a job in the calling process, which has just been forked; never returns.
 
     Little is done here in Python: every page of memory that it touches must be copied.
 
     Args:
         layers: what holds the program.
-        channel: the socket of the job and its records.
-        out: where standard output goes.
-        err: where standard error goes.
+        files: the descriptors.
+        size: bytes of the job.
         seconds: processor time in all.
     """
     code = 71
     try:
-        job = _loads(_read_all(channel))
-        _dup2(out, 1)
-        _dup2(err, 2)
+        job = _loads(_pread(files.job, size, 0))
+        _dup2(files.out, 1)
+        _dup2(files.err, 2)
         number = job["number"]
-        _dup2(channel, number)
+        _dup2(files.records, number)
         if job["input"] is not None:
             _give(job["input"])
         layers.hold(seconds)
@@ -50,18 +57,6 @@ def run(layers: Layers, channel: int, out: int, err: int, seconds: int) -> None:
         code = 72
     finally:
         _exit(code)
-
-
-def _read_all(channel: int) -> bytes:
-    """Read a job: four bytes of its length, then so many bytes."""
-    data = _read(channel, _BLOCK)
-    size = int.from_bytes(data[:4], "little") + 4
-    while len(data) < size:
-        part = _read(channel, _BLOCK)
-        if not part:
-            raise EOFError
-        data += part
-    return data[4:]
 
 
 def _give(text: bytes) -> None:
@@ -82,7 +77,7 @@ def _file() -> int:
 
 
 def _send(channel: int, nonce: bytes, kind: int, index: int, payload: bytes) -> None:
-    data = _pack(nonce, kind, index, len(payload)) + payload
+    data = _record(nonce, kind, index, payload)
     while data:
         data = data[_write(channel, data) :]
 

@@ -11,7 +11,6 @@ import ctypes
 import errno
 import functools
 import os
-import struct
 
 ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
 ALLOW, KILL = 0x7FFF0000, 0x80000000
@@ -77,7 +76,7 @@ def filter_program() -> bytes:
 
 
 def _op(code: int, value: int, when_true: int = 0, when_false: int = 0) -> bytes:
-    return struct.pack("<HBBI", code, when_true, when_false, value)
+    return code.to_bytes(2, "little") + bytes((when_true, when_false)) + value.to_bytes(4, "little")
 
 
 def _load(offset: int) -> bytes:
@@ -139,13 +138,13 @@ class Filter:
     """
 
     def __init__(self) -> None:
-        if os.uname().machine != "x86_64" or struct.calcsize("P") != 8:
+        if os.uname().machine != "x86_64" or ctypes.sizeof(ctypes.c_void_p) != 8:
             raise OSError(errno.ENOSYS, f"the filter is written for x86_64, this is {os.uname().machine}")
         program = filter_program()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._code = ctypes.create_string_buffer(program, len(program))
         self._header = ctypes.create_string_buffer(
-            struct.pack("<H6xQ", len(program) // 8, ctypes.addressof(self._code)), 16
+            (len(program) // 8).to_bytes(8, "little") + ctypes.addressof(self._code).to_bytes(8, "little"), 16
         )
         # made now, since little should be made where it is used, in a process that was just forked
         header = ctypes.c_void_p(ctypes.addressof(self._header))

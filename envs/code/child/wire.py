@@ -8,15 +8,14 @@ They are written by `marshal`, in C; what comes from a program is read by the pa
 from __future__ import annotations
 
 import marshal
-import struct
 from typing import Any
 
 MAX_DEPTH = 50
 MAX_SIZE = 1 << 20
 VERSION = 2
 _dumps = marshal.dumps  # bound before a program runs, which may replace it in its module
-# a record: nonce, kind, index of the input, length of what follows
-RECORD = struct.Struct("<16sBII")
+NONCE = 16
+HEADER = NONCE + 1 + 4 + 4
 VALUE, ERROR, UNPLAIN, LOAD_ERROR, DONE = range(5)
 
 
@@ -43,3 +42,15 @@ def encode(value: Any, max_size: int = MAX_SIZE) -> bytes:
     if len(data) > max_size:
         raise NotPlainError(f"a value of {len(data)} bytes; at most {max_size} are taken")
     return data
+
+
+def record(nonce: bytes, kind: int, index: int, payload: bytes) -> bytes:
+    """Return a record: nonce, kind, index of the input, length of what follows, and that."""
+    return b"%b%c%b%b%b" % (nonce, kind, index.to_bytes(4, "little"), len(payload).to_bytes(4, "little"), payload)
+
+
+def header_of(data: bytes | bytearray) -> tuple[bytes, int, int, int]:
+    """Return nonce, kind, index and length of a record that begins with these bytes."""
+    kind, rest = data[NONCE], NONCE + 1
+    index = int.from_bytes(data[rest : rest + 4], "little")
+    return bytes(data[:NONCE]), kind, index, int.from_bytes(data[rest + 4 : rest + 8], "little")
