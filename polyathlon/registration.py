@@ -164,12 +164,19 @@ def _register_environments() -> None:
             vector_entry_point=f"{mujoco}:make_{function}",
             max_episode_steps=1000,
         )
-    register_environment(
-        f"{NAMESPACE}/TSP-v0",
-        "combinatorial",
-        "travelling salesman: visit every node once on the shortest tour",
-        tensor_env="polyathlon.envs.combinatorial.tsp:TSP",
-    )
+    for name, summary in {
+        "TSP": "travelling salesman: visit every node once on the shortest tour",
+        "ATSP": "asymmetric travelling salesman: distances depend on the direction",
+        "CVRP": "vehicle routing: serve all customers from a depot within the capacity of the vehicles",
+        "OP": "orienteering: collect prizes on a tour of limited length",
+        "Knapsack": "pack the most valuable items within a capacity",
+    }.items():
+        register_environment(
+            f"{NAMESPACE}/{name}-v0",
+            "combinatorial",
+            summary,
+            tensor_env=f"polyathlon.envs.combinatorial.{name.lower()}:{name}",
+        )
     register_environment(
         f"{NAMESPACE}/MultiObjectiveTSP-v0",
         "combinatorial",
