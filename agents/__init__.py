@@ -10,6 +10,7 @@ _EXPORTS = {
     "Agent": "polyathlon.agents.base",
     "BC": "polyathlon.agents.actor_critic.bc",
     "CMORL": "polyathlon.agents.actor_critic.cmorl",
+    "BQNCO": "polyathlon.agents.construction.bqnco",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "EXPO": "polyathlon.agents.actor_critic.expo",
     "IQL": "polyathlon.agents.actor_critic.iql",

@@ -51,6 +51,8 @@ class Agent(BaseAlgorithm):
     Attributes:
         action_forms: the forms of action the agent can act in (see `polyathlon.wrappers.forms`).
         takes_objectives: the agent learns from vector rewards, one number for each objective.
+        families: the families of environments (see `polyathlon.environments`) that the agent is made for; None for any.
+        default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
         source: rollout side of the environment; None for an agent loaded without one.
         generator: torch generator on the agent's device.
         numpy_generator: numpy generator.
@@ -62,6 +64,8 @@ class Agent(BaseAlgorithm):
 
     action_forms: ClassVar[tuple[str, ...]] = ("box",)
     takes_objectives: ClassVar[bool] = False
+    families: ClassVar[tuple[str, ...] | None] = None
+    default_policy: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class Agent(BaseAlgorithm):
         device = utils.get_device(device)
         if env is not None:
             env = several_rows(env, n_envs, device)
-            self._refuse_wrong_form(env.observation_space, env.action_space)
+            self.refuse_wrong_form(env.observation_space, env.action_space)
             self._refuse_objectives(env)
         super().__init__(
             policy,
@@ -98,7 +102,12 @@ class Agent(BaseAlgorithm):
         self._new_generators(seed)
 
     @classmethod
-    def _refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        """Refuse an environment that this agent cannot act in.
+
+        Raises:
+            UsageError: it cannot; the message says what would help.
+        """
         form = action_form(observation_space, action_space)
         if form not in cls.action_forms:
             raise UsageError(refusal(cls.__name__, cls.action_forms, form))

@@ -120,6 +120,10 @@ def adapt(
             "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
         )
     chain = _Chain(env, model, options, candidates)
+    if getattr(agent_class, "families", None) is not None:
+        agent_class.refuse_wrong_form(env.observation_space, env.action_space)  # type: ignore[attr-defined]
+        chain.finish()
+        return env
     if num_objectives(env) is not None and not getattr(agent_class, "takes_objectives", False):
         chain.add("LinearReward")
     _fit_actions(chain, agent_class.__name__, tuple(forms))
@@ -255,7 +259,8 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
         _refuse_other_model(env, str(first))
     else:
         dictionary = isinstance(getattr(env, "observation_space", None), spaces.Dict)
-        first = kwargs.pop("policy", "MultiInputPolicy" if dictionary else "MlpPolicy")
+        usual = "MultiInputPolicy" if dictionary else "MlpPolicy"
+        first = kwargs.pop("policy", getattr(agent_class, "default_policy", None) or usual)
     _refuse_unknown_arguments(agent_class, kwargs)
     return agent_class(first, env, **kwargs)
 

@@ -264,6 +264,12 @@ def _register_algorithms() -> None:
         "a Pareto front of policies for several objectives, by constrained extension",
     )
     register_algorithm(
+        "bqnco",
+        "polyathlon.agents.construction.bqnco:BQNCO",
+        "construction",
+        "combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)",
+    )
+    register_algorithm(
         "language",
         "polyathlon.agents.language.agent:LanguageAgent",
         "language",
