@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from typing import Any
 
 import gymnasium as gym
@@ -15,9 +16,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import polyathlon
 from polyathlon.agents.base import Agent
+from polyathlon.datasets import play_episodes
+from polyathlon.envs.datasets import DatasetWriter
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.probe import TENSOR_PROBES, TEXT_PROBES
+from polyathlon.envs.probe import OBJECTIVE_PROBES, TENSOR_PROBES, TEXT_PROBES
 from polyathlon.envs.tensor import load_task, make_scalar, make_vector
+from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.token_action import TokenAction
 
 DISCOUNT = 0.9
@@ -35,6 +39,10 @@ SETTINGS: dict[str, Any] = {
     "train_freq": 1,
     "gradient_steps": 2,
     "ent_coef": 0.003,
+    "advantage_scale": 10.0,
+    "value_weight": 20.0,
+    "num_initial_policies": 1,
+    "num_extension_policies": 1,
     "policy_kwargs": {"net_arch": [32, 32]},
     "num_labels": 32,
     "solver": "brute_force",
@@ -93,8 +101,42 @@ def probe_env(probe: str, form: str, rows: int = ROWS) -> gym.vector.VectorEnv:
     return make_vector(TENSOR_PROBES[probe], rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form=form)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def datasets_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
+        RECORDED.clear()
+        yield
+
+
+RECORDED: dict[Any, str] = {}  # (task, form, kind of data) -> id
+NUMBERS = itertools.count()
+
+
+def recorded(env: Any, is_best: bool) -> str:
+    """Return the id of a dataset of random actions in `env`; of demonstrations, it is the best tenth of the episodes."""
+    key = (type(env.task), env.task.form, is_best) if hasattr(env, "task") else next(NUMBERS)
+    if key not in RECORDED:
+        scalar = make_scalar(env.task) if isinstance(env, gym.vector.VectorEnv) else env
+        number = 4000 if is_best else 400
+        played = list(play_episodes(scalar, random_policy(scalar, 0), steps=number, max_steps=50))
+        if is_best:
+            played = sorted(played, key=lambda episode: -sum(episode.rewards))[: max(1, len(played) // 10)]
+        RECORDED[key] = f"conformance/data{next(NUMBERS)}-v0"
+        with DatasetWriter(RECORDED[key], scalar.observation_space, scalar.action_space) as writer:
+            writer.write(played)
+    return RECORDED[key]
+
+
+def needs_data(name: str) -> bool:
+    return getattr(RECORDS[name].load(), "needs_dataset", False)
+
+
 def make(name: str, env: Any, **changes: Any) -> Any:
-    settings = known_settings(RECORDS[name].load(), **changes)
+    agent_class = RECORDS[name].load()
+    settings = known_settings(agent_class, **changes)
+    if needs_data(name):
+        settings["dataset"] = recorded(env, agent_class.needs_demonstrations)
     if name in SPECIALISTS or not {"box", "discrete"} & set(forms_of(name)):
         settings.pop("policy_kwargs", None)  # the layers of a language model or a specialist are its own
     return polyathlon.make_agent(name, env, **settings)
@@ -102,11 +144,18 @@ def make(name: str, env: Any, **changes: Any) -> Any:
 
 def train(name: str, probe: str, form: str, steps: int, **changes: Any) -> Any:
     """Train an agent on a probe, or skip the case where the probe has no such form."""
-    return make(name, probe_env(probe, form), **changes).learn(steps)
+    # a step with data is a gradient step, of which the others take two in eight steps
+    return make(name, probe_env(probe, form), **changes).learn(steps // 4 if needs_data(name) else steps)
+
+
+def has_values(agent: Any) -> bool:
+    return hasattr(agent.policy, "predict_values") or hasattr(agent, "critic")
 
 
 def values(agent: Any, observations: np.ndarray) -> np.ndarray:
     """Return what an agent thinks the observations [B, 2] are worth, whatever kind of critic it has."""
+    if not has_values(agent):
+        pytest.skip("an agent without values")
     shown = torch.as_tensor(observations, dtype=torch.float32)
     with torch.no_grad():
         if hasattr(agent.policy, "predict_values"):
@@ -184,6 +233,54 @@ def test_a_forbidden_action_is_never_taken(name):
     check_values(agent, "MaskHolds", "discrete", 0.1)
 
 
+# ------------------------------------------------------------------------------------------------ several objectives
+
+OBJECTIVE_AGENTS = [(name, form) for name, form in VECTOR_AGENTS if RECORDS[name].load().takes_objectives]
+NUMBER_AGENTS = [name for name in AGENTS if not RECORDS[name].load().takes_objectives]
+
+
+def objectives_env(form: str, rows: int = ROWS) -> gym.vector.VectorEnv:
+    probe = OBJECTIVE_PROBES["Tradeoff"]
+    return make_vector(probe, rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form=form)
+
+
+@pytest.mark.parametrize(("name", "form"), OBJECTIVE_AGENTS)
+def test_preferences_between_objectives_are_kept_apart(name, form):
+    agent = make(name, objectives_env(form), num_initial_policies=2).learn(3000)
+    front = agent.pareto_front()
+    assert front[:, 0].max() > 0.9 and front[:, 1].max() > 0.9
+    shown = np.zeros(2, np.float32)
+    ends = [agent.predict(shown, deterministic=True, preference=w)[0] for w in ((1.0, 0.0), (0.0, 1.0))]
+    assert float(np.asarray(ends[0]).item()) > 0.8 and float(np.asarray(ends[1]).item()) < 0.2
+    assert agent.policy.predict_values(torch.zeros(1, 2)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("name", "form"), OBJECTIVE_AGENTS)
+def test_a_front_is_resumed_to_the_same_numbers(name, form, tmp_path):
+    settings = {"num_initial_policies": 2, "n_steps": 8, "batch_size": 8}
+    agent = make(name, objectives_env(form, 2), **settings).learn(64)
+    agent.checkpoint(tmp_path / "checkpoint")
+    agent.learn(64, reset_num_timesteps=False)
+    resumed = RECORDS[name].load().resume(tmp_path / "checkpoint", objectives_env(form, 2), device="cpu")
+    resumed.learn(64, reset_num_timesteps=False)
+    assert are_equal(weights(agent), weights(resumed))
+    np.testing.assert_array_equal(agent.pareto_front(), resumed.pareto_front())
+
+
+@pytest.mark.parametrize("name", NUMBER_AGENTS)
+def test_a_vector_reward_is_refused_with_the_wrapper_that_helps(name):
+    forms = forms_of(name)
+    if not {"box", "discrete"} & set(forms):
+        pytest.skip("tasks in words pay one number")
+    env = make_scalar(OBJECTIVE_PROBES["Tradeoff"], form="box" if "box" in forms else "discrete")
+    with pytest.raises(UsageError, match=r"2 objectives.*polyathlon.wrappers.LinearReward") as error:
+        make(name, env)
+    assert RECORDS[name].load().__name__ in str(error.value) and "polyathlon.adapt" in str(error.value)
+    adapted = polyathlon.adapt(env, name, weight=(1.0, 0.0))
+    agent = make(name, adapted, n_steps=8, batch_size=8, learning_starts=4).learn(16)
+    assert agent.num_timesteps >= 16 and set(adapted.get_wrapper_attr("weight")) == {0.0, 1.0}
+
+
 # ------------------------------------------------------------------------------------------------------- token tasks
 
 
@@ -204,7 +301,7 @@ def share_right(agent: Any, probe: str, n: int = 64) -> float:
 
 @by_token_agent
 def test_tokens_go_in_and_out(name):
-    if not hasattr(AGENTS[name].load(), "warm_start"):
+    if not hasattr(RECORDS[name].load(), "warm_start"):
         settings = {"batch_size": 128, "n_epochs": 4, "ent_coef": 0.01}
         agent = make(name, vector_of_tokens("CopyAnswer"), **settings).learn(13_000)
         assert share_right(agent, "CopyAnswer") == 1.0
@@ -327,8 +424,17 @@ def test_a_damaged_checkpoint_is_refused(name, form, tmp_path):
 def test_training_without_a_task_is_refused(name, form, tmp_path):
     small(name, form).save(tmp_path / "agent")
     agent = RECORDS[name].load().load(tmp_path / "agent", device="cpu")
+    if needs_data(name):  # the data are its task
+        assert agent.learn(10).num_timesteps == 10
+        agent.dataset_source = None
     with pytest.raises(UsageError, match="set_env"):
         agent.learn(10)
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if needs_data(name)])
+def test_an_agent_that_learns_from_data_says_how_to_get_some(name):
+    with pytest.raises(UsageError, match=r"polyathlon\.datasets\.record"):
+        polyathlon.make_agent(name, probe_env("ValueNow", "box"))
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -344,7 +450,7 @@ def test_a_wrong_form_is_refused_with_the_wrapper_that_helps(name, given):
     with pytest.raises(UsageError) as error:
         make(name, env)
     assert any(f"polyathlon.wrappers.{wrapper}" in str(error.value) for wrapper in helpful), str(error.value)
-    assert AGENTS[name].load().__name__ in str(error.value) and "polyathlon.adapt" in str(error.value)
+    assert RECORDS[name].load().__name__ in str(error.value) and "polyathlon.adapt" in str(error.value)
 
 
 @pytest.mark.parametrize("name", AGENTS)
