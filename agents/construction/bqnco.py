@@ -23,7 +23,7 @@ from .decoding import Solution, solve_instances
 from .distributed import rank_and_size, sum_gradients
 from .imitation import Loss, imitation_loss, one_cycle
 from .policies import AttentionPolicy, ConstructionPolicy, ReZeroPolicy
-from .problems import Observation, problem_of
+from .problems import PROBLEMS, Observation, problem_of
 from .solved import Solved, as_choices, packed, unpacked
 from .tasks import find_task, read_instances, task_of
 
@@ -73,7 +73,7 @@ class BQNCO(Agent):
     """
 
     action_forms = ("discrete",)
-    families = ("combinatorial",)
+    environments = tuple(f"polyathlon/{problem.name}-v0" for problem in PROBLEMS)
     default_policy = "AttentionPolicy"
     reads_any_observation = True
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
