@@ -99,7 +99,7 @@ def write_page(folder: Path) -> None:
             f"{run['decisions']:,} decisions in {run['training_cpu_seconds']:.0f} CPU-seconds; the labels took "
             f"{run['label_cpu_seconds']:.0f}. torch {run['torch']}, {run['machine']}.",
             "",
-            "| nodes | beam | instances | gap | 95 % interval | asked for | CPU s to solve |",
+            "| nodes | beam | instances | gap | 95 % interval | goal after ten minutes | CPU s to solve |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in run["rows"]:
