@@ -229,7 +229,9 @@ def solve(options: argparse.Namespace) -> None:
 def _solve_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="instance of TSPLIB, CVRPLIB or OPLib (.tsp, .atsp, .vrp, .oplib)")
-    add("--solver", help="for example fast_tsp, pyvrp, elkai, nearest_neighbour (default: the usual one of the problem)")
+    add(
+        "--solver", help="for example fast_tsp, pyvrp, elkai, nearest_neighbour (default: the usual one of the problem)"
+    )
     add("--policy", type=Path, metavar="PATH", help="instead, a run folder or the zip of an agent")
     add("--agent", default="bqnco", help="name of the agent whose zip --policy is (default bqnco)")
     add("--seconds", type=float, help="budget of the solver")

@@ -118,7 +118,9 @@ def _solve_by_policy(policy: Path, agent_name: str, read: Any, device: str, opti
         raise UsageError(f"the run in {policy} learned {task}, but {read.name} is an instance of {read.problem}")
     info = play(env, agent_policy(agent), None, options={"instance": read.given}).info
     if info.get("illegal_action"):
-        raise UsageError("the policy chose a node that is not allowed; an agent that reads masks, such as ppo, does not")
+        raise UsageError(
+            "the policy chose a node that is not allowed; an agent that reads masks, such as ppo, does not"
+        )
     return [int(node) for node in info["solution"] if node >= 0]
 
 

@@ -244,7 +244,9 @@ def _cvrp(text: _Text, count: int) -> dict[str, Any]:
     for line, words in text.sections["DEMAND_SECTION"]:
         node, wanted = int(float(words[0])), float(words[1])
         if wanted < 0 or wanted > capacity:
-            raise text.error(line, f"the demand of node {node} must be from 0 to the capacity {capacity:g}, got {wanted:g}")
+            raise text.error(
+                line, f"the demand of node {node} must be from 0 to the capacity {capacity:g}, got {wanted:g}"
+            )
         if node == 1 and wanted:
             raise text.error(line, f"the demand of the depot, node 1, must be 0, got {wanted:g}")
     return {"demand": demand, "capacity": capacity}

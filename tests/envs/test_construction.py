@@ -205,7 +205,9 @@ def test_random_actions_are_uniform_over_the_allowed_ones(make, mdp):
     actions = task.random_action(state, torch.rand(4000, generator=torch.Generator().manual_seed(1)))
     share = torch.bincount(actions, minlength=len(allowed)) / 4000
     assert bool((share[~allowed] == 0).all())
-    torch.testing.assert_close(share[allowed], torch.full_like(share[allowed], 1 / int(allowed.sum())), rtol=0, atol=0.04)
+    torch.testing.assert_close(
+        share[allowed], torch.full_like(share[allowed], 1 / int(allowed.sum())), rtol=0, atol=0.04
+    )
     assert int(task.random_action(state, torch.full((4000,), 1.0 - 2**-24)).max()) == int(allowed.nonzero()[-1])
 
 
