@@ -32,7 +32,7 @@ D = [[0, 1, 2], [2, 0, 1], [1, 2, 0]]
         (TSP, {"distances": D}, "belongs to polyathlon/ATSP-v0"),
         (TSP, [[0.0, 0.0], [math.nan, 0.0]], "not finite"),
         (ATSP, [[0.0]], "2 to 5 nodes here, got 1"),
-        (ATSP, XY[:2] + [[0.0, math.nan]], "not finite"),
+        (ATSP, [*XY[:2], [0.0, math.nan]], "not finite"),
         (ATSP, [[0.0, math.inf], [1.0, 0.0]], "not finite"),
         (ATSP, [[0.0, -1.0], [1.0, 0.0]], "must not be negative, got -1 from node 0 to node 1"),
         (ATSP, [[0.0, 1.0], [1.0, 3.0]], "to itself must be 0"),
