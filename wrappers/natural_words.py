@@ -37,95 +37,98 @@ def describe_tsp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env
     )
 
 
-def _split(observation: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the features [R, F] float64 and the open rows, and where a route stands and must end (empty without one)."""
-    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
-    here = np.flatnonzero(kind == _ORIGIN)
-    # in the formulation with all nodes, the route starts where it must end
-    home = np.flatnonzero(kind == _DESTINATION)
-    return nodes, np.flatnonzero(kind == _OPEN), here, home if len(home) else here
-
-
-def _shortened(lines: list[str], what: str) -> str:
-    """Join the first lines and say how many are left out."""
-    more = [f"({len(lines) - _NEAREST} more, {what})"] if len(lines) > _NEAREST else []
-    return "\n".join(lines[:_NEAREST] + more)
-
-
-def _hundredths(offset: np.ndarray) -> str:
-    x, y = np.rint(100.0 * offset).astype(int)
-    return f"{x:+d} {y:+d}"
-
-
-def _allowed(info: dict[str, Any], count: int) -> np.ndarray:
+def _allowed_rows(observation: dict[str, Any], info: dict[str, Any]) -> Any:
+    """Return the open rows that may be chosen, by the mask where there is one action a row."""
+    kind = np.asarray(observation["kind"])
+    is_open = kind == _OPEN
     mask = info.get("action_mask")
-    return np.ones(count, bool) if mask is None else np.asarray(mask, dtype=bool)
+    if mask is not None and len(mask) == len(kind):
+        is_open &= np.asarray(mask, dtype=bool)
+    return np.flatnonzero(is_open)
+
+
+def _listed(rows: Any, lines: list[str], what: str) -> str:
+    """Join the first lines of a list, and say how many more there are."""
+    more = [f"({len(rows) - _NEAREST} more, {what})"] if len(rows) > _NEAREST else []
+    return "\n".join([*lines, *more])
 
 
 def describe_atsp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
-    """List the open nodes by the distance there, each as `row: there, then home`, in hundredths of the largest."""
-    nodes, rows, _, _ = _split(observation)
+    """List the open nodes of a tour with one-way distances, nearest first, in hundredths of the largest distance.
+
+    Each is written as `row: there home`: how far it is to go there, and from there to where the tour ends.
+    """
+    nodes = np.asarray(observation["nodes"], dtype=np.float64)
+    rows = _allowed_rows(observation, info)
     if not len(rows):
         return "The tour is complete."
     rows = rows[np.argsort(nodes[rows, 0], kind="stable")]
-    lines = [f"{row}: {100 * nodes[row, 0]:.0f}, from there home {100 * nodes[row, 1]:.0f}" for row in rows]
-    return f"{len(rows)} cities left. Distances, nearest first:\n{_shortened(lines, 'farther away')}\nGo to:"
+    hundredths = np.rint(100.0 * nodes).astype(int)
+    lines = [f"{row}: {hundredths[row, 0]} {hundredths[row, 1]}" for row in rows[:_NEAREST]]
+    return f"{len(rows)} nodes left. Way there, way home from there, nearest first:\n{_listed(rows, lines, 'farther away')}\nGo to:"
 
 
 def describe_cvrp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
-    """List the open customers by their distance, each as `action: dx dy, demand`, with the action that goes there.
+    """List the open customers by their distance, with their demands and what is left in the vehicle, in per cent.
 
-    Offsets are hundredths of the square's side, demands percent of the capacity. Where a customer can be reached both
-    ways, the action by the depot follows.
+    Each is written as `straight/by the depot: dx dy demand`; the two numbers are the actions that go there.
     """
-    nodes, rows, here, home = _split(observation)
+    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
+    here = nodes[np.flatnonzero(kind == _ORIGIN)[0]]
+    ends = np.flatnonzero(kind == _DESTINATION)
+    offset = np.rint(100.0 * (nodes - here)).astype(int)
+    home = offset[ends[0]] if len(ends) else np.zeros(2, int)
+    rows = np.flatnonzero(kind == _OPEN)
     if not len(rows):
         return "All customers are served."
-    at, allowed = nodes[here[0]], _allowed(info, 2 * len(nodes))
-    rows = rows[np.argsort(np.linalg.norm(nodes[rows, :2] - at[:2], axis=1), kind="stable")]
+    rows = rows[np.argsort(np.linalg.norm(nodes[rows, :2] - here[:2], axis=1), kind="stable")]
+    left = float(np.asarray(observation["globals"])[1])
     lines = []
-    for row in rows:
-        ways = [f"{2 * row}"] if allowed[2 * row] else []
-        ways.append(f"by the depot {2 * row + 1}")
-        lines.append(f"{', '.join(ways)}: {_hundredths(nodes[row, :2] - at[:2])}, demand {100 * nodes[row, 2]:.0f}")
-    left = 100 * float(np.asarray(observation["globals"])[1])
+    for row in rows[:_NEAREST]:
+        straight = str(2 * row) if nodes[row, 2] <= left + 1e-6 else "-"
+        demand = f"{100.0 * nodes[row, 2]:.0f}%"
+        lines.append(f"{straight}/{2 * row + 1}: {offset[row][0]:+d} {offset[row][1]:+d} {demand}")
     return (
-        f"{len(rows)} customers left, load left {left:.0f} of 100, depot at {_hundredths(nodes[home[0], :2] - at[:2])}. "
-        f"Nearest first:\n{_shortened(lines, 'farther away')}\nGo to:"
+        f"{len(rows)} customers left, {100.0 * left:.0f}% of the vehicle free, depot at {home[0]:+d} {home[1]:+d}. "
+        f"Straight/by the depot, nearest first:\n{_listed(rows, lines, 'farther away')}\nGo to:"
     )
 
 
 def describe_op(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
-    """List the nodes within reach by their prize, each as `row: dx dy, prize`, in hundredths."""
-    nodes, _, here, home = _split(observation)
-    allowed, kind = _allowed(info, len(nodes)), np.asarray(observation["kind"])
-    rows = np.flatnonzero(allowed & (kind == _OPEN))
+    """List the nodes within reach by their distance, with their prizes, and the length that is left, in hundredths.
+
+    Each is written as `row: dx dy prize`.
+    """
+    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
+    here = nodes[np.flatnonzero(kind == _ORIGIN)[0]]
+    ends = np.flatnonzero(kind == _DESTINATION)
+    offset = np.rint(100.0 * (nodes - here)).astype(int)
+    home = offset[ends[0]] if len(ends) else np.zeros(2, int)
+    rows = _allowed_rows(observation, info)
     if not len(rows):
-        return "Nothing is within reach any more."
-    at = nodes[here[0]]
-    rows = rows[np.argsort(-nodes[rows, 2], kind="stable")]
-    lines = [f"{row}: {_hundredths(nodes[row, :2] - at[:2])}, prize {100 * nodes[row, 2]:.0f}" for row in rows]
-    left = 100 * float(np.asarray(observation["globals"])[1])
+        return "Nothing is within reach."
+    rows = rows[np.argsort(np.linalg.norm(nodes[rows, :2] - here[:2], axis=1), kind="stable")]
+    left = 100.0 * float(np.asarray(observation["globals"])[1])
+    lines = [f"{row}: {offset[row][0]:+d} {offset[row][1]:+d} {100.0 * nodes[row, 2]:.0f}" for row in rows[:_NEAREST]]
     return (
-        f"Length left {left:.0f}, home at {_hundredths(nodes[home[0], :2] - at[:2])}. {len(rows)} places within reach, "
-        f"highest prize first:\n{_shortened(lines, 'worth less')}\nGo to:"
+        f"{len(rows)} nodes within reach, {left:.0f} to go, home at {home[0]:+d} {home[1]:+d}. Way and prize, nearest first:\n"
+        f"{_listed(rows, lines, 'farther away')}\nGo to:"
     )
 
 
 def describe_knapsack(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
-    """List the items that fit by their value for weight, each as `row: value, weight`, in hundredths."""
-    nodes, _, _, _ = _split(observation)
-    allowed, kind = _allowed(info, len(nodes)), np.asarray(observation["kind"])
-    rows = np.flatnonzero(allowed & (kind == _OPEN))
+    """List the items that fit, the most valuable for their weight first, in hundredths; each is `row: value weight`."""
+    nodes = np.asarray(observation["nodes"], dtype=np.float64)
+    rows = _allowed_rows(observation, info)
     if not len(rows):
         return "Nothing fits any more."
-    rows = rows[np.argsort(-nodes[rows, 0] / np.maximum(nodes[rows, 1], 1e-9), kind="stable")]
-    lines = [f"{row}: value {100 * nodes[row, 0]:.0f}, weight {100 * nodes[row, 1]:.0f}" for row in rows]
-    left = 100 * float(np.asarray(observation["globals"])[1])
-    return (
-        f"Capacity left {left:.0f}. {len(rows)} items fit, most value for weight first:\n"
-        f"{_shortened(lines, 'worth less')}\nPack:"
-    )
+    worth = nodes[rows, 0] / np.maximum(nodes[rows, 1], 1e-9)
+    rows = rows[np.argsort(-worth, kind="stable")]
+    hundredths = np.rint(100.0 * nodes).astype(int)
+    left = 100.0 * float(np.asarray(observation["globals"])[1])
+    lines = [f"{row}: {hundredths[row, 0]} {hundredths[row, 1]}" for row in rows[:_NEAREST]]
+    listed = _listed(rows, lines, "worth less for their weight")
+    return f"{len(rows)} items fit into {left:.0f}. Value and weight, best first:\n{listed}\nPack:"
 
 
 def describe_pendulum(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
