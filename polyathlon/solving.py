@@ -89,7 +89,7 @@ def _reference_cost(reference: float | str | Path | None, problem: str) -> float
     try:
         cost = float(reference)  # type: ignore[arg-type]
     except ValueError:
-        cost = read_solution_cost(Path(reference))
+        cost = read_solution_cost(str(reference))
     cost = -abs(cost) if problem == "op" else cost
     if not np.isfinite(cost) or cost == 0:
         raise UsageError(f"a reference is a finite cost other than 0, got {reference!r}")

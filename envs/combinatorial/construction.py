@@ -285,8 +285,8 @@ class ConstructionTask(TensorEnv):
             [B] int64 actions.
         """
         if self.is_dense:
-            count = state.rows.num_open
-            return (u * count).long().minimum((count - 1).clamp(min=0)) + self.table.first_open
+            # u is below 1 by its last bit at least, so that the product never rounds up to the count
+            return (u * state.rows.num_open).long() + self.table.first_open
         # short integers halve the time of the sums
         dtype = torch.int16 if state.allowed.shape[1] < 2**15 else torch.int32
         rank = state.allowed.cumsum(1, dtype=dtype)

@@ -142,11 +142,13 @@ class ReducedTable:
         chosen, last = start + row, start + (num_open + (self.first_open - 1)).clamp(min=0)
         if is_kept is not None:
             last = torch.where(is_kept, chosen, last)
-        picked, number = nodes.index_select(0, chosen), orig.index_select(0, chosen)
+        pair = torch.cat((chosen, last))
+        picked, moved = nodes.index_select(0, pair).split(batch)
+        number, moved_number = orig.index_select(0, pair).split(batch)
         record = number if extra is None else 2 * number + extra.to(torch.int32)
         # what was freed is written last: where the chosen row is the last one, it must win
-        nodes = nodes.index_copy(0, chosen, nodes.index_select(0, last))
-        orig = orig.index_copy(0, chosen, orig.index_select(0, last)).index_copy_(0, last, record)
+        nodes = nodes.index_copy(0, chosen, moved)
+        orig = orig.index_copy(0, chosen, moved_number).index_copy_(0, last, record)
         if is_kept is None:
             nodes.index_fill_(0, last, 0.0)
             there, standing, num_open = picked, number, (num_open - 1).clamp(min=0)
