@@ -10,7 +10,34 @@ from polyathlon.agents.parts.flat_adam import FlatAdam
 from .perceptrons import Layer, backward, forward, layers_of
 
 
-class CriticsUpdate:
+class GradientStep:
+    """Base of gradient steps: the batch size that the memory is made for, and sums of what is logged.
+
+    Attributes:
+        metrics: sums of `metric_names` over `count` steps.
+    """
+
+    metric_names: tuple[str, ...] = ()
+
+    def __init__(self, batch_size: int, like: Tensor) -> None:
+        self.batch_size = batch_size
+        self.metrics = like.new_zeros(len(self.metric_names))
+        self.count = 0
+
+    def _record(self, *metrics: Tensor) -> None:
+        """Add the metrics of a step, in the order of `metric_names`."""
+        self.metrics += torch.stack([x.reshape(()) for x in metrics])
+        self.count += 1
+
+    def report(self) -> dict[str, float]:
+        """Return the means of `metric_names` since the last call."""
+        means = (self.metrics / max(self.count, 1)).tolist()
+        self.metrics.zero_()
+        self.count = 0
+        return dict(zip(self.metric_names, means, strict=True))
+
+
+class CriticsUpdate(GradientStep):
     """Values, regression and action derivatives of critics Q(s, a).
 
     Args:
@@ -28,7 +55,6 @@ class CriticsUpdate:
         targets: layers of the target critics.
         inputs: [B, O + A] memory for states and actions.
         q: [B, critics] memory for values.
-        metrics: sums of `metric_names` over `count` steps.
     """
 
     metric_names: tuple[str, ...] = ("critic_loss",)
@@ -43,8 +69,9 @@ class CriticsUpdate:
         critics: int,
         batch_size: int,
     ) -> None:
+        super().__init__(batch_size, critic.gradient)
         self.critic, self.target = critic, target
-        self.obs_size, self.action_size, self.batch_size = obs_size, action_size, batch_size
+        self.obs_size, self.action_size = obs_size, action_size
         self.critics: list[list[Layer]] = []
         self.plain_critics: list[list[Layer]] = []
         self.targets: list[list[Layer]] = []
@@ -59,8 +86,6 @@ class CriticsUpdate:
         self.slopes = [empty(batch_size, width) for width in critic_widths]
         self.inputs = empty(batch_size, obs_size + action_size)
         self.q = empty(batch_size, critics)
-        self.metrics = empty(len(self.metric_names)).zero_()
-        self.count = 0
 
     def _values(self, critics: list[list[Layer]], inputs: Tensor) -> Tensor:
         """Values [B, critics]."""
@@ -87,15 +112,3 @@ class CriticsUpdate:
             total = part if total is None else total.add_(part)
         assert total is not None
         return total
-
-    def _record(self, *metrics: Tensor) -> None:
-        """Add the metrics of a step, in the order of `metric_names`."""
-        self.metrics += torch.stack([x.reshape(()) for x in metrics])
-        self.count += 1
-
-    def report(self) -> dict[str, float]:
-        """Return the means of `metric_names` since the last call."""
-        means = (self.metrics / max(self.count, 1)).tolist()
-        self.metrics.zero_()
-        self.count = 0
-        return dict(zip(self.metric_names, means, strict=True))

@@ -85,7 +85,6 @@ class OffPolicyAgent(Agent):
 
     def _new_generators(self, seed: int | None) -> None:
         super()._new_generators(seed)
-        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
         if hasattr(getattr(self, "policy", None), "generator"):
             self.policy.generator = self._prediction_generator
 
@@ -248,7 +247,7 @@ class OffPolicyAgent(Agent):
         self.dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["replay", "_update", "_prediction_generator", "_low", "_half_range"]
+        own = ["replay", "_update", "_low", "_half_range"]
         return [*super()._excluded_save_params(), *own]
 
     def training_state(self) -> dict[str, Any]:
@@ -258,13 +257,11 @@ class OffPolicyAgent(Agent):
             **super().training_state(),
             "replay": None if self.replay is None else self.replay.get_state(),
             "metrics": metrics,
-            "prediction_generator": self._prediction_generator.get_state(),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
         """Continue from the dictionary that `training_state` returned."""
         super().load_training_state(state)
-        self._prediction_generator.set_state(state["prediction_generator"].cpu())
         if state["replay"] is not None:
             self._update = None
             update = self._ready()

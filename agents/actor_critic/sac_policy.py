@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from stable_baselines3.common.type_aliases import PyTorchObs
-from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
@@ -14,6 +15,30 @@ from polyathlon.envs.errors import UsageError
 
 from .perceptrons import flat_copy, parameters_of, rectified_layers
 from .sac_update import LOG_STD_MAX, LOG_STD_MIN, SACUpdate
+
+
+def flatten_actor(actor: Actor, learning_rate: float, behind: Sequence[nn.Parameter] = ()) -> list[int]:
+    """Lay an actor's parameters into a flat vector with an optimiser: hidden layers, then both heads side by side.
+
+    Args:
+        actor: SB3's network.
+        learning_rate: of the optimiser, which becomes the actor's.
+        behind: further parameters, at the end of the vector.
+
+    Returns:
+        The hidden widths.
+
+    Raises:
+        UsageError: it is no perceptron with at least one rectified hidden layer.
+    """
+    hidden = rectified_layers(actor.latent_pi)
+    if not hidden:
+        raise UsageError("net_arch needs at least one hidden layer")
+    mean, spread = actor.mu, actor.log_std
+    assert isinstance(mean, nn.Linear) and isinstance(spread, nn.Linear)
+    ordered = [*parameters_of(hidden), mean.weight, spread.weight, mean.bias, spread.bias, *behind]
+    actor.optimizer = FlatAdam(ordered, lr=learning_rate)
+    return [layer.out_features for layer in hidden]
 
 
 class SquashedGaussianPolicy(SACPolicy):
@@ -36,25 +61,19 @@ class SquashedGaussianPolicy(SACPolicy):
         Raises:
             UsageError: the networks are no plain perceptrons.
         """
-        if self.actor.use_sde or type(self.actor.features_extractor).__name__ != "FlattenExtractor":
-            raise UsageError(
-                "SAC flattens observations and samples plain Gaussians; leave features_extractor_class and use_sde out"
-            )
-        actor = self.actor
-        hidden = rectified_layers(actor.latent_pi)
-        self._actor_widths = [layer.out_features for layer in hidden]
-        if not hidden:
-            raise UsageError("net_arch needs at least one hidden layer")
-        mean, spread = actor.mu, actor.log_std
-        assert isinstance(mean, nn.Linear) and isinstance(spread, nn.Linear)
-        ordered = [*parameters_of(hidden), mean.weight, spread.weight, mean.bias, spread.bias]
-        ordered += self.parameters_behind_the_head()
-        rate = actor.optimizer.param_groups[0]["lr"]
-        actor.optimizer = FlatAdam(ordered, lr=rate)
+        self._refuse_other_features()
+        rate = self.actor.optimizer.param_groups[0]["lr"]
+        self._actor_widths = flatten_actor(self.actor, rate, self.parameters_behind_the_head())
         networks = [rectified_layers(network) for network in self.critic.q_networks]
         self._critic_widths = [layer.out_features for layer in networks[0][:-1]]
         self.critic.optimizer = FlatAdam([p for layers in networks for p in parameters_of(layers)], lr=rate)
         self._target = flat_copy([rectified_layers(network) for network in self.critic_target.q_networks])
+
+    def _refuse_other_features(self) -> None:
+        if self.actor.use_sde or type(self.actor.features_extractor).__name__ != "FlattenExtractor":
+            raise UsageError(
+                "SAC flattens observations and samples plain Gaussians; leave features_extractor_class and use_sde out"
+            )
 
     def make_update(self, batch_size: int) -> SACUpdate:
         """Return the gradient step of these networks."""

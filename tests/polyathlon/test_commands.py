@@ -196,3 +196,13 @@ def test_reproductions_are_listed_and_suggested(capsys):
     assert main(["reproduce", "--list"]) == 0
     capsys.readouterr()
     assert "unknown reproduction 'no_such'" in line(capsys, "reproduce", "no_such")
+
+
+def test_fetch_knows_models_and_data(capsys, monkeypatch, tmp_path):
+    from polyathlon.envs.functions import bfcl
+
+    monkeypatch.setattr(bfcl, "fetch_bfcl", lambda: tmp_path)
+    main(["fetch", "bfcl"])
+    assert str(tmp_path) in capsys.readouterr().out
+    assert "unknown model or data set 'bfc'. Did you mean 'bfcl'?" in line(capsys, "fetch", "bfc")
+    assert "nothing to fetch" in line(capsys, "fetch", "tiny")
