@@ -51,6 +51,8 @@ class Agent(BaseAlgorithm):
     Attributes:
         action_forms: the forms of action the agent can act in (see `polyathlon.wrappers.forms`).
         takes_objectives: the agent learns from vector rewards, one number for each objective.
+        families: the families of environments (see `polyathlon.environments`) that the agent is made for; None for any.
+        default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
         source: rollout side of the environment; None for an agent loaded without one.
         generator: torch generator on the agent's device.
         numpy_generator: numpy generator.
@@ -62,6 +64,8 @@ class Agent(BaseAlgorithm):
 
     action_forms: ClassVar[tuple[str, ...]] = ("box",)
     takes_objectives: ClassVar[bool] = False
+    families: ClassVar[tuple[str, ...] | None] = None
+    default_policy: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class Agent(BaseAlgorithm):
         device = utils.get_device(device)
         if env is not None:
             env = several_rows(env, n_envs, device)
-            self._refuse_wrong_form(env.observation_space, env.action_space)
+            self.refuse_wrong_form(env.observation_space, env.action_space)
             self._refuse_objectives(env)
         super().__init__(
             policy,
@@ -98,7 +102,12 @@ class Agent(BaseAlgorithm):
         self._new_generators(seed)
 
     @classmethod
-    def _refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        """Refuse an environment that this agent cannot act in.
+
+        Raises:
+            UsageError: it cannot; the message says what would help.
+        """
         form = action_form(observation_space, action_space)
         if form not in cls.action_forms:
             raise UsageError(refusal(cls.__name__, cls.action_forms, form))
@@ -118,6 +127,7 @@ class Agent(BaseAlgorithm):
         torch_seed, numpy_seed, self._initial_seed = (int(x) for x in root.generate_state(3, np.uint64) >> np.uint64(1))
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(torch_seed)
+        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
         self.numpy_generator = np.random.default_rng(numpy_seed)
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -128,6 +138,17 @@ class Agent(BaseAlgorithm):
         self.action_space.seed(seed)
         if self.env is not None:
             self.env.seed(seed)
+
+    @contextlib.contextmanager
+    def seeded_predictions(self, seed: int) -> Iterator[None]:
+        """Make `predict(deterministic=False)` depend on `seed` alone, and put its generator back after."""
+        generator = self._prediction_generator
+        before = generator.get_state()
+        generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            generator.set_state(before)
 
     @contextlib.contextmanager
     def seeded_initialisation(self) -> Iterator[None]:
@@ -150,6 +171,7 @@ class Agent(BaseAlgorithm):
             "source",
             "generator",
             "numpy_generator",
+            "_prediction_generator",
             "_last_obs",
             "ep_success_buffer",
         ]
@@ -167,12 +189,10 @@ class Agent(BaseAlgorithm):
         Raises:
             UsageError: there is no environment, or `total_timesteps` is not positive.
         """
-        if self.source is None:
-            raise UsageError(
-                f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env"
-            )
         if total_timesteps <= 0:
             raise UsageError(f"total_timesteps must be positive, got {total_timesteps}")
+        if self.source is None:
+            self._refuse_no_task(total_timesteps + (0 if reset_num_timesteps else self.num_timesteps))
         self.start_time = time.time_ns()
         if self.ep_info_buffer is None or reset_num_timesteps:
             self.ep_info_buffer = deque(maxlen=self._stats_window_size)
@@ -183,11 +203,19 @@ class Agent(BaseAlgorithm):
             total_timesteps += self.num_timesteps
         self._total_timesteps = total_timesteps
         self._num_timesteps_at_start = self.num_timesteps
-        if reset_num_timesteps or not self.source.started:
+        if self.source is not None and (reset_num_timesteps or not self.source.started):
             self._reset_source()
         if not self._custom_logger:
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
         return total_timesteps, self._init_callback(callback, progress_bar)
+
+    def _refuse_no_task(self, total_timesteps: int) -> None:
+        """Refuse to train up to step `total_timesteps` without an environment; agents that need none override it.
+
+        Raises:
+            UsageError: always, here.
+        """
+        raise UsageError(f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env")
 
     def _reset_source(self) -> None:
         """Start the episodes: with the agent's seed the first time, going on from there later."""
@@ -225,6 +253,7 @@ class Agent(BaseAlgorithm):
             "episodes": list(self.ep_info_buffer or []),
             "generator": self.generator.get_state(),
             "numpy_generator": self.numpy_generator.bit_generator.state,
+            "prediction_generator": self._prediction_generator.get_state(),
             "source": None if self.source is None or not self.source.started else self.source.get_state(),
         }
 
@@ -236,6 +265,7 @@ class Agent(BaseAlgorithm):
         self.ep_success_buffer = deque(maxlen=self._stats_window_size)
         self.generator.set_state(state["generator"].cpu())
         self.numpy_generator.bit_generator.state = state["numpy_generator"]
+        self._prediction_generator.set_state(state["prediction_generator"].cpu())
         if self.source is not None and state["source"] is not None:
             self.source.set_state(state["source"])
 

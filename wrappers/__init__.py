@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
+    "CandidateAction": "polyathlon.wrappers.candidate_action",
     "ContinuousAction": "polyathlon.wrappers.continuous_action",
     "LinearReward": "polyathlon.wrappers.linear_reward",
     "TokenAction": "polyathlon.wrappers.token_action",

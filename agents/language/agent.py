@@ -113,10 +113,6 @@ class LanguageAgent(Agent):
 
     # ------------------------------------------------------------------------------------------------ set-up
 
-    def _new_generators(self, seed: int | None) -> None:
-        super()._new_generators(seed)
-        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
-
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         if self.env is not None:
@@ -463,7 +459,7 @@ class LanguageAgent(Agent):
     # ------------------------------------------------------------------------------------------------ files
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference", "_prediction_generator"]
+        return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
@@ -478,7 +474,6 @@ class LanguageAgent(Agent):
             "prompts": None if self._prompts is None else self._prompts.get_state(),
             "rows": None if self._rows is None else self._rows.get_state(),
             "reference": None if self._reference is None else self._reference.state_dict(),
-            "prediction_generator": self._prediction_generator.get_state(),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
@@ -486,7 +481,6 @@ class LanguageAgent(Agent):
         super().load_training_state(state)
         self._iterations, self._sampled = state["iterations"], state["sampled"]
         self._initial_seed = state["initial_seed"]
-        self._prediction_generator.set_state(state["prediction_generator"].cpu())
         if state["prompts"] is not None:
             self._make_rows()
             assert self._prompts is not None and self._rows is not None
