@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from polyathlon.agents.parts.replay import Replay
-from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay
+from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
 from polyathlon.envs.datasets import open_dataset
 from polyathlon.envs.errors import UsageError
 
@@ -101,34 +100,8 @@ class OfflineAgent(OffPolicyAgent):
         shown, acted = agent_spaces(data, *own)
         if own[0] is None:
             self.observation_space, self.action_space, self.n_envs = shown, acted, 1
-        # names and numbers, which SB3's zip can hold; the data stay where they are
-        self.dataset_source = {
-            "id": data.id,
-            "path": str(data.storage.data_path),
-            "episodes": [int(i) for i in data.episode_indices],
-            "steps": int(data.total_steps),
-        }
+        self.dataset_source = dataset_source(data)
         self.replay = None
-
-    def _dataset(self) -> MinariDataset:
-        """Open the dataset again.
-
-        Raises:
-            UsageError: it has moved or is another one by now.
-        """
-        from minari import MinariDataset
-
-        source = self.dataset_source
-        assert source is not None
-        if not Path(source["path"]).is_dir():
-            raise UsageError(
-                f"the dataset {source['id']!r} is no longer in {source['path']}: bring it back, or call set_dataset"
-            )
-        whole = open_dataset(source["path"])
-        data = MinariDataset(whole.storage, np.asarray(source["episodes"]))
-        if data.total_steps != source["steps"]:
-            raise UsageError(f"the dataset in {source['path']} has changed since training began: call set_dataset")
-        return data
 
     @property
     def offline_end(self) -> float:
@@ -142,7 +115,7 @@ class OfflineAgent(OffPolicyAgent):
             return super()._new_replay()
         goes_online = self.offline_steps is not None
         replay = dataset_replay(
-            self._dataset(),
+            reopen(self.dataset_source),
             self.observation_space,
             self.action_space,
             self.device,

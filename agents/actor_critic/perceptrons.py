@@ -102,11 +102,13 @@ def parameters_of(layers: list[nn.Linear]) -> list[nn.Parameter]:
 
 def flat_copy(networks: list[list[nn.Linear]]) -> Tensor:
     """Lay the parameters of networks that are not trained into one vector, of which they become views."""
-    parameters = [p for layers in networks for p in parameters_of(layers)]
+    return flat_views([p for layers in networks for p in parameters_of(layers)])
+
+
+def flat_views(parameters: list[nn.Parameter]) -> Tensor:
+    """Lay parameters that are not trained into one vector, of which they become views."""
     vector = torch.cat([p.detach().reshape(-1) for p in parameters])
     start = 0
     for parameter in parameters:
-        end = start + parameter.numel()
-        parameter.data = vector[start:end].view(parameter.shape)
-        start = end
+        parameter.data, start = section(vector, start, tuple(parameter.shape))
     return vector

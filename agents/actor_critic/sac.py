@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from polyathlon.agents.parts.replay import Transitions
-from polyathlon.envs.errors import UsageError
 
 from .off_policy import OffPolicyAgent, refuse_no_count
 from .sac_policy import SquashedGaussianPolicy
 from .sac_update import SACUpdate
+from .temperature import HasTemperature
 
 
-class SAC(OffPolicyAgent):
+class SAC(HasTemperature, OffPolicyAgent):
     """Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), an SB3 algorithm.
 
     The constructor's words and defaults are those of SB3's SAC. Transitions lie in one tensor on the device, derivatives
@@ -95,16 +93,10 @@ class SAC(OffPolicyAgent):
         # SB3's names, which its users and callbacks reach for
         self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
         size = int(np.prod(self.action_space.shape or ()))
-        self._entropy_goal = -float(size) if self.target_entropy == "auto" else float(self.target_entropy)
-        initial, is_learned = _parse_temperature(self.ent_coef)
-        self.log_ent_coef = torch.full((1,), math.log(initial), device=self.device, requires_grad=is_learned)
-        self.ent_coef_optimizer = (
-            torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True) if is_learned else None
-        )
+        self._setup_temperature(-float(size))
 
     def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
-        if self.ent_coef_optimizer is not None:
-            self.ent_coef_optimizer.param_groups[0]["lr"] = learning_rate
+        self._set_temperature_rate(learning_rate)
         assert self._update is not None
         self._update.step(
             batch,
@@ -122,25 +114,4 @@ class SAC(OffPolicyAgent):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         names = ["policy", "policy.actor.optimizer", "policy.critic.optimizer"]
-        if self.ent_coef_optimizer is not None:
-            names.append("ent_coef_optimizer")
-        return names, ["log_ent_coef"]
-
-
-def _parse_temperature(ent_coef: str | float) -> tuple[float, bool]:
-    """Return the first temperature and whether it is learned.
-
-    Raises:
-        UsageError: it is neither a positive number nor "auto" nor "auto_NUMBER".
-    """
-    try:
-        if isinstance(ent_coef, str):
-            head, _, tail = ent_coef.partition("_")
-            initial = float(tail or 1.0) if head == "auto" else float("nan")
-        else:
-            initial = float(ent_coef)
-    except (TypeError, ValueError):
-        initial = float("nan")
-    if not initial > 0:
-        raise UsageError(f"ent_coef must be a positive number, 'auto' or 'auto_0.1', got {ent_coef!r}")
-    return initial, isinstance(ent_coef, str)
+        return [*names, *self._temperature_save_names()], ["log_ent_coef"]

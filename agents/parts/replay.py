@@ -31,6 +31,14 @@ class Transitions(NamedTuple):
     done: Tensor
 
 
+def split_rows(rows: Tensor, obs_size: int, action_size: int) -> Transitions:
+    """Name the columns of rows [B, 2 O + A + 2]."""
+    o, a = obs_size, action_size
+    return Transitions(
+        rows[:, :o], rows[:, o : o + a], rows[:, : o + a], rows[:, o + a : 2 * o + a], rows[:, -2], rows[:, -1]
+    )
+
+
 class Replay:
     """A ring of transitions on one device, the oldest overwritten first.
 
@@ -88,10 +96,7 @@ class Replay:
 
     def split(self, rows: Tensor) -> Transitions:
         """Name the columns of rows [B, 2 O + A + 2]."""
-        o, a = self.obs_size, self.action_size
-        return Transitions(
-            rows[:, :o], rows[:, o : o + a], rows[:, : o + a], rows[:, o + a : 2 * o + a], rows[:, -2], rows[:, -1]
-        )
+        return split_rows(rows, self.obs_size, self.action_size)
 
     def get_state(self, known: int = 0) -> dict[str, Any]:
         """Return the transitions held and the place of the next one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,39 @@ def dataset_replay(
     replay = Replay(data.total_steps + spare, obs_size, action_size, torch.device(device), on_disk=on_disk)
     fill(replay, data, acted)
     return replay
+
+
+def dataset_source(dataset: MinariDataset) -> dict[str, Any]:
+    """Return names and numbers by which `reopen` finds a dataset again; SB3's zip can hold them.
+
+    Args:
+        dataset: what `open_dataset` returned.
+    """
+    return {
+        "id": dataset.id,
+        "path": str(dataset.storage.data_path),
+        "episodes": [int(i) for i in dataset.episode_indices],
+        "steps": int(dataset.total_steps),
+    }
+
+
+def reopen(source: dict[str, Any]) -> MinariDataset:
+    """Open the dataset that `dataset_source` described.
+
+    Raises:
+        UsageError: it has moved or is another one by now.
+    """
+    from minari import MinariDataset
+
+    if not os.path.isdir(source["path"]):
+        raise UsageError(
+            f"the dataset {source['id']!r} is no longer in {source['path']}: bring it back, or call set_dataset"
+        )
+    whole = open_dataset(source["path"])
+    data = MinariDataset(whole.storage, np.asarray(source["episodes"]))
+    if data.total_steps != source["steps"]:
+        raise UsageError(f"the dataset in {source['path']} has changed since training began: call set_dataset")
+    return data
 
 
 def agent_spaces(
