@@ -20,6 +20,7 @@ from polyathlon.datasets import play_episodes
 from polyathlon.envs.datasets import DatasetWriter
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.probe import OBJECTIVE_PROBES, TENSOR_PROBES, TEXT_PROBES
+from polyathlon.envs.rewards import num_objectives
 from polyathlon.envs.tensor import load_task, make_scalar, make_vector
 from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.token_action import TokenAction
@@ -119,6 +120,8 @@ NUMBERS = itertools.count()
 
 def recorded(env: Any, is_best: bool) -> str:
     """Return the id of a dataset of random actions in `env`; of demonstrations, it is the best tenth of the episodes."""
+    if num_objectives(env) is not None:
+        return "conformance/nothing-v0"  # the environment is refused before the data
     is_probe = isinstance(env, gym.vector.VectorEnv)
     key = (type(env.task), env.task.form, is_best) if is_probe else next(NUMBERS)
     if key not in RECORDED:
