@@ -23,7 +23,8 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.forms import action_form, refusal
+from polyathlon.envs.rewards import num_objectives
+from polyathlon.wrappers.forms import action_form, refusal, reward_refusal
 
 from .environments import as_vec_env, several_rows
 from .sources import Source, make_source
@@ -49,15 +50,22 @@ class Agent(BaseAlgorithm):
 
     Attributes:
         action_forms: the forms of action the agent can act in (see `polyathlon.wrappers.forms`).
+        takes_objectives: the agent learns from vector rewards, one number for each objective.
+        families: the families of environments (see `polyathlon.environments`) that the agent is made for; None for any.
+        default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
         source: rollout side of the environment; None for an agent loaded without one.
         generator: torch generator on the agent's device.
         numpy_generator: numpy generator.
 
     Raises:
-        UsageError: the environment speaks a form that the agent cannot act in, or `n_envs` is not positive.
+        UsageError: the environment speaks a form that the agent cannot act in or pays in one that it cannot learn from, or
+            `n_envs` is not positive.
     """
 
     action_forms: ClassVar[tuple[str, ...]] = ("box",)
+    takes_objectives: ClassVar[bool] = False
+    families: ClassVar[tuple[str, ...] | None] = None
+    default_policy: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -76,7 +84,8 @@ class Agent(BaseAlgorithm):
         device = utils.get_device(device)
         if env is not None:
             env = several_rows(env, n_envs, device)
-            self._refuse_wrong_form(env.observation_space, env.action_space)
+            self.refuse_wrong_form(env.observation_space, env.action_space)
+            self._refuse_objectives(env)
         super().__init__(
             policy,
             env,
@@ -93,10 +102,21 @@ class Agent(BaseAlgorithm):
         self._new_generators(seed)
 
     @classmethod
-    def _refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        """Refuse an environment that this agent cannot act in.
+
+        Raises:
+            UsageError: it cannot; the message says what would help.
+        """
         form = action_form(observation_space, action_space)
         if form not in cls.action_forms:
             raise UsageError(refusal(cls.__name__, cls.action_forms, form))
+
+    @classmethod
+    def _refuse_objectives(cls, env: Any) -> None:
+        objectives = num_objectives(env)
+        if objectives is not None and not cls.takes_objectives:
+            raise UsageError(reward_refusal(cls.__name__, objectives))
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -139,6 +159,8 @@ class Agent(BaseAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces and number of rows."""
+        env = self._wrap_env(env)
+        self._refuse_objectives(env)
         super().set_env(env, force_reset)
         assert self.env is not None
         self.source = make_source(self.env, self.device)

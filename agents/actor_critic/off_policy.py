@@ -170,8 +170,11 @@ class OffPolicyAgent(Agent):
         if self.replay is None:
             self.replay = self._new_replay()
         if self._update is None or self._update.batch_size != self.batch_size:
-            self._update = self.policy.make_update(self.batch_size)
+            self._update = self._make_update()
         return self._update
+
+    def _make_update(self) -> Any:
+        return self.policy.make_update(self.batch_size)
 
     def _new_replay(self) -> Replay:
         size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
@@ -238,7 +241,7 @@ class OffPolicyAgent(Agent):
         update = self._update
         if update is not None and update.count:
             for name, number in update.report().items():
-                self.logger.record(f"train/{name}", number)
+                self.logger.record(name if "/" in name else f"train/{name}", number)
             self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
             self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.dump_logs()

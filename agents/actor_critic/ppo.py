@@ -61,7 +61,7 @@ class PPO(Agent):
         UsageError: a size is not positive, or the environment's actions have a form that PPO cannot act in.
     """
 
-    action_forms = ("box", "discrete", "tokens")
+    action_forms: ClassVar[tuple[str, ...]] = ("box", "discrete", "tokens")
     reads_any_observation = True  # adapt() leaves Dict and token observations as they are
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCritic,
@@ -252,7 +252,7 @@ class PPO(Agent):
         report = self._update(data, settings)
         self._n_updates += report.pop("epochs")
         for name, number in report.items():
-            self.logger.record(f"train/{name}", number)
+            self.logger.record(name if "/" in name else f"train/{name}", number)
         self.logger.record("train/explained_variance", explained_variance(_numpy(data.value), _numpy(data.returns)))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", settings.clip_range)

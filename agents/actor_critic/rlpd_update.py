@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -32,7 +30,7 @@ class RLPDUpdate(EnsembleUpdate):
         dtype: type of the matrix products of the critics.
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ("critic_loss", "actor_loss", "ent_coef", "ent_coef_loss", "q")
+    metric_names: tuple[str, ...] = ("critic_loss", "actor_loss", "ent_coef", "ent_coef_loss", "q")
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,13 @@ from .perceptrons import flat_copy, parameters_of, rectified_layers
 from .sac_update import LOG_STD_MAX, LOG_STD_MIN, SACUpdate
 
 
-def flatten_actor(actor: Actor, learning_rate: float) -> list[int]:
+def flatten_actor(actor: Actor, learning_rate: float, behind: Sequence[nn.Parameter] = ()) -> list[int]:
     """Lay an actor's parameters into a flat vector with an optimiser: hidden layers, then both heads side by side.
+
+    Args:
+        actor: SB3's network.
+        learning_rate: of the optimiser, which becomes the actor's.
+        behind: further parameters, at the end of the vector.
 
     Returns:
         The hidden widths.
@@ -30,7 +36,7 @@ def flatten_actor(actor: Actor, learning_rate: float) -> list[int]:
         raise UsageError("net_arch needs at least one hidden layer")
     mean, spread = actor.mu, actor.log_std
     assert isinstance(mean, nn.Linear) and isinstance(spread, nn.Linear)
-    ordered = [*parameters_of(hidden), mean.weight, spread.weight, mean.bias, spread.bias]
+    ordered = [*parameters_of(hidden), mean.weight, spread.weight, mean.bias, spread.bias, *behind]
     actor.optimizer = FlatAdam(ordered, lr=learning_rate)
     return [layer.out_features for layer in hidden]
 
@@ -57,7 +63,7 @@ class SquashedGaussianPolicy(SACPolicy):
         """
         self._refuse_other_features()
         rate = self.actor.optimizer.param_groups[0]["lr"]
-        self._actor_widths = flatten_actor(self.actor, rate)
+        self._actor_widths = flatten_actor(self.actor, rate, self.parameters_behind_the_head())
         networks = [rectified_layers(network) for network in self.critic.q_networks]
         self._critic_widths = [layer.out_features for layer in networks[0][:-1]]
         self.critic.optimizer = FlatAdam([p for layers in networks for p in parameters_of(layers)], lr=rate)
@@ -71,19 +77,25 @@ class SquashedGaussianPolicy(SACPolicy):
 
     def make_update(self, batch_size: int) -> SACUpdate:
         """Return the gradient step of these networks."""
-        actor, critic = self.actor.optimizer, self.critic.optimizer
-        assert isinstance(actor, FlatAdam) and isinstance(critic, FlatAdam)
-        return SACUpdate(
-            actor,
-            critic,
-            self._target,
-            int(torch.tensor(self.observation_space.shape).prod()),
-            int(torch.tensor(self.action_space.shape).prod()),
-            self._actor_widths,
-            self._critic_widths,
-            len(self.critic.q_networks),
-            batch_size,
-        )
+        return SACUpdate(**self.update_arguments(batch_size))
+
+    def update_arguments(self, batch_size: int) -> dict[str, Any]:
+        """Return the arguments of `SACUpdate` for these networks."""
+        return {
+            "actor": self.actor.optimizer,
+            "critic": self.critic.optimizer,
+            "target": self._target,
+            "obs_size": int(torch.tensor(self.observation_space.shape).prod()),
+            "action_size": int(torch.tensor(self.action_space.shape).prod()),
+            "actor_widths": self._actor_widths,
+            "critic_widths": self._critic_widths,
+            "critics": len(self.critic.q_networks),
+            "batch_size": batch_size,
+        }
+
+    def parameters_behind_the_head(self) -> list[nn.Parameter]:
+        """Return further parameters of the actor, which its optimiser steps too."""
+        return []
 
     def head(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation [B, A] before the squashing, for observations [B, O]."""
@@ -96,10 +108,14 @@ class SquashedGaussianPolicy(SACPolicy):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         return torch.tanh(torch.addcmul(mean, log_std.exp(), noise))
 
+    def mode(self, obs: Tensor) -> Tensor:
+        """Return the squashed mean [B, A]."""
+        return torch.tanh(self.head(obs)[0])
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
         obs = observation.flatten(1).float()
-        action = torch.tanh(self.head(obs)[0]) if deterministic else self.sample(obs, self.generator)
+        action = self.mode(obs) if deterministic else self.sample(obs, self.generator)
         return action.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -32,9 +32,11 @@ class SACUpdate(CriticsUpdate):
         critic_widths: hidden widths of a critic.
         critics: number of critics.
         batch_size: B.
+        experts: number of Gaussians K in the actor's head; a single one for soft actor-critic. What follows the head in the
+            actor's parameters is left to a subclass.
     """
 
-    metric_names = ("critic_loss", "actor_loss", "ent_coef", "ent_coef_loss")
+    metric_names: tuple[str, ...] = ("critic_loss", "actor_loss", "ent_coef", "ent_coef_loss")
 
     def __init__(
         self,
@@ -47,19 +49,20 @@ class SACUpdate(CriticsUpdate):
         critic_widths: list[int],
         critics: int,
         batch_size: int,
+        experts: int = 1,
     ) -> None:
         super().__init__(critic, target, obs_size, action_size, critic_widths, critics, batch_size)
         self.actor = actor
-        sizes = [obs_size, *actor_widths, 2 * action_size]
-        self.actor_layers, end = layers_of(actor.vector.data, actor.gradient, sizes)
-        assert end == actor.vector.numel()
+        outputs = 2 * experts * action_size
+        sizes = [obs_size, *actor_widths, outputs]
+        self.actor_layers, self.actor_end = layers_of(actor.vector.data, actor.gradient, sizes)
         empty = actor.vector.new_empty
         both, batch = 2 * batch_size, batch_size
         self.states = empty(both, obs_size)
-        self.eps = empty(both, action_size)
-        self.actor_outs = [empty(both, width) for width in [*actor_widths, 2 * action_size]]
+        self.eps = empty((experts + 1) * batch, action_size)
+        self.actor_outs = [empty(both, width) for width in [*actor_widths, outputs]]
         self.actor_slopes = [empty(batch, width) for width in actor_widths]
-        self.head_slope = empty(batch, 2 * action_size)
+        self.head_slope = empty(batch, outputs)
 
     @torch.no_grad()
     def step(

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .llama import Llama, is_plain_llama
 
 Contexts = Sequence[Sequence[int]]
+BLOCK = 8
 
 
 class Decoder(Protocol):
@@ -104,8 +106,10 @@ class CacheDecoder:
 class LlamaDecoder:
     """Llama's forward pass for one token of each row, on a cache that is allocated once.
 
-    The keys and values of a context are kept once for all rows that share it, and are read for all of them together:
-    with few long rows a step would otherwise be bound by the memory that it reads.
+    Up to `BLOCK` rows with the same context are a block. Its keys are one matrix, those of the context followed by those
+    of its rows step by step, and all its rows are scored against all of them in one product, in which what belongs to
+    another row is masked: this reads a context once for its rows, and a few products of good shape cost less than many
+    of one row each.
 
     Args:
         model: a model that `is_plain_llama` accepts.
@@ -116,84 +120,89 @@ class LlamaDecoder:
 
     def __init__(self, model: Any, contexts: Contexts, room: int, device: torch.device) -> None:
         self.llama = llama = Llama(model)
-        different, self.owner = different_ones(contexts, device)
+        different, owner = different_ones(contexts, device)
         lengths = torch.tensor([len(c) for c in different], device=device)
-        longest = max(len(c) for c in different)
-        tokens = torch.tensor([list(c) + [c[-1]] * (longest - len(c)) for c in different], device=device)
+        self.longest, self.room, self.step = int(lengths.max()), room, 0
+        tokens = torch.tensor([list(c) + [c[-1]] * (self.longest - len(c)) for c in different], device=device)
         last, kept = llama.read_prefixes(tokens)
         hidden = llama.hidden(last[torch.arange(len(different), device=device), lengths - 1])
-        self.logits = torch.mm(hidden, llama.head.t())[self.owner]
-        self.shared = [torch.stack([key, value]) for key, value in kept]
-        beyond = torch.arange(longest, device=device) >= lengths[:, None]
-        self.bias: Tensor | None = None
-        if bool(beyond.any()):
-            self.bias = llama.head.new_zeros(len(different), 1, longest).masked_fill_(beyond[:, None], float("-inf"))
-        rows = len(contexts)
-        self.own = [llama.head.new_zeros(2, rows, llama.kv_heads, room, llama.size) for _ in llama.layers]
-        places = lengths[self.owner][:, None] + torch.arange(room, device=device)
-        self.turns = llama.turns(places)
-        self.step = 0
-        self._lay_out()
+        self.logits = torch.mm(hidden, llama.head.t())[owner]
+        context, self.slot = self._arrange(owner)
+        self.lengths = lengths[context]
+        self.cache = [torch.stack([self._with_room(part[context]) for part in pair]) for pair in kept]
+        self._prepare()
 
-    def _lay_out(self) -> None:
-        """Give each row its slot beside the others of its context: row i is number `slot[i]` of [contexts, most]."""
-        present = self.owner.unique()
-        if len(present) < self.shared[0].shape[1]:
-            self.shared = [pair[:, present] for pair in self.shared]
-            self.bias = None if self.bias is None else self.bias[present]
-            self.owner = torch.searchsorted(present, self.owner)
-        counts = self.owner.bincount()
-        order = self.owner.argsort(stable=True)
+    def _arrange(self, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Form blocks of rows with equal owners [n], and set how many rows a block has at most.
+
+        Returns:
+            The owner of each block, and the slot of each row, [n]: block * width + place in the block.
+        """
+        counts = owner.bincount()
+        self.width = int(counts.max().clamp(max=BLOCK))
+        blocks = (counts + self.width - 1) // self.width
+        order = owner.argsort(stable=True)
         rank = torch.empty_like(order)
-        starts = counts.cumsum(0) - counts
-        rank[order] = torch.arange(len(order), device=order.device) - starts[self.owner[order]]
-        self.most = int(counts.max())
-        self.slot = self.owner * self.most + rank
-        full = self.most * len(counts) == len(order)
-        self.is_in_order = full and bool((self.slot == torch.arange(len(order), device=order.device)).all())
+        rank[order] = torch.arange(len(order), device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
+        slot = (blocks.cumsum(0) - blocks)[owner] * self.width + rank
+        return torch.arange(len(counts), device=owner.device).repeat_interleave(blocks), slot
+
+    def _with_room(self, part: Tensor) -> Tensor:
+        """Lay keys or values [blocks, kv heads, A, size] out with room for the tokens to come."""
+        return F.pad(part, (0, 0, 0, self.room * self.width))
+
+    def _prepare(self) -> None:
+        """Make what depends on the blocks: rotations [room, slots, 1, size / 2], and masks of what others wrote."""
+        device = self.lengths.device
+        places = self.lengths.repeat_interleave(self.width)[:, None] + torch.arange(self.room, device=device)
+        self.turns = self.llama.turns(places).transpose(0, 1).contiguous()
+        self.is_full = len(self.slot) == len(self.lengths) * self.width and bool(
+            (self.slot == torch.arange(len(self.slot), device=device)).all()
+        )
+        foreign = ~torch.eye(self.width, dtype=torch.bool, device=device)
+        foreign = foreign.repeat_interleave(self.llama.heads // self.llama.kv_heads, 0).repeat(1, self.room)
+        beyond = torch.arange(self.longest, device=device) >= self.lengths[:, None]
+        if not bool(beyond.any()):
+            beyond = beyond[:1]
+        shape = (len(beyond), len(foreign))
+        masked = torch.cat([beyond[:, None].expand(*shape, -1), foreign.expand(*shape, -1)], 2)
+        bias = self.llama.head.new_zeros(masked.shape).masked_fill_(masked, float("-inf"))
+        self.bias = bias.repeat_interleave(self.llama.kv_heads, 0) if len(bias) > 1 else bias
 
     def advance(self, tokens: Tensor) -> Tensor:
         """Read tokens [n] and return the logits [n, V] of the next."""
-        llama, step = self.llama, self.step
-        x, turns = llama.embedding[tokens], self.turns[:, step]
-        for layer, shared, own in zip(llama.layers, self.shared, self.own, strict=True):
+        llama, begin = self.llama, self.longest + self.step * self.width
+        if not self.is_full:
+            tokens = tokens.new_zeros(self.turns.shape[1]).index_copy_(0, self.slot, tokens)
+        x, turns = llama.embedding[tokens], self.turns[self.step]
+        blocks, end = (-1, self.width), begin + self.width
+        bias = self.bias[:, :, :end]
+        for layer, cache in zip(llama.layers, self.cache, strict=True):
             turned, value = llama.project(x, layer, turns)
-            own[0, :, :, step], own[1, :, :, step] = turned[:, llama.heads :], value
-            x = llama.finish(x, self._attend(turned[:, : llama.heads], shared, own), layer)
+            cache[0, :, :, begin:end] = turned[:, llama.heads :].unflatten(0, blocks).transpose(1, 2)
+            cache[1, :, :, begin:end] = value.unflatten(0, blocks).transpose(1, 2)
+            keys, values = cache.flatten(1, 2)[:, :, :end]
+            query = turned[:, : llama.heads].reshape(*turns.shape[:1], llama.kv_heads, -1, llama.size)
+            query = query.unflatten(0, blocks).transpose(1, 2).reshape(len(keys), -1, llama.size)
+            mixed = torch.bmm(torch.baddbmm(bias, query, keys.transpose(1, 2)).softmax(2), values)
+            mixed = mixed.view(-1, llama.kv_heads, self.width, query.shape[1] // self.width * llama.size)
+            x = llama.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
         self.step += 1
-        return torch.mm(llama.hidden(x), llama.head.t())
-
-    def _attend(self, query: Tensor, shared: Tensor, own: Tensor) -> Tensor:
-        """Mix values for queries [n, heads, size]: those of the contexts and of the rows' own tokens, [n, heads * size]."""
-        n, kv, size, end = len(query), self.llama.kv_heads, self.llama.size, self.step + 1
-        query = query.reshape(n, kv, -1, size)
-        keys, values = shared.flatten(1, 2)
-        scores = torch.bmm(self._to_slots(query), keys.transpose(1, 2))
-        if self.bias is not None:
-            scores = (scores.unflatten(0, (-1, kv)) + self.bias[:, None]).flatten(0, 1)
-        own_keys, own_values = own.flatten(1, 2)[:, :, :end]
-        own_scores = torch.bmm(query.flatten(0, 1), own_keys.transpose(1, 2))
-        both = torch.cat([self._to_rows(scores, n), own_scores.view(n, kv, -1, end)], 3).softmax(3)
-        far, near = both.split([keys.shape[1], end], 3)
-        mixed = self._to_rows(torch.bmm(self._to_slots(far), values), n)
-        return mixed.reshape(n * kv, -1, size).baddbmm(near.flatten(0, 1), own_values).view(n, -1)
-
-    def _to_slots(self, rows: Tensor) -> Tensor:
-        """Lay rows [n, kv, rep, k] out as [contexts * kv, most * rep, k], so that those of a context are one matrix."""
-        if not self.is_in_order:
-            laid = rows.new_zeros(self.shared[0].shape[1] * self.most, *rows.shape[1:])
-            rows = laid.index_copy_(0, self.slot, rows)
-        grouped = rows.unflatten(0, (-1, self.most)).transpose(1, 2)
-        return grouped.reshape(-1, self.most * rows.shape[2], rows.shape[3])
-
-    def _to_rows(self, laid: Tensor, n: int) -> Tensor:
-        """Take rows [n, kv, rep, k] out of the layout of `_to_slots`."""
-        grouped = laid.unflatten(1, (self.most, -1)).unflatten(0, (-1, self.llama.kv_heads)).transpose(1, 2)
-        rows = grouped.flatten(0, 1)
-        return rows if self.is_in_order else rows[self.slot]
+        logits = torch.mm(llama.hidden(x), llama.head.t())
+        return logits if self.is_full else logits[self.slot]
 
     def keep(self, index: Tensor) -> None:
-        """Go on with the rows `index` [k] alone."""
-        self.own = [own[:, index] for own in self.own]
-        self.turns, self.owner = self.turns[index], self.owner[index]
-        self._lay_out()
+        """Go on with the rows `index` [k] alone; their caches move together when half of the slots are empty."""
+        self.slot, self.is_full = self.slot[index], False
+        if 2 * len(self.slot) > self.turns.shape[1]:
+            return
+        block, place, before = self.slot // self.width, self.slot % self.width, self.width
+        context, self.slot = self._arrange(block)
+        self.lengths = self.lengths[context]
+        for i, cache in enumerate(self.cache):
+            far, near = cache.split([self.longest, self.room * before], 3)
+            near = near.unflatten(3, (self.room, before))[:, block, :, :, place].movedim(1, 0)
+            laid = near.new_zeros(2, len(context) * self.width, *near.shape[2:]).index_copy_(1, self.slot, near)
+            laid = laid.unflatten(1, (-1, self.width)).movedim(2, 4).flatten(3, 4)
+            self.cache[i] = torch.cat([far[:, context], laid], 3)
+        self._prepare()

@@ -64,31 +64,37 @@ def generate(
         The utterances; their log-probabilities are those of `temperature`.
     """
     limits = [rules.limit(len(context)) for context in contexts]
-    room = max(limit - len(context) for limit, context in zip(limits, contexts))
+    rooms = torch.tensor([limit - len(context) for limit, context in zip(limits, contexts)], device=keys.device)
+    room = int(rooms.max())
     decoder = make_decoder(model, contexts, room, keys.device, fast)
     noise = noise_of(keys, room, stream)
-    found = [Completion([], []) for _ in contexts]
-    logits, owners = decoder.logits, list(range(len(contexts)))
+    ids = torch.zeros(len(contexts), room, dtype=torch.int64, device=keys.device)
+    written = torch.zeros(len(contexts), room, device=keys.device)
+    lengths = [room] * len(contexts)
+    logits, owners = decoder.logits, torch.arange(len(contexts), device=keys.device)
     for step in range(room):
         logps = (logits[:, : rules.vocabulary].float() / temperature).log_softmax(-1)
         tokens = logps.argmax(-1) if greedy else sample_tokens(logps, noise[:, step])
-        chosen = logps.gather(1, tokens[:, None])[:, 0].tolist()
-        going = []
-        for i, (owner, token) in enumerate(zip(owners, tokens.tolist())):
-            own = found[owner]
-            own.ids.append(token)
-            own.logps.append(chosen[i])
-            if rules.end(own.ids, len(contexts[owner]) + len(own.ids), limits[owner]) is None:
-                going.append(i)
-        if not going:
-            break
-        if len(going) < len(owners):
-            owners = [owners[i] for i in going]
-            index = torch.tensor(going, device=keys.device)
-            decoder.keep(index)
-            tokens, noise = tokens[index], noise[index]
+        ids[owners, step] = tokens
+        written[owners, step] = logps.gather(1, tokens[:, None])[:, 0]
+        may_end = rules.may_end(tokens) | (rooms[owners] == step + 1)
+        if bool(may_end.any()):
+            over = set()
+            for i in may_end.nonzero()[:, 0].tolist():
+                owner = int(owners[i])
+                own = ids[owner, : step + 1].tolist()
+                if rules.end(own, len(contexts[owner]) + len(own), limits[owner]) is not None:
+                    over.add(i)
+                    lengths[owner] = step + 1
+            if len(over) == len(owners):
+                break
+            if over:
+                index = torch.tensor([i for i in range(len(owners)) if i not in over], device=keys.device)
+                decoder.keep(index)
+                tokens, noise, owners = tokens[index], noise[index], owners[index]
         logits = decoder.advance(tokens)
-    return found
+    rows = zip(ids.tolist(), written.tolist(), lengths, strict=True)
+    return [Completion(own[:length], logps[:length]) for own, logps, length in rows]
 
 
 def noise_of(keys: Tensor, room: int, stream: int) -> Tensor:
@@ -99,12 +105,18 @@ def noise_of(keys: Tensor, room: int, stream: int) -> Tensor:
 
 
 def answers(
-    model: Any, rules: TokenRules, texts: Sequence[str], keys: Tensor, temperature: float = 1.0, greedy: bool = False
+    model: Any,
+    rules: TokenRules,
+    texts: Sequence[str],
+    keys: Tensor,
+    temperature: float = 1.0,
+    greedy: bool = False,
+    fast: bool = True,
 ) -> list[str]:
     """Answer texts, each as the first message of a conversation; see `generate` for the arguments."""
     contexts = [rules.prompt([{"role": "user", "content": text}]) for text in texts]
     found = []
-    for context, completion in zip(contexts, generate(model, contexts, rules, keys, 0, temperature, greedy)):
+    for context, completion in zip(contexts, generate(model, contexts, rules, keys, 0, temperature, greedy, fast)):
         end = rules.first_end(completion.ids, len(context))
         found.append(rules.text(completion.ids, "" if end is None else end[1]))
     return found

@@ -11,12 +11,10 @@ from torch import Tensor
 
 
 class Layer(NamedTuple):
-    """Weights [out, in] of a layer; those that read the same input are joined."""
+    """Weights [out, in] of a layer; those that read the same input are joined, with the norm's weights multiplied in."""
 
-    norm: Tensor
     qkv: Tensor
     out: Tensor
-    mlp_norm: Tensor
     gate_up: Tensor
     down: Tensor
 
@@ -73,12 +71,12 @@ class Llama:
         attention, mlp = layer.self_attn, layer.mlp
         # scores are divided by the root of the head's width: here, rather than for every token
         query = self._rows(attention.q_proj.weight) * attention.scaling
+        qkv = torch.cat([query, self._rows(attention.k_proj.weight), attention.v_proj.weight])
+        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
         return Layer(
-            layer.input_layernorm.weight,
-            torch.cat([query, self._rows(attention.k_proj.weight), attention.v_proj.weight]),
+            qkv * layer.input_layernorm.weight,
             attention.o_proj.weight,
-            layer.post_attention_layernorm.weight,
-            torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+            gate_up * layer.post_attention_layernorm.weight,
             mlp.down_proj.weight,
         )
 
@@ -88,9 +86,10 @@ class Llama:
         half = self.size // 2
         return torch.complex(cos[..., :half], sin[..., :half]).unsqueeze(-2)
 
-    def norm(self, x: Tensor, weight: Tensor) -> Tensor:
+    def norm(self, x: Tensor) -> Tensor:
         """Divide rows [M, width] by their root mean square."""
-        return F.rms_norm(x, x.shape[1:], weight, self.eps)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+        return x * torch.rsqrt(length.square() / x.shape[1] + self.eps).to(x.dtype)
 
     def project(self, x: Tensor, layer: Layer, turns: Tensor) -> tuple[Tensor, Tensor]:
         """Return rotated queries and keys [M, heads + kv heads, size], and values [M, kv heads, size].
@@ -101,7 +100,7 @@ class Llama:
             turns: [M, 1, size / 2].
         """
         turning = self.heads + self.kv_heads
-        qkv = torch.mm(self.norm(x, layer.norm), layer.qkv.t()).unflatten(1, (-1, self.size))
+        qkv = torch.mm(self.norm(x), layer.qkv.t()).unflatten(1, (-1, self.size))
         pairs = torch.view_as_complex(qkv[:, :turning].float().unflatten(2, (-1, 2)))
         turned = torch.view_as_real(pairs * turns).flatten(2).to(x.dtype)
         return turned, qkv[:, turning:]
@@ -109,7 +108,7 @@ class Llama:
     def finish(self, x: Tensor, mixed: Tensor, layer: Layer) -> Tensor:
         """Add what attention gave [M, heads * size] and the perceptron's answer to the rows [M, width]."""
         x = torch.addmm(x, mixed, layer.out.t())
-        gate, up = torch.mm(self.norm(x, layer.mlp_norm), layer.gate_up.t()).chunk(2, 1)
+        gate, up = torch.mm(self.norm(x), layer.gate_up.t()).chunk(2, 1)
         return torch.addmm(x, F.silu(gate) * up, layer.down.t())
 
     def read_prefixes(self, tokens: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -147,4 +146,4 @@ class Llama:
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return the last hidden states [M, width], which the logits are made of."""
-        return self.norm(x, self.final_norm)
+        return self.norm(x) * self.final_norm

@@ -77,7 +77,8 @@ def _judge(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-probabilities of the tokens that follow, entropies and values, each in their shape."""
     logps = (logits[..., :vocabulary].float() / heat).log_softmax(-1)
-    logp = logps.gather(-1, following.unsqueeze(-1)).squeeze(-1)
+    # the backward pass of `nll_loss` writes one number a row; that of `gather` would add them up
+    logp = -F.nll_loss(logps.flatten(0, 1), following.flatten(), reduction="none").view(following.shape)
     with torch.no_grad():
         entropy = -(logps.exp() * logps).sum(-1)
     if value_net is None or hidden is None:

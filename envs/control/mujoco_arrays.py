@@ -41,6 +41,9 @@ class Arrays(Protocol):
     def convert(self, values: Array, like: Array) -> Array:
         """Bring an array (numpy or of this library) to the type and device of `like`."""
 
+    def single(self, values: Array) -> Array:
+        """Round to float32."""
+
     def numpy(self, values: Array) -> np.ndarray:
         """Return as numpy."""
 
@@ -79,6 +82,10 @@ class NumpyArrays:
     def convert(self, values: Array, like: Array) -> Array:
         """Bring an array to the type of `like`."""
         return values.astype(like.dtype, copy=False)
+
+    def single(self, values: Array) -> Array:
+        """Round to float32."""
+        return values.astype(np.float32)
 
     def numpy(self, values: Array) -> np.ndarray:
         """Return it as it is."""
@@ -120,6 +127,10 @@ class TorchArrays:
     def convert(self, values: Array, like: Array) -> Array:
         """Bring a numpy array or a tensor to the type and device of `like`."""
         return torch.as_tensor(values).to(like)
+
+    def single(self, values: Array) -> Array:
+        """Round to float32."""
+        return values.float()
 
     def numpy(self, values: Array) -> np.ndarray:
         """Bring a tensor to numpy."""

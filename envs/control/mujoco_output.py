@@ -34,6 +34,14 @@ class Output:
             return values.to("cpu", self.dtype).numpy()
         return values.to(self.device, self.dtype)
 
+    def rewards(self, values: Array) -> Any:
+        """Hand out [N] rewards, or [N, k] for k objectives, which are float32 as MO-Gymnasium's."""
+        if values.ndim == 1:
+            return self.values(values)
+        if self.kind == "numpy":
+            return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+        return torch.as_tensor(values).to(self.device)
+
     def flags(self, values: np.ndarray) -> Any:
         """Hand out a fresh array of bools."""
         return values if self.kind == "numpy" else torch.from_numpy(values).to(self.device)

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.faces.base import parse_device
+from polyathlon.envs.rewards import reward_space_of
 
 from .mujoco_arrays import Array, NumpyArrays, TorchArrays
+from .mujoco_objectives import Objectives, pays_vector
 from .mujoco_options import choice, find_task, make_model_env, parse_autoreset, positive, warn_of_new_contacts
 from .mujoco_output import Output
 from .mujoco_physics import CpuPhysics, Physics, default_threads
@@ -54,6 +56,8 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         backend: str = "cpu",
         dtype: str | None = None,
         render_mode: str | None = None,
+        reward: str = "scalar",
+        cost_objective: bool = True,
         **options: Any,
     ) -> None:
         """Make the rows.
@@ -70,6 +74,8 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             dtype: "float64" or "float32" of observations, rewards and infos; None: float64 for output "numpy", as
                 Gymnasium (whose `reward_ctrl` keeps the type of the action), float32 for "torch".
             render_mode: None or "rgb_array", a picture of row 0.
+            reward: "scalar", or "vector" for one number for each objective, float32 as in MO-Gymnasium (see `Objectives`).
+            cost_objective: with reward "vector", whether the control cost is an objective of its own.
             options: those of Gymnasium's class, for example `ctrl_cost_weight`, `frame_skip`,
                 `terminate_when_unhealthy`, `exclude_current_positions_from_observation`.
 
@@ -81,6 +87,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._arguments = {"task": task, "num_envs": num_envs, "device": str(device), "output": output} | options
         self._arguments |= {"autoreset_mode": autoreset_mode, "max_episode_steps": max_episode_steps}
         self._arguments |= {"num_threads": num_threads, "backend": backend, "dtype": dtype, "render_mode": render_mode}
+        self._arguments |= {"reward": reward, "cost_objective": cost_objective}
         self.num_envs = positive("num_envs", num_envs)
         self.output = choice("output", output, ("numpy", "torch"))
         self.backend = choice("backend", backend, ("cpu", "warp"))
@@ -94,6 +101,10 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._model_env, filled = make_model_env(kind, options, self.render_mode)
         warn_of_new_contacts(kind, self._model_env.model)
         self.task = kind(self._model_env, filled, NumpyArrays() if self.backend == "cpu" else TorchArrays())
+        self._objectives = None
+        if pays_vector(kind.__name__, reward, cost_objective):
+            self._objectives = Objectives(self.task, cost_objective)
+            self.single_reward_space = reward_space_of(self._objectives.number)
         self.physics = self._make_physics(num_threads)
         self._now = self.task.views(self.physics.fields)
         self._set_spaces()
@@ -232,7 +243,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             actions: [N, nu] array or tensor; MuJoCo clips what is beyond the action space, as in Gymnasium.
 
         Returns:
-            Observations [N, D], rewards [N], terminated [N] bool, truncated [N] bool and infos.
+            Observations [N, D], rewards [N] or [N, k], terminated [N] bool, truncated [N] bool and infos.
 
         Raises:
             UsageError: called before `reset`, wrong shape, NaN or infinite actions, or (autoreset DISABLED) a row whose
@@ -259,7 +270,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         assert self._track is not None
         outcome = self.task.act(self._track, self._now, self._for_task(action))
         self._track = outcome.track
-        reward, stepped = outcome.reward, None
+        reward, stepped = outcome.reward if self._objectives is None else self._objectives(outcome.info), None
         if outcome.terminated is None:
             terminated = np.zeros(self.num_envs, dtype=np.bool_)
         else:
@@ -272,7 +283,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         truncated = self._t >= self._limit
         ended = terminated | truncated
         self._ended, self._has_ended = ended, bool(ended.any())
-        results = self._out.values(reward), self._out.flags(terminated), self._out.flags(truncated)
+        results = self._out.rewards(reward), self._out.flags(terminated), self._out.flags(truncated)
         if self._has_ended and self.autoreset_mode is AutoresetMode.SAME_STEP:
             obs, info = self._reset_same_step(outcome.obs, outcome.info, ended)
             return obs, *results, info

@@ -119,15 +119,17 @@ def test_a_memory_that_overwrote_its_data_is_saved_whole(tmp_path):
 def test_observations_are_standardised_by_the_data_and_the_networks_know_it():
     agent = TD3BC("MlpPolicy", None, dataset=CLEAN, **TINY).learn(1)
     rows = agent.replay.split(agent.replay.rows)
-    raw = np.concatenate([e.observations[:-1] for e in minari.load_dataset(CLEAN).iterate_episodes()]).astype(np.float64)
+    raw = np.concatenate([e.observations[:-1] for e in minari.load_dataset(CLEAN).iterate_episodes()]).astype(
+        np.float64
+    )
     mean, std = raw.mean(0), raw.std(0) + 1e-3
     np.testing.assert_allclose(rows.obs.numpy(), (raw - mean) / std, atol=1e-4)
     seen = torch.as_tensor(raw[:5], dtype=torch.float32)
-    torch.testing.assert_close(agent.policy.mean_action(seen), agent.policy.actor.mu(rows.obs[:5]), atol=1e-5, rtol=1e-4)
-    inputs = torch.cat([rows.obs[:5], rows.action[:5]], 1)
     torch.testing.assert_close(
-        agent.critic(seen, rows.action[:5])[0], agent.critic.qf0(inputs), atol=1e-4, rtol=1e-4
+        agent.policy.mean_action(seen), agent.policy.actor.mu(rows.obs[:5]), atol=1e-5, rtol=1e-4
     )
+    inputs = torch.cat([rows.obs[:5], rows.action[:5]], 1)
+    torch.testing.assert_close(agent.critic(seen, rows.action[:5])[0], agent.critic.qf0(inputs), atol=1e-4, rtol=1e-4)
     plain = TD3BC("MlpPolicy", None, dataset=CLEAN, standardise=False, **TINY).learn(1)
     np.testing.assert_allclose(plain.replay.rows[:, :3].numpy(), raw, atol=1e-6)
 
