@@ -171,7 +171,7 @@ def test_targets_without_entropy_where_it_is_left_out():
 
 
 def test_rlpd_learns_pendulum():
-    settings = {"learning_rate": 2e-3, "batch_size": 64, "policy_kwargs": {"net_arch": [32, 32], "n_critics": 5}}
+    settings = {"learning_rate": 2e-3, "batch_size": 64, "policy_kwargs": {"net_arch": [64, 64], "n_critics": 5}}
     agent = RLPD("MlpPolicy", "Pendulum-v1", gradient_steps=2, seed=0, device="cpu", **settings).learn(2_600)
     returns = [episode["r"] for episode in agent.ep_info_buffer]
     assert np.mean(returns[-4:]) > -400

@@ -75,10 +75,10 @@ def test_the_sampler_equals_the_network_step_by_step(kind, rows):
 def test_imitation_finds_both_modes(kind):
     """Actions of the data are +-0.5 at one observation and 0.2 at the other; the samples must be too."""
     torch.manual_seed(0)
-    network = ActionGenerator(1, 1, [32, 32], kind, 10)
-    adam = torch.optim.Adam(network.parameters(), lr=3e-3)
+    network = ActionGenerator(1, 1, [64, 64], kind, 10)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(500):
+    for _ in range(600):
         obs = torch.randint(2, (128, 1), generator=generator).float()
         sign = torch.randint(2, (128, 1), generator=generator).float() - 0.5
         adam.zero_grad()
@@ -86,8 +86,8 @@ def test_imitation_finds_both_modes(kind):
         adam.step()
     sampler = ActionSampler(network)
     drawn = sampler.sample(torch.tensor([[0.0], [1.0]]), sampler.draw_noise(2, 400, generator))[..., 0]
-    assert float((drawn[0] - 0.2).abs().mean()) < 0.15
-    assert float((drawn[1].abs() - 0.5).abs().mean()) < 0.15
+    assert float((drawn[0] - 0.2).abs().mean()) < 0.1
+    assert float((drawn[1].abs() - 0.5).abs().mean()) < 0.13
     assert 0.3 < float((drawn[1] > 0).float().mean()) < 0.7
 
 
@@ -119,8 +119,6 @@ def test_the_edit_step_equals_autograd():
     edit = 0.3 * torch.tanh(raw)
     logp = (u.log_prob(raw) - torch.log(1 - torch.tanh(raw).square()) - np.log(0.3)).sum(1)
     q = policy.critic.values(torch.cat([batch.obs, batch.action + edit], 1)).mean(0)
-    for parameter in policy.edit.parameters():
-        parameter.grad.zero_()
     (2.0 * logp - q).mean().backward()
     with torch.no_grad():
         found = update._edit_step(batch, torch.tensor(2.0), 1e-3, torch.Generator().manual_seed(3))
