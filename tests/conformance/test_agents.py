@@ -40,6 +40,7 @@ SETTINGS: dict[str, Any] = {
     "train_freq": 1,
     "gradient_steps": 2,
     "ent_coef": 0.003,
+    "base_steps": 3,
     "advantage_scale": 10.0,
     "value_weight": 20.0,
     "num_initial_policies": 1,
