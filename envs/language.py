@@ -7,8 +7,8 @@ runs n rows of it at once without Gymnasium's overhead. Which task row i draws i
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import gymnasium as gym
@@ -47,14 +47,24 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the verdict as a plain dict, as `info["verdict"]` holds it."""
-        return asdict(self)
+        parts = dict(self.parts)  # `dataclasses.asdict` costs ten times as much, in every step of every row
+        return {
+            "correct": self.correct,
+            "score": self.score,
+            "invalid": self.invalid,
+            "reason": self.reason,
+            "parts": parts,
+        }
 
 
 class Turn(NamedTuple):
-    """What follows an answer: the next text, the reward, whether the task is over, and the verdict."""
+    """What follows an answer: the next text, the reward, whether the task is over, and the verdict.
+
+    The reward is a number, or with several objectives an array (k,) float32.
+    """
 
     observation: str
-    reward: float
+    reward: Any
     terminated: bool
     verdict: Verdict
 
@@ -83,10 +93,10 @@ class Episode:
 
 
 class Outcome(NamedTuple):
-    """A step of a row: next text, reward, terminated, truncated, info."""
+    """A step of a row: next text, reward (a number or, with several objectives, an array), terminated, truncated, info."""
 
     observation: str
-    reward: float
+    reward: Any
     terminated: bool
     truncated: bool
     info: dict[str, Any]
@@ -203,6 +213,9 @@ class LanguageTask(gym.Env[str, str]):
             raise UsageError("the environment has no episode yet: call reset first")
         return self.candidates(self._row.episode)
 
+    def prepare(self, answers: Sequence[tuple[Episode, str]]) -> None:
+        """Do at once what `judge` will need for several answers; called by `batch` before it judges them one by one."""
+
     def start(self, task_id: TaskId) -> Episode:
         """Begin an episode and its conversation."""
         episode = self.begin(task_id)
@@ -238,7 +251,8 @@ class LanguageTask(gym.Env[str, str]):
         truncated = not turn.terminated and self.max_turns is not None and len(episode.answers) >= self.max_turns
         episode.over = turn.terminated or truncated
         info = {"verdict": turn.verdict.as_dict(), **conversation(episode), "episode_log": list(episode.log)}
-        return Outcome(turn.observation, float(turn.reward), turn.terminated, truncated, info)
+        reward = turn.reward if isinstance(turn.reward, np.ndarray) else float(turn.reward)
+        return Outcome(turn.observation, reward, turn.terminated, truncated, info)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Begin the next episode.
@@ -259,7 +273,7 @@ class LanguageTask(gym.Env[str, str]):
         episode = self._row.reset(self, *_task_of(options))
         return episode.observation, conversation(episode)
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
         """Answer. The info holds "verdict", "messages", "episode_log" and "task".
 
         Raises:

@@ -89,7 +89,7 @@ class LanguageBatch:
             rows: which rows; None: all.
 
         Returns:
-            For each of `rows`: the next text, reward (k,) float32, terminated (k,), truncated (k,), and an info dict
+            For each of `rows`: the next text, reward (k,) float32, or (k, objectives), terminated (k,), truncated (k,), and an info dict
             with "verdict", "messages", "episode_log" and "task".
 
         Raises:
@@ -99,7 +99,9 @@ class LanguageBatch:
         chosen = self.select(rows)
         if isinstance(texts, str) or len(texts) != len(chosen):
             raise UsageError(f"got {len(texts)} answers for {len(chosen)} rows; give a list with one text for each row")
-        outcomes = [self.task.answer(self._episode(i), text) for i, text in zip(chosen, texts)]
+        episodes = [self._episode(i) for i in chosen]
+        self.task.prepare(list(zip(episodes, texts)))
+        outcomes = [self.task.answer(episode, text) for episode, text in zip(episodes, texts)]
         return (
             [outcome.observation for outcome in outcomes],
             np.array([outcome.reward for outcome in outcomes], dtype=np.float32),

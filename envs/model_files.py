@@ -61,7 +61,7 @@ def locate(name: str | Path) -> Location:
     if text in _WHEELS:
         return Location("folder", str(fetch(text)), {})
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         if not (path / "config.json").is_file():
             raise UsageError(f"the folder {text!r} holds no model: config.json is missing. {ALLOWED}")
         return Location("folder", str(path), {"local_files_only": True})

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.environments import find_spec
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.candidate_action import offers_candidates
 from polyathlon.wrappers.forms import action_form, refusal
 
@@ -62,7 +63,7 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """
     spec = find_spec(env_id)
     try:
-        return gym.make(spec, **kwargs)
+        return make_unchecked(spec, **kwargs)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -88,7 +89,8 @@ def adapt(
     | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
     A classic agent sees an observation that is no Box through `VectorObservation`, unless it reads any observation by
-    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does.
+    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does. A reward for several objectives
+    becomes a number through `LinearReward` for every agent that maximises one.
 
     Args:
         env: a scalar environment or an id.
@@ -118,6 +120,12 @@ def adapt(
             "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
         )
     chain = _Chain(env, model, options, candidates)
+    if getattr(agent_class, "families", None) is not None:
+        agent_class.refuse_wrong_form(env.observation_space, env.action_space)  # type: ignore[attr-defined]
+        chain.finish()
+        return env
+    if num_objectives(env) is not None and not getattr(agent_class, "takes_objectives", False):
+        chain.add("LinearReward")
     _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
@@ -251,7 +259,8 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
         _refuse_other_model(env, str(first))
     else:
         dictionary = isinstance(getattr(env, "observation_space", None), spaces.Dict)
-        first = kwargs.pop("policy", "MultiInputPolicy" if dictionary else "MlpPolicy")
+        usual = "MultiInputPolicy" if dictionary else "MlpPolicy"
+        first = kwargs.pop("policy", getattr(agent_class, "default_policy", None) or usual)
     _refuse_unknown_arguments(agent_class, kwargs)
     return agent_class(first, env, **kwargs)
 

@@ -289,7 +289,8 @@ def test_a_forbidden_action_ends_the_episode_with_a_penalty(env_id):
         assert "illegal_action" not in info
         return
     _, reward, terminated, _, info = env.step(int(np.flatnonzero(~np.asarray(mask))[0]))
-    assert terminated and reward < 0 and info["illegal_action"]
+    # where a task collects, nothing is worse than 0
+    assert terminated and reward <= 0 and info["illegal_action"]
 
 
 @pytest.mark.parametrize("env_id", TENSOR_IDS)

@@ -12,7 +12,7 @@ import pytest
 from polyathlon.cli import main
 from polyathlon.cli_commands import parse_options
 from polyathlon.envs.errors import UsageError
-from polyathlon.plotting import curve, plot_runs
+from polyathlon.plotting import columns_of, curve, plot_runs
 from polyathlon.run_folder import RunConfig, RunFolder
 from polyathlon.watching import text_frames
 
@@ -113,6 +113,16 @@ def test_plot_draws_several_runs(run, tmp_path, capsys):
     assert main(["plot", str(run), str(run), "--out", str(out), "--metric", "train/value_loss"]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     assert "Did you mean 'train/value_loss'?" in line(capsys, "plot", run, "--metric", "train/valu_loss")
+
+
+def test_a_group_of_columns_is_drawn_together(run, tmp_path):
+    folder = RunFolder(run)
+    names = columns_of(folder, "train")
+    assert {"train/value_loss", "train/n_updates"} <= set(names) and all(name.startswith("train/") for name in names)
+    assert columns_of(folder, "train/clip") == ["train/clip_fraction", "train/clip_range"]
+    assert columns_of(folder, "train/value_loss") == ["train/value_loss"] and columns_of(folder, None) == [None]
+    out = plot_runs([run], tmp_path / "group.png", "train/clip")
+    assert out.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_curve_holds_what_was_logged(run):

@@ -1,0 +1,1 @@
+"""Programs as answers: problems, the sandbox that runs them, and what their results are worth."""

@@ -1,0 +1,136 @@
+"""The warm process: a bare interpreter that never runs a program itself, but forks a fresh process for each.
+
+It is told what to do on a socket that the forked processes close, and sees neither programs nor inputs: those are in a
+file that the forked process reads. So nothing of a job is ever in the memory of another. It imports little and has few
+libraries in its memory: all of that is copied for every program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import marshal
+import os
+import select
+import signal
+import sys
+import time
+
+from . import layers, runner
+
+BY_ITSELF, KILLED, TOO_LONG, TOO_MANY_THREADS, NOT_STARTED = range(5)
+TICK = 0.05
+_fork = ctypes.PyDLL(None, use_errno=True).fork
+# what programs import most; all else of the standard library is read when it is asked for, so that the process that is
+# copied for every program stays small
+_WARM = "bisect collections.abc copy functools heapq io itertools math operator random re string textwrap typing"
+
+
+def main(descriptors: tuple[int, ...], wanted: tuple[str, ...], memory: int) -> None:
+    """Serve jobs until the other side closes the socket.
+
+    Args:
+        descriptors: the socket; file of the job, pipe of the records, files of standard output and standard error.
+        wanted: names of the layers to put on every process.
+        memory: bytes of address space for a program.
+    """
+    control, files = descriptors[0], runner.Files(*descriptors[1:])
+    for name in _WARM.split():
+        importlib.import_module(name)
+    held = layers.Layers(wanted)
+    for name, why in layers.probe(held).items():
+        held.missing[name] = f"does not hold: {why}"
+        held.active.pop(name, None)
+    report = marshal.dumps({"active": held.active, "missing": held.missing, "python": sys.version.split()[0]}, 2)
+    os.write(control, len(report).to_bytes(4, "little") + report)
+    os.environ.clear()
+    os.chdir("/")
+    os.umask(0o077)
+    sys.argv[:] = [""]
+    for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
+        del sys.modules[name]
+    os.dup2(1, 2)
+    held.prepare(memory)
+    layers.settle()
+    while True:
+        commands = os.read(control, 256)
+        if not commands:
+            return
+        for command in commands.split(b"\n"):
+            if command[:1] == b"R":
+                os.write(control, _run(control, held, files, command))
+
+
+def _run(control: int, held: layers.Layers, files: runner.Files, command: bytes) -> bytes:
+    size, seconds, wall, threads = command[1:].split()
+    # not os.fork, whose hooks of modules (random seeds itself anew, ...) cost more than all layers together; there is
+    # one thread, and a program that asks for random numbers without a seed gets the same ones each time
+    pid = _fork()
+    if pid == 0:
+        try:
+            held.die_with_parent()
+            if not held.seccomp:
+                os.setsid()
+            runner.run(held, files, int(size), int(seconds))
+        finally:
+            os._exit(73)
+    if pid < 0:
+        return b"%d 0 %d 0 0\n" % (ctypes.get_errno(), NOT_STARTED)
+    why = _supervise(control, pid, time.monotonic() + float(wall), int(threads))
+    _, status, usage = os.wait4(pid, 0)
+    code, number = (os.WEXITSTATUS(status), 0) if os.WIFEXITED(status) else (0, os.WTERMSIG(status))
+    size_of_process = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    used = 1e6 * (usage.ru_utime + usage.ru_stime)
+    return b"%d %d %d %d %d\n" % (code, number, why, used, size_of_process)
+
+
+def _supervise(control: int, pid: int, deadline: float, threads: int) -> int:
+    """Wait until a process has ended, by itself or by force; it is left to be reaped."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    ended = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+    if ended >= 0:
+        poll.register(ended, select.POLLIN)
+    why, tick = BY_ITSELF, TICK if ended >= 0 else 0.002
+    try:
+        while True:
+            ready = dict(poll.poll(1000 * tick))
+            if ended in ready or (ended < 0 and _has_ended(pid)):
+                return why
+            if control in ready:
+                command = os.read(control, 256)
+                why = why or KILLED
+                _end(pid)
+                if not command:
+                    os.waitpid(pid, 0)
+                    os._exit(0)
+            elif time.monotonic() > deadline:
+                why = why or TOO_LONG
+                _end(pid)
+            elif _threads(pid) > threads:
+                why = why or TOO_MANY_THREADS
+                _end(pid)
+    finally:
+        if ended >= 0:
+            os.close(ended)
+
+
+def _has_ended(pid: int) -> bool:
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return found is not None
+
+
+def _end(pid: int) -> None:
+    for end in (lambda: os.killpg(pid, signal.SIGKILL), lambda: os.kill(pid, signal.SIGKILL)):
+        try:
+            end()
+        except OSError:
+            continue
+
+
+def _threads(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return int(stat.read().rpartition(")")[2].split()[17])
+    except (OSError, ValueError, IndexError):
+        return 1

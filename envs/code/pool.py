@@ -1,0 +1,234 @@
+"""Running many programs on warm processes at once: one loop over all their descriptors, no threads."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from polyathlon.envs.errors import UsageError, unknown_name
+
+from .child.wire import encode
+from .running import Limits, Outcome, Run
+from .worker import SandboxError, Worker
+
+_GRACE = 5.0
+_ATTEMPTS = 3
+_RECORDS, _CONTROL = 0, 1
+_READ = select.POLLIN if hasattr(select, "poll") else 1
+_WORDS = {"timeout": "out of time", "forged": "records out of order"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program and what to run it on.
+
+    Attributes:
+        program: source text.
+        inputs: for kind "call" a sequence of argument lists; for "stdio" a sequence of texts for standard input.
+        entry: name of the function to call, for kind "call".
+        kind: "call" or "stdio".
+        isolation: "sample", one process for all inputs, or "test", one for each ("stdio" always has one for each).
+    """
+
+    program: str
+    inputs: Sequence[Any]
+    entry: str = ""
+    kind: str = "call"
+    isolation: str = "sample"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", ("call", "stdio")), ("isolation", ("sample", "test"))):
+            if getattr(self, name) not in allowed:
+                raise unknown_name(name, str(getattr(self, name)), allowed)
+        if self.kind == "call" and not self.entry:
+            raise UsageError("a job of kind 'call' needs entry, the name of the function to call")
+        if not self.inputs:
+            raise UsageError("a job needs at least one input")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program did.
+
+    Attributes:
+        outcomes: one for each input.
+        stdout: what it printed, the first bytes of it, as text.
+        stderr: the same of standard error.
+        cpu_seconds: processor time of all its processes, as the kernel measured it.
+        memory: largest size in bytes.
+    """
+
+    outcomes: list[Outcome]
+    stdout: str
+    stderr: str
+    cpu_seconds: float
+    memory: int
+
+
+@dataclass
+class Sample:
+    """A job on its way: the outcomes so far, and what its processes used."""
+
+    job: Job
+    outcomes: list[Outcome] = field(default_factory=list)
+    used: float = 0.0
+    cpu_seconds: float = 0.0
+    memory: int = 0
+    printed: list[bytes] = field(default_factory=lambda: [b"", b""])
+    failures: int = 0
+    began: float = 0.0
+
+    def next_job(self) -> dict[str, Any]:
+        """Return the inputs that are still to be run, as the other side reads them."""
+        job, done = self.job, len(self.outcomes)
+        separate = job.kind == "stdio" or job.isolation == "test"
+        inputs = job.inputs[done : done + 1] if separate else job.inputs[done:]
+        common = {"kind": job.kind, "program": job.program, "entry": job.entry}
+        if job.kind == "stdio":
+            return {**common, "inputs": [], "input": inputs[0].encode("utf-8", "surrogatepass")}
+        return {**common, "inputs": [encode(list(one), 1 << 24) for one in inputs], "input": None}
+
+    def give_up(self, status: str, why: str) -> None:
+        """Let the inputs that are left have a status without being run."""
+        left = len(self.job.inputs) - len(self.outcomes)
+        self.outcomes += [Outcome(status, error=why)] * left
+
+    def result(self) -> Result:
+        """Return what the program did."""
+        texts = [data.decode("utf-8", "replace") for data in self.printed]
+        return Result(self.outcomes, texts[0], texts[1], self.cpu_seconds, self.memory)
+
+
+class Pool:
+    """Runs samples on warm processes until all have ended.
+
+    Args:
+        workers: the warm processes.
+        replace: returns a warm process in the place of one that has died.
+        limits: what one program may use.
+        samples: the programs.
+        deadline: when no more programs are begun, on the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        replace: Callable[[Worker], Worker],
+        limits: Limits,
+        samples: Sequence[Sample],
+        deadline: float,
+    ) -> None:
+        self.limits, self.deadline, self.replace = limits, deadline, replace
+        self.waiting = deque(samples)
+        self.running: dict[Worker, tuple[Sample, Run]] = {}
+        self.idle = list(workers)
+        self.poll = select.poll()
+        self.watched: dict[int, tuple[Worker, int]] = {}
+
+    def go(self) -> None:
+        """Run until nothing is left."""
+        for worker in self.idle:
+            self._watch(worker)
+        while self.waiting or self.running:
+            while self.waiting and self.idle:
+                self._begin(self.idle.pop(), self.waiting.popleft())
+            if self.running:
+                self._wait()
+
+    def _watch(self, worker: Worker) -> None:
+        for source, descriptor in ((_RECORDS, worker.records), (_CONTROL, worker.control.fileno())):
+            self.poll.register(descriptor, _READ)
+            self.watched[descriptor] = (worker, source)
+
+    def _exchange(self, worker: Worker) -> Worker:
+        """Put a new warm process in the place of one that has died."""
+        for descriptor in (worker.records, worker.control.fileno()):
+            del self.watched[descriptor]
+            self.poll.unregister(descriptor)
+        fresh = self.replace(worker)
+        self._watch(fresh)
+        return fresh
+
+    def _begin(self, worker: Worker, sample: Sample) -> None:
+        now = time.monotonic()
+        left = min(self.limits.total_seconds - sample.used, self.deadline - now)
+        if left <= 0:
+            sample.give_up("unrun", "no time was left for it")
+            self.idle.append(worker)
+            return
+        sample.began = now
+        try:
+            run = worker.begin(sample.next_job(), self.limits, left)
+        except SandboxError:
+            self._fail(worker, sample)
+            return
+        self.running[worker] = (sample, run)
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        due = min(run.due + (_GRACE if run.is_ended else 0.0) for _, run in self.running.values())
+        finished = []
+        for descriptor, _ in self.poll.poll(1000 * max(due - now, 0.0) + 1):
+            worker, source = self.watched[descriptor]
+            if source == _CONTROL:
+                finished.append(worker)
+            elif worker in self.running:
+                self.running[worker][1].read()
+        for worker in finished:
+            self._finish(worker)
+        self._look_at_the_clock()
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        for worker, (sample, run) in list(self.running.items()):
+            if run.is_ended:
+                if now >= run.due + _GRACE:  # the warm process itself does not answer
+                    self._fail(worker, sample)
+            elif run.ended_for:
+                worker.end(run.ended_for)
+            elif now >= run.due:
+                worker.end("timeout")
+
+    def _finish(self, worker: Worker) -> None:
+        if worker not in self.running:  # it has died while it was idle
+            if worker in self.idle:
+                self.idle.remove(worker)
+                self.idle.append(self._exchange(worker))
+            return
+        sample, run = self.running[worker]
+        try:
+            status, why, cpu, memory = worker.status()
+        except SandboxError:
+            self._fail(worker, sample)
+            return
+        run.close()
+        self._forget(worker)
+        sample.used += time.monotonic() - sample.began
+        sample.cpu_seconds += cpu
+        sample.memory = max(sample.memory, memory)
+        for i in (0, 1):
+            if run.outputs[i]:
+                sample.printed[i] = (sample.printed[i] + run.outputs[i])[: self.limits.output]
+        sample.outcomes += run.conclude(status, _WORDS.get(run.ended_for or "", why))
+        self.idle.append(worker)
+        if len(sample.outcomes) < len(sample.job.inputs):
+            self.waiting.appendleft(sample)
+
+    def _forget(self, worker: Worker) -> None:
+        del self.running[worker]
+        worker.run = None
+
+    def _fail(self, worker: Worker, sample: Sample) -> None:
+        """Replace a warm process that does not work, and run the sample again: it may not be to blame, but not thrice."""
+        if worker in self.running:
+            self._forget(worker)
+        sample.failures += 1
+        self.idle.append(self._exchange(worker))
+        if sample.failures < _ATTEMPTS:
+            self.waiting.appendleft(sample)
+        else:
+            sample.give_up("crash", "the program takes the sandbox down")

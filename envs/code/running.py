@@ -1,0 +1,211 @@
+"""One run of a program in a fresh process: what goes in, what comes out, and when it must end."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from . import plain
+from .child import wire
+from .child.wire import HEADER
+
+_READ = 1 << 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use.
+
+    Attributes:
+        seconds: wall time for each input, the first one's including the program's start.
+        total_seconds: wall time for all inputs of a program.
+        memory: bytes of address space beyond the bare interpreter's.
+        output: bytes of standard output and of standard error that are kept.
+        value: bytes of one returned value.
+        threads: number of threads.
+    """
+
+    seconds: float = 3.0
+    total_seconds: float = 15.0
+    memory: int = 512 << 20
+    output: int = 1 << 16
+    value: int = plain.MAX_SIZE
+    threads: int = 64
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a program made of one input.
+
+    Attributes:
+        status: "ok", "error" (it raised), "unplain" (no plain data, or too much), "timeout", "crash" (ended by a
+            signal), "exit" (left without an answer), "threads", "forged" (records out of order),
+            "unrun" (no time was left for it).
+        data: the returned value, or what was printed on standard output, as `plain.encode` writes it, where the
+            status is "ok". It comes from the program's process and may be malformed.
+        error: name and message of the exception, or why there is no value.
+        seconds: wall time until the answer.
+    """
+
+    status: str
+    data: bytes = b""
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def value(self) -> Any:
+        """The value, with small sets and dicts as Python's own.
+
+        Raises:
+            NotPlainError: there is none, or the bytes are malformed.
+        """
+        return plain.natural(plain.decode(self.data))
+
+
+class Files(NamedTuple):
+    """Descriptors of a run on this side: the pipe of the records, the files of standard output and standard error."""
+
+    records: int
+    out: int
+    err: int
+
+
+@dataclass
+class Run:
+    """A running process, and what has been read from it.
+
+    Args:
+        files: its descriptors, which the runs of one warm process share one after the other.
+        nonce: what every record must carry.
+        count: number of inputs.
+        limits: what the program may use.
+        deadline: when everything must be over.
+        prints: the answer is what is printed.
+    """
+
+    files: Files
+    nonce: bytes
+    count: int
+    limits: Limits
+    deadline: float
+    prints: bool
+    outcomes: list[Outcome] = field(default_factory=list)
+    outputs: tuple[bytes, bytes] = (b"", b"")
+    load_error: str | None = None
+    is_done: bool = False
+    ended_for: str | None = None
+    is_ended: bool = False
+    _buffer: bytearray = field(default_factory=bytearray)
+    _printed_bytes: int = 0
+    _last: float = field(default_factory=time.monotonic)
+
+    @property
+    def due(self) -> float:
+        """When the process must have said something, or be ended."""
+        return min(self._last + self.limits.seconds, self.deadline)
+
+    def read(self) -> bool:
+        """Read records; return whether there were any."""
+        try:
+            data = os.read(self.files.records, _READ)
+        except BlockingIOError:
+            return False
+        self._buffer += data
+        self._parse()
+        return bool(data)
+
+    def end(self, why: str) -> None:
+        """Note why the process must end; the first reason counts."""
+        self.ended_for = self.ended_for or why
+
+    def _parse(self) -> None:
+        while self.ended_for is None and len(self._buffer) >= HEADER:
+            nonce, kind, index, length = wire.header_of(self._buffer)
+            if nonce != self.nonce or index != len(self.outcomes) or self.is_done or length > self.limits.value:
+                self.end("forged")
+                return
+            if len(self._buffer) < HEADER + length:
+                return
+            payload = bytes(self._buffer[HEADER : HEADER + length])
+            del self._buffer[: HEADER + length]
+            self._take(kind, index, payload)
+
+    def _take(self, kind: int, index: int, payload: bytes) -> None:
+        now = time.monotonic()
+        if kind == wire.DONE and index == self.count and not payload:
+            self.is_done = True
+        elif kind == wire.LOAD_ERROR and index == 0:
+            self.load_error = _error(payload)
+            self.is_done = True
+        elif kind in (wire.VALUE, wire.UNPLAIN, wire.ERROR) and index < self.count:
+            self.outcomes.append(_outcome(kind, payload, now - self._last))
+        else:
+            self.end("forged")
+        self._last = now
+
+    def close(self) -> None:
+        """Take what the ended process has left, and leave the files empty for the next one."""
+        while self.read():
+            if self.ended_for == "forged":
+                self._buffer.clear()
+        self.outputs = (self._take_output(self.files.out), self._take_output(self.files.err))
+
+    def _take_output(self, descriptor: int) -> bytes:
+        size = os.fstat(descriptor).st_size
+        if not size:
+            return b""
+        if descriptor == self.files.out:
+            self._printed_bytes = size
+        data = os.pread(descriptor, min(size, self.limits.output), 0)
+        os.ftruncate(descriptor, 0)
+        return data
+
+    def conclude(self, status: str | None, why: str) -> list[Outcome]:
+        """Return the outcomes of the inputs that were reached.
+
+        Args:
+            status: how the process ended where that was no regular end, else None.
+            why: the same in words.
+
+        Returns:
+            Outcomes of the first inputs; fewer than there are inputs when the process ended before.
+        """
+        status = self.ended_for or status
+        if self.ended_for == "forged":
+            return [Outcome("forged", error="records out of order")] * self.count
+        if self.load_error is not None and status is None:
+            return [Outcome("error", error=self.load_error)] * self.count
+        found = list(self.outcomes)
+        if status is None and not self.is_done:
+            status, why = "exit", "the program left before it had answered"
+        if status is not None and (len(found) < self.count or self.prints):
+            del found[self.count - 1 :]
+            found.append(Outcome(status, error=why, seconds=time.monotonic() - self._last))
+        elif status is not None:
+            # every answer is there, but the end is not: the last one does not count
+            found[-1] = Outcome(status, error=why)
+        if self.prints and found and found[-1].status == "ok":
+            found[-1] = self._printed(found[-1])
+        return found
+
+    def _printed(self, outcome: Outcome) -> Outcome:
+        if self._printed_bytes > len(self.outputs[0]):
+            return Outcome("unplain", error=f"more than {self.limits.output} bytes were printed")
+        text = self.outputs[0].decode("utf-8", "replace")
+        return Outcome("ok", plain.encode(text, 4 * self.limits.output + 8), seconds=outcome.seconds)
+
+
+def _error(payload: bytes) -> str:
+    try:
+        name, message = plain.decode(payload)
+        return f"{str(name)[:80]}: {str(message)[: 2 * 300]}".strip(": ")
+    except (plain.NotPlainError, TypeError, ValueError):
+        return "an error that cannot be read"
+
+
+def _outcome(kind: int, payload: bytes, seconds: float) -> Outcome:
+    if kind == wire.VALUE:
+        return Outcome("ok", payload, seconds=seconds)
+    return Outcome("error" if kind == wire.ERROR else "unplain", error=_error(payload), seconds=seconds)

@@ -1,0 +1,194 @@
+"""A warm process and its handle: a bare interpreter that forks a fresh process for every program."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from .child.wire import NONCE, encode
+from .plain import decode, natural
+from .running import Files, Limits, Run
+
+CHILD = Path(__file__).resolve().parent / "child"
+_PACKAGE = "sandboxed"
+_BOOT = (
+    "import sys, types; package = types.ModuleType(sys.argv[1]); package.__path__ = [sys.argv[2]]; "
+    "sys.modules[package.__name__] = package; from importlib import import_module; "
+    "import_module(package.__name__ + '.zygote').main("
+    "tuple(map(int, sys.argv[3].split())), tuple(sys.argv[4].split()), int(sys.argv[5]))"
+)
+# -I would ignore PYTHONHASHSEED; with an environment of our own, -P and -s are the rest of it
+_FLAGS = ("-P", "-s", "-S", "-B")
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+# the descriptor of the records, which a program is not told
+_LOWEST_NUMBER, _NUMBERS = 100, 150
+_MAX_JOB = 1 << 26
+_START_SECONDS, _GRACE = 60.0, 5.0
+_EARLY = {1: None, 2: "timeout", 3: "threads"}
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself does not work; no verdict on a program."""
+
+
+def bare_interpreter() -> str:
+    """Return the path of the interpreter behind a virtual environment."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _file_in_memory(name: str) -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class Worker:
+    """A warm process, and the run that it serves at the moment.
+
+    Args:
+        interpreter: path of the Python interpreter.
+        layers: names of the layers of isolation to put on every program.
+        memory: bytes of address space for a program.
+
+    Attributes:
+        report: what the warm process said of its layers: "active", "missing", "python".
+        run: the run it serves, or None.
+
+    Raises:
+        SandboxError: it does not start.
+    """
+
+    def __init__(self, interpreter: str, layers: tuple[str, ...], memory: int) -> None:
+        self.run: Run | None = None
+        self._owner = os.getpid()
+        self.control, other = socket.socketpair()
+        self.records, records = os.pipe()
+        os.set_blocking(self.records, False)
+        self.job, self.out, self.err = map(_file_in_memory, ("job", "out", "err"))
+        for descriptor in (self.out, self.err):
+            # whoever writes writes at the end, wherever others were
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
+        given = [other.fileno(), self.job, records, self.out, self.err]
+        arguments = [_PACKAGE, str(CHILD), " ".join(map(str, given)), " ".join(layers), str(memory)]
+        try:
+            self.process = subprocess.Popen(
+                [interpreter, *_FLAGS, "-c", _BOOT, *arguments],
+                env=_ENVIRONMENT,
+                cwd="/",
+                pass_fds=given,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._close_files()
+            raise SandboxError(f"{interpreter} could not be started: {error}") from error
+        finally:
+            other.close()
+            os.close(records)
+        self.report = self._hear()
+
+    def _hear(self) -> dict[str, Any]:
+        """Read what the warm process says of its layers."""
+        self.control.settimeout(_START_SECONDS)
+        try:
+            found: dict[str, Any] = natural(decode(self._receive(int.from_bytes(self._receive(4), "little"))))
+        except (EOFError, OSError) as error:
+            self.process.kill()
+            said = self.process.communicate()[1].decode("utf-8", "replace").strip()
+            self._close_files()
+            raise SandboxError(f"the warm process did not start: {said[-500:] or error}") from error
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        self.process.stderr = None
+        return found
+
+    def _close_files(self) -> None:
+        self.control.close()
+        for descriptor in (self.records, self.job, self.out, self.err):
+            os.close(descriptor)
+
+    def _receive(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = self.control.recv(size - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return data
+
+    def begin(self, job: dict[str, Any], limits: Limits, seconds: float) -> Run:
+        """Start a process for a job.
+
+        Args:
+            job: "kind", "program", "entry", "inputs" (encoded), "input" (bytes or None).
+            limits: what the program may use.
+            seconds: wall time in all.
+        """
+        nonce = os.urandom(NONCE)
+        number = _LOWEST_NUMBER + nonce[0] % _NUMBERS
+        data = encode({**job, "nonce": nonce, "number": number}, max_size=_MAX_JOB)
+        os.ftruncate(self.job, 0)
+        os.pwrite(self.job, data, 0)
+        command = b"R%d %d %f %d\n" % (len(data), int(seconds) + 1, seconds + _GRACE / 2, limits.threads)
+        try:
+            self.control.sendall(command)
+        except OSError as error:
+            raise SandboxError(f"the warm process is gone: {error}") from error
+        count = len(job["inputs"]) or 1
+        files = Files(self.records, self.out, self.err)
+        self.run = Run(files, nonce, count, limits, time.monotonic() + seconds, job["kind"] == "stdio")
+        return self.run
+
+    def end(self, why: str) -> None:
+        """End the running process; its status is still to come."""
+        if self.run is not None and not self.run.is_ended:
+            self.run.end(why)
+            self.run.is_ended = True
+            with contextlib.suppress(OSError):
+                self.control.send(b"K\n")
+
+    def status(self) -> tuple[str | None, str, float, int]:
+        """Read how the process ended: status or None, the same in words, processor seconds, largest size in bytes.
+
+        Raises:
+            SandboxError: the warm process has died, or it could not fork.
+        """
+        try:
+            code, number, why, used, size = map(int, self.control.recv(256).split())
+        except (ValueError, OSError) as error:
+            raise SandboxError("the warm process has died") from error
+        seconds = used / 1e6
+        if why == 4:
+            raise SandboxError(f"the warm process cannot fork: {os.strerror(code)}")
+        if why in (2, 3):
+            words = {2: "out of time", 3: "too many threads"}[why]
+            return _EARLY[why], words, seconds, size
+        if number:
+            return "crash", f"ended by signal {number}", seconds, size
+        if code:
+            return "exit", f"left with exit code {code}", seconds, size
+        return None, "", seconds, size
+
+    def close(self) -> None:
+        """End the warm process and whatever it runs."""
+        if self.control.fileno() < 0:
+            return
+        self._close_files()
+        if os.getpid() != self._owner:
+            return
+        try:
+            self.process.wait(2.0 if self.run is None else 0.2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
