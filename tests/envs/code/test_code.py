@@ -222,7 +222,7 @@ def test_feedback_is_short_and_on_one_line(tmp_path):
         "[" * 10_000,
         "f = " + "(" * 500 + "1" + ")" * 500,
         "def f(x): return f(x)",
-        "x = 10 ** 10 ** 10" if False else "def f(x): return 10 ** 100_000",
+        "def f(x): return 10 ** 100_000",
         "\ufeffdef f(x): return 0",
         "from __future__ import no_such",
         "# -*- coding: no_such -*-\ndef f(x): return None",
@@ -309,7 +309,7 @@ def test_impossible_arguments_are_refused(options, text):
     assert text in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["no_such", "linear/", "linear/-1", "linear/x", "linear/99999999999", 3, None and 0])
+@pytest.mark.parametrize("name", ["no_such", "linear/", "linear/-1", "linear/x", "linear/99999999999", 3, None])
 def test_problems_that_are_not_there_are_refused(name):
     with pytest.raises(UsageError, match=r"problem"):
         Code().begin(name)
