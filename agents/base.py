@@ -23,7 +23,8 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.forms import action_form, refusal
+from polyathlon.envs.rewards import num_objectives
+from polyathlon.wrappers.forms import action_form, refusal, reward_refusal
 
 from .environments import as_vec_env, several_rows
 from .sources import Source, make_source
@@ -49,15 +50,22 @@ class Agent(BaseAlgorithm):
 
     Attributes:
         action_forms: the forms of action the agent can act in (see `polyathlon.wrappers.forms`).
+        takes_objectives: the agent learns from vector rewards, one number for each objective.
+        families: the families of environments (see `polyathlon.environments`) that the agent is made for; None for any.
+        default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
         source: rollout side of the environment; None for an agent loaded without one.
         generator: torch generator on the agent's device.
         numpy_generator: numpy generator.
 
     Raises:
-        UsageError: the environment speaks a form that the agent cannot act in, or `n_envs` is not positive.
+        UsageError: the environment speaks a form that the agent cannot act in or pays in one that it cannot learn from, or
+            `n_envs` is not positive.
     """
 
     action_forms: ClassVar[tuple[str, ...]] = ("box",)
+    takes_objectives: ClassVar[bool] = False
+    families: ClassVar[tuple[str, ...] | None] = None
+    default_policy: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -76,7 +84,8 @@ class Agent(BaseAlgorithm):
         device = utils.get_device(device)
         if env is not None:
             env = several_rows(env, n_envs, device)
-            self._refuse_wrong_form(env.observation_space, env.action_space)
+            self.refuse_wrong_form(env.observation_space, env.action_space)
+            self._refuse_objectives(env)
         super().__init__(
             policy,
             env,
@@ -93,10 +102,21 @@ class Agent(BaseAlgorithm):
         self._new_generators(seed)
 
     @classmethod
-    def _refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        """Refuse an environment that this agent cannot act in.
+
+        Raises:
+            UsageError: it cannot; the message says what would help.
+        """
         form = action_form(observation_space, action_space)
         if form not in cls.action_forms:
             raise UsageError(refusal(cls.__name__, cls.action_forms, form))
+
+    @classmethod
+    def _refuse_objectives(cls, env: Any) -> None:
+        objectives = num_objectives(env)
+        if objectives is not None and not cls.takes_objectives:
+            raise UsageError(reward_refusal(cls.__name__, objectives))
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -107,6 +127,7 @@ class Agent(BaseAlgorithm):
         torch_seed, numpy_seed, self._initial_seed = (int(x) for x in root.generate_state(3, np.uint64) >> np.uint64(1))
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(torch_seed)
+        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
         self.numpy_generator = np.random.default_rng(numpy_seed)
 
     def set_random_seed(self, seed: int | None = None) -> None:
@@ -119,6 +140,17 @@ class Agent(BaseAlgorithm):
             self.env.seed(seed)
 
     @contextlib.contextmanager
+    def seeded_predictions(self, seed: int) -> Iterator[None]:
+        """Make `predict(deterministic=False)` depend on `seed` alone, and put its generator back after."""
+        generator = self._prediction_generator
+        before = generator.get_state()
+        generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            generator.set_state(before)
+
+    @contextlib.contextmanager
     def seeded_initialisation(self) -> Iterator[None]:
         """Make torch's layer initialisation depend on the agent's seed alone, and restore torch's global generator after."""
         with torch.random.fork_rng(devices=[]):
@@ -127,6 +159,8 @@ class Agent(BaseAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces and number of rows."""
+        env = self._wrap_env(env)
+        self._refuse_objectives(env)
         super().set_env(env, force_reset)
         assert self.env is not None
         self.source = make_source(self.env, self.device)
@@ -137,6 +171,7 @@ class Agent(BaseAlgorithm):
             "source",
             "generator",
             "numpy_generator",
+            "_prediction_generator",
             "_last_obs",
             "ep_success_buffer",
         ]
@@ -154,12 +189,10 @@ class Agent(BaseAlgorithm):
         Raises:
             UsageError: there is no environment, or `total_timesteps` is not positive.
         """
-        if self.source is None:
-            raise UsageError(
-                f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env"
-            )
         if total_timesteps <= 0:
             raise UsageError(f"total_timesteps must be positive, got {total_timesteps}")
+        if self.source is None:
+            self._refuse_no_task(total_timesteps + (0 if reset_num_timesteps else self.num_timesteps))
         self.start_time = time.time_ns()
         if self.ep_info_buffer is None or reset_num_timesteps:
             self.ep_info_buffer = deque(maxlen=self._stats_window_size)
@@ -170,11 +203,19 @@ class Agent(BaseAlgorithm):
             total_timesteps += self.num_timesteps
         self._total_timesteps = total_timesteps
         self._num_timesteps_at_start = self.num_timesteps
-        if reset_num_timesteps or not self.source.started:
+        if self.source is not None and (reset_num_timesteps or not self.source.started):
             self._reset_source()
         if not self._custom_logger:
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
         return total_timesteps, self._init_callback(callback, progress_bar)
+
+    def _refuse_no_task(self, total_timesteps: int) -> None:
+        """Refuse to train up to step `total_timesteps` without an environment; agents that need none override it.
+
+        Raises:
+            UsageError: always, here.
+        """
+        raise UsageError(f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env")
 
     def _reset_source(self) -> None:
         """Start the episodes: with the agent's seed the first time, going on from there later."""
@@ -212,6 +253,7 @@ class Agent(BaseAlgorithm):
             "episodes": list(self.ep_info_buffer or []),
             "generator": self.generator.get_state(),
             "numpy_generator": self.numpy_generator.bit_generator.state,
+            "prediction_generator": self._prediction_generator.get_state(),
             "source": None if self.source is None or not self.source.started else self.source.get_state(),
         }
 
@@ -223,6 +265,7 @@ class Agent(BaseAlgorithm):
         self.ep_success_buffer = deque(maxlen=self._stats_window_size)
         self.generator.set_state(state["generator"].cpu())
         self.numpy_generator.bit_generator.state = state["numpy_generator"]
+        self._prediction_generator.set_state(state["prediction_generator"].cpu())
         if self.source is not None and state["source"] is not None:
             self.source.set_state(state["source"])
 

@@ -15,10 +15,22 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from polyathlon.envs.copies import copy_env
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.faces.sb3 import SB3Face
+from polyathlon.envs.rewards import make_unchecked, num_objectives
 
 from .vec_envs import ScalarEnvs
 
 NAMESPACE = "polyathlon"
+# MO-Gymnasium's id -> the id that runs it in a batch, with reward="vector"
+TWINS = {
+    "mo-halfcheetah-v5": "polyathlon/HalfCheetah-v5",
+    "mo-hopper-v5": "polyathlon/Hopper-v5",
+    "mo-hopper-2obj-v5": "polyathlon/Hopper-v5",
+    "mo-walker2d-v5": "polyathlon/Walker2d-v5",
+    "mo-ant-v5": "polyathlon/Ant-v5",
+    "mo-ant-2obj-v5": "polyathlon/Ant-v5",
+    "mo-humanoid-v5": "polyathlon/Humanoid-v5",
+    "mo-swimmer-v5": "polyathlon/Swimmer-v5",
+}
 
 
 def as_vec_env(env: Any) -> VecEnv:
@@ -32,7 +44,7 @@ def as_vec_env(env: Any) -> VecEnv:
         TypeError: something else was given.
     """
     if isinstance(env, gym.vector.VectorEnv):
-        env = SB3Face(env)
+        env = SB3Face(env, takes_objectives=True)
     elif isinstance(env, gym.Env):
         env = ScalarEnvs([monitored(env)])
     elif not isinstance(env, VecEnv):
@@ -48,18 +60,34 @@ def as_vec_env(env: Any) -> VecEnv:
 
 
 def monitored(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Wrap `env` in SB3's `Monitor`, which records episode returns, unless it is already."""
-    return env if is_wrapped(env, Monitor) else Monitor(env)
+    """Wrap `env` in SB3's `Monitor`, which records episode returns, unless it is already or pays vectors, which Monitor cannot add."""
+    return env if is_wrapped(env, Monitor) or num_objectives(env) is not None else Monitor(env)
 
 
 def batched_twin(env_id: str) -> str | None:
-    """Return the id of this package whose vector entry point runs the task `env_id`, or None."""
+    """Return the id of this package whose vector entry point runs the task `env_id`, or None.
+
+    MO-Gymnasium's robots have one too, which needs `twin_options` as well.
+    """
+    if env_id in TWINS:
+        return TWINS[env_id]
     candidates = [env_id] if env_id.startswith(f"{NAMESPACE}/") else [f"{NAMESPACE}/{env_id}"]
     for candidate in candidates:
         spec = gym.registry.get(candidate)
         if spec is not None and spec.vector_entry_point is not None:
             return candidate
     return None
+
+
+def twin_options(spec: gym.envs.registration.EnvSpec, twin: str) -> dict[str, Any]:
+    """Return the keyword arguments that make the vector id `twin` the task of `spec`."""
+    defaults = gym.registry[twin].kwargs
+    kwargs = {k: v for k, v in spec.kwargs.items() if k not in defaults and k != "render_mode"}
+    if spec.id in TWINS:
+        kwargs["reward"] = "vector"
+    if spec.max_episode_steps is not None and spec.max_episode_steps != gym.registry[twin].max_episode_steps:
+        kwargs["max_episode_steps"] = spec.max_episode_steps
+    return kwargs
 
 
 def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
@@ -96,8 +124,8 @@ def several_rows(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
         spec = find_spec(env)
         twin = batched_twin(spec.id)
         if n_envs is not None and n_envs > 1 and twin is not None:
-            return as_vec_env(make_rows(twin, n_envs, device))
-        env = gym.make(spec)
+            return as_vec_env(make_rows(twin, n_envs, device, **twin_options(spec, twin)))
+        env = make_unchecked(spec)
     rows = getattr(env, "num_envs", None) if isinstance(env, gym.vector.VectorEnv | VecEnv) else None
     if rows is not None:
         if n_envs not in (None, rows):
@@ -128,11 +156,7 @@ def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
     spec = env.spec
     if spec is None or (twin := batched_twin(spec.id)) is None:
         return None
-    defaults = gym.registry[twin].kwargs
-    kwargs = {k: v for k, v in spec.kwargs.items() if k not in defaults and k != "render_mode"}
-    if spec.max_episode_steps is not None and spec.max_episode_steps != gym.registry[twin].max_episode_steps:
-        kwargs["max_episode_steps"] = spec.max_episode_steps
-    return twin, kwargs
+    return twin, twin_options(spec, twin)
 
 
 def make_rows(env_id: str, n_envs: int, device: torch.device, **kwargs: Any) -> gym.vector.VectorEnv[Any, Any, Any]:

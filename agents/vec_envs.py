@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 from stable_baselines3.common.vec_env.util import dict_to_obs, obs_space_info
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.rewards import num_objectives, reward_space_of
 
 State = dict[str, Any]
 
@@ -32,6 +33,7 @@ class ScalarEnvs(VecEnv):
     It behaves as SB3's `DummyVecEnv`, with two differences: later episodes do not continue one random stream, so an
     episode can be entered again, and the state of the running episodes can be saved: by the environment's own
     `get_state` where it has one, else as (seed, episode index, actions since the reset), which `set_state` replays.
+    Vector rewards come as (n, k); the return of an episode is then the sum over the objectives.
 
     Args:
         envs: environments with equal spaces.
@@ -52,6 +54,12 @@ class ScalarEnvs(VecEnv):
         self.row_seeds = [int(s) for s in np.random.SeedSequence().generate_state(len(envs), np.uint32) >> 1]
         self.episodes = [-1] * len(envs)
         self._trails: list[list[Any]] = [[] for _ in envs]
+        objectives = num_objectives(envs[0])
+        self._reward_shape: tuple[int, ...] = (len(envs),)
+        if objectives is not None:
+            self.single_reward_space = reward_space_of(objectives)
+            self._reward_shape = (len(envs), objectives)
+        self._totals, self._lengths = np.zeros(self._reward_shape), np.zeros(len(envs), np.int64)
         self._actions: np.ndarray = np.zeros(0)
 
     def _stack(self, observations: Sequence[Any]) -> Any:
@@ -65,6 +73,7 @@ class ScalarEnvs(VecEnv):
     def _start(self, row: int) -> Any:
         self.episodes[row] += 1
         self._trails[row] = []
+        self._totals[row], self._lengths[row] = 0, 0
         seed = episode_seed(self.row_seeds[row], self.episodes[row])
         options = {"options": self._options[row]} if self._options[row] else {}
         observation, self.reset_infos[row] = self.envs[row].reset(seed=seed, **options)
@@ -94,7 +103,7 @@ class ScalarEnvs(VecEnv):
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step every row; finished rows start their next episode at once, as in every SB3 vector environment."""
         observations, infos = [], []
-        rewards = np.zeros(self.num_envs, np.float32)
+        rewards = np.zeros(self._reward_shape, np.float32)
         dones = np.zeros(self.num_envs, bool)
         for row, env in enumerate(self.envs):
             action = self._actions[row]
@@ -102,9 +111,13 @@ class ScalarEnvs(VecEnv):
             observation, reward, terminated, truncated, info = env.step(action)
             rewards[row] = reward
             dones[row] = terminated or truncated
+            self._totals[row] += reward
+            self._lengths[row] += 1
             info["TimeLimit.truncated"] = truncated and not terminated
             if dones[row]:
                 info["terminal_observation"] = observation
+                if rewards.ndim == 2:  # SB3's Monitor, which notes this otherwise, adds up numbers alone
+                    info["episode"] = {"r": float(self._totals[row].sum()), "l": int(self._lengths[row]), "t": 0.0}
                 observation = self._start(row)
             observations.append(observation)
             infos.append(info)
@@ -134,7 +147,9 @@ class ScalarEnvs(VecEnv):
             self.row_seeds[row], self.episodes[row] = saved["seed"], saved["episode"] - 1
             observation = self._start(row)
             for action in [] if saved["actions"] is None else saved["actions"]:
-                observation, _, terminated, truncated, info = self.envs[row].step(action)
+                observation, reward, terminated, truncated, info = self.envs[row].step(action)
+                self._totals[row] += reward
+                self._lengths[row] += 1
                 self._trails[row].append(np.copy(action))
                 self.reset_infos[row] = info
                 if terminated or truncated:

@@ -12,6 +12,16 @@ import gymnasium as gym
 from .errors import UsageError
 
 
+def _is_checked(env: gym.Env[Any, Any]) -> bool:
+    """Tell whether Gymnasium's passive checker, which a spec does not record, is among the wrappers."""
+    inner: Any = env
+    while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, gym.wrappers.PassiveEnvChecker):
+            return True
+        inner = inner.env
+    return False
+
+
 def copy_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Make an independent environment with the settings of `env`.
 
@@ -34,7 +44,7 @@ def copy_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     if spec is not None and recorded:
         # a wrapper class defined inside a function or a notebook cannot be found again by its name
         with contextlib.suppress(AttributeError, ImportError):
-            return gym.make(spec)
+            return gym.make(spec, disable_env_checker=not _is_checked(env))
     try:
         duplicate: gym.Env[Any, Any] = pickle.loads(pickle.dumps(env))
         return duplicate

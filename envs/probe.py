@@ -9,6 +9,7 @@
 | `MatchSign` | the action does not depend on the observation | V = 1; Q(same sign) = 1, Q(other) = -1 |
 | `MatchNumber` | a continuous action does not follow the observation | V = 1; Q(x, a) = 1 - (a - x)^2 |
 | `EarlyChoice` | credit does not flow back over time | Q(start, right) = g^2, Q(start, wrong) = 0 |
+| `Tradeoff` | preferences between objectives are not kept apart | x in [0, 1] pays (x^2, (1 - x)^2): an inward front |
 | `FixedAnswer` | a language agent does not reinforce what was rewarded | "y" pays 1, anything else 0 |
 | `CopyAnswer` | the answer does not depend on the prompt | the letter of the prompt pays 1, anything else 0 |
 
@@ -240,6 +241,23 @@ class EarlyChoice(Probe):
         return state._replace(t=state.t + 1, shown=torch.stack((share, choice), dim=1)), reward, is_last
 
 
+class Tradeoff(Probe):
+    """One step in which a number x in [0, 1] pays for two objectives: (x^2, (1 - x)^2), with x = (1 + a) / 2 of a box action a.
+
+    The front sqrt(f_1) + sqrt(f_2) = 1 bends inwards: sums weighted by any w have their optimum at an end, and the
+    hypervolume above (0, 0) is 1/6. The discrete form knows the ends alone.
+    """
+
+    reward_shape = (2,)
+
+    def step(self, state: ProbeState, action: Tensor) -> tuple[ProbeState, Tensor, Tensor]:
+        """Pay for both objectives and end."""
+        given = action.reshape(-1).to(torch.float32)
+        x = given if self.form == "discrete" else ((1.0 + given) / 2.0).clamp(0.0, 1.0)
+        reward = torch.stack((x.square(), (1.0 - x).square()), dim=1)
+        return state._replace(t=state.t + 1), reward, torch.ones_like(state.t, dtype=torch.bool)
+
+
 def _sign(keys: Tensor, step: int, dtype: torch.dtype) -> Tensor:
     """Draw (1, 0) or (-1, 0) for each key."""
     sign = (2 * random.integers(keys, step, 0, 2) - 1).to(dtype)
@@ -249,6 +267,7 @@ def _sign(keys: Tensor, step: int, dtype: torch.dtype) -> Tensor:
 TENSOR_PROBES: dict[str, type[Probe]] = {
     probe.__name__: probe for probe in (ValueNow, RewardLater, Endless, MaskHolds, MatchSign, MatchNumber, EarlyChoice)
 }
+OBJECTIVE_PROBES: dict[str, type[Probe]] = {"Tradeoff": Tradeoff}
 
 
 class _LetterTask(LanguageTask):

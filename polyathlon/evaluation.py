@@ -24,9 +24,10 @@ class Played:
     """One episode.
 
     Attributes:
-        reward: sum of the rewards.
+        reward: sum of the rewards, of all objectives where there are several.
         length: number of steps.
-        measures: single numbers of the last info, such as "cost" or the parts of a verdict.
+        measures: single numbers of the last info, such as "cost" or the parts of a verdict; where there are several
+            objectives also the sum of each one's rewards, "objective_1" ...
         info: the last info.
     """
 
@@ -102,16 +103,17 @@ def play(
         max_steps: leave the episode after so many steps; None plays it to its end.
     """
     observation, info = env.reset(seed=seed)
-    total, length, over = 0.0, 0, False
+    total, length, over = np.zeros(()), 0, False
     while not over:
         if on_step is not None:
             on_step()
         observation, reward, terminated, truncated, info = env.step(policy(observation, info.get("action_mask")))
-        total, length = total + float(reward), length + 1
+        total, length = total + np.asarray(reward, np.float64), length + 1
         over = terminated or truncated or length == max_steps
     if on_step is not None:
         on_step()
-    return Played(total, length, _measures(info), info)
+    each = {f"objective_{k}": float(value) for k, value in enumerate(total, 1)} if total.ndim else {}
+    return Played(float(total.sum()), length, {**_measures(info), **each}, info)
 
 
 def _measures(info: dict[str, Any]) -> dict[str, float]:

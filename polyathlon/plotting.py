@@ -39,6 +39,15 @@ def curve(folder: RunFolder, metric: str | None = None) -> tuple[str, np.ndarray
     return metric, steps, values
 
 
+def columns_of(folder: RunFolder, metric: str | None) -> list[str | None]:
+    """Return the columns of a run's log that a metric means: itself, or all of a group such as "experts" or "experts/weight"."""
+    columns = sorted({key for record in folder.progress() for key in record})
+    if metric is None or metric in columns:
+        return [metric]
+    group = [name for name in columns if name.startswith((f"{metric.rstrip('/')}/", f"{metric}_"))]
+    return [*group] or [metric]
+
+
 def reward_column(columns: Iterable[str]) -> str | None:
     """Return the column of a log that holds the mean reward, or None."""
     known = set(columns)
@@ -53,7 +62,8 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str | None = 
     Args:
         runs: run folders.
         out: the picture to write; its ending gives the format (png, pdf, svg).
-        metric: column of the logs; None takes the mean reward.
+        metric: column of the logs, or the beginning that several share ("experts" draws each of `experts/...`); None takes
+            the mean reward.
 
     Returns:
         The path of the picture.
@@ -67,7 +77,10 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str | None = 
     for run in runs:
         folder = RunFolder(run)
         config = folder.config()
-        curves.append((f"{config.agent} on {config.env}", config.seed, *curve(folder, metric)))
+        label, names = f"{config.agent} on {config.env}", columns_of(folder, metric)
+        for name in names:
+            kind = label if len(names) == 1 else f"{label}: {name}"
+            curves.append((kind, config.seed, *curve(folder, name)))
     return draw(curves, Path(out))
 
 
@@ -88,7 +101,8 @@ def draw(curves: Sequence[tuple[str, int, str, np.ndarray, np.ndarray]], out: Pa
         is_first = next(s for name, s, *_ in curves if name == label) == seed
         marker = "o" if len(steps) < 3 else None
         axis.plot(steps, values, color=f"C{labels.index(label)}", marker=marker, label=label if is_first else None)
-    axis.set(xlabel="timesteps", ylabel=" / ".join(dict.fromkeys(metric for _, _, metric, *_ in curves)))
+    metrics = list(dict.fromkeys(metric for _, _, metric, *_ in curves))
+    axis.set(xlabel="timesteps", ylabel=" / ".join(metrics) if len(metrics) < 3 else metrics[0].partition("/")[0])
     axis.grid(alpha=0.3)
     axis.legend()
     try:

@@ -148,27 +148,40 @@ def _register_environments() -> None:
         "MountainCarContinuous-v0": "rock a car out of a valley, a continuous force",
     }.items():
         register_environment(f"{NAMESPACE}/{name}", "control", summary, tensor_env=f"{classic}:{name.split('-')[0]}")
-    for name, (module, vector) in {
-        "HalfCheetah": ("half_cheetah_v5", "make_half_cheetah"),
-        "Hopper": ("hopper_v5", "make_hopper"),
-        "Walker2d": ("walker2d_v5", "make_walker2d"),
-        "Ant": ("ant_v5", "make_ant"),
-        "Humanoid": ("humanoid_v5", "make_humanoid"),
-        "Swimmer": ("swimmer_v5", "make_swimmer"),
+    for name, function in {
+        "HalfCheetah": "half_cheetah",
+        "Hopper": "hopper",
+        "Walker2d": "walker2d",
+        "Ant": "ant",
+        "Humanoid": "humanoid",
+        "Swimmer": "swimmer",
     }.items():
         register_environment(
             f"{NAMESPACE}/{name}-v5",
             "control",
             f"MuJoCo's {name}: Gymnasium's v5 as the scalar face, batched physics as the vector face",
-            entry_point=f"gymnasium.envs.mujoco.{module}:{name}Env",
-            vector_entry_point=f"{mujoco}:{vector}",
+            entry_point=f"{mujoco}:{function}",
+            vector_entry_point=f"{mujoco}:make_{function}",
             max_episode_steps=1000,
         )
+    for name, summary in {
+        "TSP": "travelling salesman: visit every node once on the shortest tour",
+        "ATSP": "asymmetric travelling salesman: distances depend on the direction",
+        "CVRP": "vehicle routing: serve all customers from a depot within the capacity of the vehicles",
+        "OP": "orienteering: collect prizes on a tour of limited length",
+        "Knapsack": "pack the most valuable items within a capacity",
+    }.items():
+        register_environment(
+            f"{NAMESPACE}/{name}-v0",
+            "combinatorial",
+            summary,
+            tensor_env=f"polyathlon.envs.combinatorial.{name.lower()}:{name}",
+        )
     register_environment(
-        f"{NAMESPACE}/TSP-v0",
+        f"{NAMESPACE}/MultiObjectiveTSP-v0",
         "combinatorial",
-        "travelling salesman: visit every node once on the shortest tour",
-        tensor_env="polyathlon.envs.combinatorial.tsp:TSP",
+        "travelling salesman on several maps at once: one tour, a length on each map",
+        tensor_env="polyathlon.envs.combinatorial.tsp_objectives:MultiObjectiveTSP",
     )
     register_environment(
         f"{NAMESPACE}/TicTacToe-v0",
@@ -189,6 +202,12 @@ def _register_environments() -> None:
         entry_point="polyathlon.envs.text.reasoning:Reasoning",
     )
     register_environment(
+        f"{NAMESPACE}/FunctionCall-v0",
+        "functions",
+        "answer requests by calling functions, judged exactly (Berkeley Function Calling Leaderboard)",
+        entry_point="polyathlon.envs.functions.function_call:FunctionCall",
+    )
+    register_environment(
         f"{NAMESPACE}/Code-v0",
         "code",
         "programming problems; the program that is answered runs in a sandbox",
@@ -200,11 +219,55 @@ def _register_algorithms() -> None:
     register_algorithm(
         "sac", "polyathlon.agents.actor_critic.sac:SAC", "actor_critic", "soft actor-critic, for continuous actions"
     )
+    for name, agent, summary in (
+        ("td3", "TD3", "twin delayed deep deterministic policy gradient, for continuous actions"),
+        ("td3_bc", "TD3BC", "TD3 held close to the actions of a dataset"),
+        ("iql", "IQL", "implicit Q-learning, from a dataset and on online"),
+        ("awac", "AWAC", "advantage-weighted actor-critic, from a dataset and on online"),
+        ("bc", "BC", "behaviour cloning of a dataset"),
+    ):
+        register_algorithm(name, f"polyathlon.agents.actor_critic.{name}:{agent}", "actor_critic", summary)
     register_algorithm(
         "ppo",
         "polyathlon.agents.actor_critic.ppo:PPO",
         "actor_critic",
         "proximal policy optimisation, continuous or (masked) discrete",
+    )
+    register_algorithm(
+        "pmoe",
+        "polyathlon.agents.actor_critic.pmoe:PMOE",
+        "actor_critic",
+        "mixture of experts on soft actor-critic, for continuous actions with several good choices",
+    )
+    register_algorithm(
+        "pmoe_ppo",
+        "polyathlon.agents.actor_critic.pmoe_ppo:PMOEPPO",
+        "actor_critic",
+        "mixture of experts on proximal policy optimisation, for continuous actions",
+    )
+    register_algorithm(
+        "rlpd",
+        "polyathlon.agents.actor_critic.rlpd:RLPD",
+        "actor_critic",
+        "soft actor-critic with a critic ensemble and half of its data from a dataset",
+    )
+    register_algorithm(
+        "expo",
+        "polyathlon.agents.actor_critic.expo:EXPO",
+        "actor_critic",
+        "a diffusion or flow policy by imitation, edited and chosen by value",
+    )
+    register_algorithm(
+        "cmorl",
+        "polyathlon.agents.actor_critic.cmorl:CMORL",
+        "actor_critic",
+        "a Pareto front of policies for several objectives, by constrained extension",
+    )
+    register_algorithm(
+        "bqnco",
+        "polyathlon.agents.construction.bqnco:BQNCO",
+        "construction",
+        "combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)",
     )
     register_algorithm(
         "language",

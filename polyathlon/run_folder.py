@@ -34,6 +34,7 @@ class RunConfig:
         env_kwargs: options of the environment.
         agent_kwargs: options of the agent.
         wrapper_kwargs: options of the wrappers that `adapt` puts on.
+        tuned: options of the agent that a file of hyper-parameters gave when the run began; `agent_kwargs` go before them.
     """
 
     agent: str
@@ -46,15 +47,21 @@ class RunConfig:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     agent_kwargs: dict[str, Any] = field(default_factory=dict)
     wrapper_kwargs: dict[str, Any] = field(default_factory=dict)
+    tuned: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_agent_kwargs(self) -> dict[str, Any]:
+        """Options of the agent, those of the file of hyper-parameters among them."""
+        return {**self.tuned, **self.agent_kwargs}
 
     def refuse_changes(self, stored: RunConfig, path: Path) -> None:
-        """Raise when a resumed call means another run; only `total_timesteps` may differ.
+        """Raise when a resumed call means another run; only `total_timesteps` may differ (and files of hyper-parameters).
 
         Raises:
             UsageError: naming what differs.
         """
         mine, theirs = asdict(self), asdict(stored)
-        changed = [key for key in mine if key != "total_timesteps" and mine[key] != theirs[key]]
+        changed = [key for key in mine if key not in ("total_timesteps", "tuned") and mine[key] != theirs[key]]
         if changed:
             listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
             raise UsageError(f"{path} holds another run, so it cannot be resumed: {listed}. Choose another --out.")

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from polyathlon.envs.errors import UsageError
 from .adaptation import adapt, make_agent, make_env, resolve_agent
 from .registration import algorithms
 from .run_folder import RunConfig, RunFolder
+from .tuned import Tuned, tuned_settings, with_schedules
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
@@ -91,7 +93,7 @@ class RunProgress(BaseCallback):
 def train(
     name: str | type[Agent],
     env_id: str,
-    total_timesteps: int,
+    total_timesteps: int | None = None,
     *,
     seed: int = 0,
     env_kwargs: dict[str, Any] | None = None,
@@ -99,7 +101,8 @@ def train(
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
     warm_start: int = 0,
-    n_envs: int = 1,
+    n_envs: int | None = None,
+    tuned: bool | str | Path = True,
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_every: int | None = None,
@@ -113,14 +116,19 @@ def train(
     Args:
         name: an agent ("sac"), a recipe of the language agent ("grpo"), or a registered class.
         env_id: id of the environment.
-        total_timesteps: steps of the whole run (tokens for a language agent), also when it is resumed.
+        total_timesteps: steps of the whole run (tokens for a language agent), also when it is resumed; None takes the
+            length in the file of hyper-parameters.
         seed: seed of everything random.
         env_kwargs: options of the environment.
         agent_kwargs: options of the agent.
         wrapper_kwargs: options of the wrappers (see `adapt`).
         model: language model; None is "tiny" where one is needed.
         warm_start: number of problems whose solutions a language agent imitates first.
-        n_envs: number of rows; a batched twin of the environment is used where there is one.
+        n_envs: number of rows; a batched twin of the environment is used where there is one. None takes what the file of
+            hyper-parameters says, else 1.
+        tuned: take the hyper-parameters of `polyathlon/data/hyperparameters/AGENT.yml` where it has the environment (what
+            `agent_kwargs` give goes before them); False leaves them out; a path is a file of your own. The run folder keeps
+            them, and a resumed run goes on with those that it began with.
         out: run folder; None writes nothing.
         resume: go on with the run in `out` (from its start when it has no checkpoint yet).
         checkpoint_every: steps between two checkpoints; None writes one a minute.
@@ -136,23 +144,32 @@ def train(
         UsageError: an unknown name or option, an impossible number, or a folder that does not fit.
         Interrupted: Ctrl-C was pressed; the run is saved.
     """
+    registered = _registered_name(name)
+    found = _tuned(registered, env_id, tuned)
+    if total_timesteps is None:
+        total_timesteps = found.total_timesteps
+        if total_timesteps is None:
+            raise UsageError(
+                f"no hyper-parameters say how long {registered} trains on {env_id}: give total_timesteps (--steps)"
+            )
     if isinstance(total_timesteps, bool) or not isinstance(total_timesteps, int) or total_timesteps <= 0:
         raise UsageError(f"total_timesteps must be a positive integer, got {total_timesteps!r}")
     if checkpoint_every is not None and checkpoint_every <= 0:
         raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
     config = RunConfig(
-        _registered_name(name),
+        registered,
         env_id,
         total_timesteps,
         seed,
-        n_envs,
+        n_envs or found.n_envs or 1,
         model,
         warm_start,
         dict(env_kwargs or {}),
         dict(agent_kwargs or {}),
         dict(wrapper_kwargs or {}),
+        found.agent_kwargs,
     )
-    folder = _checked_folder(config, out, resume)
+    config, folder = _checked_folder(config, out, resume, n_envs is None)
     agent = _made_or_resumed(config, folder, device)
     if folder is not None and not folder.exists:
         folder.create(config)
@@ -197,25 +214,36 @@ def _registered_name(agent: str | type[Agent]) -> str:
     raise UsageError(f"{agent.__name__} has no name yet: register it with polyathlon.register_algorithm")
 
 
-def _checked_folder(config: RunConfig, out: str | Path | None, resume: bool) -> RunFolder | None:
-    """Find the run folder and refuse one that does not fit; a new one is created once the agent stands."""
+def _tuned(agent: str, env_id: str, tuned: bool | str | Path) -> Tuned:
+    return tuned_settings(agent, env_id, None if tuned is True else tuned) if tuned else Tuned()
+
+
+def _checked_folder(
+    config: RunConfig, out: str | Path | None, resume: bool, any_rows: bool
+) -> tuple[RunConfig, RunFolder | None]:
+    """Find the run folder and refuse one that does not fit; a new one is created once the agent stands.
+
+    Returns:
+        The run to make, which goes on with the hyper-parameters that it began with, and its folder.
+    """
     if out is None:
         if resume:
             raise UsageError("resume needs the run folder: give out=")
-        return None
+        return config, None
     folder = RunFolder(out)
     if not folder.exists:
-        return folder
+        return config, folder
     if not resume:
         folder.refuse_to_overwrite()
     stored = folder.config()
+    config = replace(config, tuned=stored.tuned, n_envs=stored.n_envs if any_rows else config.n_envs)
     config.refuse_changes(stored, folder.path)
     if changed := folder.changed_versions():
         listed = ", ".join(changed)
         warnings.warn(f"{folder.path} was started with other versions, its numbers may change: {listed}", stacklevel=3)
     if config.total_timesteps > stored.total_timesteps:
         folder.extend(config.total_timesteps)
-    return folder
+    return config, folder
 
 
 def build_env(config: RunConfig, **more: Any) -> Any:
@@ -226,7 +254,7 @@ def build_env(config: RunConfig, **more: Any) -> Any:
         **more: further options of the environment, such as `render_mode`.
     """
     env = make_env(config.env, **{**config.env_kwargs, **more})
-    policy = config.agent_kwargs.get("policy", "MlpPolicy")
+    policy = config.all_agent_kwargs.get("policy", "MlpPolicy")
     return adapt(env, config.agent, config.model, policy=policy, **config.wrapper_kwargs)
 
 
@@ -240,7 +268,8 @@ def _made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str) -
             env = rows_for(env, config.n_envs, device)
         return agent_class.resume(checkpoint, env, device=device)
     rows = {} if config.n_envs == 1 else {"n_envs": config.n_envs}
-    agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **config.agent_kwargs)
+    options = with_schedules(config.all_agent_kwargs)
+    agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **options)
     if config.warm_start and not hasattr(agent, "warm_start"):
         raise UsageError(f"warm_start is for language agents; {config.agent} has nothing to imitate")
     return agent

@@ -186,7 +186,7 @@ def tours(out: Path, fast: bool) -> Row:
     points = np.stack([points_of(env.reset(seed=EVALUATION_SEED + i)[0]) for i in range(instances)])
     imageio.imwrite(out / "ppo-tours" / "before.png", picture_before)
     imageio.imwrite(out / "ppo-tours" / "after.png", picture_after)
-    best, near = (float(solve(points, solver).cost.mean()) for solver in ("fast_tsp", "nearest_neighbour"))
+    best, near = (float(solve("tsp", points, solver).cost.mean()) for solver in ("fast_tsp", "nearest_neighbour"))
     return Row(
         "tours",
         "PPO with attention on TSP-20",

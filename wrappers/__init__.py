@@ -6,7 +6,9 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
+    "CandidateAction": "polyathlon.wrappers.candidate_action",
     "ContinuousAction": "polyathlon.wrappers.continuous_action",
+    "LinearReward": "polyathlon.wrappers.linear_reward",
     "TokenAction": "polyathlon.wrappers.token_action",
     "VectorObservation": "polyathlon.wrappers.vector_observation",
     "Verbalize": "polyathlon.wrappers.verbalize",

@@ -65,3 +65,11 @@ def refusal(agent: str, allowed: tuple[str, ...], given: str) -> str:
         f"{agent} acts in the form {' or '.join(allowed)}, but this environment takes {given} actions: {cure}, "
         f"or let polyathlon.adapt(env, {agent}) choose the wrappers"
     )
+
+
+def reward_refusal(agent: str, objectives: int) -> str:
+    """Word the refusal of an agent that maximises one number where the environment pays for several objectives."""
+    return (
+        f"{agent} maximises one number, but this environment pays for {objectives} objectives: wrap it with "
+        f"polyathlon.wrappers.LinearReward, or let polyathlon.adapt(env, {agent}) do so; CMORL takes it as it is"
+    )

@@ -37,6 +37,100 @@ def describe_tsp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env
     )
 
 
+def _allowed_rows(observation: dict[str, Any], info: dict[str, Any]) -> Any:
+    """Return the open rows that may be chosen, by the mask where there is one action a row."""
+    kind = np.asarray(observation["kind"])
+    is_open = kind == _OPEN
+    mask = info.get("action_mask")
+    if mask is not None and len(mask) == len(kind):
+        is_open &= np.asarray(mask, dtype=bool)
+    return np.flatnonzero(is_open)
+
+
+def _listed(rows: Any, lines: list[str], what: str) -> str:
+    """Join the first lines of a list, and say how many more there are."""
+    more = [f"({len(rows) - _NEAREST} more, {what})"] if len(rows) > _NEAREST else []
+    return "\n".join([*lines, *more])
+
+
+def describe_atsp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """List the open nodes of a tour with one-way distances, nearest first, in hundredths of the largest distance.
+
+    Each is written as `row: there home`: how far it is to go there, and from there to where the tour ends.
+    """
+    nodes = np.asarray(observation["nodes"], dtype=np.float64)
+    rows = _allowed_rows(observation, info)
+    if not len(rows):
+        return "The tour is complete."
+    rows = rows[np.argsort(nodes[rows, 0], kind="stable")]
+    hundredths = np.rint(100.0 * nodes).astype(int)
+    lines = [f"{row}: {hundredths[row, 0]} {hundredths[row, 1]}" for row in rows[:_NEAREST]]
+    return f"{len(rows)} nodes left. Way there, way home from there, nearest first:\n{_listed(rows, lines, 'farther away')}\nGo to:"
+
+
+def describe_cvrp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """List the open customers by their distance, with their demands and what is left in the vehicle, in per cent.
+
+    Each is written as `straight/by the depot: dx dy demand`; the two numbers are the actions that go there.
+    """
+    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
+    here = nodes[np.flatnonzero(kind == _ORIGIN)[0]]
+    ends = np.flatnonzero(kind == _DESTINATION)
+    offset = np.rint(100.0 * (nodes - here)).astype(int)
+    home = offset[ends[0]] if len(ends) else np.zeros(2, int)
+    rows = np.flatnonzero(kind == _OPEN)
+    if not len(rows):
+        return "All customers are served."
+    rows = rows[np.argsort(np.linalg.norm(nodes[rows, :2] - here[:2], axis=1), kind="stable")]
+    left = float(np.asarray(observation["globals"])[1])
+    lines = []
+    for row in rows[:_NEAREST]:
+        straight = str(2 * row) if nodes[row, 2] <= left + 1e-6 else "-"
+        demand = f"{100.0 * nodes[row, 2]:.0f}%"
+        lines.append(f"{straight}/{2 * row + 1}: {offset[row][0]:+d} {offset[row][1]:+d} {demand}")
+    return (
+        f"{len(rows)} customers left, {100.0 * left:.0f}% of the vehicle free, depot at {home[0]:+d} {home[1]:+d}. "
+        f"Straight/by the depot, nearest first:\n{_listed(rows, lines, 'farther away')}\nGo to:"
+    )
+
+
+def describe_op(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """List the nodes within reach by their distance, with their prizes, and the length that is left, in hundredths.
+
+    Each is written as `row: dx dy prize`.
+    """
+    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
+    here = nodes[np.flatnonzero(kind == _ORIGIN)[0]]
+    ends = np.flatnonzero(kind == _DESTINATION)
+    offset = np.rint(100.0 * (nodes - here)).astype(int)
+    home = offset[ends[0]] if len(ends) else np.zeros(2, int)
+    rows = _allowed_rows(observation, info)
+    if not len(rows):
+        return "Nothing is within reach."
+    rows = rows[np.argsort(np.linalg.norm(nodes[rows, :2] - here[:2], axis=1), kind="stable")]
+    left = 100.0 * float(np.asarray(observation["globals"])[1])
+    lines = [f"{row}: {offset[row][0]:+d} {offset[row][1]:+d} {100.0 * nodes[row, 2]:.0f}" for row in rows[:_NEAREST]]
+    return (
+        f"{len(rows)} nodes within reach, {left:.0f} to go, home at {home[0]:+d} {home[1]:+d}. Way and prize, nearest first:\n"
+        f"{_listed(rows, lines, 'farther away')}\nGo to:"
+    )
+
+
+def describe_knapsack(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """List the items that fit, the most valuable for their weight first, in hundredths; each is `row: value weight`."""
+    nodes = np.asarray(observation["nodes"], dtype=np.float64)
+    rows = _allowed_rows(observation, info)
+    if not len(rows):
+        return "Nothing fits any more."
+    worth = nodes[rows, 0] / np.maximum(nodes[rows, 1], 1e-9)
+    rows = rows[np.argsort(-worth, kind="stable")]
+    hundredths = np.rint(100.0 * nodes).astype(int)
+    left = 100.0 * float(np.asarray(observation["globals"])[1])
+    lines = [f"{row}: {hundredths[row, 0]} {hundredths[row, 1]}" for row in rows[:_NEAREST]]
+    listed = _listed(rows, lines, "worth less for their weight")
+    return f"{len(rows)} items fit into {left:.0f}. Value and weight, best first:\n{listed}\nPack:"
+
+
 def describe_pendulum(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
     """Say where the pendulum stands, how it turns, and what may be answered."""
     cosine, sine, speed = (float(x) for x in np.asarray(observation).reshape(-1))
@@ -52,7 +146,14 @@ def describe_pendulum(observation: Any, info: dict[str, Any], env: gym.Env[Any, 
 
 
 # the name of an id, without namespace and version
-NATURAL: dict[str, Describe] = {"TSP": describe_tsp, "Pendulum": describe_pendulum}
+NATURAL: dict[str, Describe] = {
+    "TSP": describe_tsp,
+    "ATSP": describe_atsp,
+    "CVRP": describe_cvrp,
+    "OP": describe_op,
+    "Knapsack": describe_knapsack,
+    "Pendulum": describe_pendulum,
+}
 
 
 def natural_description(env: gym.Env[Any, Any]) -> Describe | None:

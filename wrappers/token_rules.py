@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class TokenRules:
         self.vocabulary = len(self.tokenizer)
         self.may_stop: torch.Tensor | None = _stop_table(self.tokenizer, self.vocabulary, self.stop)
         self._stop_span = max((len(text.encode()) for text in self.stop), default=0) + _BOUNDARY
+        # the tokenizer's own `decode` spends more on checking its argument than on the text
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        plain = partial(self.tokenizer.decode, clean_up_tokenization_spaces=False)
+        self._plain_decode = plain if backend is None else backend.decode
         self._prompts: OrderedDict[str, list[int]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,6 +128,13 @@ class TokenRules:
             return "context" if length >= self.max_length else "limit"
         return None
 
+    def may_end(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return where an utterance may have ended with its last token, other than by its length, in the shape of `tokens`."""
+        is_end = tokens == self.eos
+        if self.may_stop is None:
+            return is_end
+        return is_end | self.may_stop.to(tokens.device)[tokens]
+
     def first_end(self, utterance: Sequence[int], start: int) -> tuple[int, str] | None:
         """Find where an utterance ends.
 
@@ -146,7 +158,7 @@ class TokenRules:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids without special tokens; bytes that are not UTF-8 become U+FFFD."""
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self._plain_decode(list(ids), skip_special_tokens=True)
         return text
 
     def text(self, utterance: Sequence[int], reason: str) -> str:

@@ -130,12 +130,22 @@ class TokenVector(gym.vector.VectorEnv[Tensors, torch.Tensor, torch.Tensor]):
         tasks: Sequence[Any] | None = None,
     ) -> None:
         texts, row_infos = self.texts.reset(seed, tasks, rows)
-        for i, text, info in zip(rows, texts, row_infos):
-            ids = self.rules.prompt(info.get("messages") or [{"role": "user", "content": text}])
-            self._tokens[i] = self.rules.pad
-            self._written[i] = False
-            self._length[i] = 0
-            self._write(i, ids, 0)
+        prompts = [
+            self.rules.prompt(info.get("messages") or [{"role": "user", "content": text}])
+            for text, info in zip(texts, row_infos)
+        ]
+        # one row's memory at a time would cost several tensor operations each
+        contexts = np.full((len(rows), self.rules.max_length), self.rules.pad, dtype=np.int64)
+        for context, ids in zip(contexts, prompts):
+            context[: len(ids)] = ids
+        ends = [len(ids) for ids in prompts]
+        index = torch.tensor(rows, device=self.device)
+        self._tokens[index] = torch.from_numpy(contexts).to(self.device)
+        self._written[index] = False
+        self._length[index] = torch.tensor(ends, device=self.device)
+        self._limit[index] = torch.tensor([self.rules.limit(end) for end in ends], device=self.device)
+        for i, end, info in zip(rows, ends, row_infos):
+            self._start[i] = end
             self._add_info(infos, info, i)
         self._over.difference_update(rows)
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.parts.attention import AttentionBlock
 from polyathlon.envs.errors import UsageError
 
 from .policies import ActorCritic
@@ -17,35 +18,6 @@ from .policies import ActorCritic
 PADDING, ORIGIN, DESTINATION = 0, 1, 2
 NUM_KINDS = 4
 GROUP = 64  # least number of observations that are worth a forward pass of their own
-
-
-class Block(nn.Module):
-    """Attention among the nodes, biased by their distances, and a perceptron, each added to its normalised input.
-
-    Args:
-        width: width D of a node's features.
-        num_heads: number of attention heads H.
-    """
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
-        self.to_out = nn.Linear(width, width)
-        self.perceptron = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
-        # heads start with slopes from global to local attention
-        self.slope = nn.Parameter(torch.linspace(0.0, 6.0, num_heads))
-
-    def forward(self, x: Tensor, distance: Tensor, is_padding: Tensor) -> Tensor:
-        """Return [B, R, D] from features [B, R, D], distances [B, R, R] and padding [B, 1, 1, R] bool."""
-        batch, rows, width = x.shape
-        qkv = self.to_qkv(self.norms[0](x)).view(batch, rows, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        bias = distance.unsqueeze(1) * -self.slope.view(1, -1, 1, 1)
-        bias = bias.masked_fill(is_padding, -1e9)
-        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=bias)
-        x = x + self.to_out(mixed.transpose(1, 2).reshape(batch, rows, width))
-        return x + self.perceptron(self.norms[1](x))
 
 
 class AttentionPolicy(ActorCritic):
@@ -100,7 +72,8 @@ class AttentionPolicy(ActorCritic):
         self.moments = None
         width, features = self.width, self.num_features
         self.embed = nn.Linear(2 * features + 2 + NUM_KINDS + self.num_others, width)
-        self.blocks = nn.ModuleList(Block(width, self.num_heads) for _ in range(self.num_layers))
+        slopes = torch.linspace(0.0, 6.0, self.num_heads).unsqueeze(0)  # from global to local attention
+        self.blocks = nn.ModuleList(AttentionBlock(width, self.num_heads, slopes) for _ in range(self.num_layers))
         self.norm = nn.LayerNorm(width)
         self.query = nn.Linear(2 * width, width)
         self.key = nn.Linear(width, width)
@@ -141,7 +114,7 @@ class AttentionPolicy(ActorCritic):
         x = self.embed(torch.cat(columns, -1))
         is_padding = (kind == PADDING)[:, None, None]
         for block in self.blocks:
-            x = block(x, distance, is_padding)
+            x = block(x, [distance], is_padding)
         x = self.norm(x)
         mean = (x * is_used).sum(1) / is_used.sum(1)
         here = (roles[..., ORIGIN].unsqueeze(1) @ x).squeeze(1)

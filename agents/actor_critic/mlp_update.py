@@ -22,7 +22,12 @@ from .ppo_update import Minibatches, PPOSettings, summary
 
 def can_update(policy: Any, data: Minibatches) -> bool:
     """Tell whether `MlpUpdate` covers the policy and its data: two equal tanh or ReLU networks on a flat observation."""
-    if type(policy) is not ActorCritic or not isinstance(policy.optimizer, FlatAdam) or isinstance(data.obs, dict):
+    if (
+        not isinstance(policy, ActorCritic)
+        or not policy.is_plain
+        or not isinstance(policy.optimizer, FlatAdam)
+        or isinstance(data.obs, dict)
+    ):
         return False
     if type(policy.features_extractor) is not FlattenExtractor or policy.activation_fn not in (nn.Tanh, nn.ReLU):
         return False

@@ -85,6 +85,11 @@ class ActorCritic(ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "normalize_observations": self.normalize_observations}
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the written-out update of two perceptrons covers this policy, as far as its class is concerned."""
+        return type(self) is ActorCritic
+
     def flatten_parameters(self) -> None:
         """Lay all parameters into one vector with one fused Adam; call it once the policy is on its device."""
         options = {k: v for k, v in self.optimizer_kwargs.items() if k in ("betas", "eps", "weight_decay")}

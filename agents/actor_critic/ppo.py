@@ -61,7 +61,7 @@ class PPO(Agent):
         UsageError: a size is not positive, or the environment's actions have a form that PPO cannot act in.
     """
 
-    action_forms = ("box", "discrete", "tokens")
+    action_forms: ClassVar[tuple[str, ...]] = ("box", "discrete", "tokens")
     reads_any_observation = True  # adapt() leaves Dict and token observations as they are
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCritic,
@@ -125,7 +125,6 @@ class PPO(Agent):
 
     def _new_generators(self, seed: int | None) -> None:
         super()._new_generators(seed)
-        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
         policy = getattr(self, "policy", None)
         if isinstance(policy, ActorCritic):
             policy.generator = self._prediction_generator
@@ -253,7 +252,7 @@ class PPO(Agent):
         report = self._update(data, settings)
         self._n_updates += report.pop("epochs")
         for name, number in report.items():
-            self.logger.record(f"train/{name}", number)
+            self.logger.record(name if "/" in name else f"train/{name}", number)
         self.logger.record("train/explained_variance", explained_variance(_numpy(data.value), _numpy(data.returns)))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", settings.clip_range)
@@ -327,7 +326,7 @@ class PPO(Agent):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return", "_prediction_generator"]
+        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "reward_moments"], []
@@ -341,7 +340,6 @@ class PPO(Agent):
             "finished_episodes": [] if self.source is None else list(self.source.episodes),
             "carried_return": self._carried_return,
             "iterations": self._iterations,
-            "prediction_generator": self._prediction_generator.get_state(),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
@@ -353,7 +351,6 @@ class PPO(Agent):
         if self.source is not None:
             self.source.episodes = list(state["finished_episodes"])
         self._iterations = state["iterations"]
-        self._prediction_generator.set_state(state["prediction_generator"].cpu())
 
 
 def _numpy(value: Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -81,6 +82,11 @@ def ppo_loss(actor: Any, batch: Minibatches, settings: PPOSettings) -> Loss:
         settings: the coefficients.
     """
     value, log_prob, entropy = actor.evaluate(batch.obs, batch.action, batch.mask)
+    return clipped_loss(value, log_prob, entropy, batch, settings)
+
+
+def clipped_loss(value: Tensor, log_prob: Tensor, entropy: Tensor, batch: Minibatches, settings: PPOSettings) -> Loss:
+    """The loss of `ppo_loss`, given values [B], log-probabilities [B] and entropies [B] under the current parameters."""
     advantage = normalised(batch.advantage) if settings.normalize_advantage else batch.advantage
     clip = settings.clip_range
     policy_loss = ppo_surrogate(log_prob[:, None], batch.log_prob[:, None], advantage, clip, clip).mean()
@@ -112,7 +118,12 @@ def take_step(policy: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor,
 
 
 def update(
-    policy: Any, actor: Any, data: Minibatches, settings: PPOSettings, generator: torch.Generator
+    policy: Any,
+    actor: Any,
+    data: Minibatches,
+    settings: PPOSettings,
+    generator: torch.Generator,
+    loss_of: Callable[[Any, Minibatches, PPOSettings], Loss] = ppo_loss,
 ) -> dict[str, Any]:
     """Run the epochs of one update.
 
@@ -122,6 +133,7 @@ def update(
         data: the rollout.
         settings: the numbers.
         generator: source of the shuffles.
+        loss_of: gives the loss of a minibatch.
 
     Returns:
         The means of `METRICS` over the minibatches (the last one for "loss"), "std" of a Gaussian, and "epochs" done.
@@ -132,7 +144,7 @@ def update(
     while epochs < settings.n_epochs and not is_over:
         order = torch.randperm(number, generator=generator, device=data.advantage.device)
         for index in order.split(settings.batch_size):
-            loss = ppo_loss(actor, data.rows(index), settings)
+            loss = loss_of(actor, data.rows(index), settings)
             seen.append(loss.metrics)
             if settings.target_kl is not None and float(loss.metrics[4]) > 1.5 * settings.target_kl:
                 is_over = True

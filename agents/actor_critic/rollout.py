@@ -19,25 +19,33 @@ class Rollout:
         obs: an example of the observations, [N, ...].
         action: an example of the actions, [N, ...].
         mask: an example of the action masks, [N, A] bool, or None.
+        reward_shape: () for one number, (k,) for k objectives.
 
     Attributes:
         obs: [T, N, ...] what was acted on.
         action: [T, N, ...] as the policy drew it, before any clipping.
         mask: [T, N, A] bool or None.
-        reward: [T, N].
+        reward: [T, N], or [T, N, k].
         terminated: [T, N] bool.
         cut: [T, N] bool, terminated or truncated.
         position: number of steps taken so far.
         finals: step, rows and final observations of the truncated episodes, whose value must be bootstrapped.
     """
 
-    def __init__(self, n_steps: int, obs: Observation, action: Tensor, mask: Tensor | None) -> None:
+    def __init__(
+        self,
+        n_steps: int,
+        obs: Observation,
+        action: Tensor,
+        mask: Tensor | None,
+        reward_shape: tuple[int, ...] = (),
+    ) -> None:
         self.n_steps = n_steps
         self.obs = tree_map(obs, lambda x: x.new_zeros(n_steps, *x.shape))
         self.action = action.new_zeros(n_steps, *action.shape)
         self.mask = None if mask is None else mask.new_zeros(n_steps, *mask.shape)
         device, rows = action.device, action.shape[0]
-        self.reward = torch.zeros(n_steps, rows, device=device)
+        self.reward = torch.zeros(n_steps, rows, *reward_shape, device=device)
         self.terminated = torch.zeros(n_steps, rows, dtype=torch.bool, device=device)
         self.cut = torch.zeros_like(self.terminated)
         self.position = 0
@@ -71,13 +79,14 @@ class Rollout:
         """Copy what came of the action.
 
         Raises:
-            UsageError: the reward is a vector.
+            UsageError: the rewards have another shape than the environment promised.
         """
-        if step.reward.dim() != 1:
-            raise UsageError(
-                f"this agent maximises one reward, the environment pays {step.reward.shape[1]}; combine them with a wrapper"
-            )
         t = self.position
+        if step.reward.shape != self.reward.shape[1:]:
+            found, wanted = tuple(step.reward.shape[1:]), tuple(self.reward.shape[2:])
+            raise UsageError(
+                f"the environment pays rewards of shape {found}, its reward_space promises {wanted}; () is one number"
+            )
         self.reward[t].copy_(step.reward)
         self.terminated[t].copy_(step.terminated)
         torch.logical_or(step.terminated, step.truncated, out=self.cut[t])
@@ -88,11 +97,11 @@ class Rollout:
         self.position += 1
 
     def next_values(self, value: Tensor, last: Tensor, final_values: list[Tensor]) -> Tensor:
-        """Return [T, N] the value of each step's true next observation.
+        """Return the value of each step's true next observation, shaped like `value`.
 
         Args:
-            value: [T, N] value of the observations acted on.
-            last: [N] value of the observation after the last step.
+            value: [T, N] (or [T, N, k]) value of the observations acted on.
+            last: [N] (or [N, k]) value of the observation after the last step.
             final_values: values of the observations in `finals`.
         """
         following = torch.cat([value[1:], last.unsqueeze(0)])
@@ -125,7 +134,8 @@ class Rollout:
         obs = tree_map(state["obs"], lambda x: x.to(device))
         mask = None if mask is None else mask.to(device)
         first = [None if x is None else tree_map(x, lambda y: y.new_zeros(y.shape[1:])) for x in (obs, action, mask)]
-        rollout = cls(n_steps, first[0], first[1], first[2])  # type: ignore[arg-type]
+        shape = tuple(state["reward"].shape[2:])
+        rollout = cls(n_steps, first[0], first[1], first[2], shape)  # type: ignore[arg-type]
         taken = action.shape[0]
         for name in ("action", "reward", "terminated", "cut"):
             getattr(rollout, name)[:taken].copy_(state[name])

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from torch import Tensor
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from polyathlon.agents.base import Agent
-from polyathlon.agents.parts.replay import Replay
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.agents.parts.replay import Transitions
 
+from .off_policy import OffPolicyAgent, refuse_no_count
 from .sac_policy import SquashedGaussianPolicy
 from .sac_update import SACUpdate
+from .temperature import HasTemperature
 
-SelfSAC = TypeVar("SelfSAC", bound="SAC")
 
-
-class SAC(Agent):
+class SAC(HasTemperature, OffPolicyAgent):
     """Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), an SB3 algorithm.
 
     The constructor's words and defaults are those of SB3's SAC. Transitions lie in one tensor on the device, derivatives
@@ -51,9 +44,9 @@ class SAC(Agent):
         UsageError: a number is impossible, or the environment's form does not fit.
     """
 
-    action_forms = ("box",)
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SquashedGaussianPolicy}
     policy: SquashedGaussianPolicy
+    _update: SACUpdate | None
 
     def __init__(
         self,
@@ -74,252 +67,51 @@ class SAC(Agent):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        if isinstance(policy, str) and policy not in self.policy_aliases:
-            raise unknown_name("policy", policy, self.policy_aliases)
-        # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
-        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
-        super().__init__(policy_class, env, learning_rate, **kwargs)
-        sizes = {
-            "buffer_size": buffer_size,
-            "batch_size": batch_size,
-            "train_freq": train_freq,
-            "target_update_interval": target_update_interval,
-        }
-        for name, value in sizes.items():
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
-                raise UsageError(f"{name} must be a positive integer, got {value!r}")
-        if gradient_steps == 0 or gradient_steps < -1:
-            raise UsageError(f"gradient_steps must be positive, or -1 for one each transition, got {gradient_steps!r}")
-        if learning_starts < 0:
-            raise UsageError(f"learning_starts must not be negative, got {learning_starts!r}")
-        for name, number in (("gamma", gamma), ("tau", tau)):
-            if not 0 <= number <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, got {number!r}")
-        if matmul_precision not in ("highest", "medium"):
-            raise UsageError(f"matmul_precision must be 'highest' or 'medium', got {matmul_precision!r}")
-        self.buffer_size, self.learning_starts, self.batch_size = buffer_size, learning_starts, batch_size
-        self.tau, self.gamma, self.train_freq, self.gradient_steps = tau, gamma, train_freq, gradient_steps
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            matmul_precision,
+            **kwargs,
+        )
+        refuse_no_count(target_update_interval=target_update_interval)
         self.ent_coef, self.target_entropy = ent_coef, target_entropy
         self.target_update_interval = target_update_interval
-        self.matmul_precision = matmul_precision
-        self.replay: Replay | None = None
-        self._update: SACUpdate | None = None
         if _init_setup_model:
             self._setup_model()
 
-    def _new_generators(self, seed: int | None) -> None:
-        super()._new_generators(seed)
-        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
-        if isinstance(getattr(self, "policy", None), SquashedGaussianPolicy):
-            self.policy.generator = self._prediction_generator
-
     def _setup_model(self) -> None:
-        _refuse_spaces(self.observation_space, self.action_space)
-        self._setup_lr_schedule()
-        with self.seeded_initialisation():
-            policy = self.policy_class(
-                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-            ).to(self.device)
-        assert isinstance(policy, SquashedGaussianPolicy)
-        self.policy = policy
-        self.policy.flatten_parameters()
-        self.policy.generator = self._prediction_generator
+        super()._setup_model()
+        assert isinstance(self.policy, SquashedGaussianPolicy)
         # SB3's names, which its users and callbacks reach for
-        self.actor, self.critic, self.critic_target = policy.actor, policy.critic, policy.critic_target
+        self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
         size = int(np.prod(self.action_space.shape or ()))
-        self._entropy_goal = -float(size) if self.target_entropy == "auto" else float(self.target_entropy)
-        initial, is_learned = _parse_temperature(self.ent_coef)
-        self.log_ent_coef = torch.full((1,), math.log(initial), device=self.device, requires_grad=is_learned)
-        self.ent_coef_optimizer = (
-            torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True) if is_learned else None
+        self._setup_temperature(-float(size))
+
+    def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
+        self._set_temperature_rate(learning_rate)
+        assert self._update is not None
+        self._update.step(
+            batch,
+            self.log_ent_coef,
+            self.ent_coef_optimizer,
+            learning_rate,
+            self.gamma,
+            self.tau if self._n_updates % self.target_update_interval == 0 else 0.0,
+            self._entropy_goal,
+            self.generator,
         )
-        space = self.action_space
-        assert isinstance(space, spaces.Box)
-        self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
-        self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
-
-    def _to_environment(self, action: Tensor) -> Tensor:
-        """Scale actions [n, A] from [-1, 1] to the bounds of the environment, in its shape."""
-        scaled = self._low + (action + 1) * self._half_range
-        return scaled.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
-
-    def _choose(self) -> Tensor:
-        """Sample actions [n, A] in [-1, 1]: evenly before learning starts, then from the policy."""
-        assert self.source is not None
-        number, size = self.source.num_envs, self._low.numel()
-        if self.num_timesteps < self.learning_starts:
-            return 2 * torch.rand(number, size, generator=self.generator, device=self.device) - 1
-        return self.policy.sample(self._flat(self.source.obs), self.generator)
-
-    @staticmethod
-    def _flat(obs: Any) -> Tensor:
-        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
-
-    def collect_rollouts(self, callback: BaseCallback) -> bool:
-        """Take `train_freq` steps of every row.
-
-        Returns:
-            False when the callback asked to stop.
-        """
-        source, replay = self.source, self.replay
-        assert source is not None and replay is not None
-        callback.on_rollout_start()
-        for _ in range(self.train_freq):
-            with torch.no_grad():
-                obs = self._flat(source.obs).clone()
-                action = self._choose()
-                step = source.step(self._to_environment(action))
-                replay.add(obs, action, self._flat(step.next_obs), step.reward, step.terminated)
-            self.num_timesteps += source.num_envs
-            infos, rewards = step.infos, step.reward
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return False
-        callback.on_rollout_end()
-        return True
-
-    def _ready(self) -> SACUpdate:
-        """Return the gradient step with its memory, made at first use."""
-        if self.replay is None:
-            size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
-            self.replay = Replay(self.buffer_size, size, self._low.numel(), self.device)
-        if self._update is None or self._update.batch_size != self.batch_size:
-            self._update = self.policy.make_update(self.batch_size)
-        return self._update
-
-    def train(self, gradient_steps: int) -> None:
-        """Take gradient steps on samples of the replay memory."""
-        update = self._ready()
-        assert self.replay is not None
-        rate = self.lr_schedule(self._current_progress_remaining)
-        if self.ent_coef_optimizer is not None:
-            self.ent_coef_optimizer.param_groups[0]["lr"] = rate
-        before = torch.get_float32_matmul_precision()
-        if self.matmul_precision != before:
-            torch.set_float32_matmul_precision(self.matmul_precision)
-        try:
-            for _ in range(gradient_steps):
-                self._n_updates += 1
-                update.step(
-                    self.replay.sample(self.batch_size, self.generator),
-                    self.log_ent_coef,
-                    self.ent_coef_optimizer,
-                    rate,
-                    self.gamma,
-                    self.tau if self._n_updates % self.target_update_interval == 0 else 0.0,
-                    self._entropy_goal,
-                    self.generator,
-                )
-        finally:
-            if self.matmul_precision != before:
-                torch.set_float32_matmul_precision(before)
-
-    def learn(
-        self: SelfSAC,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 4,
-        tb_log_name: str = "SAC",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfSAC:
-        """Train for at least `total_timesteps` steps; logs are written every `log_interval` episodes; see SB3.
-
-        Raises:
-            UsageError: there is no environment, or `total_timesteps` is not positive.
-        """
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self._ready()
-        callback.on_training_start(locals(), globals())
-        assert self.source is not None
-        while self.num_timesteps < total:
-            if not self.collect_rollouts(callback):
-                break
-            self._update_current_progress_remaining(self.num_timesteps, total)
-            before = self._episode_num
-            self._record_episodes()
-            if log_interval is not None and self._episode_num // log_interval > before // log_interval:
-                self._log()
-            if self.num_timesteps > self.learning_starts:
-                taken = self.train_freq * self.source.num_envs
-                self.train(taken if self.gradient_steps < 0 else self.gradient_steps)
-        callback.on_training_end()
-        return self
-
-    def _log(self) -> None:
-        update = self._update
-        if update is not None and update.count:
-            for name, number in update.report().items():
-                self.logger.record(f"train/{name}", number)
-            self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
-            self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["replay", "_update", "_prediction_generator", "_low", "_half_range", "actor", "critic", "critic_target"]
-        return [*super()._excluded_save_params(), *own]
+        return [*super()._excluded_save_params(), "actor", "critic", "critic_target"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         names = ["policy", "policy.actor.optimizer", "policy.critic.optimizer"]
-        if self.ent_coef_optimizer is not None:
-            names.append("ent_coef_optimizer")
-        return names, ["log_ent_coef"]
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what a bit-equal resume needs, the replay memory among it."""
-        metrics = None if self._update is None else (self._update.metrics.clone(), self._update.count)
-        return {
-            **super().training_state(),
-            "replay": None if self.replay is None else self.replay.get_state(),
-            "metrics": metrics,
-            "prediction_generator": self._prediction_generator.get_state(),
-        }
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Continue from the dictionary that `training_state` returned."""
-        super().load_training_state(state)
-        self._prediction_generator.set_state(state["prediction_generator"].cpu())
-        if state["replay"] is not None:
-            self._update = None
-            update = self._ready()
-            assert self.replay is not None
-            self.replay.set_state(state["replay"])
-            if state["metrics"] is not None:
-                update.metrics.copy_(state["metrics"][0])
-                update.count = state["metrics"][1]
-
-
-def _parse_temperature(ent_coef: str | float) -> tuple[float, bool]:
-    """Return the first temperature and whether it is learned.
-
-    Raises:
-        UsageError: it is neither a positive number nor "auto" nor "auto_NUMBER".
-    """
-    try:
-        if isinstance(ent_coef, str):
-            head, _, tail = ent_coef.partition("_")
-            initial = float(tail or 1.0) if head == "auto" else float("nan")
-        else:
-            initial = float(ent_coef)
-    except (TypeError, ValueError):
-        initial = float("nan")
-    if not initial > 0:
-        raise UsageError(f"ent_coef must be a positive number, 'auto' or 'auto_0.1', got {ent_coef!r}")
-    return initial, isinstance(ent_coef, str)
-
-
-def _refuse_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-    """Refuse what the networks of SAC cannot take.
-
-    Raises:
-        UsageError: the observation is no Box, or the actions are unbounded.
-    """
-    if not isinstance(observation_space, spaces.Box):
-        raise UsageError(
-            f"SAC sees a flat Box, got {observation_space}; wrap the environment: polyathlon.wrappers.VectorObservation(env)"
-        )
-    assert isinstance(action_space, spaces.Box)
-    if not np.isfinite([action_space.low, action_space.high]).all():
-        raise UsageError(
-            f"SAC needs finite bounds of the actions, got {action_space}; bound them with gymnasium.wrappers.RescaleAction"
-        )
+        return [*names, *self._temperature_save_names()], ["log_ent_coef"]

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from stable_baselines3.common.type_aliases import PyTorchObs
-from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.envs.errors import UsageError
 
+from .perceptrons import flat_copy, parameters_of, rectified_layers
 from .sac_update import LOG_STD_MAX, LOG_STD_MIN, SACUpdate
 
 
-def _linears(network: nn.Module) -> list[nn.Linear]:
-    """Return the linear layers of a perceptron with rectified hidden layers.
+def flatten_actor(actor: Actor, learning_rate: float, behind: Sequence[nn.Parameter] = ()) -> list[int]:
+    """Lay an actor's parameters into a flat vector with an optimiser: hidden layers, then both heads side by side.
+
+    Args:
+        actor: SB3's network.
+        learning_rate: of the optimiser, which becomes the actor's.
+        behind: further parameters, at the end of the vector.
+
+    Returns:
+        The hidden widths.
 
     Raises:
-        UsageError: it has other layers.
+        UsageError: it is no perceptron with at least one rectified hidden layer.
     """
-    layers = list(network.children())
-    if not all(isinstance(layer, nn.Linear | nn.ReLU) for layer in layers):
-        raise UsageError(
-            f"SAC's networks are perceptrons with ReLU, got {network}; leave activation_fn and use_sde out"
-        )
-    return [layer for layer in layers if isinstance(layer, nn.Linear)]
+    hidden = rectified_layers(actor.latent_pi)
+    if not hidden:
+        raise UsageError("net_arch needs at least one hidden layer")
+    mean, spread = actor.mu, actor.log_std
+    assert isinstance(mean, nn.Linear) and isinstance(spread, nn.Linear)
+    ordered = [*parameters_of(hidden), mean.weight, spread.weight, mean.bias, spread.bias, *behind]
+    actor.optimizer = FlatAdam(ordered, lr=learning_rate)
+    return [layer.out_features for layer in hidden]
 
 
 class SquashedGaussianPolicy(SACPolicy):
@@ -49,54 +61,41 @@ class SquashedGaussianPolicy(SACPolicy):
         Raises:
             UsageError: the networks are no plain perceptrons.
         """
+        self._refuse_other_features()
+        rate = self.actor.optimizer.param_groups[0]["lr"]
+        self._actor_widths = flatten_actor(self.actor, rate, self.parameters_behind_the_head())
+        networks = [rectified_layers(network) for network in self.critic.q_networks]
+        self._critic_widths = [layer.out_features for layer in networks[0][:-1]]
+        self.critic.optimizer = FlatAdam([p for layers in networks for p in parameters_of(layers)], lr=rate)
+        self._target = flat_copy([rectified_layers(network) for network in self.critic_target.q_networks])
+
+    def _refuse_other_features(self) -> None:
         if self.actor.use_sde or type(self.actor.features_extractor).__name__ != "FlattenExtractor":
             raise UsageError(
                 "SAC flattens observations and samples plain Gaussians; leave features_extractor_class and use_sde out"
             )
-        actor = self.actor
-        hidden = _linears(actor.latent_pi)
-        self._actor_widths = [layer.out_features for layer in hidden]
-        if not hidden:
-            raise UsageError("net_arch needs at least one hidden layer")
-        mean, spread = actor.mu, actor.log_std
-        assert isinstance(mean, nn.Linear) and isinstance(spread, nn.Linear)
-        ordered = [p for layer in hidden for p in (layer.weight, layer.bias)]
-        ordered += [mean.weight, spread.weight, mean.bias, spread.bias]
-        rate = actor.optimizer.param_groups[0]["lr"]
-        actor.optimizer = FlatAdam(ordered, lr=rate)
-        networks = [_linears(network) for network in self.critic.q_networks]
-        self._critic_widths = [layer.out_features for layer in networks[0][:-1]]
-        self.critic.optimizer = FlatAdam(
-            [p for network in networks for layer in network for p in (layer.weight, layer.bias)], lr=rate
-        )
-        targets = [
-            p
-            for network in self.critic_target.q_networks
-            for layer in _linears(network)
-            for p in (layer.weight, layer.bias)
-        ]
-        self._target = torch.cat([p.detach().reshape(-1) for p in targets])
-        start = 0
-        for parameter in targets:
-            end = start + parameter.numel()
-            parameter.data = self._target[start:end].view(parameter.shape)
-            start = end
 
     def make_update(self, batch_size: int) -> SACUpdate:
         """Return the gradient step of these networks."""
-        actor, critic = self.actor.optimizer, self.critic.optimizer
-        assert isinstance(actor, FlatAdam) and isinstance(critic, FlatAdam)
-        return SACUpdate(
-            actor,
-            critic,
-            self._target,
-            int(torch.tensor(self.observation_space.shape).prod()),
-            int(torch.tensor(self.action_space.shape).prod()),
-            self._actor_widths,
-            self._critic_widths,
-            len(self.critic.q_networks),
-            batch_size,
-        )
+        return SACUpdate(**self.update_arguments(batch_size))
+
+    def update_arguments(self, batch_size: int) -> dict[str, Any]:
+        """Return the arguments of `SACUpdate` for these networks."""
+        return {
+            "actor": self.actor.optimizer,
+            "critic": self.critic.optimizer,
+            "target": self._target,
+            "obs_size": int(torch.tensor(self.observation_space.shape).prod()),
+            "action_size": int(torch.tensor(self.action_space.shape).prod()),
+            "actor_widths": self._actor_widths,
+            "critic_widths": self._critic_widths,
+            "critics": len(self.critic.q_networks),
+            "batch_size": batch_size,
+        }
+
+    def parameters_behind_the_head(self) -> list[nn.Parameter]:
+        """Return further parameters of the actor, which its optimiser steps too."""
+        return []
 
     def head(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation [B, A] before the squashing, for observations [B, O]."""
@@ -109,10 +108,14 @@ class SquashedGaussianPolicy(SACPolicy):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         return torch.tanh(torch.addcmul(mean, log_std.exp(), noise))
 
+    def mode(self, obs: Tensor) -> Tensor:
+        """Return the squashed mean [B, A]."""
+        return torch.tanh(self.head(obs)[0])
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
         obs = observation.flatten(1).float()
-        action = torch.tanh(self.head(obs)[0]) if deterministic else self.sample(obs, self.generator)
+        action = self.mode(obs) if deterministic else self.sample(obs, self.generator)
         return action.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from .episodes import Batch, Episode, collate, play
 from .generation import answers
 from .imitation import find_solver, like, solved
 from .policy import CausalLMPolicy
+from .reading import Reading, read_episodes
 from .recipes import Recipe, find_recipe
-from .updates import Reading, Targets, read_episodes, recipe_loss, shaped_rewards, token_advantages
+from .updates import Targets, recipe_loss, shaped_rewards, token_advantages
 
 SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
 
@@ -50,6 +51,8 @@ class LanguageAgent(Agent):
         temperature: divides the logits in sampling and training.
         lora: rank of low-rank adapters; only these are trained then. None trains all weights.
         max_logp_gap: largest difference between the log-probabilities of sampling and training that is not an error.
+        fast_forward: sample from and read plain Llamas with this package's own forward pass, in which answers share the
+            computation of their problem; False always takes the model's own.
         recipe_kwargs: fields of the recipe with other values.
         policy_kwargs: further keyword arguments of `CausalLMPolicy`.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
@@ -72,6 +75,7 @@ class LanguageAgent(Agent):
         temperature: float = 1.0,
         lora: int | None = None,
         max_logp_gap: float = 0.1,
+        fast_forward: bool = True,
         recipe_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         _init_setup_model: bool = True,
@@ -99,6 +103,7 @@ class LanguageAgent(Agent):
                 f"temperature must be positive, got {temperature!r}; predict(deterministic=True) is greedy"
             )
         self.num_prompts, self.temperature, self.max_logp_gap = int(num_prompts), float(temperature), max_logp_gap
+        self.fast_forward = fast_forward
         self._iterations, self._sampled = 0, 0
         self._prompts: TokenBatch | None = None
         self._rows: TokenBatch | None = None
@@ -107,10 +112,6 @@ class LanguageAgent(Agent):
             self._setup_model()
 
     # ------------------------------------------------------------------------------------------------ set-up
-
-    def _new_generators(self, seed: int | None) -> None:
-        super()._new_generators(seed)
-        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
@@ -197,9 +198,9 @@ class LanguageAgent(Agent):
         for _ in range(max(self.recipe.dynamic_sampling, 1)):
             tasks = [task for task in self._draw_tasks() for _ in range(size)]
             groups = [len(kept) // size + i // size for i in range(len(tasks))]
-            drawn = play(
-                self.policy.language_model, self._rows, tasks, groups, self._keys(len(tasks)), self.temperature
-            )
+            keys = self._keys(len(tasks))
+            model, fast = self.policy.language_model, self.fast_forward
+            drawn = play(model, self._rows, tasks, groups, keys, self.temperature, fast=fast)
             self.num_timesteps += sum(episode.length for episode in drawn)
             self._note(drawn)
             if not self.recipe.dynamic_sampling:
@@ -247,7 +248,14 @@ class LanguageAgent(Agent):
     def _read(self, model: Any, batch: Batch, with_values: bool) -> Reading:
         value_net = self.policy.value_net if with_values else None
         return read_episodes(
-            model, value_net, batch.tokens, batch.attention, self.token_env.rules.vocabulary, self.temperature
+            model,
+            value_net,
+            batch.tokens,
+            batch.attention,
+            self.token_env.rules.vocabulary,
+            self.temperature,
+            batch.mask.argmax(1) + 1,
+            self.fast_forward,
         )
 
     @torch.no_grad()
@@ -451,7 +459,7 @@ class LanguageAgent(Agent):
     # ------------------------------------------------------------------------------------------------ files
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference", "_prediction_generator"]
+        return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
@@ -466,7 +474,6 @@ class LanguageAgent(Agent):
             "prompts": None if self._prompts is None else self._prompts.get_state(),
             "rows": None if self._rows is None else self._rows.get_state(),
             "reference": None if self._reference is None else self._reference.state_dict(),
-            "prediction_generator": self._prediction_generator.get_state(),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
@@ -474,7 +481,6 @@ class LanguageAgent(Agent):
         super().load_training_state(state)
         self._iterations, self._sampled = state["iterations"], state["sampled"]
         self._initial_seed = state["initial_seed"]
-        self._prediction_generator.set_state(state["prediction_generator"].cpu())
         if state["prompts"] is not None:
             self._make_rows()
             assert self._prompts is not None and self._rows is not None

@@ -97,6 +97,7 @@ def play(
     keys: Tensor,
     temperature: float = 1.0,
     greedy: bool = False,
+    fast: bool = True,
 ) -> list[Episode]:
     """Play one episode in each row, with whole utterances.
 
@@ -108,6 +109,7 @@ def play(
         keys: [n, 2] int64 random keys.
         temperature: divides the logits.
         greedy: take the likeliest tokens.
+        fast: see `generate`.
     """
     contexts = rows.reset(tasks=list(tasks))
     episodes = [
@@ -115,7 +117,8 @@ def play(
     ]
     live, turn = list(range(len(contexts))), 0
     while live:
-        completions = generate(model, [contexts[i] for i in live], rows.rules, keys[live], turn, temperature, greedy)
+        starts = [contexts[i] for i in live]
+        completions = generate(model, starts, rows.rules, keys[live], turn, temperature, greedy, fast)
         after = rows.step_utterance([c.ids for c in completions], rows=live)
         for k, i in enumerate(live):
             episode, before = episodes[i], len(episodes[i].ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,26 +11,14 @@ from torch import Tensor
 from polyathlon.envs.random import uniform
 from polyathlon.wrappers.token_rules import TokenRules
 
+from .decoders import make_decoder
+
 
 class Completion(NamedTuple):
     """One utterance: its ids, and the log-probability of each under the model that sampled it."""
 
     ids: list[int]
     logps: list[float]
-
-
-class _Rows:
-    """Rows that still write: their cache, their lengths, and which utterance each belongs to."""
-
-    def __init__(self, cache: Any, mask: Tensor, lengths: Tensor, keys: Tensor) -> None:
-        self.cache, self.mask, self.lengths, self.keys = cache, mask, lengths, keys
-        self.owner = list(range(len(lengths)))
-
-    def keep(self, chosen: list[int]) -> None:
-        index = torch.tensor(chosen, device=self.mask.device)
-        self.cache.batch_select_indices(index)
-        self.mask, self.lengths, self.keys = self.mask[index], self.lengths[index], self.keys[index]
-        self.owner = [self.owner[i] for i in chosen]
 
 
 def sample_tokens(logps: Tensor, noise: Tensor) -> Tensor:
@@ -57,6 +44,7 @@ def generate(
     stream: int = 0,
     temperature: float = 1.0,
     greedy: bool = False,
+    fast: bool = True,
 ) -> list[Completion]:
     """Write one utterance after each context.
 
@@ -70,77 +58,50 @@ def generate(
         stream: number of the utterance within its episode.
         temperature: divides the logits.
         greedy: take the likeliest token instead of sampling.
+        fast: where the model is a plain Llama, decode with `LlamaDecoder` instead of the model's own forward pass.
 
     Returns:
         The utterances; their log-probabilities are those of `temperature`.
     """
-    rows, logits = _prefill(model, contexts, keys)
     limits = [rules.limit(len(context)) for context in contexts]
-    found = [Completion([], []) for _ in contexts]
-    for step in range(max(limit - len(context) for limit, context in zip(limits, contexts))):
+    rooms = torch.tensor([limit - len(context) for limit, context in zip(limits, contexts)], device=keys.device)
+    room = int(rooms.max())
+    decoder = make_decoder(model, contexts, room, keys.device, fast)
+    noise = noise_of(keys, room, stream)
+    ids = torch.zeros(len(contexts), room, dtype=torch.int64, device=keys.device)
+    written = torch.zeros(len(contexts), room, device=keys.device)
+    lengths = [room] * len(contexts)
+    logits, owners = decoder.logits, torch.arange(len(contexts), device=keys.device)
+    for step in range(room):
         logps = (logits[:, : rules.vocabulary].float() / temperature).log_softmax(-1)
-        if greedy:
-            tokens = logps.argmax(-1)
-        else:
-            tokens = sample_tokens(logps, uniform(rows.keys, step, (), torch.float64, stream))
-        chosen = logps.gather(1, tokens[:, None])[:, 0].tolist()
-        going = []
-        for i, (owner, token) in enumerate(zip(rows.owner, tokens.tolist())):
-            own = found[owner]
-            own.ids.append(token)
-            own.logps.append(chosen[i])
-            if rules.end(own.ids, len(contexts[owner]) + len(own.ids), limits[owner]) is None:
-                going.append(i)
-        if not going:
-            break
-        if len(going) < len(rows.owner):
-            rows.keep(going)
-            tokens = tokens[torch.tensor(going, device=tokens.device)]
-        logits = _advance(model, rows, tokens, step)
-    return found
+        tokens = logps.argmax(-1) if greedy else sample_tokens(logps, noise[:, step])
+        ids[owners, step] = tokens
+        written[owners, step] = logps.gather(1, tokens[:, None])[:, 0]
+        may_end = rules.may_end(tokens) | (rooms[owners] == step + 1)
+        if bool(may_end.any()):
+            over = set()
+            for i in may_end.nonzero()[:, 0].tolist():
+                owner = int(owners[i])
+                own = ids[owner, : step + 1].tolist()
+                if rules.end(own, len(contexts[owner]) + len(own), limits[owner]) is not None:
+                    over.add(i)
+                    lengths[owner] = step + 1
+            if len(over) == len(owners):
+                break
+            if over:
+                index = torch.tensor([i for i in range(len(owners)) if i not in over], device=keys.device)
+                decoder.keep(index)
+                tokens, noise, owners = tokens[index], noise[index], owners[index]
+        logits = decoder.advance(tokens)
+    rows = zip(ids.tolist(), written.tolist(), lengths, strict=True)
+    return [Completion(own[:length], logps[:length]) for own, logps, length in rows]
 
 
-def _prefill(model: Any, contexts: Sequence[Sequence[int]], keys: Tensor) -> tuple[_Rows, Tensor]:
-    """Read every different context once, padded on the left, and give each row its copy of the cache."""
-    device = keys.device
-    different: dict[tuple[int, ...], int] = {}
-    index = torch.tensor([different.setdefault(tuple(c), len(different)) for c in contexts], device=device)
-    longest = max(len(c) for c in different)
-    tokens = torch.tensor([[c[0]] * (longest - len(c)) + list(c) for c in different], device=device)
-    lengths = torch.tensor([len(c) for c in different], device=device)
-    positions = torch.arange(longest, device=device) - (longest - lengths[:, None])
-    mask = (positions >= 0).long()
-    out = model(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=positions.clamp_min(0),
-        use_cache=True,
-        **keeps_last(model),
-    )
-    cache = out.past_key_values
-    cache.batch_select_indices(index)
-    return _Rows(cache, mask[index], lengths[index], keys), out.logits[:, -1][index]
-
-
-def _advance(model: Any, rows: _Rows, tokens: Tensor, step: int) -> Tensor:
-    """Read one more token of each row and return the logits of the next, [n, V]."""
-    rows.mask = torch.cat([rows.mask, rows.mask.new_ones(len(tokens), 1)], 1)
-    out = model(
-        input_ids=tokens[:, None],
-        attention_mask=rows.mask,
-        position_ids=(rows.lengths + step)[:, None],
-        past_key_values=rows.cache,
-        use_cache=True,
-        **keeps_last(model),
-    )
-    logits: Tensor = out.logits[:, -1]
-    return logits
-
-
-def keeps_last(model: Any) -> dict[str, int]:
-    """Return the argument that makes a model compute the last position's logits alone, where it knows one."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(plain.forward).parameters else {}
+def noise_of(keys: Tensor, room: int, stream: int) -> Tensor:
+    """Return the numbers [n, room] that rows draw their tokens with: functions of their keys alone, whatever the room."""
+    steps = torch.arange(room, device=keys.device).repeat(len(keys))
+    each = keys.repeat_interleave(room, 0)
+    return uniform(each, steps, (), torch.float64, stream).view(len(keys), room)
 
 
 def answers(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyathlon.agents.parts.advantages import group_advantage, masked_whiten
 from polyathlon.agents.parts.aggregation import agg_loss
@@ -16,21 +16,8 @@ from polyathlon.agents.parts.token_returns import gae
 from polyathlon.envs.errors import UsageError
 
 from .episodes import Batch
+from .reading import Reading
 from .recipes import Recipe
-
-
-class Reading(NamedTuple):
-    """What a model says about the tokens of episodes, at the place before each: [N, L - 1] each.
-
-    Attributes:
-        logp: log-probability of the token that follows.
-        entropy: entropy of its distribution.
-        value: value of the prefix.
-    """
-
-    logp: Tensor
-    entropy: Tensor
-    value: Tensor
 
 
 class Targets(NamedTuple):
@@ -40,34 +27,6 @@ class Targets(NamedTuple):
     returns: Tensor
     value: Tensor
     reference: Tensor | None
-
-
-def read_episodes(
-    model: Any,
-    value_net: nn.Module | None,
-    tokens: Tensor,
-    attention: Tensor,
-    vocabulary: int,
-    temperature: float = 1.0,
-) -> Reading:
-    """Read whole episodes.
-
-    Args:
-        model: the language model.
-        value_net: the head that values hidden states; None gives zeros.
-        tokens: [N, L] int64, padded on the right.
-        attention: [N, L].
-        vocabulary: number of tokens that can be chosen; further logits are dropped.
-        temperature: divides the logits, as in sampling.
-    """
-    out = model(input_ids=tokens, attention_mask=attention, use_cache=False, output_hidden_states=value_net is not None)
-    logps = (out.logits[:, :-1, :vocabulary].float() / temperature).log_softmax(-1)
-    logp = logps.gather(2, tokens[:, 1:, None])[..., 0]
-    with torch.no_grad():
-        entropy = -(logps.exp() * logps).sum(-1)
-    if value_net is None:
-        return Reading(logp, entropy, torch.zeros_like(logp))
-    return Reading(logp, entropy, value_net(out.hidden_states[-1][:, :-1].float())[..., 0])
 
 
 def shaped_rewards(batch: Batch, recipe: Recipe, longest: int) -> Tensor:

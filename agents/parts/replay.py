@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,14 @@ class Transitions(NamedTuple):
     done: Tensor
 
 
+def split_rows(rows: Tensor, obs_size: int, action_size: int) -> Transitions:
+    """Name the columns of rows [B, 2 O + A + 2]."""
+    o, a = obs_size, action_size
+    return Transitions(
+        rows[:, :o], rows[:, o : o + a], rows[:, : o + a], rows[:, o + a : 2 * o + a], rows[:, -2], rows[:, -1]
+    )
+
+
 class Replay:
     """A ring of transitions on one device, the oldest overwritten first.
 
@@ -38,18 +47,24 @@ class Replay:
         obs_size: O.
         action_size: A.
         device: where it lies.
+        on_disk: keep the rows in a temporary file mapped into memory, for more transitions than memory holds.
 
     Raises:
-        UsageError: the capacity is not positive.
+        UsageError: the capacity is not positive, or rows on the disk are asked for on an accelerator.
     """
 
-    def __init__(self, capacity: int, obs_size: int, action_size: int, device: torch.device) -> None:
+    def __init__(
+        self, capacity: int, obs_size: int, action_size: int, device: torch.device, *, on_disk: bool = False
+    ) -> None:
         if capacity <= 0:
             raise UsageError(f"buffer_size must be a positive number of transitions, got {capacity}")
+        if on_disk and device.type != "cpu":
+            raise UsageError(f"rows on the disk are read by the processor: use device='cpu', got {device}")
         self.capacity, self.obs_size, self.action_size = capacity, obs_size, action_size
         # pages of `empty` are taken from the system as they are written, so a large capacity costs nothing at first
-        self.rows = torch.empty(capacity, 2 * obs_size + action_size + 2, device=device)
-        self.position, self.size = 0, 0
+        shape = (capacity, 2 * obs_size + action_size + 2)
+        self.rows = _mapped(*shape) if on_disk else torch.empty(shape, device=device)
+        self.position, self.size, self.added = 0, 0, 0
         self._sample = torch.empty(0, self.rows.shape[1], device=device)
 
     def add(self, obs: Tensor, action: Tensor, next_obs: Tensor, reward: Tensor, done: Tensor) -> None:
@@ -69,6 +84,7 @@ class Replay:
             index = torch.arange(self.position, end, device=self.rows.device) % self.capacity
             self.rows[index] = torch.cat(columns, 1)
         self.position = end % self.capacity
+        self.added += number
         self.size = min(self.size + number, self.capacity)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
@@ -80,14 +96,18 @@ class Replay:
 
     def split(self, rows: Tensor) -> Transitions:
         """Name the columns of rows [B, 2 O + A + 2]."""
-        o, a = self.obs_size, self.action_size
-        return Transitions(
-            rows[:, :o], rows[:, o : o + a], rows[:, : o + a], rows[:, o + a : 2 * o + a], rows[:, -2], rows[:, -1]
-        )
+        return split_rows(rows, self.obs_size, self.action_size)
 
-    def get_state(self) -> dict[str, Any]:
-        """Return the transitions held and the place of the next one."""
-        return {"rows": self.rows[: self.size].clone(), "position": self.position, "size": self.size}
+    def get_state(self, known: int = 0) -> dict[str, Any]:
+        """Return the transitions held and the place of the next one.
+
+        Args:
+            known: the first so many transitions ever added need not be returned, for `set_state` will find them in the
+                memory; they are returned nevertheless once some of them were overwritten.
+        """
+        start = known if self.added <= self.capacity else 0
+        rows = self.rows[start : self.size].clone()
+        return {"rows": rows, "start": start, "position": self.position, "size": self.size, "added": self.added}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `get_state` returned.
@@ -95,8 +115,17 @@ class Replay:
         Raises:
             UsageError: it holds more transitions than this memory, or of another shape.
         """
-        rows = state["rows"]
-        if rows.shape[0] > self.capacity or rows.shape[1:] != self.rows.shape[1:]:
-            raise UsageError(f"a replay memory of shape {tuple(self.rows.shape)} cannot take {tuple(rows.shape)}")
-        self.rows[: rows.shape[0]] = rows.to(self.rows.device)
-        self.position, self.size = state["position"], state["size"]
+        rows, start = state["rows"], state["start"]
+        if start + rows.shape[0] > self.capacity or rows.shape[1:] != self.rows.shape[1:] or start > self.size:
+            raise UsageError(
+                f"a replay memory of shape {tuple(self.rows.shape)} that holds {self.size} cannot take {tuple(rows.shape)} "
+                f"from {start} on"
+            )
+        self.rows[start : start + rows.shape[0]] = rows.to(self.rows.device)
+        self.position, self.size, self.added = state["position"], state["size"], state["added"]
+
+
+def _mapped(rows: int, columns: int) -> Tensor:
+    """Return a float32 tensor whose memory is a file that vanishes with it."""
+    with tempfile.NamedTemporaryFile(prefix="replay-") as file:
+        return torch.from_file(file.name, shared=True, size=rows * columns).view(rows, columns)

@@ -40,16 +40,16 @@ def discounted_sums(reward: Tensor, cut: Tensor, start: Tensor, gamma: float) ->
     """Discounted sums of the rewards so far, G_t = gamma G_{t-1} + r_t, starting from zero in every episode.
 
     Args:
-        reward: [T, N].
+        reward: [T, N] (or [T, N, k] for k objectives).
         cut: [T, N] bool, the episode ended with this step.
-        start: [N] what the first step carries over, already discounted (zeros at first).
+        start: [N] (or [N, k]) what the first step carries over, already discounted (zeros at first).
         gamma: discount.
 
     Returns:
-        [T, N] the sums, and [N] what the next rollout carries over.
+        The sums, shaped like `reward`, and what the next rollout carries over, shaped like `start`.
     """
     sums = reward.clone()
-    going_on = (~cut).to(reward.dtype).mul_(gamma)
+    going_on = (~cut).to(reward.dtype).mul_(gamma).reshape(*cut.shape, *(1,) * (reward.dim() - cut.dim()))
     carried = start
     for t in range(reward.shape[0]):
         sums[t].add_(carried)

@@ -25,6 +25,15 @@ def tour_length(xy: Tensor, tour: Tensor) -> Tensor:
     return (points - points.roll(-1, dims=1)).norm(dim=-1).sum(1)
 
 
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Euclidean distance [...] between points [..., 2] and [..., 2], which broadcast.
+
+    Norms over an axis of two are many times slower than this.
+    """
+    dx, dy = a[..., 0] - b[..., 0], a[..., 1] - b[..., 1]
+    return dx.mul_(dx).addcmul_(dy, dy).sqrt_()
+
+
 def distance_matrix(xy: np.ndarray) -> np.ndarray:
     """Return the Euclidean distances [N, N] float64 between points [N, 2]."""
     points = np.asarray(xy, dtype=np.float64)
@@ -32,15 +41,16 @@ def distance_matrix(xy: np.ndarray) -> np.ndarray:
 
 
 def gap(cost: Tensor, reference: Tensor) -> Tensor:
-    """Return how much longer than its reference each tour is: cost / reference - 1.
+    """Return how much worse than its reference each solution is: (cost - reference) / |reference|.
 
-    The mean gap of a set is the mean of these ratios; a tour that beats a heuristic reference has a negative gap.
+    The mean gap of a set is the mean of these ratios; a solution that beats a heuristic reference has a negative gap.
+    Where a task collects, its cost is negative, and a gap of 0.1 means a tenth less collected.
 
     Args:
         cost: [B] float64.
-        reference: [B] float64, positive, NaN where unknown.
+        reference: [B] float64, not 0, NaN where unknown.
 
     Returns:
         [B] float64, NaN where the reference is unknown.
     """
-    return cost / reference - 1.0
+    return (cost - reference) / reference.abs()

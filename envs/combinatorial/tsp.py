@@ -5,27 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.tensor import TensorEnv
+from polyathlon.envs.errors import UsageError
 
-from .instances import Instance, distribution_named, generate, read_instance
-from .tours import gap
-from .tsp_direct import DirectState, DirectTSP
-from .tsp_reduced import ReducedState, ReducedTSP
-
-TSPState = ReducedState | DirectState
-_MDPS: dict[str, Any] = {"bq": ReducedTSP, "direct": DirectTSP}
-_REWARDS = ("dense", "sparse")
-_OPTIONS = ("instance", "reference")
+from .construction import ConstructionTask, Move, State, check_size
+from .instances import Instance, distribution_named, plain_instance
+from .reading import entries, make_instance, read_points, read_reference, to_unit_square
+from .tours import distance
 
 
-class TSP(TensorEnv):
+class TSP(ConstructionTask):
     """Visit every point once and return to the first by the shortest tour.
 
     ## Description
@@ -75,7 +67,7 @@ class TSP(TensorEnv):
     * v0: first version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+    allows_all_open: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -92,116 +84,76 @@ class TSP(TensorEnv):
         Raises:
             UsageError: `num_nodes` is not an integer of at least 2, or a name is unknown.
         """
-        super().__init__(device=device, dtype=dtype)
-        if isinstance(num_nodes, bool) or not isinstance(num_nodes, int | np.integer) or num_nodes < 2:
-            raise UsageError(f"num_nodes must be an integer of at least 2, got {num_nodes!r}")
-        if mdp not in _MDPS:
-            raise unknown_name("mdp", str(mdp), _MDPS)
-        if reward not in _REWARDS:
-            raise unknown_name("reward", str(reward), _REWARDS)
+        self.num_nodes = check_size("num_nodes", num_nodes, 2)
         distribution_named(distribution)
-        self.num_nodes = int(num_nodes)
-        self.mdp = mdp
-        self.reward = reward
         self.distribution = distribution
-        self._mdp: Any = _MDPS[mdp](self.num_nodes, self.device)
-        self.observation_space = self._observation_space()
-        self.action_space = spaces.Discrete(self._mdp.num_rows)
+        super().__init__(self.num_nodes, mdp, reward, device, dtype)
 
-    def _observation_space(self) -> gym.Space[Any]:
-        rows, n = self._mdp.num_rows, self.num_nodes
-        fields: dict[str, gym.Space[Any]] = {
-            "nodes": spaces.Box(0.0, 1.0, (rows, 2), self.numpy_dtype),
-            "kind": spaces.Box(0, 3, (rows,), np.int8),
-            "globals": spaces.Box(0.0, 1.0, (1,), self.numpy_dtype),
-        }
-        if self.mdp == "direct":
-            fields["visited"] = spaces.Box(0, 1, (n,), np.int8)
-            fields["first"] = spaces.Box(0, n - 1, (1,), np.int64)
-            fields["last"] = spaces.Box(0, n - 1, (1,), np.int64)
-        return spaces.Dict(fields)
+    def generate(self, keys: Tensor) -> Instance:
+        """Draw one instance for each key, [B, 2] int64; equal keys give equal instances."""
+        return plain_instance(keys, distribution_named(self.distribution)(keys, self.num_points, self.dtype))
 
-    def reset(self, keys: Tensor, options: dict[str, Any] | None = None) -> TSPState:
-        """Start an episode for each key.
-
-        Args:
-            keys: [B, 2] int64 random keys.
-            options: "instance" and "reference", see the class.
+    def read(self, given: Any, rows: int, reference: Any) -> Instance:
+        """Make instances of coordinates (m, 2) or (B, m, 2), or of a dict with "xy" and, if known, "reference".
 
         Raises:
-            UsageError: an option is unknown or malformed.
+            UsageError: the instance is malformed.
         """
-        state: TSPState = self._mdp.begin(keys, self._instance(keys, options or {}))
-        return state
+        if isinstance(given, dict):
+            if "distances" in given:
+                raise UsageError(
+                    "a matrix of distances belongs to polyathlon/ATSP-v0; this task takes coordinates 'xy'"
+                )
+            entries(given, ("xy",), "{'xy': (m, 2)}")
+            reference = given.get("reference") if reference is None else reference
+            given = given["xy"]
+        points, scale = to_unit_square(read_points(given, rows, 2, self.num_points))
+        known = read_reference(reference, rows)
+        return make_instance(points, self.num_points, self.dtype, self.device, scale, known)
 
-    def _instance(self, keys: Tensor, options: dict[str, Any]) -> Instance:
-        for name in options:
-            if name not in _OPTIONS:
-                raise unknown_name("reset option", str(name), _OPTIONS)
-        given, reference = options.get("instance"), options.get("reference")
-        if given is not None:
-            return read_instance(given, keys.shape[0], self.num_nodes, self.dtype, keys.device, reference)
-        if reference is not None:
-            raise UsageError("the reset option 'reference' belongs to an 'instance'; give both")
-        return generate(self.distribution, keys, self.num_nodes, self.dtype)
+    def plain(self, instance: Instance, i: int) -> dict[str, Any]:
+        """Return instance i as a dict with "xy"."""
+        nodes, scale = self._plain_nodes(instance, i)
+        return {"xy": nodes * scale}
 
-    def step(self, state: TSPState, action: Tensor) -> tuple[TSPState, Tensor, Tensor]:
-        """Go on to an open row.
+    def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
+        """Return the open rows [B, R] bool, and whether there is none, [B] bool."""
+        return self.open_or_over(rows)
 
-        Args:
-            state: the state before.
-            action: [B] int64 row of the table; must be open.
+    def move(self, state: State, action: Tensor) -> Move:
+        """Go on to an open row; the last step adds the way back."""
+        table, instance = self.table, state.instance
+        ends = table.ends(state.rows, instance)
+        rows, picked, _ = table.take(state.rows, instance, action)
+        allowed, is_over = self.open_or_over(rows)
+        legs = distance(picked.double().unsqueeze(1), ends.double())
+        length = (legs[:, 0] + legs[:, 1] * is_over) * instance.scale
+        return Move(rows, state.amount, allowed, is_over, length)
 
-        Returns:
-            The state after, the reward [B] float32 and terminated [B] bool.
-        """
-        after, length, is_complete = self._mdp.step(state, action)
-        cost = length if self.reward == "dense" else after.cost * is_complete
-        return after, -cost.to(torch.float32), is_complete
+    def solution(self, state: State) -> Tensor:
+        """Return the order of the points so far, [B, N] int64, -1 behind them."""
+        order: Tensor = self.table.history(state.rows, state.instance).roll(1, dims=1)
+        order[:, 0] = 0
+        return order
 
-    def observe(self, state: TSPState, player: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the observation; see the class."""
-        observation: dict[str, Tensor] = self._mdp.observe(state)
-        return observation
-
-    def mask(self, state: TSPState, player: Tensor | None = None) -> Tensor:
-        """Return [B, R] bool: the open rows, all rows once the tour is complete."""
-        mask: Tensor = self._mdp.mask(state)
-        return mask
-
-    def info(self, state: TSPState) -> dict[str, Tensor]:
-        """Return "solution" [B, N] int64, "cost" [B] float64, "gap" [B] float64 and "orig" [B, R] int32; see the class."""
-        has_gap = (state.num_open == 0) & ~state.reference.isnan()
-        return {
-            "solution": self._mdp.order(state),
-            "cost": state.cost,
-            "gap": torch.where(has_gap, gap(state.cost, state.reference), torch.inf),
-            "orig": self._mdp.row_numbers(state),
-        }
-
-    def illegal_reward(self, state: TSPState) -> Tensor:
+    def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not open, -N sqrt(2) in units of the instance."""
-        return (-math.sqrt(2.0) * state.size * state.scale).to(torch.float32)
+        return (-math.sqrt(2.0) * state.instance.size * state.instance.scale).to(torch.float32)
 
-    def action_of(self, state: TSPState, point: Tensor) -> Tensor:
-        """Return [B] int64 the action that goes on to the open point number `point`, [B] int64."""
-        action: Tensor = self._mdp.action_of(state, point)
-        return action
-
-    def render(self, state: TSPState, i: int) -> np.ndarray:
+    def render(self, state: State, i: int) -> np.ndarray:
         """Draw the tour of row i, complete or not, as [H, W, 3] uint8."""
         from .pictures import draw_tour
 
         tour, cost, closed = self._tour(state, i)
-        points = state.xy[i, : int(state.size[i])].cpu().numpy()
+        points = state.instance.xy[i, : int(state.instance.size[i])].cpu().numpy()
         return draw_tour(points, tour, closed, f"{len(tour)} of {len(points)} points, length {cost:.3f}")
 
-    def render_text(self, state: TSPState, i: int) -> str:
+    def render_text(self, state: State, i: int) -> str:
         """Write the tour of row i as a line of text."""
         tour, cost, closed = self._tour(state, i)
         route = [*tour, tour[0]] if closed else [*tour]
         return " - ".join(map(str, route)) + f"   length {cost:.6f}"
 
-    def _tour(self, state: TSPState, i: int) -> tuple[np.ndarray, float, bool]:
-        order = self._mdp.order(state)[i]
-        return order[order >= 0].cpu().numpy(), float(state.cost[i]), int(state.num_open[i]) == 0
+    def _tour(self, state: State, i: int) -> tuple[np.ndarray, float, bool]:
+        tour = np.array(self._row_solution(state, i), dtype=np.int64)
+        return tour, float(state.cost[i]), bool(state.is_over[i])

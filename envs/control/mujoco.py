@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
+from .mujoco_objectives import PARTS, make_mo_gymnasium, pays_vector
+from .mujoco_options import find_task
 from .mujoco_vector import MujocoVector
 
 
@@ -39,20 +42,54 @@ def make_vector(
     )
 
 
+def make_scalar(task: str, reward: str = "scalar", cost_objective: bool = True, **options: Any) -> Any:
+    """Make Gymnasium's own environment of a task, or MO-Gymnasium's for reward="vector".
+
+    Args:
+        task: HalfCheetah, Hopper, Walker2d, Ant, Humanoid or Swimmer.
+        reward: "scalar" or "vector".
+        cost_objective: with reward "vector", whether the control cost is an objective of its own (Hopper and Ant alone have a
+            choice).
+        options: those of Gymnasium's class.
+
+    Raises:
+        UsageError: `reward` is something else, or `cost_objective` has no meaning here.
+        ImportError: MO-Gymnasium is needed and not installed.
+    """
+    if pays_vector(task, reward, cost_objective):
+        has_choice = PARTS[task].has_optional_cost
+        return make_mo_gymnasium(task, **options, **({"cost_objective": cost_objective} if has_choice else {}))
+    module, _, name = find_task(task).class_name.partition(":")
+    return getattr(import_module(module), name)(**options)
+
+
 make_half_cheetah = partial(make_vector, "HalfCheetah")
 make_hopper = partial(make_vector, "Hopper")
 make_walker2d = partial(make_vector, "Walker2d")
 make_ant = partial(make_vector, "Ant")
 make_humanoid = partial(make_vector, "Humanoid")
 make_swimmer = partial(make_vector, "Swimmer")
+half_cheetah = partial(make_scalar, "HalfCheetah")
+hopper = partial(make_scalar, "Hopper")
+walker2d = partial(make_scalar, "Walker2d")
+ant = partial(make_scalar, "Ant")
+humanoid = partial(make_scalar, "Humanoid")
+swimmer = partial(make_scalar, "Swimmer")
 
 __all__ = [
     "MujocoVector",
+    "ant",
+    "half_cheetah",
+    "hopper",
+    "humanoid",
     "make_ant",
     "make_half_cheetah",
     "make_hopper",
     "make_humanoid",
+    "make_scalar",
     "make_swimmer",
     "make_vector",
     "make_walker2d",
+    "swimmer",
+    "walker2d",
 ]

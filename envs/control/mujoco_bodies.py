@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+from .mujoco_arrays import Array, Arrays
+from .mujoco_tasks import Fields, MujocoTask, Outcome, fallen
 
-from .mujoco_tasks import Fields, MujocoTask, Outcome, fallen, planar, sum_like_numpy
+_TENDONS = {"tendon_length": "ten_length", "tendon_velocity": "ten_velocity"}
+
+
+def _flat(field: Array) -> Array:
+    """View [N, A, B] as [N, A * B], which must not copy."""
+    return field.reshape(field.shape[0], -1)
 
 
 class _Body(MujocoTask):
@@ -18,24 +23,28 @@ class _Body(MujocoTask):
     skipped = 2
     start_keys: ClassVar[tuple[str, ...]] = ("x_position", "y_position", "distance_from_origin")
 
-    def measure(self, now: Fields) -> dict[str, Tensor]:
+    def measure(self, now: Fields) -> dict[str, Array]:
         """Return the position of the root and its distance from the origin."""
-        return planar(now)
+        return self._planar(now)
 
-    def healthy(self, now: Fields) -> Tensor:
+    def views(self, fields: Fields) -> dict[str, Array]:
+        """Add the contact forces as one row of numbers for each row, "forces"."""
+        return {**super().views(fields), "forces": _flat(fields["cfrc_ext"])}
+
+    def healthy(self, now: Fields) -> Array:
         """Tell whether the body is up, [N] bool."""
         raise NotImplementedError
 
-    def contact_cost(self, now: Fields) -> Tensor:
+    def contact_cost(self, now: Fields) -> Array:
         """Return the price of external contact forces, [N]."""
         raise NotImplementedError
 
-    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
         """Pay velocity along x and being up, less the squares of action and contact forces."""
         place, velocity = self._moved(track, now)
-        x_velocity, y_velocity = velocity[:, 0].clone(), velocity[:, 1].clone()
+        x_velocity, y_velocity = self._split(velocity)
         healthy = self.healthy(now)
-        survive = healthy.to(place.dtype) * float(self.options["healthy_reward"])
+        survive = self.arrays.pay(healthy, float(self.options["healthy_reward"]), place)
         forward = x_velocity * self.forward_weight
         control, contact = self._control_cost(action, now), self.contact_cost(now)
         parts = {"reward_forward": forward, "reward_ctrl": -control, "reward_contact": -contact}
@@ -53,34 +62,34 @@ class Ant(_Body):
     is_velocity_normal = True
     step_cost = 6
 
-    def __init__(self, env: Any, options: Mapping[str, Any]) -> None:
-        super().__init__(env, options)
+    def __init__(self, env: Any, options: Mapping[str, Any], arrays: Arrays) -> None:
+        super().__init__(env, options, arrays)
         self.body = int(env.data.body(options["main_body"]).id)
         self.contact_weight = float(options["contact_cost_weight"])
         self.force_range = tuple(float(bound) for bound in options["contact_force_range"])
 
-    def views(self, fields: Fields) -> dict[str, Tensor]:
+    def views(self, fields: Fields) -> dict[str, Array]:
         """Measure the velocity of the main body, where it was at the last evaluation of the kinematics."""
         return {**super().views(fields), "place": fields["xpos"][:, self.body, :2]}
 
-    def observe(self, now: Fields) -> Tensor:
+    def observe(self, now: Fields) -> Array:
         """Return positions, velocities and, unless left out, clipped contact forces of every body."""
         parts = [now["free"], now["qvel"]]
         if self.options["include_cfrc_ext_in_observation"]:
-            parts.append(now["cfrc_ext"][:, 1:].clamp(*self.force_range).flatten(1))
-        return torch.cat(parts, 1)
+            parts.append(self.arrays.clip(now["forces"][:, 6:], *self.force_range))
+        return self.arrays.concatenate(parts)
 
-    def healthy(self, now: Fields) -> Tensor:
+    def healthy(self, now: Fields) -> Array:
         """Tell whether everything is finite and the torso's height in its range, [N] bool."""
         low, high = self.options["healthy_z_range"]
         height = now["qpos"][:, 2]
-        finite = torch.isfinite(torch.cat((now["qpos"], now["qvel"]), 1)).all(1)
+        finite = self.arrays.finite(now["qpos"]).all(1) & self.arrays.finite(now["qvel"]).all(1)
         return finite & (height >= low) & (height <= high)
 
-    def contact_cost(self, now: Fields) -> Tensor:
+    def contact_cost(self, now: Fields) -> Array:
         """Return the weighted square of the clipped forces, [N]."""
-        forces = now["cfrc_ext"].clamp(*self.force_range).flatten(1)
-        return sum_like_numpy(forces * forces) * self.contact_weight
+        forces = self.arrays.clip(now["forces"], *self.force_range)
+        return self.arrays.total(forces * forces) * self.contact_weight
 
 
 class Humanoid(_Body):
@@ -91,47 +100,52 @@ class Humanoid(_Body):
     start_keys: ClassVar[tuple[str, ...]] = (*_Body.start_keys, "tendon_length", "tendon_velocity")
     step_cost = 8
 
-    def __init__(self, env: Any, options: Mapping[str, Any]) -> None:
-        super().__init__(env, options)
+    def __init__(self, env: Any, options: Mapping[str, Any], arrays: Arrays) -> None:
+        super().__init__(env, options, arrays)
         self.contact_weight = float(options["contact_cost_weight"])
         self.cost_range = tuple(float(bound) for bound in options["contact_cost_range"])
-        self.masses = torch.from_numpy(env.model.body_mass.copy())
+        self.masses = env.model.body_mass[:, None].copy()
         self.mass = float(env.model.body_mass[:, None].sum())
 
-    def track(self, now: Fields) -> Tensor:
-        """Return the centre of mass, [N, 2]."""
-        places = now["xipos"][:, :, :2]
-        return sum_like_numpy(self.masses.to(places)[:, None] * places) / self.mass
+    def views(self, fields: Fields) -> dict[str, Array]:
+        """Add inertias and velocities of the bodies as one row of numbers each, and what the centre of mass needs."""
+        places = fields["xipos"][:, :, :2]
+        bodies = {"inertias": _flat(fields["cinert"])[:, 10:], "velocities": _flat(fields["cvel"])[:, 6:]}
+        return {**super().views(fields), **bodies, "places": places, "masses": self.arrays.convert(self.masses, places)}
 
-    def measure(self, now: Fields) -> dict[str, Tensor]:
+    def track(self, now: Fields) -> Array:
+        """Return the centre of mass, [N, 2]."""
+        return self.arrays.total(now["masses"] * now["places"]) / self.mass
+
+    def measure(self, now: Fields) -> dict[str, Array]:
         """Return the position of the root, its distance from the origin, and the tendons."""
-        tendons = {"tendon_length": now["ten_length"].clone(), "tendon_velocity": now["ten_velocity"].clone()}
+        tendons = {name: self.arrays.copy(now[field]) for name, field in _TENDONS.items()}
         return {**super().measure(now), **tendons}
 
-    def observe(self, now: Fields) -> Tensor:
+    def observe(self, now: Fields) -> Array:
         """Return positions, velocities and, unless left out, inertias, body velocities, actuator and contact forces."""
         parts = [now["free"], now["qvel"]]
         if self.options["include_cinert_in_observation"]:
-            parts.append(now["cinert"][:, 1:].flatten(1))
+            parts.append(now["inertias"])
         if self.options["include_cvel_in_observation"]:
-            parts.append(now["cvel"][:, 1:].flatten(1))
+            parts.append(now["velocities"])
         if self.options["include_qfrc_actuator_in_observation"]:
             parts.append(now["qfrc_actuator"][:, 6:])
         if self.options["include_cfrc_ext_in_observation"]:
-            parts.append(now["cfrc_ext"][:, 1:].flatten(1))
-        return torch.cat(parts, 1)
+            parts.append(now["forces"][:, 6:])
+        return self.arrays.concatenate(parts)
 
-    def healthy(self, now: Fields) -> Tensor:
+    def healthy(self, now: Fields) -> Array:
         """Tell whether the torso's height is in its range, [N] bool."""
         low, high = self.options["healthy_z_range"]
         height = now["qpos"][:, 2]
         return (height > low) & (height < high)
 
-    def contact_cost(self, now: Fields) -> Tensor:
+    def contact_cost(self, now: Fields) -> Array:
         """Return the weighted square of the forces, [N], kept in its range."""
-        forces = now["cfrc_ext"].flatten(1)
-        return (sum_like_numpy(forces * forces) * self.contact_weight).clamp(*self.cost_range)
+        forces = now["forces"]
+        return self.arrays.clip(self.arrays.total(forces * forces) * self.contact_weight, *self.cost_range)
 
-    def _control_cost(self, action: Tensor, now: Fields) -> Tensor:
+    def _control_cost(self, action: Array, now: Fields) -> Array:
         # Gymnasium reads the physics' own copy of the action here, which is float64.
-        return super()._control_cost(action.to(now["qpos"].dtype), now)
+        return super()._control_cost(self.arrays.convert(action, now["qpos"]), now)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 
+from .mujoco_arrays import Array
+
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 # Handing a chunk to another thread costs about as much as a few steps of HalfCheetah; below this it does not pay.
 _WORTH_A_THREAD = 16
@@ -27,7 +29,7 @@ class Physics(Protocol):
         fields: the fields of `mujoco.MjData` that the task reads, [N, ...], as `read` left them.
     """
 
-    fields: dict[str, Tensor]
+    fields: dict[str, Array]
 
     def reset(self, rows: Sequence[int], qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put rows at [K, nq] positions and [K, nv] velocities, at rest otherwise."""
@@ -94,7 +96,7 @@ class CpuPhysics:
             self._sources[name] = [view.reshape(-1) for view in views]
             self._buffers[name] = np.zeros((num_envs, *views[0].shape))
         self._flat = {name: buffer.reshape(-1) for name, buffer in self._buffers.items()}
-        self.fields = {name: torch.from_numpy(buffer) for name, buffer in self._buffers.items()}
+        self.fields: dict[str, Array] = dict(self._buffers)
 
     def reset(self, rows: Sequence[int], qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put rows at [K, nq] positions and [K, nv] velocities, at rest otherwise."""
@@ -149,7 +151,10 @@ class CpuPhysics:
         state = np.empty((len(self.rows), mujoco.mj_stateSize(self.model, _STATE)))
         for row, data in zip(state, self.rows):
             mujoco.mj_getState(self.model, data, row, _STATE)
-        return {"integration": torch.from_numpy(state), **{name: field.clone() for name, field in self.fields.items()}}
+        return {"integration": torch.from_numpy(state), **self._saved_fields()}
+
+    def _saved_fields(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(field.copy()) for name, field in self.fields.items()}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
         """Continue from what `get_state` gave.
@@ -164,7 +169,7 @@ class CpuPhysics:
         for row, data in zip(np.ascontiguousarray(rows, dtype=np.float64), self.rows):
             mujoco.mj_setState(self.model, data, row, _STATE)
         for name, field in self.fields.items():
-            field.copy_(state[name])
+            field[...] = state[name].cpu().numpy()
         self.is_stale = True
 
     def copy_to(self, data: Any, row: int) -> None:

@@ -1,7 +1,7 @@
-"""Observations and rewards of Gymnasium's MuJoCo tasks (v5), on batches of tensors, for every physics back end.
+"""Observations and rewards of Gymnasium's MuJoCo tasks (v5), on batches of rows, written once for every back end.
 
-Source of every formula: `gymnasium/envs/mujoco/*_v5.py`. Sums run in numpy's order and types, so that the results on
-float64 fields are Gymnasium's to the last bit.
+Source of every formula: `gymnasium/envs/mujoco/*_v5.py`. Operations keep its order and types, so that the results on
+numpy's float64 fields are Gymnasium's to the last bit.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-Fields = Mapping[str, Tensor]
+from .mujoco_arrays import Array, Arrays
+
+Fields = Mapping[str, Array]
 
 
 class Outcome(NamedTuple):
@@ -27,25 +27,11 @@ class Outcome(NamedTuple):
         info: Gymnasium's info, each [N] or [N, k].
     """
 
-    obs: Tensor
-    reward: Tensor
-    terminated: Tensor | None
-    track: Tensor
-    info: dict[str, Tensor]
-
-
-def sum_like_numpy(values: Tensor) -> Tensor:
-    """Sum over axis 1 in numpy's order, which Gymnasium's numbers depend on to the last bit (on the CPU; elsewhere any).
-
-    Args:
-        values: [N, K] or [N, K, D].
-
-    Returns:
-        [N] or [N, D].
-    """
-    if values.device.type != "cpu":
-        return values.sum(1)
-    return torch.from_numpy(np.add.reduce(values.numpy(), axis=1))
+    obs: Array
+    reward: Array
+    terminated: Array | None
+    track: Array
+    info: dict[str, Array]
 
 
 class MujocoTask:
@@ -69,13 +55,15 @@ class MujocoTask:
     start_keys: ClassVar[tuple[str, ...]] = ("x_position",)
     step_cost: ClassVar[int] = 1
 
-    def __init__(self, env: Any, options: Mapping[str, Any]) -> None:
+    def __init__(self, env: Any, options: Mapping[str, Any], arrays: Arrays) -> None:
         """Read the options and the model.
 
         Args:
             env: Gymnasium's environment, which holds the model and the initial state.
             options: all keyword arguments of Gymnasium's class, defaults included.
+            arrays: the library of the fields.
         """
+        self.arrays = arrays
         self.options = dict(options)
         self.dt = float(env.dt)
         self.init_qpos: np.ndarray = env.init_qpos.copy()
@@ -97,32 +85,33 @@ class MujocoTask:
             return qpos, self.init_qvel + scale * rng.standard_normal(self.init_qvel.size)
         return qpos, self.init_qvel + rng.uniform(low=-scale, high=scale, size=self.init_qvel.size)
 
-    def views(self, fields: Fields) -> dict[str, Tensor]:
+    def views(self, fields: Fields) -> dict[str, Array]:
         """Add the parts of the fields that every step reads; on few rows slicing costs as much as computing.
 
         Args:
             fields: the fields of the back end, which keep their memory.
 
         Returns:
-            The fields and "x", "y" (the first two positions, [N]), "place" (see `track`) and "free" (observed positions).
+            The fields and "x", "y" (the first two positions, [N]), "root" (both, [N, 2]), "place" (see `track`) and "free" (observed positions).
         """
         qpos = fields["qpos"]
         parts = {"x": qpos[:, 0], "y": qpos[:, 1], "place": qpos[:, 0], "free": qpos[:, self.first_position :]}
+        parts["root"] = qpos[:, :2]
         return {**fields, **parts}
 
-    def track(self, now: Fields) -> Tensor:
+    def track(self, now: Fields) -> Array:
         """Return where the body is, [N] or [N, 2], as a copy."""
-        return now["place"].clone()
+        return self.arrays.copy(now["place"])
 
-    def observe(self, now: Fields) -> Tensor:
+    def observe(self, now: Fields) -> Array:
         """Return the observation, [N, D], as a copy."""
-        return torch.cat((now["free"], now["qvel"]), 1)
+        return self.arrays.concatenate((now["free"], now["qvel"]))
 
-    def measure(self, now: Fields) -> dict[str, Tensor]:
+    def measure(self, now: Fields) -> dict[str, Array]:
         """Return the info that a reset gives, as copies."""
         raise NotImplementedError
 
-    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
         """Judge a step.
 
         Args:
@@ -132,13 +121,21 @@ class MujocoTask:
         """
         raise NotImplementedError
 
-    def _control_cost(self, action: Tensor, now: Fields) -> Tensor:
-        return sum_like_numpy(action * action) * self.ctrl_weight
+    def _control_cost(self, action: Array, now: Fields) -> Array:
+        return self.arrays.total(action * action) * self.ctrl_weight
 
-    def _moved(self, track: Tensor, now: Fields) -> tuple[Tensor, Tensor]:
+    def _moved(self, track: Array, now: Fields) -> tuple[Array, Array]:
         """Return the place now and the velocity since `track`, both [N] or [N, 2]."""
         place = self.track(now)
         return place, (place - track) / self.dt
+
+    def _split(self, velocity: Array) -> tuple[Array, Array]:
+        return self.arrays.copy(velocity[:, 0]), self.arrays.copy(velocity[:, 1])
+
+    def _planar(self, now: Fields) -> dict[str, Array]:
+        """Return the infos on where the root is, as copies."""
+        place = {"x_position": self.arrays.copy(now["x"]), "y_position": self.arrays.copy(now["y"])}
+        return {**place, "distance_from_origin": self.arrays.length(now["root"])}
 
 
 class HalfCheetah(MujocoTask):
@@ -147,11 +144,11 @@ class HalfCheetah(MujocoTask):
     class_name = "gymnasium.envs.mujoco.half_cheetah_v5:HalfCheetahEnv"
     is_velocity_normal = True
 
-    def measure(self, now: Fields) -> dict[str, Tensor]:
+    def measure(self, now: Fields) -> dict[str, Array]:
         """Return the position along the track."""
-        return {"x_position": now["x"].clone()}
+        return {"x_position": self.arrays.copy(now["x"])}
 
-    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
         """Pay velocity, less the square of the action."""
         place, x_velocity = self._moved(track, now)
         forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
@@ -167,18 +164,18 @@ class Swimmer(MujocoTask):
     skipped = 2
     start_keys = ("x_position", "y_position", "distance_from_origin")
 
-    def views(self, fields: Fields) -> dict[str, Tensor]:
+    def views(self, fields: Fields) -> dict[str, Array]:
         """Measure the velocity of the head in both directions."""
         return {**super().views(fields), "place": fields["qpos"][:, :2]}
 
-    def measure(self, now: Fields) -> dict[str, Tensor]:
+    def measure(self, now: Fields) -> dict[str, Array]:
         """Return the position of the head and its distance from the origin."""
-        return planar(now)
+        return self._planar(now)
 
-    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
         """Pay velocity along x, less the square of the action."""
         place, velocity = self._moved(track, now)
-        x_velocity, y_velocity = velocity[:, 0].clone(), velocity[:, 1].clone()
+        x_velocity, y_velocity = self._split(velocity)
         forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
         reward = forward - cost
         moves = {"x_velocity": x_velocity, "y_velocity": y_velocity}
@@ -193,25 +190,25 @@ class Walker2d(MujocoTask):
     start_keys = ("x_position", "z_distance_from_origin")
     step_cost = 3
 
-    def measure(self, now: Fields) -> dict[str, Tensor]:
+    def measure(self, now: Fields) -> dict[str, Array]:
         """Return the position and the height above the start."""
-        return {"x_position": now["x"].clone(), "z_distance_from_origin": now["y"] - float(self.init_qpos[1])}
+        return {"x_position": self.arrays.copy(now["x"]), "z_distance_from_origin": now["y"] - float(self.init_qpos[1])}
 
-    def observe(self, now: Fields) -> Tensor:
+    def observe(self, now: Fields) -> Array:
         """Return positions and velocities; the latter clipped to [-10, 10]."""
-        return torch.cat((now["free"], now["qvel"].clamp(-10, 10)), 1)
+        return self.arrays.concatenate((now["free"], self.arrays.clip(now["qvel"], -10.0, 10.0)))
 
-    def healthy(self, now: Fields) -> Tensor:
+    def healthy(self, now: Fields) -> Array:
         """Tell whether height and angle are in their ranges, [N] bool."""
         height, angle = now["y"], now["qpos"][:, 2]
         (min_z, max_z), (min_angle, max_angle) = self.options["healthy_z_range"], self.options["healthy_angle_range"]
         return (height > min_z) & (height < max_z) & (angle > min_angle) & (angle < max_angle)
 
-    def act(self, track: Tensor, now: Fields, action: Tensor) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
         """Pay velocity and being upright, less the square of the action."""
         place, x_velocity = self._moved(track, now)
         healthy = self.healthy(now)
-        survive = healthy.to(place.dtype) * float(self.options["healthy_reward"])
+        survive = self.arrays.pay(healthy, float(self.options["healthy_reward"]), place)
         forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
         parts = {"reward_forward": forward, "reward_ctrl": -cost, "reward_survive": survive}
         info = {**self.measure(now), "x_velocity": x_velocity, **parts}
@@ -224,19 +221,13 @@ class Hopper(Walker2d):
     class_name = "gymnasium.envs.mujoco.hopper_v5:HopperEnv"
     step_cost = 2
 
-    def healthy(self, now: Fields) -> Tensor:
+    def healthy(self, now: Fields) -> Array:
         """Tell whether height, angle and every other coordinate are in their ranges, [N] bool."""
         low, high = self.options["healthy_state_range"]
-        state = torch.cat((now["qpos"][:, 2:], now["qvel"]), 1)
+        state = self.arrays.concatenate((now["qpos"][:, 2:], now["qvel"]))
         return super().healthy(now) & ((state > low) & (state < high)).all(1)
 
 
-def planar(now: Fields) -> dict[str, Tensor]:
-    """Return the infos on where the root is, as copies."""
-    distance = torch.linalg.vector_norm(now["qpos"][:, :2], dim=1)
-    return {"x_position": now["x"].clone(), "y_position": now["y"].clone(), "distance_from_origin": distance}
-
-
-def fallen(healthy: Tensor, options: Mapping[str, Any]) -> Tensor | None:
+def fallen(healthy: Array, options: Mapping[str, Any]) -> Array | None:
     """Return where episodes end, [N] bool, or None if being unhealthy ends none."""
     return ~healthy if options["terminate_when_unhealthy"] else None

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.faces.base import parse_device
+from polyathlon.envs.rewards import reward_space_of
 
+from .mujoco_arrays import Array, NumpyArrays, TorchArrays
+from .mujoco_objectives import Objectives, pays_vector
 from .mujoco_options import choice, find_task, make_model_env, parse_autoreset, positive, warn_of_new_contacts
 from .mujoco_output import Output
 from .mujoco_physics import CpuPhysics, Physics, default_threads
@@ -53,6 +56,8 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         backend: str = "cpu",
         dtype: str | None = None,
         render_mode: str | None = None,
+        reward: str = "scalar",
+        cost_objective: bool = True,
         **options: Any,
     ) -> None:
         """Make the rows.
@@ -69,6 +74,8 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             dtype: "float64" or "float32" of observations, rewards and infos; None: float64 for output "numpy", as
                 Gymnasium (whose `reward_ctrl` keeps the type of the action), float32 for "torch".
             render_mode: None or "rgb_array", a picture of row 0.
+            reward: "scalar", or "vector" for one number for each objective, float32 as in MO-Gymnasium (see `Objectives`).
+            cost_objective: with reward "vector", whether the control cost is an objective of its own.
             options: those of Gymnasium's class, for example `ctrl_cost_weight`, `frame_skip`,
                 `terminate_when_unhealthy`, `exclude_current_positions_from_observation`.
 
@@ -80,6 +87,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._arguments = {"task": task, "num_envs": num_envs, "device": str(device), "output": output} | options
         self._arguments |= {"autoreset_mode": autoreset_mode, "max_episode_steps": max_episode_steps}
         self._arguments |= {"num_threads": num_threads, "backend": backend, "dtype": dtype, "render_mode": render_mode}
+        self._arguments |= {"reward": reward, "cost_objective": cost_objective}
         self.num_envs = positive("num_envs", num_envs)
         self.output = choice("output", output, ("numpy", "torch"))
         self.backend = choice("backend", backend, ("cpu", "warp"))
@@ -92,7 +100,11 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         kind = find_task(task)
         self._model_env, filled = make_model_env(kind, options, self.render_mode)
         warn_of_new_contacts(kind, self._model_env.model)
-        self.task = kind(self._model_env, filled)
+        self.task = kind(self._model_env, filled, NumpyArrays() if self.backend == "cpu" else TorchArrays())
+        self._objectives = None
+        if pays_vector(kind.__name__, reward, cost_objective):
+            self._objectives = Objectives(self.task, cost_objective)
+            self.single_reward_space = reward_space_of(self._objectives.number)
         self.physics = self._make_physics(num_threads)
         self._now = self.task.views(self.physics.fields)
         self._set_spaces()
@@ -133,7 +145,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._t = np.zeros(self.num_envs, dtype=np.int64)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
         self._has_ended = False
-        self._track: Tensor | None = None
+        self._track: Array | None = None
 
     # ------------------------------------------------------------------------------------------------ resets
 
@@ -231,7 +243,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             actions: [N, nu] array or tensor; MuJoCo clips what is beyond the action space, as in Gymnasium.
 
         Returns:
-            Observations [N, D], rewards [N], terminated [N] bool, truncated [N] bool and infos.
+            Observations [N, D], rewards [N] or [N, k], terminated [N] bool, truncated [N] bool and infos.
 
         Raises:
             UsageError: called before `reset`, wrong shape, NaN or infinite actions, or (autoreset DISABLED) a row whose
@@ -256,29 +268,33 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
 
     def _judge(self, action: np.ndarray, restarted: np.ndarray | None) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         assert self._track is not None
-        outcome = self.task.act(self._track, self._now, torch.from_numpy(action).to(self._track.device))
+        outcome = self.task.act(self._track, self._now, self._for_task(action))
         self._track = outcome.track
-        reward, stepped = outcome.reward, None
+        reward, stepped = outcome.reward if self._objectives is None else self._objectives(outcome.info), None
         if outcome.terminated is None:
             terminated = np.zeros(self.num_envs, dtype=np.bool_)
         else:
-            terminated = outcome.terminated.cpu().numpy()
+            terminated = self.task.arrays.numpy(outcome.terminated)
         if restarted is not None:
             stepped = ~restarted
             self._t[restarted] = 0
             terminated &= stepped
-            reward = reward.masked_fill(torch.from_numpy(restarted).to(reward.device), 0.0)
+            reward[restarted] = 0.0
         truncated = self._t >= self._limit
         ended = terminated | truncated
         self._ended, self._has_ended = ended, bool(ended.any())
-        results = self._out.values(reward), self._out.flags(terminated), self._out.flags(truncated)
+        results = self._out.rewards(reward), self._out.flags(terminated), self._out.flags(truncated)
         if self._has_ended and self.autoreset_mode is AutoresetMode.SAME_STEP:
             obs, info = self._reset_same_step(outcome.obs, outcome.info, ended)
             return obs, *results, info
         start_keys = self.task.start_keys if restarted is not None else ()
         return self._out.values(outcome.obs), *results, self._out.info(outcome.info, stepped, start_keys)
 
-    def _reset_same_step(self, final: Tensor, info: dict[str, Tensor], ended: np.ndarray) -> tuple[Any, dict[str, Any]]:
+    def _for_task(self, values: np.ndarray) -> Array:
+        """Bring an array to the library and device in which the task is computed."""
+        return values if self.backend == "cpu" else torch.from_numpy(values).to(self.device)
+
+    def _reset_same_step(self, final: Array, info: dict[str, Array], ended: np.ndarray) -> tuple[Any, dict[str, Any]]:
         """Start the next episode of rows that ended, and keep what they saw last."""
         assert self._track is not None
         rows = np.flatnonzero(ended).tolist()
@@ -289,7 +305,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._ended, self._has_ended = np.zeros_like(ended), False
         mixed = {**info, **self.task.measure(self._now)}
         given = self._out.info(mixed, ~ended, self.task.start_keys)
-        obs = final.clone()
+        obs = self.task.arrays.copy(final)
         obs[rows] = self.task.observe(self._now)[rows]
         given["final_obs"], given["_final_obs"] = self._out.final(final, rows), self._out.flags(ended.copy())
         given["final_info"], given["_final_info"] = final_info, self._out.flags(ended.copy())
@@ -344,7 +360,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             "backend": self.backend,
             "versions": dict(self.versions),
             **{name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
-            "track": None if self._track is None else self._track.clone(),
+            "track": None if self._track is None else torch.as_tensor(self._track).clone(),
             "physics": self.physics.get_state(),
         }
 
@@ -370,7 +386,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         )
         self._has_ended = bool(self._ended.any())
         track = state["track"]
-        self._track = None if track is None else track.to(self.physics.fields["qpos"].device).clone()
+        self._track = None if track is None else self._for_task(track.cpu().numpy().copy())
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self._arguments, self.get_state(), self.spec)

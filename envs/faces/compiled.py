@@ -69,6 +69,8 @@ class CompiledFunction:
             self._is_flag = [leaf.dtype is torch.bool and leaf.dim() > 0 for leaf in results]
             return [leaf.to(torch.float32) if flag else leaf for leaf, flag in zip(results, self._is_flag)]
 
+        # one tensor given twice would be traced as one argument, and what changes in one place later be read from the other
+        leaves = [leaf.clone() for leaf in leaves]
         with torch.no_grad():
             graph = make_fx(flat)(*leaves)
             with torch._inductor.config.patch({"cpp.min_chunk_size": _ROWS_PER_THREAD}):

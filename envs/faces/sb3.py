@@ -12,6 +12,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.rewards import num_objectives
 
 
 class SB3Face(VecEnv):
@@ -19,12 +20,14 @@ class SB3Face(VecEnv):
 
     Args:
         vector_env: a vector environment in SAME_STEP autoreset mode, numpy or torch output.
+        takes_objectives: allow vector rewards (n, k), which Stable-Baselines3's own agents and helpers do not know; the
+            return of an episode is then the sum over the objectives.
 
     Raises:
-        UsageError: another autoreset mode, or a vector reward.
+        UsageError: another autoreset mode, or a vector reward that is not allowed.
     """
 
-    def __init__(self, vector_env: gym.vector.VectorEnv[Any, Any, Any]) -> None:
+    def __init__(self, vector_env: gym.vector.VectorEnv[Any, Any, Any], takes_objectives: bool = False) -> None:
         mode = vector_env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.SAME_STEP:
             raise UsageError(
@@ -32,10 +35,10 @@ class SB3Face(VecEnv):
                 "gym.make_vec(id, num_envs=n, vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP}) "
                 "(autoreset_mode=... directly for polyathlon's ids), or give the agent the id and n_envs=n"
             )
-        task = getattr(vector_env, "task", None)
-        if task is not None and getattr(task, "num_players", 2) == 1 and task.reward_shape:
+        objectives = num_objectives(vector_env)
+        if objectives is not None and not takes_objectives:
             raise UsageError(
-                f"Stable-Baselines3 takes one number as a reward, {type(task).__name__} gives {task.reward_shape}; "
+                f"Stable-Baselines3 takes one number as a reward, this environment pays for {objectives} objectives; "
                 "make it with a scalar reward, or use the vector environment itself"
             )
         self.vector_env = vector_env
@@ -72,7 +75,7 @@ class SB3Face(VecEnv):
             actions = torch.as_tensor(actions, device=getattr(self.vector_env, "device", "cpu"))
         observation, reward, terminated, truncated, self._info = self.vector_env.step(actions)
         reward, terminated, truncated = (to_numpy(x) for x in (reward, terminated, truncated))
-        self._returns += reward
+        self._returns += reward if reward.ndim == 1 else reward.sum(1)
         self._lengths += 1
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]

@@ -9,12 +9,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.rewards import reward_space_of
 
 from .base import TensorEnv
 from .engine import Engine
 from .output import actor_reward, collect_info, row_of, to_numpy
 from .rules import read_action
-from .vector import check_render_mode, current_mask, player_space, positive
+from .vector import check_render_mode, current_mask, pays_objectives, player_space, positive
 
 _ON_ILLEGAL = ("terminate", "raise")
 
@@ -52,6 +53,8 @@ class ScalarFace(gym.Env[Any, Any]):
         self.render_mode = check_render_mode(task, render_mode)
         self.observation_space = task.observation_space
         self.action_space = player_space(task)
+        if pays_objectives(task):
+            self.reward_space = reward_space_of(task.reward_shape[0])
         self.max_episode_steps = task.max_episode_steps
         if max_episode_steps is not None:
             self.max_episode_steps = positive("max_episode_steps", max_episode_steps)

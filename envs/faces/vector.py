@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.rewards import reward_space_of
 
 from .base import TensorEnv
 from .engine import Engine, Outcome
@@ -28,6 +29,11 @@ def player_space(task: TensorEnv) -> gym.Space[Any]:
     if isinstance(task.action_space, gym.spaces.Discrete):
         return gym.spaces.MultiDiscrete([int(task.action_space.n)] * task.num_players)
     return batch_space(task.action_space, task.num_players)
+
+
+def pays_objectives(task: TensorEnv) -> bool:
+    """Tell whether the rewards of a task are vectors, one number for each objective (and not for each player)."""
+    return task.num_players == 1 and bool(task.reward_shape)
 
 
 def positive(name: str, value: Any) -> int:
@@ -113,6 +119,8 @@ class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
             self.max_episode_steps = positive("max_episode_steps", max_episode_steps)
         self.single_observation_space = task.observation_space
         self.single_action_space = player_space(task)
+        if pays_objectives(task):
+            self.single_reward_space = reward_space_of(task.reward_shape[0])
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.engine = Engine(task, self.num_envs, self.max_episode_steps, self.autoreset_mode, compile)
@@ -158,7 +166,7 @@ class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
             actions: (N, ...) array or tensor.
 
         Returns:
-            Observations, rewards float32 (N,), terminated, truncated (N,) bool and info.
+            Observations, rewards float32 (N,) or (N, k), terminated, truncated (N,) bool and info.
 
         Raises:
             TypeError: the actions are of another type.

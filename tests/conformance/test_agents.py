@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from typing import Any
 
 import gymnasium as gym
@@ -15,9 +16,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import polyathlon
 from polyathlon.agents.base import Agent
+from polyathlon.datasets import play_episodes
+from polyathlon.envs.datasets import DatasetWriter
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.probe import TENSOR_PROBES, TEXT_PROBES
-from polyathlon.envs.tensor import make_scalar, make_vector
+from polyathlon.envs.probe import OBJECTIVE_PROBES, TENSOR_PROBES, TEXT_PROBES
+from polyathlon.envs.tensor import load_task, make_scalar, make_vector
+from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.token_action import TokenAction
 
 DISCOUNT = 0.9
@@ -35,7 +39,13 @@ SETTINGS: dict[str, Any] = {
     "train_freq": 1,
     "gradient_steps": 2,
     "ent_coef": 0.003,
+    "advantage_scale": 10.0,
+    "value_weight": 20.0,
+    "num_initial_policies": 1,
+    "num_extension_policies": 1,
     "policy_kwargs": {"net_arch": [32, 32]},
+    "num_labels": 32,
+    "solver": "brute_force",
     "stats_window_size": 10**6,
     "device": "cpu",
     "seed": 0,
@@ -59,11 +69,15 @@ def _lacks_an_extra(record: Any) -> bool:
     return False
 
 
-AGENTS = {record.name: record for record in polyathlon.algorithms() if not _lacks_an_extra(record)}
+RECORDS = {record.name: record for record in polyathlon.algorithms() if not _lacks_an_extra(record)}
+# agents made for some families of environments meet these; all others meet the probes
+SPECIALISTS = {name: record for name, record in RECORDS.items() if record.load().families is not None}
+AGENTS = {name: record for name, record in RECORDS.items() if name not in SPECIALISTS}
+SMALL = {"num_nodes": 6, "num_items": 6}  # options of an environment that make it small
 
 
 def forms_of(name: str) -> tuple[str, ...]:
-    return tuple(AGENTS[name].load().action_forms)
+    return tuple(RECORDS[name].load().action_forms)
 
 
 VECTOR_AGENTS = [(name, form) for name in AGENTS for form in ("box", "discrete") if form in forms_of(name)]
@@ -87,20 +101,61 @@ def probe_env(probe: str, form: str, rows: int = ROWS) -> gym.vector.VectorEnv:
     return make_vector(TENSOR_PROBES[probe], rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form=form)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def datasets_folder(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
+        RECORDED.clear()
+        yield
+
+
+RECORDED: dict[Any, str] = {}  # (task, form, kind of data) -> id
+NUMBERS = itertools.count()
+
+
+def recorded(env: Any, is_best: bool) -> str:
+    """Return the id of a dataset of random actions in `env`; of demonstrations, it is the best tenth of the episodes."""
+    key = (type(env.task), env.task.form, is_best) if hasattr(env, "task") else next(NUMBERS)
+    if key not in RECORDED:
+        scalar = make_scalar(env.task) if isinstance(env, gym.vector.VectorEnv) else env
+        number = 4000 if is_best else 400
+        played = list(play_episodes(scalar, random_policy(scalar, 0), steps=number, max_steps=50))
+        if is_best:
+            played = sorted(played, key=lambda episode: -sum(episode.rewards))[: max(1, len(played) // 10)]
+        RECORDED[key] = f"conformance/data{next(NUMBERS)}-v0"
+        with DatasetWriter(RECORDED[key], scalar.observation_space, scalar.action_space) as writer:
+            writer.write(played)
+    return RECORDED[key]
+
+
+def needs_data(name: str) -> bool:
+    return getattr(RECORDS[name].load(), "needs_dataset", False)
+
+
 def make(name: str, env: Any, **changes: Any) -> Any:
-    settings = known_settings(AGENTS[name].load(), **changes)
-    if not {"box", "discrete"} & set(forms_of(name)):
-        settings.pop("policy_kwargs", None)  # the layers of a language model are its own
+    agent_class = RECORDS[name].load()
+    settings = known_settings(agent_class, **changes)
+    if needs_data(name):
+        settings["dataset"] = recorded(env, agent_class.needs_demonstrations)
+    if name in SPECIALISTS or not {"box", "discrete"} & set(forms_of(name)):
+        settings.pop("policy_kwargs", None)  # the layers of a language model or a specialist are its own
     return polyathlon.make_agent(name, env, **settings)
 
 
 def train(name: str, probe: str, form: str, steps: int, **changes: Any) -> Any:
     """Train an agent on a probe, or skip the case where the probe has no such form."""
-    return make(name, probe_env(probe, form), **changes).learn(steps)
+    # a step with data is a gradient step, of which the others take two in eight steps
+    return make(name, probe_env(probe, form), **changes).learn(steps // 4 if needs_data(name) else steps)
+
+
+def has_values(agent: Any) -> bool:
+    return hasattr(agent.policy, "predict_values") or hasattr(agent, "critic")
 
 
 def values(agent: Any, observations: np.ndarray) -> np.ndarray:
     """Return what an agent thinks the observations [B, 2] are worth, whatever kind of critic it has."""
+    if not has_values(agent):
+        pytest.skip("an agent without values")
     shown = torch.as_tensor(observations, dtype=torch.float32)
     with torch.no_grad():
         if hasattr(agent.policy, "predict_values"):
@@ -178,6 +233,54 @@ def test_a_forbidden_action_is_never_taken(name):
     check_values(agent, "MaskHolds", "discrete", 0.1)
 
 
+# ------------------------------------------------------------------------------------------------ several objectives
+
+OBJECTIVE_AGENTS = [(name, form) for name, form in VECTOR_AGENTS if RECORDS[name].load().takes_objectives]
+NUMBER_AGENTS = [name for name in AGENTS if not RECORDS[name].load().takes_objectives]
+
+
+def objectives_env(form: str, rows: int = ROWS) -> gym.vector.VectorEnv:
+    probe = OBJECTIVE_PROBES["Tradeoff"]
+    return make_vector(probe, rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form=form)
+
+
+@pytest.mark.parametrize(("name", "form"), OBJECTIVE_AGENTS)
+def test_preferences_between_objectives_are_kept_apart(name, form):
+    agent = make(name, objectives_env(form), num_initial_policies=2).learn(3000)
+    front = agent.pareto_front()
+    assert front[:, 0].max() > 0.9 and front[:, 1].max() > 0.9
+    shown = np.zeros(2, np.float32)
+    ends = [agent.predict(shown, deterministic=True, preference=w)[0] for w in ((1.0, 0.0), (0.0, 1.0))]
+    assert float(np.asarray(ends[0]).item()) > 0.8 and float(np.asarray(ends[1]).item()) < 0.2
+    assert agent.policy.predict_values(torch.zeros(1, 2)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("name", "form"), OBJECTIVE_AGENTS)
+def test_a_front_is_resumed_to_the_same_numbers(name, form, tmp_path):
+    settings = {"num_initial_policies": 2, "n_steps": 8, "batch_size": 8}
+    agent = make(name, objectives_env(form, 2), **settings).learn(64)
+    agent.checkpoint(tmp_path / "checkpoint")
+    agent.learn(64, reset_num_timesteps=False)
+    resumed = RECORDS[name].load().resume(tmp_path / "checkpoint", objectives_env(form, 2), device="cpu")
+    resumed.learn(64, reset_num_timesteps=False)
+    assert are_equal(weights(agent), weights(resumed))
+    np.testing.assert_array_equal(agent.pareto_front(), resumed.pareto_front())
+
+
+@pytest.mark.parametrize("name", NUMBER_AGENTS)
+def test_a_vector_reward_is_refused_with_the_wrapper_that_helps(name):
+    forms = forms_of(name)
+    if not {"box", "discrete"} & set(forms):
+        pytest.skip("tasks in words pay one number")
+    env = make_scalar(OBJECTIVE_PROBES["Tradeoff"], form="box" if "box" in forms else "discrete")
+    with pytest.raises(UsageError, match=r"2 objectives.*polyathlon.wrappers.LinearReward") as error:
+        make(name, env)
+    assert RECORDS[name].load().__name__ in str(error.value) and "polyathlon.adapt" in str(error.value)
+    adapted = polyathlon.adapt(env, name, weight=(1.0, 0.0))
+    agent = make(name, adapted, n_steps=8, batch_size=8, learning_starts=4).learn(16)
+    assert agent.num_timesteps >= 16 and set(adapted.get_wrapper_attr("weight")) == {0.0, 1.0}
+
+
 # ------------------------------------------------------------------------------------------------------- token tasks
 
 
@@ -198,7 +301,7 @@ def share_right(agent: Any, probe: str, n: int = 64) -> float:
 
 @by_token_agent
 def test_tokens_go_in_and_out(name):
-    if not hasattr(AGENTS[name].load(), "warm_start"):
+    if not hasattr(RECORDS[name].load(), "warm_start"):
         settings = {"batch_size": 128, "n_epochs": 4, "ent_coef": 0.01}
         agent = make(name, vector_of_tokens("CopyAnswer"), **settings).learn(13_000)
         assert share_right(agent, "CopyAnswer") == 1.0
@@ -217,7 +320,14 @@ def vector_of_tokens(probe: str) -> gym.vector.VectorEnv:
 
 
 def training_cases() -> list[tuple[str, str]]:
-    return [*VECTOR_AGENTS, *((name, "tokens") for name in TOKEN_AGENTS if not _is_vector_agent(name))]
+    """Return agents with forms of action, and specialists with the environments that they are made for."""
+    tokens = [(name, "tokens") for name in TOKEN_AGENTS if not _is_vector_agent(name)]
+    return [*VECTOR_AGENTS, *tokens, *((name, env_id) for name in SPECIALISTS for env_id in made_for(name))]
+
+
+def made_for(name: str) -> list[str]:
+    """Return the ids of the environments that a specialist is made for."""
+    return [record.id for record in polyathlon.environments() if record.family in SPECIALISTS[name].load().families]
 
 
 def _is_vector_agent(name: str) -> bool:
@@ -229,7 +339,11 @@ by_case = pytest.mark.parametrize(("name", "form"), CASES)
 
 
 def env_for(form: str) -> Any:
-    """Return an environment that is not over after one step, in the form asked for."""
+    """Return an environment that is not over after one step, in the form asked for, or the one with that id."""
+    if form in gym.registry:
+        record = next(record for record in polyathlon.environments() if record.id == form)
+        known = inspect.signature(load_task(record.tensor_env).__class__.__init__).parameters
+        return gym.make(form, **{key: value for key, value in SMALL.items() if key in known})
     return token_env("CopyAnswer") if form == "tokens" else probe_env("EarlyChoice", form, rows=2)
 
 
@@ -256,6 +370,8 @@ def are_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
 def observations_for(form: str) -> Any:
     if form == "tokens":
         return token_env("CopyAnswer").reset(seed=1)[0]
+    if form in gym.registry:
+        return env_for(form).reset(seed=1)[0]
     return np.array([(0.0, 0.0), (0.5, 1.0), (1.0, -1.0)], dtype=np.float32)
 
 
@@ -273,7 +389,7 @@ def test_equal_seeds_train_equal_agents_and_leave_global_generators_alone(name, 
 def test_a_saved_agent_acts_as_it_did(name, form, tmp_path):
     agent = small(name, form).learn(64)
     agent.save(tmp_path / "agent")
-    loaded = AGENTS[name].load().load(tmp_path / "agent", device="cpu")
+    loaded = RECORDS[name].load().load(tmp_path / "agent", device="cpu")
     assert are_equal(weights(agent), weights(loaded))
     seen = observations_for(form)
     a, b = (np.asarray(one.predict(seen, deterministic=True)[0]) for one in (agent, loaded))
@@ -288,7 +404,7 @@ def test_a_resumed_run_gives_the_numbers_of_an_unbroken_one(name, form, tmp_path
     agent = small(name, form).learn(48)
     agent.checkpoint(tmp_path / "checkpoint")
     agent.learn(64, reset_num_timesteps=False)
-    resumed = AGENTS[name].load().resume(tmp_path / "checkpoint", env_for(form), device="cpu")
+    resumed = RECORDS[name].load().resume(tmp_path / "checkpoint", env_for(form), device="cpu")
     resumed.learn(64, reset_num_timesteps=False)
     assert resumed.num_timesteps == agent.num_timesteps
     assert are_equal(weights(agent), weights(resumed))
@@ -301,15 +417,24 @@ def test_a_damaged_checkpoint_is_refused(name, form, tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UsageError, match="corrupted"):
-        AGENTS[name].load().resume(path, env_for(form))
+        RECORDS[name].load().resume(path, env_for(form))
 
 
 @by_case
 def test_training_without_a_task_is_refused(name, form, tmp_path):
     small(name, form).save(tmp_path / "agent")
-    agent = AGENTS[name].load().load(tmp_path / "agent", device="cpu")
+    agent = RECORDS[name].load().load(tmp_path / "agent", device="cpu")
+    if needs_data(name):  # the data are its task
+        assert agent.learn(10).num_timesteps == 10
+        agent.dataset_source = None
     with pytest.raises(UsageError, match="set_env"):
         agent.learn(10)
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if needs_data(name)])
+def test_an_agent_that_learns_from_data_says_how_to_get_some(name):
+    with pytest.raises(UsageError, match=r"polyathlon\.datasets\.record"):
+        polyathlon.make_agent(name, probe_env("ValueNow", "box"))
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -325,7 +450,7 @@ def test_a_wrong_form_is_refused_with_the_wrapper_that_helps(name, given):
     with pytest.raises(UsageError) as error:
         make(name, env)
     assert any(f"polyathlon.wrappers.{wrapper}" in str(error.value) for wrapper in helpful), str(error.value)
-    assert AGENTS[name].load().__name__ in str(error.value) and "polyathlon.adapt" in str(error.value)
+    assert RECORDS[name].load().__name__ in str(error.value) and "polyathlon.adapt" in str(error.value)
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -336,6 +461,23 @@ def test_adapt_makes_every_form_fit(name, given):
     agent = make(name, adapted, n_steps=8, batch_size=8, learning_starts=4)
     agent.learn(16)
     assert agent.num_timesteps >= 16
+
+
+@pytest.mark.parametrize("name", SPECIALISTS)
+@pytest.mark.parametrize("given", ["box", "discrete", "text"])
+def test_a_specialist_refuses_other_environments_and_names_its_own(name, given):
+    env = TEXT_PROBES["FixedAnswer"]() if given == "text" else make_scalar(TENSOR_PROBES["MatchSign"], form=given)
+    for attempt in (lambda: make(name, env), lambda: polyathlon.adapt(env, name)):
+        with pytest.raises(UsageError) as error:
+            attempt()
+        assert all(env_id in str(error.value) for env_id in made_for(name)), str(error.value)
+        assert SPECIALISTS[name].load().__name__ in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "env_id"), [(name, env_id) for name in SPECIALISTS for env_id in made_for(name)])
+def test_adapt_leaves_the_environments_of_a_specialist_as_they_are(name, env_id):
+    env = env_for(env_id)
+    assert polyathlon.adapt(env, name) is env
 
 
 class Broken(gym.Env):

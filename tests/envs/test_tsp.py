@@ -13,6 +13,7 @@ from polyathlon.envs.combinatorial.solvers import solve
 from polyathlon.envs.combinatorial.tours import tour_length
 from polyathlon.envs.combinatorial.tsp import TSP
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.faces.trees import leaves
 from polyathlon.envs.random import choice, make_keys
 
 FIVE = [[0.0, 0.0], [0.0, 1.0], [2.0, 1.0], [2.0, 0.0], [1.0, 2.0]]  # a, b, c, d, e
@@ -102,7 +103,7 @@ def test_partial_tours_with_the_same_rest_are_one_reduced_state():
     best = visit(start, 0, frozenset({0}))
     assert tours == 1957 and len(values) == 1 + 6 * 2**5
     assert all(count == 7 - len(seen) for (_, seen), count in masks.items() if len(seen) < 7)
-    assert best == pytest.approx(-float(solve(start.xy, "brute_force").cost[0]), abs=1e-5)
+    assert best == pytest.approx(-float(solve("tsp", start.instance.xy, "brute_force").cost[0]), abs=1e-5)
 
 
 @pytest.mark.parametrize("n", [2, 3, 20])
@@ -125,7 +126,7 @@ def test_the_return_is_minus_the_length_of_the_tour(mdp, reward):
     steps = play(task, start, orders)
     rewards = torch.stack([step[1].double() for step in steps])
     tours = torch.cat([torch.zeros(128, 1, dtype=torch.int64), orders], dim=1)
-    expected = tour_length(start.xy, tours)
+    expected = tour_length(start.instance.xy, tours)
     torch.testing.assert_close(-rewards.sum(0), expected, rtol=1e-6, atol=1e-5)
     torch.testing.assert_close(task.info(steps[-1][0])["cost"], expected, rtol=1e-12, atol=1e-12)
     assert (rewards[:-1] == 0).all() == (reward == "sparse")
@@ -176,8 +177,8 @@ def test_numbering_the_points_differently_changes_nothing(mdp):
     task = TSP(num_nodes=15, mdp=mdp)
     start, orders = task.reset(keys(16)), random_orders(16, 15)
     number = torch.cat([torch.tensor([0]), torch.randperm(14, generator=torch.Generator().manual_seed(1)) + 1])
-    moved = torch.empty_like(start.xy)
-    moved[:, number] = start.xy
+    moved = torch.empty_like(start.instance.xy)
+    moved[:, number] = start.instance.xy
     other = task.reset(keys(16, seed=99), {"instance": moved})
     a, b = play(task, start, orders), play(task, other, number[orders])
     for (_, reward_a, _), (_, reward_b, _) in zip(a, b):
@@ -188,8 +189,8 @@ def test_numbering_the_points_differently_changes_nothing(mdp):
 def test_the_symmetries_of_the_square_keep_every_length():
     task = TSP(num_nodes=11)
     start, orders = task.reset(keys(4)), random_orders(4, 11)
-    images = augment8(start.xy)
-    assert images.shape == (32, 11, 2) and torch.equal(images[:4], start.xy)
+    images = augment8(start.instance.xy)
+    assert images.shape == (32, 11, 2) and torch.equal(images[:4], start.instance.xy)
     assert len({tuple(image.flatten().tolist()) for image in images}) == 32
     steps = play(task, task.reset(keys(32), {"instance": images}), orders.repeat(8, 1))
     cost = task.info(steps[-1][0])["cost"].reshape(8, 4)
@@ -248,17 +249,17 @@ def test_observations_lie_in_their_space(mdp):
 def test_steps_leave_the_state_before_as_it_was(mdp):
     task = TSP(num_nodes=8, mdp=mdp)
     state = task.reset(keys(4))
-    before = [field.clone() for field in state]
+    before = [leaf.clone() for leaf in leaves(state)]
     task.step(state, task.mask(state).int().argmax(1))
     task.observe(state), task.info(state)
-    for a, b in zip(before, state):
+    for a, b in zip(before, leaves(state)):
         torch.testing.assert_close(a, b, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
     task = TSP(num_nodes=10, distribution="clusters")
     many, alone = task.reset(keys(64)), task.reset(keys(64)[17:18])
-    assert torch.equal(many.xy[17], alone.xy[0])
+    assert torch.equal(many.instance.xy[17], alone.instance.xy[0])
 
 
 @pytest.mark.parametrize("mdp", MDPS)
@@ -273,7 +274,7 @@ def test_step_survives_a_compiler(mdp, reward):
         state, reward_a, done_a = task.step(state, action)
         twin, reward_b, done_b = compiled(twin, action)
         assert torch.equal(reward_a, reward_b) and torch.equal(done_a, done_b)
-    assert all(torch.equal(a, b) for a, b in zip(state, twin) if a.dtype != torch.float64)
+    assert all(torch.equal(a, b) for a, b in zip(leaves(state), leaves(twin)) if a.dtype != torch.float64)
     torch.testing.assert_close(state.cost, twin.cost)
 
 

@@ -7,17 +7,19 @@ import pytest
 import torch
 from scipy import stats
 
-from polyathlon.envs.combinatorial.instances import (
-    DISTRIBUTIONS,
-    augment8,
-    generate,
-    read_instance,
-    to_unit_square,
-)
+from polyathlon.envs.combinatorial.instances import DISTRIBUTIONS, augment8
+from polyathlon.envs.combinatorial.reading import to_unit_square
+from polyathlon.envs.combinatorial.tsp import TSP
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
 
-CPU = torch.device("cpu")
+
+def generate(distribution: str, rows: torch.Tensor, num_points: int, dtype: torch.dtype = torch.float32):
+    return TSP(num_nodes=num_points, distribution=distribution, dtype=dtype).generate(rows)
+
+
+def read_instance(given, rows: int, most: int, reference=None):
+    return TSP(num_nodes=most).read(given, rows, reference)
 
 
 def keys(rows: int, episode: int = 0) -> torch.Tensor:
@@ -74,16 +76,16 @@ def test_instances_are_read_from_lists_tensors_and_dicts():
     given = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
     forms = [given, torch.tensor(given), {"xy": given, "reference": 3.5}, np.array([given, given])]
     for form in forms:
-        instance = read_instance(form, 2, 5, torch.float32, CPU)
+        instance = read_instance(form, 2, 5)
         assert instance.xy.shape == (2, 5, 2) and instance.size.tolist() == [3, 3]
         assert instance.xy[1, :3].tolist() == given and (instance.xy[:, 3:] == 0).all()
-    assert read_instance(forms[2], 2, 5, torch.float32, CPU).reference.tolist() == [3.5, 3.5]
-    assert read_instance(given, 2, 5, torch.float32, CPU, torch.tensor([1.0, 2.0])).reference.tolist() == [1.0, 2.0]
+    assert read_instance(forms[2], 2, 5).reference.tolist() == [3.5, 3.5]
+    assert read_instance(given, 2, 5, torch.tensor([1.0, 2.0])).reference.tolist() == [1.0, 2.0]
 
 
 def test_unreadable_references_are_refused():
-    with pytest.raises(UsageError, match="'reference' is a cost"):
-        read_instance([[0, 0], [1, 1]], 1, 5, torch.float32, CPU, "short")
+    with pytest.raises(UsageError, match="'reference' is a positive cost"):
+        read_instance([[0, 0], [1, 1]], 1, 5, "short")
 
 
 def test_symmetries_by_hand():

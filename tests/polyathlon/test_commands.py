@@ -12,7 +12,7 @@ import pytest
 from polyathlon.cli import main
 from polyathlon.cli_commands import parse_options
 from polyathlon.envs.errors import UsageError
-from polyathlon.plotting import curve, plot_runs
+from polyathlon.plotting import columns_of, curve, plot_runs
 from polyathlon.run_folder import RunConfig, RunFolder
 from polyathlon.watching import text_frames
 
@@ -115,6 +115,16 @@ def test_plot_draws_several_runs(run, tmp_path, capsys):
     assert "Did you mean 'train/value_loss'?" in line(capsys, "plot", run, "--metric", "train/valu_loss")
 
 
+def test_a_group_of_columns_is_drawn_together(run, tmp_path):
+    folder = RunFolder(run)
+    names = columns_of(folder, "train")
+    assert {"train/value_loss", "train/n_updates"} <= set(names) and all(name.startswith("train/") for name in names)
+    assert columns_of(folder, "train/clip") == ["train/clip_fraction", "train/clip_range"]
+    assert columns_of(folder, "train/value_loss") == ["train/value_loss"] and columns_of(folder, None) == [None]
+    out = plot_runs([run], tmp_path / "group.png", "train/clip")
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_curve_holds_what_was_logged(run):
     metric, steps, values = curve(RunFolder(run))
     assert metric == "rollout/ep_rew_mean"
@@ -186,3 +196,13 @@ def test_reproductions_are_listed_and_suggested(capsys):
     assert main(["reproduce", "--list"]) == 0
     capsys.readouterr()
     assert "unknown reproduction 'no_such'" in line(capsys, "reproduce", "no_such")
+
+
+def test_fetch_knows_models_and_data(capsys, monkeypatch, tmp_path):
+    from polyathlon.envs.functions import bfcl
+
+    monkeypatch.setattr(bfcl, "fetch_bfcl", lambda: tmp_path)
+    main(["fetch", "bfcl"])
+    assert str(tmp_path) in capsys.readouterr().out
+    assert "unknown model or data set 'bfc'. Did you mean 'bfcl'?" in line(capsys, "fetch", "bfc")
+    assert "nothing to fetch" in line(capsys, "fetch", "tiny")

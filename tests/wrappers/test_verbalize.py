@@ -11,8 +11,15 @@ import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
+import polyathlon
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.natural_words import describe_tsp
+from polyathlon.wrappers.natural_words import (
+    describe_atsp,
+    describe_cvrp,
+    describe_knapsack,
+    describe_op,
+    describe_tsp,
+)
 from polyathlon.wrappers.token_action import TokenAction
 from polyathlon.wrappers.verbalize import Verbalize
 from polyathlon.wrappers.words import (
@@ -331,3 +338,64 @@ def test_token_by_token():
     batch.reset(seed=0)
     turn = batch.step_utterance([ids, ids])
     np.testing.assert_array_equal(turn.rewards, [1.0, 1.0])
+
+
+def test_an_asymmetric_tour_in_words_gives_both_ways():
+    nodes = np.array([[0, 0.2], [0.2, 0], [0.9, 0.5], [0.51, 0.6], [0, 0]], np.float32)
+    seen = {"nodes": nodes, "kind": np.array([1, 2, 3, 3, 0], np.int8)}
+    text = describe_atsp(seen, {}, gym.make("CartPole-v1"))
+    assert text == "2 nodes left. Way there, way home from there, nearest first:\n3: 51 60\n2: 90 50\nGo to:"
+
+
+def test_vehicle_routes_in_words_name_both_actions():
+    nodes = np.array([[0.5, 0.5, 0.1], [0, 0, 0], [0.9, 0.5, 0.3], [0.5, 0.6, 0.5]], np.float32)
+    seen = {"nodes": nodes, "kind": np.array([1, 2, 3, 3], np.int8), "globals": np.array([0.5, 0.4], np.float32)}
+    text = describe_cvrp(seen, {}, gym.make("CartPole-v1"))
+    assert text == (
+        "2 customers left, 40% of the vehicle free, depot at -50 -50. Straight/by the depot, nearest first:\n"
+        "-/7: +0 +10 50%\n4/5: +40 +0 30%\nGo to:"
+    )
+
+
+def test_prizes_in_words_leave_out_what_is_out_of_reach():
+    nodes = np.array([[0.5, 0.5, 0], [0, 0, 0], [0.9, 0.5, 0.3], [0.5, 0.6, 0.5]], np.float32)
+    seen = {"nodes": nodes, "kind": np.array([1, 2, 3, 3], np.int8), "globals": np.array([0.5, 1.2], np.float32)}
+    info = {"action_mask": np.array([False, False, False, True])}
+    text = describe_op(seen, info, gym.make("CartPole-v1"))
+    assert (
+        text == "1 nodes within reach, 120 to go, home at -50 -50. Way and prize, nearest first:\n3: +0 +10 50\nGo to:"
+    )
+
+
+def test_a_knapsack_in_words_lists_the_best_first():
+    seen = {"nodes": np.array([[0.5, 0.5], [0.9, 0.3]], np.float32), "kind": np.array([3, 3], np.int8)}
+    seen["globals"] = np.array([1.0, 0.6], np.float32)
+    text = describe_knapsack(seen, {}, gym.make("CartPole-v1"))
+    assert text == "2 items fit into 60. Value and weight, best first:\n1: 90 30\n0: 50 50\nPack:"
+
+
+COMBINATORIAL = [record.id for record in polyathlon.environments() if record.family == "combinatorial"]
+
+
+@pytest.mark.parametrize("env_id", COMBINATORIAL)
+def test_combinatorial_tasks_are_played_in_words(env_id):
+    size = {"num_items": 6} if "Knapsack" in env_id else {"num_nodes": 5}
+    env = Verbalize(gym.make(env_id, **size))
+    text, info = env.reset(seed=0)
+    total, done, turns = 0.0, False, 0
+    while not done:
+        assert "observation" not in text and len(text) < 300
+        first = text.splitlines()[1].split(":")[0]  # the row on top of the list, or of CVRP both actions
+        text, reward, terminated, truncated, info = env.step(first.split("/")[-1])
+        assert not info["verdict"]["invalid"]
+        total, done, turns = total + float(reward), terminated or truncated, turns + 1
+    assert turns >= 1 and total == pytest.approx(-float(info["cost"]), abs=1e-4)
+
+
+@pytest.mark.parametrize("env_id", COMBINATORIAL)
+def test_a_language_model_acts_in_combinatorial_tasks(env_id):
+    size = {"num_items": 4} if "Knapsack" in env_id else {"num_nodes": 3}
+    env = polyathlon.adapt(gym.make(env_id, **size), "language", max_new_tokens=3)
+    agent = polyathlon.make_agent("language", env, seed=0, device="cpu")
+    agent.learn(64)
+    assert agent.num_timesteps >= 64

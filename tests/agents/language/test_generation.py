@@ -8,7 +8,7 @@ import torch
 
 import polyathlon  # noqa: F401  registers the ids
 from polyathlon.agents.language.generation import answers, generate, sample_tokens
-from polyathlon.agents.language.updates import read_episodes
+from polyathlon.agents.language.reading import read_episodes
 from polyathlon.envs.models import load_model
 from polyathlon.envs.random import make_keys
 from polyathlon.wrappers import TokenAction

@@ -10,8 +10,9 @@ import torch
 import polyathlon  # noqa: F401  registers the ids
 from polyathlon.agents import LanguageAgent
 from polyathlon.agents.language.episodes import Episode, collate
+from polyathlon.agents.language.reading import Reading
 from polyathlon.agents.language.recipes import find_recipe, recipe_names
-from polyathlon.agents.language.updates import Reading, Targets, recipe_loss, shaped_rewards, token_advantages
+from polyathlon.agents.language.updates import Targets, recipe_loss, shaped_rewards, token_advantages
 from polyathlon.agents.parts.surrogates import ppo_surrogate
 from polyathlon.agents.parts.time_returns import gae_time
 from polyathlon.envs.errors import UsageError

@@ -1,0 +1,75 @@
+"""Advantage-weighted actor-critic, offline and on from there online."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv
+
+from polyathlon.agents.parts.replay import Transitions
+
+from .awac_update import AWACUpdate
+from .bounded_policy import BoundedPolicy
+from .offline import OfflineAgent
+from .td3 import refuse_negative
+
+
+class AdvantageWeightedPolicy(BoundedPolicy):
+    """A Gaussian actor and twin critics."""
+
+    has_actor_target, is_gaussian = False, True
+
+    def make_update(self, batch_size: int) -> AWACUpdate:
+        """Return the gradient step of these networks."""
+        return AWACUpdate(self, batch_size)
+
+
+class AWAC(OfflineAgent):
+    """AWAC (Nair et al. 2020, "Accelerating Online Reinforcement Learning with Offline Datasets"), an SB3 algorithm.
+
+    With a dataset, a timestep is a gradient step on it; `offline_steps` makes it go on online, from the same memory.
+
+    Args:
+        policy: "MlpPolicy", or a subclass of `AdvantageWeightedPolicy`.
+        env: see `OfflineAgent`.
+        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        *args: further arguments of `OffPolicyAgent` in their order.
+        advantage_scale: 1 / lambda of the actor's weights exp(advantage / lambda): large values imitate only the best actions.
+        largest_weight: bound of these weights.
+        **kwargs: `dataset`, `offline_steps`, `on_disk` of `OfflineAgent`, and those of `OffPolicyAgent`.
+
+    Raises:
+        UsageError: a number is impossible, or the environment or the dataset does not fit.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": AdvantageWeightedPolicy}
+    policy: AdvantageWeightedPolicy
+    _update: AWACUpdate | None
+
+    def __init__(
+        self,
+        policy: str | type[AdvantageWeightedPolicy],
+        env: GymEnv | str | None = None,
+        learning_rate: Any = 3e-4,
+        *args: Any,
+        advantage_scale: float = 1.0,
+        largest_weight: float = 100.0,
+        **kwargs: Any,
+    ) -> None:
+        refuse_negative(advantage_scale=advantage_scale, largest_weight=largest_weight)
+        self.advantage_scale, self.largest_weight = advantage_scale, largest_weight
+        super().__init__(policy, env, learning_rate, *args, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
+
+    def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
+        assert self._update is not None
+        self._update.step(
+            batch, learning_rate, self.gamma, self.tau, self.advantage_scale, self.largest_weight, self.generator
+        )
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.actor.optimizer", "policy.critic.optimizer"], []

@@ -1,0 +1,114 @@
+"""What gradient steps of agents with an ensemble of critics have in common, in memory that is allocated once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from polyathlon.agents.parts.flat_adam import FlatAdam
+
+from .perceptrons import Layer, backward, forward, layers_of
+
+
+class GradientStep:
+    """Base of gradient steps: the batch size that the memory is made for, and sums of what is logged.
+
+    Attributes:
+        metrics: sums of `metric_names` over `count` steps.
+    """
+
+    metric_names: tuple[str, ...] = ()
+
+    def __init__(self, batch_size: int, like: Tensor) -> None:
+        self.batch_size = batch_size
+        self.metrics = like.new_zeros(len(self.metric_names))
+        self.count = 0
+
+    def _record(self, *metrics: Tensor) -> None:
+        """Add the metrics of a step, in the order of `metric_names`."""
+        self.metrics += torch.stack([x.reshape(()) for x in metrics])
+        self.count += 1
+
+    def report(self) -> dict[str, float]:
+        """Return the means of `metric_names` since the last call."""
+        means = (self.metrics / max(self.count, 1)).tolist()
+        self.metrics.zero_()
+        self.count = 0
+        return dict(zip(self.metric_names, means, strict=True))
+
+
+class CriticsUpdate(GradientStep):
+    """Values, regression and action derivatives of critics Q(s, a).
+
+    Args:
+        critic: optimiser over the flat parameters of the critics, one after the other.
+        target: [P] flat parameters of the target critics.
+        obs_size: O.
+        action_size: A.
+        critic_widths: hidden widths of a critic.
+        critics: number of critics.
+        batch_size: B.
+
+    Attributes:
+        critics: layers of the critics, with gradients.
+        plain_critics: the same without.
+        targets: layers of the target critics.
+        inputs: [B, O + A] memory for states and actions.
+        q: [B, critics] memory for values.
+    """
+
+    metric_names: tuple[str, ...] = ("critic_loss",)
+
+    def __init__(
+        self,
+        critic: FlatAdam,
+        target: Tensor,
+        obs_size: int,
+        action_size: int,
+        critic_widths: list[int],
+        critics: int,
+        batch_size: int,
+    ) -> None:
+        super().__init__(batch_size, critic.gradient)
+        self.critic, self.target = critic, target
+        self.obs_size, self.action_size = obs_size, action_size
+        self.critics: list[list[Layer]] = []
+        self.plain_critics: list[list[Layer]] = []
+        self.targets: list[list[Layer]] = []
+        start, sizes = 0, [obs_size + action_size, *critic_widths, 1]
+        for _ in range(critics):
+            self.plain_critics.append(layers_of(critic.vector.data, None, sizes, start)[0])
+            self.targets.append(layers_of(target, None, sizes, start)[0])
+            layers, start = layers_of(critic.vector.data, critic.gradient, sizes, start)
+            self.critics.append(layers)
+        empty = critic.vector.new_empty
+        self.outs = [[empty(batch_size, width) for width in [*critic_widths, 1]] for _ in range(critics)]
+        self.slopes = [empty(batch_size, width) for width in critic_widths]
+        self.inputs = empty(batch_size, obs_size + action_size)
+        self.q = empty(batch_size, critics)
+
+    def _values(self, critics: list[list[Layer]], inputs: Tensor) -> Tensor:
+        """Values [B, critics]."""
+        for i, layers in enumerate(critics):
+            self.q[:, i] = forward(layers, inputs, self.outs[i])[:, 0]
+        return self.q
+
+    def _critic_step(self, inputs: Tensor, y: Tensor, learning_rate: float) -> Tensor:
+        """Regress the critics on targets [B] by half the squared error, and return the loss []."""
+        error = self._values(self.critics, inputs) - y[:, None]
+        slope = error / self.batch_size
+        for i, layers in enumerate(self.critics):
+            backward(layers, inputs, self.outs[i], slope[:, i : i + 1], self.slopes)
+        self.critic.clipped_step(learning_rate, None)
+        return 0.5 * error.square().mean(0).sum()
+
+    def _action_slope(self, chosen: Tensor) -> Tensor:
+        """Derivative [B, A] of each row's chosen critic by the action; `_values` of `plain_critics` went before."""
+        total: Tensor | None = None
+        for i, layers in enumerate(self.plain_critics):
+            slope = (chosen == i).to(self.q.dtype)[:, None]
+            first = backward(layers, self.inputs, self.outs[i], slope, self.slopes)
+            part = first @ layers[0].weight[:, self.obs_size :]
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total

@@ -1,0 +1,283 @@
+"""What agents that learn from a replay memory have in common: the memory, the loop, resuming."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from torch import Tensor
+
+from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.replay import Replay, Transitions
+from polyathlon.envs.errors import UsageError, unknown_name
+
+SelfOffPolicy = TypeVar("SelfOffPolicy", bound="OffPolicyAgent")
+
+
+class OffPolicyAgent(Agent):
+    """Base of agents with continuous actions that learn from a replay memory; words and defaults are SB3's.
+
+    Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass names its policy, whose `make_update`
+    returns the memory of a gradient step, says how to act in `_choose`, and takes one gradient step in `_gradient_step`.
+
+    Args:
+        policy: "MlpPolicy", or a subclass of the class that it names.
+        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        buffer_size: number of transitions kept.
+        learning_starts: transitions taken with random actions before learning starts.
+        batch_size: transitions in a gradient step.
+        tau: how far the target critics move towards the critics.
+        gamma: discount.
+        train_freq: steps of every row between updates.
+        gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
+        matmul_precision: "highest" for float32 products; "medium" lets the processor use bfloat16 products.
+        **kwargs: `policy_kwargs`, `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+
+    Raises:
+        UsageError: a number is impossible, or the environment's form does not fit.
+    """
+
+    action_forms = ("box",)
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
+    policy: Any
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int = 1,
+        gradient_steps: int = 1,
+        matmul_precision: str = "highest",
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(policy, str) and policy not in self.policy_aliases:
+            raise unknown_name("policy", policy, self.policy_aliases)
+        # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
+        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        super().__init__(policy_class, env, learning_rate, **kwargs)
+        refuse_no_count(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
+        if gradient_steps == 0 or gradient_steps < -1:
+            raise UsageError(f"gradient_steps must be positive, or -1 for one each transition, got {gradient_steps!r}")
+        if learning_starts < 0:
+            raise UsageError(f"learning_starts must not be negative, got {learning_starts!r}")
+        for name, number in (("gamma", gamma), ("tau", tau)):
+            if not 0 <= number <= 1:
+                raise UsageError(f"{name} must lie between 0 and 1, got {number!r}")
+        if matmul_precision not in ("highest", "medium"):
+            raise UsageError(f"matmul_precision must be 'highest' or 'medium', got {matmul_precision!r}")
+        self.buffer_size, self.learning_starts, self.batch_size = buffer_size, learning_starts, batch_size
+        self.tau, self.gamma, self.train_freq, self.gradient_steps = tau, gamma, train_freq, gradient_steps
+        self.matmul_precision = matmul_precision
+        self.replay: Replay | None = None
+        self._update: Any = None
+
+    def _new_generators(self, seed: int | None) -> None:
+        super()._new_generators(seed)
+        if hasattr(getattr(self, "policy", None), "generator"):
+            self.policy.generator = self._prediction_generator
+
+    def _setup_model(self) -> None:
+        self._refuse_spaces()
+        self._setup_lr_schedule()
+        with self.seeded_initialisation():
+            self.policy = self.policy_class(
+                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            ).to(self.device)
+        self.policy.flatten_parameters()
+        self.policy.generator = self._prediction_generator
+        space = self.action_space
+        assert isinstance(space, spaces.Box)
+        self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
+        self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
+
+    def _refuse_spaces(self) -> None:
+        """Refuse what the networks cannot take.
+
+        Raises:
+            UsageError: the observation is no Box, or the actions are unbounded.
+        """
+        name, action_space = type(self).__name__, self.action_space
+        if not isinstance(self.observation_space, spaces.Box):
+            raise UsageError(
+                f"{name} sees a flat Box, got {self.observation_space}; wrap the environment: "
+                "polyathlon.wrappers.VectorObservation(env)"
+            )
+        assert isinstance(action_space, spaces.Box)
+        if not np.isfinite([action_space.low, action_space.high]).all():
+            raise UsageError(
+                f"{name} needs finite bounds of the actions, got {action_space}; bound them with gymnasium.wrappers.RescaleAction"
+            )
+
+    def _to_environment(self, action: Tensor) -> Tensor:
+        """Scale actions [n, A] from [-1, 1] to the bounds of the environment, in its shape."""
+        scaled = self._low + (action + 1) * self._half_range
+        return scaled.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
+
+    def _explore(self, obs: Tensor) -> Tensor:
+        """Return the actions [n, A] in [-1, 1] to try at observations [n, O]."""
+        action: Tensor = self.policy.sample(obs, self.generator)
+        return action
+
+    def _choose(self) -> Tensor:
+        """Sample actions [n, A] in [-1, 1]: evenly before learning starts, then from the policy."""
+        assert self.source is not None
+        number, size = self.source.num_envs, self._low.numel()
+        if self.num_timesteps < self.learning_starts:
+            return 2 * torch.rand(number, size, generator=self.generator, device=self.device) - 1
+        return self._explore(self._flat(self.source.obs))
+
+    @staticmethod
+    def _flat(obs: Any) -> Tensor:
+        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
+
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Take `train_freq` steps of every row.
+
+        Returns:
+            False when the callback asked to stop.
+        """
+        source, replay = self.source, self.replay
+        assert source is not None and replay is not None
+        callback.on_rollout_start()
+        for _ in range(self.train_freq):
+            with torch.no_grad():
+                obs = self._flat(source.obs).clone()
+                action = self._choose()
+                step = source.step(self._to_environment(action))
+                replay.add(obs, action, self._flat(step.next_obs), step.reward, step.terminated)
+            self.num_timesteps += source.num_envs
+            infos, rewards = step.infos, step.reward
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+        callback.on_rollout_end()
+        return True
+
+    def _ready(self) -> Any:
+        """Return the gradient step with its memory, made at first use."""
+        if self.replay is None:
+            self.replay = self._new_replay()
+        if self._update is None or self._update.batch_size != self.batch_size:
+            self._update = self._make_update()
+        return self._update
+
+    def _make_update(self) -> Any:
+        return self.policy.make_update(self.batch_size)
+
+    def _new_replay(self) -> Replay:
+        size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
+        return Replay(self.buffer_size, size, self._low.numel(), self.device)
+
+    def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
+        """Take one gradient step on a minibatch; `_n_updates` counts it already."""
+        raise NotImplementedError
+
+    def train(self, gradient_steps: int) -> None:
+        """Take gradient steps on samples of the replay memory."""
+        self._ready()
+        assert self.replay is not None
+        rate = self.lr_schedule(self._current_progress_remaining)
+        before = torch.get_float32_matmul_precision()
+        if self.matmul_precision != before:
+            torch.set_float32_matmul_precision(self.matmul_precision)
+        try:
+            for _ in range(gradient_steps):
+                self._n_updates += 1
+                self._gradient_step(self.replay.sample(self.batch_size, self.generator), rate)
+        finally:
+            if self.matmul_precision != before:
+                torch.set_float32_matmul_precision(before)
+
+    def learn(
+        self: SelfOffPolicy,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOffPolicy:
+        """Train for at least `total_timesteps` steps; logs are written every `log_interval` episodes; see SB3.
+
+        Raises:
+            UsageError: there is no environment, or `total_timesteps` is not positive.
+        """
+        name = tb_log_name or type(self).__name__
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
+        self._ready()
+        callback.on_training_start(locals(), globals())
+        self._learn_online(total, callback, log_interval)
+        callback.on_training_end()
+        return self
+
+    def _learn_online(self, total: int, callback: BaseCallback, log_interval: int | None) -> None:
+        """Take steps in the environment, and gradient steps in between, up to `total` steps."""
+        assert self.source is not None
+        while self.num_timesteps < total:
+            if not self.collect_rollouts(callback):
+                break
+            self._update_current_progress_remaining(self.num_timesteps, total)
+            before = self._episode_num
+            self._record_episodes()
+            if log_interval is not None and self._episode_num // log_interval > before // log_interval:
+                self._log()
+            if self.num_timesteps > self.learning_starts:
+                taken = self.train_freq * self.source.num_envs
+                self.train(taken if self.gradient_steps < 0 else self.gradient_steps)
+
+    def _log(self) -> None:
+        update = self._update
+        if update is not None and update.count:
+            for name, number in update.report().items():
+                self.logger.record(name if "/" in name else f"train/{name}", number)
+            self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
+            self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.dump_logs()
+
+    def _excluded_save_params(self) -> list[str]:
+        own = ["replay", "_update", "_low", "_half_range"]
+        return [*super()._excluded_save_params(), *own]
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a bit-equal resume needs, the replay memory among it."""
+        metrics = None if self._update is None else (self._update.metrics.clone(), self._update.count)
+        return {
+            **super().training_state(),
+            "replay": None if self.replay is None else self.replay.get_state(),
+            "metrics": metrics,
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Continue from the dictionary that `training_state` returned."""
+        super().load_training_state(state)
+        if state["replay"] is not None:
+            self._update = None
+            update = self._ready()
+            assert self.replay is not None
+            self.replay.set_state(state["replay"])
+            if state["metrics"] is not None:
+                update.metrics.copy_(state["metrics"][0])
+                update.count = state["metrics"][1]
+
+
+def refuse_no_count(**numbers: Any) -> None:
+    """Refuse what is no positive integer.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
+            raise UsageError(f"{name} must be a positive integer, got {value!r}")

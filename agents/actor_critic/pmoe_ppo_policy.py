@@ -1,0 +1,120 @@
+"""Actor and critic of PMOE on PPO: a router and a Gaussian for every expert, and a judge of their actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.torch_layers import create_mlp
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from polyathlon.agents.parts.action_distributions import categorical_entropy, gaussian_entropy, sample_categorical
+from polyathlon.agents.parts.gaussian_mixture import gmm_logp, of_expert
+from polyathlon.envs.errors import UsageError
+
+from .policies import ActorCritic
+
+
+class MixtureActorCritic(ActorCritic):
+    """SB3's actor-critic policy for Box actions with K Gaussians instead of one.
+
+    The router is linear in the features and starts with equal weights; the standard deviations of each expert do not
+    depend on the observation. `q_net` values a pair of observation and action; it has the widths of the value network.
+    With one expert there is neither router nor `q_net`, and the policy is `ActorCritic`.
+
+    Args:
+        *args: those of `ActorCritic`.
+        num_experts: K.
+        **kwargs: those of `ActorCritic`.
+
+    Raises:
+        UsageError: the actions are no Box.
+    """
+
+    def __init__(self, *args: Any, num_experts: int = 4, **kwargs: Any) -> None:
+        self.num_experts = num_experts
+        super().__init__(*args, **kwargs)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the written-out update of two perceptrons covers this policy."""
+        return self.num_experts == 1
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        if not isinstance(self.action_space, spaces.Box):
+            raise UsageError(f"a mixture of Gaussians acts in a Box, got {self.action_space}")
+        if self.num_experts == 1:
+            return
+        size, width = int(np.prod(self.action_space.shape)), self.mlp_extractor.latent_dim_pi
+        self.action_net = nn.Linear(width, self.num_experts * size)
+        if self.ortho_init:
+            self.init_weights(self.action_net, gain=0.01)
+        self.log_std = nn.Parameter(torch.full((self.num_experts, size), float(self.log_std_init)))
+        self.router = nn.Linear(self.features_dim, self.num_experts)
+        nn.init.zeros_(self.router.weight)
+        nn.init.zeros_(self.router.bias)
+        widths = [layer.out_features for layer in self.mlp_extractor.value_net if isinstance(layer, nn.Linear)]
+        self.q_net = nn.Sequential(*create_mlp(self.features_dim + size, 1, widths, self.activation_fn))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "num_experts": self.num_experts}
+
+    def mixture(self, features: Any) -> tuple[Tensor, Tensor]:
+        """Return logarithms of the weights [B, K] and means [B, K, A] for extracted features."""
+        features = features[0] if isinstance(features, tuple) else features
+        mean = self.action_net(self.mlp_extractor.forward_actor(features)).unflatten(1, (self.num_experts, -1))
+        log_w = mean.new_zeros(mean.shape[:2]) if self.num_experts == 1 else self.router(features).log_softmax(-1)
+        return log_w, mean
+
+    def q_values(self, features: Any, action: Tensor) -> Tensor:
+        """Return [B] or [B, K] the values of actions [B, A] or [B, K, A]; no gradient flows to the features."""
+        features = (features[0] if isinstance(features, tuple) else features).detach()
+        if action.dim() == 3:
+            features = features.unsqueeze(1).expand(-1, action.shape[1], -1)
+        return self.q_net(torch.cat([features, action], -1)).squeeze(-1)
+
+    def mixture_entropy(self, log_w: Tensor) -> Tensor:
+        """Return [B] the entropy of expert and action together, at least that of the action; exact for one expert."""
+        return categorical_entropy(log_w) + (log_w.exp() * gaussian_entropy(self.log_std)).sum(-1)
+
+    def evaluate(self, obs: PyTorchObs, actions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values [B], log-probabilities [B] under the whole mixture, and entropies [B] (see `mixture_entropy`)."""
+        if self.num_experts == 1:
+            return super().evaluate(obs, actions, mask)
+        features = self.extract_features(obs)
+        vf = features[1] if isinstance(features, tuple) else features
+        values = self.value_net(self.mlp_extractor.forward_critic(vf)).squeeze(-1)
+        log_w, mean = self.mixture(features)
+        return values, gmm_logp(log_w, mean, self.log_std, actions.flatten(1)), self.mixture_entropy(log_w)
+
+    def act(
+        self, obs: PyTorchObs, mask: Tensor | None, generator: torch.Generator | None, deterministic: bool = False
+    ) -> Tensor:
+        """Choose actions: of an expert drawn by its weight, or the mean of the one with the largest weight; see `ActorCritic`."""
+        if self.num_experts == 1:
+            return super().act(obs, mask, generator, deterministic)
+        log_w, mean = self.mixture(self.extract_features(obs))
+        expert = log_w.argmax(-1) if deterministic else sample_categorical(log_w, generator)
+        action = of_expert(mean, expert)
+        if not deterministic:
+            noise = torch.empty_like(action).normal_(generator=generator)
+            action = torch.addcmul(action, self.log_std[expert].exp(), noise)
+        assert self.action_space.shape is not None
+        return action.reshape(-1, *self.action_space.shape)
+
+    def get_distribution(self, obs: PyTorchObs, action_masks: Tensor | None = None) -> Distribution:
+        """Return SB3's distribution object of the actions.
+
+        Raises:
+            UsageError: there are several experts, for which SB3 has no distribution.
+        """
+        if self.num_experts > 1:
+            raise UsageError(
+                "SB3 has no distribution for a mixture: use evaluate_actions for densities, predict for actions"
+            )
+        return super().get_distribution(obs, action_masks)

@@ -1,0 +1,398 @@
+"""BQ-NCO: a policy that solves what remains of a combinatorial problem, learnt from solved instances."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from torch import Tensor
+
+from polyathlon.agents.base import Agent
+from polyathlon.envs.combinatorial.construction import ConstructionTask
+from polyathlon.envs.combinatorial.labels import make_labels
+from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.random import make_keys
+
+from . import reinforce
+from .cuts import SAMPLINGS, Cut, sample_cuts
+from .decoding import Solution, solve_instances
+from .distributed import rank_and_size, sum_gradients
+from .imitation import Loss, imitation_loss, one_cycle
+from .policies import AttentionPolicy, ConstructionPolicy, ReZeroPolicy
+from .problems import Observation, problem_of
+from .solved import Solved, as_choices
+from .tasks import find_task, read_instances
+
+SelfBQNCO = TypeVar("SelfBQNCO", bound="BQNCO")
+SOURCES = ("solutions", "rewards")
+SCHEDULES = ("one_cycle", "constant")
+
+
+class BQNCO(Agent):
+    """Bisimulation-quotiented neural combinatorial optimisation (Drakulic et al. 2023), a Stable-Baselines3 algorithm.
+
+    A state is what remains to be solved. The policy imitates solutions of small instances: each step cuts random
+    sub-instances out of them and learns their next choice, with no rollout. A timestep is one such decision. With
+    `learn_from="rewards"` the same networks learn from the costs of their own solutions (REINFORCE with several starts
+    and their mean as baseline, Kwon et al. 2020), also on `mdp="direct"`; a timestep is then one of the environment.
+
+    Trained under `torch.distributed` (torchrun), each process takes its share of every batch, and gradients are summed:
+    the weights are those of one process.
+
+    Args:
+        policy: "AttentionPolicy" (scale-free, quick), "ReZeroPolicy" (the paper's network), or a subclass of
+            `ConstructionPolicy`.
+        env: a combinatorial task: its id or environment, made with `mdp="bq"` to imitate.
+        learning_rate: step size of AdamW (that of Muon is ten times as large), or a schedule of the remaining progress.
+        batch_size: decisions in an update; from rewards, instances in an update.
+        labels: what to imitate: (instances, labels) of `polyathlon.envs.combinatorial.labels.make_labels`; None
+            draws `num_labels` instances of the environment's own and solves them.
+        num_labels: number of instances to solve.
+        solver: name of the solver; None for the usual one of the problem.
+        solver_options: options of the solver, such as `seconds`.
+        route_order: of CVRP, "fullest_first" or "as_given" (see `as_choices`).
+        sampling: "infix" or "suffix", see `sample_cuts`.
+        mirror: show instances in the plane under random symmetries of the square.
+        edge_coef: weight of the loss of the edges (see `imitation_loss`); 0 leaves it out.
+        schedule: "one_cycle" (see `one_cycle`) or "constant", times `learning_rate`.
+        warm_up: share of the run in which the step size rises.
+        average: how much of the moving average of the weights, which acts, stays in each update.
+        max_grad_norm: bound of the gradient's norm; None sets none.
+        learn_from: "solutions" or "rewards".
+        num_starts: starts of an instance, from rewards.
+        ent_coef: weight of the entropy bonus, from rewards.
+        policy_kwargs: keyword arguments of the policy.
+        **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+
+    Raises:
+        UsageError: the environment is no combinatorial task, or an argument is outside what is allowed.
+    """
+
+    action_forms = ("discrete",)
+    families = ("combinatorial",)
+    default_policy = "AttentionPolicy"
+    reads_any_observation = True
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "AttentionPolicy": AttentionPolicy,
+        "ReZeroPolicy": ReZeroPolicy,
+    }
+    policy: ConstructionPolicy
+
+    def __init__(
+        self,
+        policy: str | type[ConstructionPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 2e-3,
+        batch_size: int = 128,
+        labels: tuple[Any, Any] | None = None,
+        num_labels: int = 1000,
+        solver: str | None = None,
+        solver_options: dict[str, Any] | None = None,
+        route_order: str = "fullest_first",
+        sampling: str = "infix",
+        mirror: bool = True,
+        edge_coef: float = 0.5,
+        schedule: str = "one_cycle",
+        warm_up: float = 0.05,
+        average: float = 0.995,
+        max_grad_norm: float | None = 1.0,
+        learn_from: str = "solutions",
+        num_starts: int = 8,
+        ent_coef: float = 0.0,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        super().__init__(policy_class, env, learning_rate, **kwargs)
+        for name, value in (("batch_size", batch_size), ("num_labels", num_labels), ("num_starts", num_starts)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise UsageError(f"{name} must be a positive integer, got {value!r}")
+        for name, number in (("warm_up", warm_up), ("average", average)):
+            if not 0 <= number < 1:
+                raise UsageError(f"{name} must lie in [0, 1), got {number!r}")
+        for name, given, allowed in (
+            ("sampling", sampling, SAMPLINGS),
+            ("schedule", schedule, SCHEDULES),
+            ("learn_from", learn_from, SOURCES),
+        ):
+            if given not in allowed:
+                raise unknown_name(name, str(given), allowed)
+        if learn_from == "rewards" and num_starts < 2:
+            raise UsageError("the baseline is the mean over the starts of an instance: num_starts must be at least 2")
+        self.batch_size, self.num_labels, self.num_starts = batch_size, num_labels, num_starts
+        self.solver, self.solver_options, self.route_order = solver, dict(solver_options or {}), route_order
+        self.sampling, self.mirror, self.edge_coef = sampling, mirror, edge_coef
+        self.schedule, self.warm_up, self.average, self.max_grad_norm = schedule, warm_up, average, max_grad_norm
+        self.learn_from, self.ent_coef = learn_from, ent_coef
+        self._solved: Solved | None = None
+        if labels is not None:
+            self.set_labels(*labels)
+        if _init_setup_model:
+            self._setup_model()
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise unknown_name("policy", policy_name, self.policy_aliases)
+        return self.policy_aliases[policy_name]
+
+    @classmethod
+    def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+        """Refuse an environment that is no combinatorial task.
+
+        Raises:
+            UsageError: it is none; the message names those that are.
+        """
+        problem_of(observation_space, action_space, cls.__name__)
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        with self.seeded_initialisation():
+            self.policy = self.policy_class(
+                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            ).to(self.device)
+        self.policy.generator = self._prediction_generator
+
+    def _new_generators(self, seed: int | None) -> None:
+        super()._new_generators(seed)
+        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
+        policy = getattr(self, "policy", None)
+        if isinstance(policy, ConstructionPolicy):
+            policy.generator = self._prediction_generator
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_solved", "_prediction_generator"]
+
+    @property
+    def task(self) -> ConstructionTask:
+        """The task behind the environment, on the agent's device.
+
+        Raises:
+            UsageError: the agent has no environment, or one that hides its task.
+        """
+        if self.env is None:
+            raise UsageError(
+                f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env"
+            )
+        return find_task(self.env, self.device)
+
+    # ---- what is imitated
+
+    def set_labels(self, instances: Any, labels: Any) -> None:
+        """Set what is imitated.
+
+        Args:
+            instances: instances as `task.generate` makes them.
+            labels: their solutions, with the attribute `solution`, or an array [M, L] in the form of `info["solution"]`.
+
+        Raises:
+            UsageError: a solution is not feasible.
+        """
+        solution = getattr(labels, "solution", labels)
+        self._solved = as_choices(self.task, instances, solution, self.route_order).to(self.device)
+
+    def _labels(self) -> Solved:
+        """Return what is imitated; solves instances of the environment's own when nothing was given."""
+        if self._solved is None:
+            seed = self._initial_seed % 2**40
+            instances, labels = make_labels(self.task, self.num_labels, seed, self.solver, **self.solver_options)
+            self.set_labels(instances, labels)
+        assert self._solved is not None
+        return self._solved
+
+    # ---- learning
+
+    def _step_size(self) -> float:
+        factor = 1.0
+        if self.schedule == "one_cycle":
+            factor = one_cycle(self._current_progress_remaining, self.warm_up)
+        return factor * self.lr_schedule(self._current_progress_remaining)
+
+    def _update(self) -> None:
+        """Take one step of the optimiser with the gradient that is there."""
+        parameters = [p for p in self.policy.network.parameters() if p.grad is not None]
+        sum_gradients(parameters)
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        lr = self._step_size()
+        self.policy.optimizer.set_lr(lr)
+        self.policy.optimizer.step()
+        self.policy.optimizer.zero_grad()
+        self._n_updates += 1
+        self.policy.average(min(self.average, 1.0 - 1.0 / self._n_updates))
+        self.logger.record("train/learning_rate", lr)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def next_cuts(self) -> Cut:
+        """Draw the next batch of sub-instances, the same on every process."""
+        labels = self._labels()
+        which = torch.randint(len(labels), (self.batch_size,), generator=self.generator, device=self.device)
+        return sample_cuts(self.task, labels, which, self.generator, self.sampling, self.mirror)
+
+    def _imitation_gradient(self) -> tuple[Loss, int]:
+        """Compute the gradient of this process's share of the next batch; return the losses and the number of rows."""
+        cut = _share(self.next_cuts())
+        loss = imitation_loss(self.policy, cut, with_edges=self.edge_coef > 0)
+        ((loss.choice + self.edge_coef * loss.edges) / self.batch_size).backward()
+        return loss, max(1, len(cut.target))
+
+    def _imitate(self) -> int:
+        """Update the policy on one batch of decisions and return their number."""
+        loss, count = self._imitation_gradient()
+        self._update()
+        self.logger.record_mean("train/loss", loss.choice.item() / count)
+        self.logger.record_mean("train/edge_loss", loss.edges.item() / count)
+        self.logger.record_mean("train/accuracy", loss.right.item() / count)
+        return self.batch_size
+
+    def _explore(self) -> int:
+        """Update the policy on solutions of its own, and return the number of steps of the environment."""
+        rank, size = rank_and_size()
+        if self.batch_size % size:
+            raise UsageError(f"batch_size must be a multiple of the number of processes {size}, got {self.batch_size}")
+        task = self.task
+        seeds = torch.randint(2**62, (self.batch_size,), generator=self.generator, device=self.device)
+        part = self.batch_size // size
+        instance = task.generate(make_keys(seeds, torch.zeros_like(seeds))[rank * part : (rank + 1) * part])
+        rollouts = reinforce.roll_out(task, self.policy, instance, self.num_starts, self.generator)
+        loss, entropy = reinforce.backward(task, self.policy, rollouts, self.num_starts, self.ent_coef)
+        if size > 1:
+            for parameter in self.policy.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= size
+        self._update()
+        self.logger.record_mean("train/loss", loss)
+        self.logger.record_mean("train/entropy", entropy)
+        self.logger.record_mean("train/cost", rollouts.cost.mean().item())
+        assert self.ep_info_buffer is not None
+        lengths = torch.stack(rollouts.counts).sum(0).tolist()
+        self.ep_info_buffer.extend({"r": -c, "l": n, "t": 0.0} for c, n in zip(rollouts.cost.tolist(), lengths))
+        return len(rollouts.actions) * len(rollouts.cost) * size
+
+    def learn(
+        self: SelfBQNCO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 10,
+        tb_log_name: str = "BQNCO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfBQNCO:
+        """Train on at least `total_timesteps` decisions, in whole batches; see SB3.
+
+        Raises:
+            UsageError: there is no environment, `total_timesteps` is not positive, or there is nothing to imitate.
+        """
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if self.learn_from == "solutions":
+            if self.task.mdp != "bq":
+                raise UsageError('imitation needs an environment made with mdp="bq"; learn_from="rewards" takes both')
+            self._labels()
+        callback.on_training_start(locals(), globals())
+        self.policy.set_training_mode(True)
+        iteration = 0
+        while self.num_timesteps < total:
+            callback.on_rollout_start()
+            self._update_current_progress_remaining(self.num_timesteps, total)
+            self.num_timesteps += self._imitate() if self.learn_from == "solutions" else self._explore()
+            iteration += 1
+            callback.on_rollout_end()
+            if log_interval is not None and iteration % log_interval == 0:
+                self.dump_logs()
+            callback.update_locals(locals())
+            if not callback.on_step():
+                break
+        self.policy.set_training_mode(False)
+        callback.on_training_end()
+        return self
+
+    # ---- acting
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Choose actions as SB3's agents do; `action_masks` as in sb3-contrib, read off the observation when left out."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def solve(self, instances: Any, beam: int = 1, augment: int = 1, neighbours: int | None = None) -> Solution:
+        """Solve instances of any size.
+
+        Args:
+            instances: what `reset(options={"instance": ...})` takes, one instance or a batch of equal size (leading axis B),
+                or instances as tensors, as `task.generate` makes them.
+            beam: 1 takes the most likely choice each time; more keep that many partial solutions side by side.
+            augment: 8 solves eight forms of each instance and keeps the best (see `solve_instances`).
+            neighbours: show the policy that many rows only, the nearest ones; for large instances.
+
+        Returns:
+            `solution` [B, L] int64, as `info["solution"]` has it, and `cost` [B] float64 in units of the instances.
+
+        Raises:
+            UsageError: an instance is malformed or a number impossible.
+        """
+        task, batch = read_instances(self.task, instances)
+        self.policy.set_training_mode(False)
+
+        def log_probs(obs: Observation, mask: Tensor) -> Tensor:
+            return self.policy.log_probs(obs, mask, neighbours)
+
+        return solve_instances(task, log_probs, batch, beam, augment)
+
+    # ---- files
+
+    @classmethod
+    def pretrained(cls: type[SelfBQNCO], problem: str, **kwargs: Any) -> SelfBQNCO:
+        """Make one of the small trained agents that come with the package (`scripts/train_bq` makes them).
+
+        Args:
+            problem: "tsp", "atsp", "cvrp", "op" or "knapsack".
+            **kwargs: arguments of the agent, such as `device`.
+
+        Raises:
+            UsageError: there is no such agent.
+        """
+        from .pretrained import DATA, read
+
+        agent = read(cls, problem, DATA, **kwargs)
+        assert isinstance(agent, cls)
+        return agent
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what `Agent` returns, and what is imitated."""
+        state = super().training_state()
+        state["prediction_generator"] = self._prediction_generator.get_state()
+        if self._solved is not None:
+            solved = self._solved.to(torch.device("cpu"))
+            state["solved"] = (type(solved.instance).__name__, list(solved.instance), list(solved[1:]))
+        return state
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Continue from the dictionary that `training_state` returned."""
+        super().load_training_state(state)
+        self._prediction_generator.set_state(state["prediction_generator"].cpu())
+        if "solved" in state:
+            from polyathlon.envs.combinatorial import instances
+
+            kind, parts, rest = state["solved"]
+            self._solved = Solved(getattr(instances, kind)(*parts), *rest).to(self.device)
+
+
+def _share(cut: Cut) -> Cut:
+    """Return this process's rows of a batch."""
+    rank, size = rank_and_size()
+    if size == 1:
+        return cut
+    rows = torch.arange(rank, len(cut.target), size, device=cut.target.device)
+    obs = {key: value[rows] for key, value in cut.obs.items()}
+    return Cut(obs, cut.mask[rows], cut.target[rows], cut.position[rows])

@@ -1,0 +1,208 @@
+"""One token more of many rows at once: any model through its own cache, Llama's through a forward pass of few operations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .llama import Llama, is_plain_llama
+
+Contexts = Sequence[Sequence[int]]
+BLOCK = 8
+
+
+class Decoder(Protocol):
+    """Reads one token more of each row.
+
+    Attributes:
+        logits: [n, V] of the token after each context.
+    """
+
+    logits: Tensor
+
+    def advance(self, tokens: Tensor) -> Tensor:
+        """Read tokens [n] and return the logits [n, V] of the next."""
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with the rows `index` [k] alone."""
+
+
+def make_decoder(model: Any, contexts: Contexts, room: int, device: torch.device, fast: bool = True) -> Decoder:
+    """Read contexts, each different one once, and return what goes on from there.
+
+    Args:
+        model: a causal language model of transformers.
+        contexts: ids of each row.
+        room: number of tokens that follow at most.
+        device: where the rows are.
+        fast: take `LlamaDecoder` where it knows the model.
+    """
+    if fast and is_plain_llama(model):
+        return LlamaDecoder(model, contexts, room, device)
+    return CacheDecoder(model, contexts, device)
+
+
+def different_ones(contexts: Contexts, device: torch.device) -> tuple[list[tuple[int, ...]], Tensor]:
+    """Return the different contexts in the order in which they come, and for each row [n] the number of its own."""
+    numbers: dict[tuple[int, ...], int] = {}
+    index = [numbers.setdefault(tuple(context), len(numbers)) for context in contexts]
+    return list(numbers), torch.tensor(index, device=device)
+
+
+def keeps_last(model: Any) -> dict[str, int]:
+    """Return the argument that makes a model compute the last position's logits alone, where it knows one."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(plain.forward).parameters else {}
+
+
+class CacheDecoder:
+    """Any model of transformers, through its own forward pass and cache, contexts padded on the left."""
+
+    def __init__(self, model: Any, contexts: Contexts, device: torch.device) -> None:
+        self.model, self.options = model, keeps_last(model)
+        different, index = different_ones(contexts, device)
+        longest = max(len(c) for c in different)
+        tokens = torch.tensor([[c[0]] * (longest - len(c)) + list(c) for c in different], device=device)
+        lengths = torch.tensor([len(c) for c in different], device=device)
+        positions = torch.arange(longest, device=device) - (longest - lengths[:, None])
+        mask = (positions >= 0).long()
+        out = model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions.clamp_min(0),
+            use_cache=True,
+            **self.options,
+        )
+        self.cache = out.past_key_values
+        self.cache.batch_select_indices(index)
+        self.mask, self.places, self.logits = mask[index], lengths[index], out.logits[:, -1][index]
+
+    def advance(self, tokens: Tensor) -> Tensor:
+        """Read tokens [n] and return the logits [n, V] of the next."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        out = self.model(
+            input_ids=tokens[:, None],
+            attention_mask=self.mask,
+            position_ids=self.places[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+            **self.options,
+        )
+        self.places = self.places + 1
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with the rows `index` [k] alone."""
+        self.cache.batch_select_indices(index)
+        self.mask, self.places = self.mask[index], self.places[index]
+
+
+class LlamaDecoder:
+    """Llama's forward pass for one token of each row, on a cache that is allocated once.
+
+    Up to `BLOCK` rows with the same context are a block. Its keys are one matrix, those of the context followed by those
+    of its rows step by step, and all its rows are scored against all of them in one product, in which what belongs to
+    another row is masked: this reads a context once for its rows, and a few products of good shape cost less than many
+    of one row each.
+
+    Args:
+        model: a model that `is_plain_llama` accepts.
+        contexts: ids of each row.
+        room: number of tokens that follow at most.
+        device: where the rows are.
+    """
+
+    def __init__(self, model: Any, contexts: Contexts, room: int, device: torch.device) -> None:
+        self.llama = llama = Llama(model)
+        different, owner = different_ones(contexts, device)
+        lengths = torch.tensor([len(c) for c in different], device=device)
+        self.longest, self.room, self.step = int(lengths.max()), room, 0
+        tokens = torch.tensor([list(c) + [c[-1]] * (self.longest - len(c)) for c in different], device=device)
+        last, kept = llama.read_prefixes(tokens)
+        hidden = llama.hidden(last[torch.arange(len(different), device=device), lengths - 1])
+        self.logits = torch.mm(hidden, llama.head.t())[owner]
+        context, self.slot = self._arrange(owner)
+        self.lengths = lengths[context]
+        self.cache = [torch.stack([self._with_room(part[context]) for part in pair]) for pair in kept]
+        self._prepare()
+
+    def _arrange(self, owner: Tensor) -> tuple[Tensor, Tensor]:
+        """Form blocks of rows with equal owners [n], and set how many rows a block has at most.
+
+        Returns:
+            The owner of each block, and the slot of each row, [n]: block * width + place in the block.
+        """
+        counts = owner.bincount()
+        self.width = int(counts.max().clamp(max=BLOCK))
+        blocks = (counts + self.width - 1) // self.width
+        order = owner.argsort(stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
+        slot = (blocks.cumsum(0) - blocks)[owner] * self.width + rank
+        return torch.arange(len(counts), device=owner.device).repeat_interleave(blocks), slot
+
+    def _with_room(self, part: Tensor) -> Tensor:
+        """Lay keys or values [blocks, kv heads, A, size] out with room for the tokens to come."""
+        return F.pad(part, (0, 0, 0, self.room * self.width))
+
+    def _prepare(self) -> None:
+        """Make what depends on the blocks: rotations [room, slots, 1, size / 2], and masks of what others wrote."""
+        device = self.lengths.device
+        places = self.lengths.repeat_interleave(self.width)[:, None] + torch.arange(self.room, device=device)
+        self.turns = self.llama.turns(places).transpose(0, 1).contiguous()
+        self.is_full = len(self.slot) == len(self.lengths) * self.width and bool(
+            (self.slot == torch.arange(len(self.slot), device=device)).all()
+        )
+        foreign = ~torch.eye(self.width, dtype=torch.bool, device=device)
+        foreign = foreign.repeat_interleave(self.llama.heads // self.llama.kv_heads, 0).repeat(1, self.room)
+        beyond = torch.arange(self.longest, device=device) >= self.lengths[:, None]
+        if not bool(beyond.any()):
+            beyond = beyond[:1]
+        shape = (len(beyond), len(foreign))
+        masked = torch.cat([beyond[:, None].expand(*shape, -1), foreign.expand(*shape, -1)], 2)
+        bias = self.llama.head.new_zeros(masked.shape).masked_fill_(masked, float("-inf"))
+        self.bias = bias.repeat_interleave(self.llama.kv_heads, 0) if len(bias) > 1 else bias
+
+    def advance(self, tokens: Tensor) -> Tensor:
+        """Read tokens [n] and return the logits [n, V] of the next."""
+        llama, begin = self.llama, self.longest + self.step * self.width
+        if not self.is_full:
+            tokens = tokens.new_zeros(self.turns.shape[1]).index_copy_(0, self.slot, tokens)
+        x, turns = llama.embedding[tokens], self.turns[self.step]
+        blocks, end = (-1, self.width), begin + self.width
+        bias = self.bias[:, :, :end]
+        for layer, cache in zip(llama.layers, self.cache, strict=True):
+            turned, value = llama.project(x, layer, turns)
+            cache[0, :, :, begin:end] = turned[:, llama.heads :].unflatten(0, blocks).transpose(1, 2)
+            cache[1, :, :, begin:end] = value.unflatten(0, blocks).transpose(1, 2)
+            keys, values = cache.flatten(1, 2)[:, :, :end]
+            query = turned[:, : llama.heads].reshape(*turns.shape[:1], llama.kv_heads, -1, llama.size)
+            query = query.unflatten(0, blocks).transpose(1, 2).reshape(len(keys), -1, llama.size)
+            mixed = torch.bmm(torch.baddbmm(bias, query, keys.transpose(1, 2)).softmax(2), values)
+            mixed = mixed.view(-1, llama.kv_heads, self.width, query.shape[1] // self.width * llama.size)
+            x = llama.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
+        self.step += 1
+        logits = torch.mm(llama.hidden(x), llama.head.t())
+        return logits if self.is_full else logits[self.slot]
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with the rows `index` [k] alone; their caches move together when half of the slots are empty."""
+        self.slot, self.is_full = self.slot[index], False
+        if 2 * len(self.slot) > self.turns.shape[1]:
+            return
+        block, place, before = self.slot // self.width, self.slot % self.width, self.width
+        context, self.slot = self._arrange(block)
+        self.lengths = self.lengths[context]
+        for i, cache in enumerate(self.cache):
+            far, near = cache.split([self.longest, self.room * before], 3)
+            near = near.unflatten(3, (self.room, before))[:, block, :, :, place].movedim(1, 0)
+            laid = near.new_zeros(2, len(context) * self.width, *near.shape[2:]).index_copy_(1, self.slot, near)
+            laid = laid.unflatten(1, (-1, self.width)).movedim(2, 4).flatten(3, 4)
+            self.cache[i] = torch.cat([far[:, context], laid], 3)
+        self._prepare()

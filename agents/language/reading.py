@@ -1,0 +1,151 @@
+"""What a language model says about the tokens of whole episodes: any model row by row, Llama with shared beginnings."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .decoders import different_ones, keeps_last
+from .llama import Llama, is_plain_llama
+
+
+class Reading(NamedTuple):
+    """What a model says about the tokens of episodes, at the place before each: [N, L - 1] each.
+
+    Places before the first token that the policy wrote hold zeros.
+
+    Attributes:
+        logp: log-probability of the token that follows.
+        entropy: entropy of its distribution.
+        value: value of the prefix.
+    """
+
+    logp: Tensor
+    entropy: Tensor
+    value: Tensor
+
+
+def read_episodes(
+    model: Any,
+    value_net: nn.Module | None,
+    tokens: Tensor,
+    attention: Tensor,
+    vocabulary: int,
+    temperature: float = 1.0,
+    starts: Tensor | None = None,
+    fast: bool = True,
+) -> Reading:
+    """Read whole episodes.
+
+    Args:
+        model: the language model.
+        value_net: the head that values hidden states; None gives zeros.
+        tokens: [N, L] int64, padded on the right.
+        attention: [N, L].
+        vocabulary: number of tokens that can be chosen; further logits are dropped.
+        temperature: divides the logits, as in sampling.
+        starts: [N] int64, at least 1: index of the first token of interest in each row, where a reading begins; None: 1.
+        fast: read plain Llamas with this package's own forward pass, in which rows share the computation of what they
+            have in common before their starts; False always takes the model's own.
+    """
+    if starts is None:
+        starts = torch.ones(len(tokens), dtype=torch.int64, device=tokens.device)
+    if fast and is_plain_llama(model):
+        return _read_llama(model, value_net, tokens, attention, vocabulary, temperature, starts)
+    first = int(starts.min()) - 1
+    kept = {"logits_to_keep": tokens.shape[1] - first} if keeps_last(model) else {}
+    out = model(
+        input_ids=tokens,
+        attention_mask=attention,
+        use_cache=False,
+        output_hidden_states=value_net is not None,
+        **kept,
+    )
+    last = out.logits[:, -(tokens.shape[1] - first) :]
+    hidden = None if value_net is None else out.hidden_states[-1][:, first:-1]
+    logp, entropy, value = _judge(last[:, :-1], hidden, value_net, tokens[:, first + 1 :], vocabulary, temperature)
+    place = torch.arange(first, tokens.shape[1] - 1, device=tokens.device)
+    is_read = place >= (starts - 1)[:, None]
+    return Reading(*(F.pad(x * is_read, (first, 0)) for x in (logp, entropy, value)))
+
+
+def _judge(
+    logits: Tensor, hidden: Tensor | None, value_net: nn.Module | None, following: Tensor, vocabulary: int, heat: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log-probabilities of the tokens that follow, entropies and values, each in their shape."""
+    logps = (logits[..., :vocabulary].float() / heat).log_softmax(-1)
+    # the backward pass of `nll_loss` writes one number a row; that of `gather` would add them up
+    logp = -F.nll_loss(logps.flatten(0, 1), following.flatten(), reduction="none").view(following.shape)
+    with torch.no_grad():
+        entropy = -(logps.exp() * logps).sum(-1)
+    if value_net is None or hidden is None:
+        return logp, entropy, torch.zeros_like(logp)
+    return logp, entropy, value_net(hidden.float()).squeeze(-1)
+
+
+def _read_llama(
+    model: Any,
+    value_net: nn.Module | None,
+    tokens: Tensor,
+    attention: Tensor,
+    vocabulary: int,
+    heat: float,
+    starts: Tensor,
+) -> Reading:
+    """Read each different beginning once, and the rest of each row after it.
+
+    The rest of a row begins with the last token before its start, since what the model says there is of interest.
+    """
+    device, length = tokens.device, tokens.shape[1]
+    sizes = starts - 1
+    texts = [row[:size] for row, size in zip(tokens.tolist(), sizes.tolist(), strict=True)]
+    different, owner = different_ones(texts, device)
+    longest = max(len(text) for text in different)
+    beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in different], device=device)
+    llama = Llama(model)
+    kept = llama.read_prefixes(beginnings.reshape(len(different), longest).long())[1] if longest else None
+    width = int((attention.sum(1) - sizes).max())
+    places = sizes[:, None] + torch.arange(width, device=device)
+    rest = tokens.gather(1, places.clamp(max=length - 1))
+    hidden = _read_rest(llama, rest, places, kept, owner, sizes)[:, :-1]
+    following = rest[:, 1:]
+    logits = F.linear(hidden, llama.head)
+    judged = _judge(logits, hidden, value_net, following, vocabulary, heat)
+    # a row's places beyond its own length go into a column that is cut off
+    is_own = attention.gather(1, places[:, 1:].clamp(max=length - 1)).bool() & (places[:, 1:] < length)
+    target = torch.where(is_own, places[:, :-1], length - 1)
+    return Reading(*(x.new_zeros(len(tokens), length).scatter(1, target, x)[:, :-1] for x in judged))
+
+
+def _read_rest(
+    llama: Llama,
+    rest: Tensor,
+    places: Tensor,
+    kept: list[tuple[Tensor, Tensor]] | None,
+    owner: Tensor,
+    sizes: Tensor,
+) -> Tensor:
+    """Return the last hidden states [N, R, width] of tokens [N, R] that follow beginnings."""
+    shape = rest.shape
+    longest = 0 if kept is None else kept[0][0].shape[2]
+    turns = llama.turns(places).flatten(0, 1)
+    own = torch.ones(shape[1], shape[1], dtype=torch.bool, device=rest.device).tril()
+    far = torch.arange(longest, device=rest.device) < sizes[:, None]
+    if bool(far.all()):
+        mask = F.pad(own, (longest, 0), value=True)[None, None]
+    else:
+        mask = torch.cat([far[:, None, None].expand(-1, 1, shape[1], -1), own.expand(shape[0], 1, -1, -1)], 3)
+    x = llama.embedding[rest.reshape(-1)]
+    for i, layer in enumerate(llama.layers):
+        turned, value = llama.project(x, layer, turns)
+        query = llama.by_head(turned[:, : llama.heads], shape)
+        key, value = llama.by_head(turned[:, llama.heads :], shape), llama.by_head(value, shape)
+        if kept is not None:
+            key = torch.cat([kept[i][0].index_select(0, owner), key], 2)
+            value = torch.cat([kept[i][1].index_select(0, owner), value], 2)
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0, enable_gqa=llama.is_grouped)
+        x = llama.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
+    return llama.hidden(x).unflatten(0, shape)

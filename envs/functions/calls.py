@@ -1,0 +1,50 @@
+"""A function call as data, and how one is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+LANGUAGES = ("python", "java", "javascript")
+
+
+class Call(NamedTuple):
+    """A call: the dotted name of the function and its keyword arguments.
+
+    Arguments of a Python call are plain values; those of a Java or JavaScript call are source texts.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class DecodeError(ValueError):
+    """A text holds no function calls, and why."""
+
+
+def write_value(value: Any) -> str:
+    """Write a plain value as Python source; a nested call {name: {...}} stays a dict."""
+    return repr(value)
+
+
+def write_calls(calls: Sequence[Call], language: str = "python") -> str:
+    """Write calls as a policy answers them: `[name(parameter=value), ...]`.
+
+    A Java call gets a semicolon: the grammar reads statements, and without one it recovers from long calls only.
+
+    Args:
+        calls: the calls; values are Python values, or source texts in the other languages.
+        language: one of `LANGUAGES`.
+    """
+    write = write_value if language == "python" else str
+    one = [f"{call.name}({', '.join(f'{k}={write(v)}' for k, v in call.arguments.items())})" for call in calls]
+    return "[" + ", ".join(one) + (";]" if language == "java" else "]")
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """Return a value as a short text, whatever it is; an integer too long to print is described."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} too large to print"
+    return text if len(text) <= longest else text[: longest - 1] + "…"

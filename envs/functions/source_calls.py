@@ -1,0 +1,169 @@
+"""Java and JavaScript text into calls, by their grammars; arguments stay source text.
+
+The rules are those of the Berkeley Function Calling Leaderboard (Patil et al. 2025); where they are odd (the body of an
+anonymous class is lost, byte offsets are used as character offsets in Java) they are kept, so that verdicts agree.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from polyathlon.envs.errors import require
+
+from .calls import Call, DecodeError
+
+MAX_SOURCE = 1 << 14
+UNNAMED = "*"  # an argument without a name
+_QUOTED = frozenset({"string_literal", "character_literal"})
+_WORDS = frozenset({"identifier", "class_literal", "type_identifier", "method_invocation"})
+
+
+@functools.cache
+def grammar_parser(language: str) -> Any:
+    """Return the parser of a language.
+
+    Raises:
+        ImportError: the extra `functions` is not installed.
+    """
+    tree_sitter = require("tree_sitter", "functions")
+    grammar = require(f"tree_sitter_{language}", "functions")
+    return tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+
+
+def _tree(text: str, language: str) -> Any:
+    """Return the root of a text's syntax tree; `text` lost its first and last character, the brackets.
+
+    Raises:
+        DecodeError: the grammar finds an error; a missing semicolon or bracket is none.
+    """
+    if len(text) > MAX_SOURCE:
+        raise DecodeError(f"the text has {len(text)} characters; at most {MAX_SOURCE} are read as {language}")
+    root = grammar_parser(language).parse(text.encode("utf-8", "replace")).root_node
+    if root.has_error and any(node.is_error for node in _nodes(root)):
+        raise DecodeError(f"the text cannot be read as {language}")
+    return root
+
+
+def _nodes(root: Any) -> Iterator[Any]:
+    """Walk through the parts of a tree that hold an error or something missing."""
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack += [child for child in node.children if child.has_error]
+
+
+def _bracketed(text: str) -> str:
+    text = text.strip("`\n ")
+    if not text.startswith("["):
+        text = "[" + text
+    return text[1:-1] if text.endswith("]") else text[1:]
+
+
+def _add(arguments: dict[str, str], name: str, value: str) -> None:
+    if name in arguments:
+        raise DecodeError("an argument is given twice")
+    arguments[name] = value
+
+
+def decode_java(text: str) -> list[Call]:
+    """Read the first call of a Java text `[name(parameter=value, ...)]`.
+
+    Raises:
+        DecodeError: the text is something else, or an argument is given twice.
+        ImportError: the extra `functions` is not installed.
+    """
+    source = _bracketed(text)
+    root = _tree(source, "java")
+    try:
+        call = _first_invocation(root)
+        if call is None:
+            raise DecodeError("the text holds no call")
+        name, owner = call.child_by_field_name("name"), call.child_by_field_name("object")
+        full = _cut(source, name) if owner is None else f"{_cut(source, owner)}.{_cut(source, name)}"
+        return [Call(full, _java_arguments(source, call.child_by_field_name("arguments")))]
+    except RecursionError:
+        raise DecodeError("the text is nested too deep") from None
+
+
+def _first_invocation(node: Any) -> Any:
+    if node.type == "method_invocation":
+        return node
+    for child in node.children:
+        found = _first_invocation(child)
+        if found is not None:
+            return found
+    return None
+
+
+def _cut(source: str, node: Any) -> str:
+    return source[node.start_byte : node.end_byte]
+
+
+def _java_arguments(source: str, node: Any) -> dict[str, str]:
+    arguments: dict[str, str] = {}
+    for child in node.children:
+        kind = child.type
+        if kind == "assignment_expression":
+            parts = child.children
+            _add(arguments, _cut(source, parts[0]), _java_value(source, parts[2], nested=False))
+        elif kind in ("identifier", "class_literal"):
+            _add(arguments, UNNAMED, _java_value(source, child, nested=False))
+    return arguments
+
+
+def _java_value(source: str, node: Any, nested: bool = True) -> str:
+    kind = node.type
+    if kind in _QUOTED:
+        return _cut(source, node) if nested else _cut(source, node)[1:-1]
+    if kind in _WORDS:
+        return _cut(source, node)
+    if kind == "array_creation_expression":
+        value = node.child_by_field_name("value")
+        if value is None:
+            raise DecodeError("an array is made without its elements")
+        return f"new {_java_value(source, node.child_by_field_name('type'))}[]{_java_value(source, value)}"
+    if kind == "object_creation_expression":
+        made = _java_value(source, node.child_by_field_name("type"))
+        given = node.child_by_field_name("arguments")
+        inside = [] if given is None else [child for child in given.children if child.type not in (",", "(", ")")]
+        return f"new {made}({', '.join([_java_value(source, child) for child in inside])})"
+    children = node.children
+    return "".join([_java_value(source, child) for child in children]) if children else _cut(source, node)
+
+
+def decode_javascript(text: str) -> list[Call]:
+    """Read the first call of a JavaScript text `[name(parameter=value, ...)]`.
+
+    Raises:
+        DecodeError: the text is something else, or an argument is given twice.
+        ImportError: the extra `functions` is not installed.
+    """
+    root = _tree(_bracketed(text), "javascript")
+    for statement in root.children:
+        if statement.type != "expression_statement":
+            continue
+        for node in statement.children:
+            if node.type == "call_expression":
+                parts = node.children
+                return [Call(_text(parts[0]), _javascript_arguments(parts[1]))]
+    raise DecodeError("the text holds no call")
+
+
+def _text(node: Any) -> str:
+    return str(node.text.decode("utf-8", "replace"))
+
+
+def _javascript_arguments(node: Any) -> dict[str, str]:
+    arguments: dict[str, str] = {}
+    for child in node.children:
+        if child.type == "assignment_expression":
+            parts = child.children
+            value = _text(parts[2])
+            is_quoted = (value[:1] == '"' and value[-1:] == '"') or (value[:1] == "'" and value[-1:] == "'")
+            _add(arguments, _text(parts[0]), value[1:-1] if is_quoted else value)
+        elif child.type in ("identifier", "true"):
+            _add(arguments, UNNAMED, _text(child))
+    return arguments

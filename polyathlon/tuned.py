@@ -1,0 +1,89 @@
+"""Hyper-parameters by environment: one YAML file an agent, keyed by the id of the environment, as in rl-baselines3-zoo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.utils import LinearSchedule
+
+from polyathlon.envs.errors import UsageError
+
+from .registration import NAMESPACE
+
+FOLDER = Path(__file__).parent / "data" / "hyperparameters"
+LINEAR = "lin_"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a file says about an environment.
+
+    Attributes:
+        total_timesteps: length of a run; None when it says nothing.
+        n_envs: number of rows; None when it says nothing.
+        agent_kwargs: options of the agent.
+        path: the file; None when there is no entry.
+    """
+
+    total_timesteps: int | None = None
+    n_envs: int | None = None
+    agent_kwargs: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+
+def tuned_settings(agent: str, env_id: str, file: str | Path | None = None) -> Tuned:
+    """Look up the hyper-parameters of an agent for an environment.
+
+    Args:
+        agent: name of an agent.
+        env_id: id of the environment; "polyathlon/X" finds the entry of its twin X as well.
+        file: a YAML file of the same form; None is the one that comes with this package, if there is one.
+
+    Raises:
+        UsageError: the file given is missing, is no mapping of ids to mappings, or has no entry for the environment.
+    """
+    path = FOLDER / f"{agent.replace(':', '-')}.yml" if file is None else Path(file)
+    if not path.is_file():
+        if file is None:
+            return Tuned()
+        raise UsageError(f"there is no file of hyper-parameters {path}")
+    table = _read(path)
+    entry = next((table[key] for key in (env_id, env_id.removeprefix(f"{NAMESPACE}/")) if key in table), None)
+    if entry is None:
+        if file is None:
+            return Tuned()
+        raise UsageError(f"{path} has no entry for {env_id}; it has {', '.join(table)}")
+    settings = dict(entry)
+    return Tuned(settings.pop("total_timesteps", None), settings.pop("n_envs", None), settings, path)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    import yaml
+
+    try:
+        table = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is no YAML: {error}") from error
+    if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
+        raise UsageError(f"{path} must map ids of environments to hyper-parameters, each a mapping")
+    return {str(key): entry for key, entry in table.items()}
+
+
+def with_schedules(settings: dict[str, Any]) -> dict[str, Any]:
+    """Turn "lin_0.001" into a schedule that falls linearly from 0.001 to 0; other values stay.
+
+    Raises:
+        UsageError: what follows "lin_" is no number.
+    """
+    return {key: _schedule(key, value) for key, value in settings.items()}
+
+
+def _schedule(key: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(LINEAR):
+        return value
+    try:
+        return LinearSchedule(float(value.removeprefix(LINEAR)), 0.0, 1.0)
+    except ValueError as error:
+        raise UsageError(f"{key}={value!r}: a linear schedule is written lin_NUMBER, such as lin_0.001") from error

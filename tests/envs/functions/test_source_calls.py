@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyathlon.envs.functions.calls import DecodeError
+from polyathlon.envs.functions.checking import JAVA_TYPES, JAVASCRIPT_TYPES
+from polyathlon.envs.functions.converters import convert_java, convert_javascript
+from polyathlon.envs.functions.decoding import decode_calls
+
+pytest.importorskip("tree_sitter_java")
+
+
+def read(text: str, language: str) -> tuple[str, dict]:
+    (call,) = decode_calls(text, language)
+    return call.name, call.arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("[Foo.bar(a=1, b=2L);]", "Foo.bar", {"a": "1", "b": "2L"}),
+        ('[Foo.bar(a="x y", b=\'c\');]', "Foo.bar", {"a": "x y", "b": "c"}),
+        ("f(a=TimeUnit.DAYS, b=x.get(1));", "f", {"a": "TimeUnit.DAYS", "b": "x.get(1)"}),
+        ("f(a=new int[]{1, 2}, b=3);", "f", {"a": "new int[]{1,2}", "b": "3"}),
+        ('f(a=new ArrayList<>(Arrays.asList("a", "b")), b=3);', "f", {"a": 'new ArrayList<>(Arrays.asList("a", "b"))', "b": "3"}),
+        # the body of an anonymous class is lost
+        ('f(a=new HashMap<String, Integer>() {{ put("a", 1); }}, b=3);', "f", {"a": "new HashMap<String,Integer>()", "b": "3"}),
+        ("f(flag, b=3);", "f", {"*": "flag", "b": "3"}),
+    ],
+)  # fmt: skip
+def test_java_calls(text, name, arguments):
+    assert read(text, "java") == (name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("[f(a=1, b='x')]", "f", {"a": "1", "b": "x"}),
+        ("f(a=[1, 2], b={k: 1}, c=() => 1)", "f", {"a": "[1, 2]", "b": "{k: 1}", "c": "() => 1"}),
+        ("o.m(a=new Date(), true)", "o.m", {"a": "new Date()", "*": "true"}),
+    ],
+)
+def test_javascript_calls(text, name, arguments):
+    assert read(text, "javascript") == (name, arguments)
+
+
+@pytest.mark.parametrize("language", ["java", "javascript"])
+@pytest.mark.parametrize(
+    "text", ["[f(a=1, a=2, b=3);]", "[no call at all]", "[f(a=;]", "[1 + 2;]", "[f(x, y, b=3);]", ""]
+)
+def test_other_texts_are_refused(text, language):
+    with pytest.raises(DecodeError):
+        decode_calls(text, language)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "element", "expected"),
+    [
+        ("5", "integer", None, 5), ("-5", "byte", None, -5), ("5L", "integer", None, "5L"), ("5L", "long", None, 5), ("5", "long", None, "5"),
+        ("1.5f", "float", None, 1.5), ("1.5", "float", None, "1.5"), ("3", "double", None, 3.0), ("3e-2", "double", None, 0.03),
+        ("true", "boolean", None, True), ("True", "boolean", None, "True"), ("x", "String", None, "x"), ("x", "any", None, "x"),
+        ("new int[]{1, 2, }", "Array", "integer", [1, 2]), ('new String[]{"a"}', "Array", "String", ['"a"']), ("[1]", "Array", "integer", "[1]"),
+        ('new ArrayList<String>(Arrays.asList("a", "b,c"))', "ArrayList", "String", ["a", "", ""]),
+        ("new ArrayList<>() {{ add(1); add(2); }}", "ArrayList", "integer", [1, 2]), ("new ArrayList<>()", "ArrayList", "integer", []),
+        ("new ArrayList<>() {{}}", "ArrayList", "integer", []), ("new ArrayList<>() {{ }}", "ArrayList", "integer", []),
+        ("new ArrayList<List<String>>()", "ArrayList", "any", "new ArrayList<List<String>>()"),
+        ('new HashMap<String, Object>() {{ put("a", 1_0); put("b", "x"); put("c", 2L); }}', "HashMap", None, {"a": 10, "b": "x", "c": 2}),
+        ("new HashMap<>()", "HashMap", None, {}), ("new HashMap<>() {}", "HashMap", None, {}), ("map", "HashMap", None, "map"),
+        ("5\n", "integer", None, 5), ("5L\n", "long", None, 5), ("9" * 5000, "integer", None, "9" * 5000),
+    ],
+)  # fmt: skip
+def test_java_values(text, kind, element, expected):
+    found = convert_java(text, kind, element)
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "element", "expected"),
+    [
+        ("'a'", "String", None, "a"), ("a", "String", None, "a"), ("5", "integer", None, 5), ("5.0", "integer", None, "5.0"),
+        ("5", "float", None, 5.0), ("5e1", "float", None, "5e1"), ("5n", "Bigint", None, 5), ("5", "Bigint", None, "5"),
+        ("false", "Boolean", None, False), ("[1, 2]", "array", "integer", [1, 2]), ("['a', \"b\"]", "array", "String", ["a", "b"]),
+        ("[]", "array", "float", []), ("new Array(1, 2)", "array", "integer", [1, 2]), ("[[1, 2], [3]]", "array", "array", [[1, 2], [3]]),
+        ("[ [1], ['a'] ]", "array", "array", [[1], ["a"]]), ("new Array([1], [2])", "array", "array", [[1], [2]]),
+        ("[1, 'two', true]", "array", None, [1, "two", True]), ("x", "array", "any", "x"), ("{}", "dict", None, {}),
+        ("{'a': 1, b: true, c: [1, 2], d: x}", "dict", None, {"a": 1, "b": True, "c": [1, 2], "d": "x"}), ("x", "dict", None, "x"),
+    ],
+)  # fmt: skip
+def test_javascript_values(text, kind, element, expected):
+    found = convert_javascript(text, kind, element)
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "[]," * 1300, "[" * 4000, "new HashMap<>() {" + " " * 4000, "new ArrayList<>() {{" + " " * 4000, "new HashMap<" * 300, "{" + "a:" * 2000,
+        "{" + ":" * 4000 + "}", "{" + "a: 1, " * 600 + "}", "add(" * 1000, "new ArrayList<>() {{" + "add(" * 900, "put(\"" * 800, "x" * 10**6,
+    ],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_no_value_holds_the_converters_up(text):
+    start = time.process_time()
+    for element in (None, "array", "integer"):
+        convert_javascript(text, "array", element)
+        convert_javascript(text, "dict")
+    for kind in ("Array", "ArrayList", "HashMap"):
+        convert_java(text, kind, "String")
+    assert time.process_time() - start < 2.0
+
+
+SOURCE = st.text("[]{}(),:'\"newArayHshMpLit<>.ad tu1\n", max_size=30) | st.text(max_size=20)
+
+
+@settings(max_examples=300, deadline=None)
+@given(SOURCE, st.sampled_from([None, "integer", "String", "any"]))
+def test_any_source_is_converted_or_stays_a_text(text, element):
+    for kind, expected in JAVA_TYPES.items():
+        assert isinstance(convert_java(text, kind, element), expected | str if expected is not str else str)
+    for kind, expected in JAVASCRIPT_TYPES.items():
+        assert isinstance(convert_javascript(text, kind, element), expected | str if expected is not str else str)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SOURCE, st.sampled_from(["java", "javascript"]))
+def test_any_text_is_read_or_refused(text, language):
+    try:
+        (call,) = decode_calls(f"[f(a={text}, b=1);]", language)
+        assert all(isinstance(value, str) for value in call.arguments.values())
+    except DecodeError:
+        pass

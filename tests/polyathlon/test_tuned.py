@@ -1,0 +1,95 @@
+"""Hyper-parameters by environment: every entry fits its agent, explicit options go before, resumed runs keep theirs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+from stable_baselines3.common.utils import LinearSchedule
+
+import polyathlon
+from polyathlon.cli import main
+from polyathlon.envs.errors import UsageError
+from polyathlon.tuned import FOLDER, tuned_settings, with_schedules
+
+ENTRIES = [
+    (file.stem, env) for file in sorted(FOLDER.glob("*.yml")) for env in __import__("yaml").safe_load(file.read_text())
+]
+FAST = {"learning_starts": 10, "batch_size": 8, "policy_kwargs": {"net_arch": [8]}}
+
+
+@pytest.mark.parametrize(("agent", "env"), ENTRIES)
+def test_every_entry_names_arguments_of_its_agent(agent, env):
+    found = tuned_settings(agent, env)
+    agent_class = polyathlon.adaptation.resolve_agent(agent)[0]
+    known = {p for c in agent_class.__mro__ if "__init__" in vars(c) for p in inspect.signature(c.__init__).parameters}
+    assert set(found.agent_kwargs) <= known
+    assert found.total_timesteps is not None and found.path == FOLDER / f"{agent}.yml"
+    with_schedules(found.agent_kwargs)
+
+
+def test_a_twin_shares_the_entry_and_an_unknown_environment_has_none():
+    assert tuned_settings("sac", "polyathlon/Pendulum-v1").agent_kwargs == {"learning_rate": 1e-3}
+    assert tuned_settings("sac", "Reacher-v5") == tuned_settings("language", "Pendulum-v1")
+    assert tuned_settings("sac", "Reacher-v5").path is None
+
+
+def test_training_takes_them_and_explicit_options_go_before(tmp_path):
+    agent = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs=FAST, out=tmp_path / "run")
+    assert agent.learning_rate == 1e-3
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["tuned"] == {"learning_rate": 1e-3}
+    given = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs={**FAST, "learning_rate": 0.01})
+    plain = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs=FAST, tuned=False)
+    assert (given.learning_rate, plain.learning_rate) == (0.01, 3e-4)
+
+
+def test_rows_and_schedules_come_from_the_file():
+    agent = polyathlon.train("ppo", "CartPole-v1", 300)
+    assert agent.n_envs == 8 and isinstance(agent.learning_rate, LinearSchedule)
+    assert agent.lr_schedule(0.5) == pytest.approx(0.0005)
+    assert polyathlon.train("ppo", "CartPole-v1", 300, n_envs=2).n_envs == 2
+
+
+def test_a_resumed_run_keeps_what_it_began_with(tmp_path):
+    mine = tmp_path / "mine.yml"
+    mine.write_text("Pendulum-v1: {total_timesteps: 30, learning_rate: 0.02}")
+    out = tmp_path / "run"
+    agent = polyathlon.train("sac", "Pendulum-v1", tuned=mine, agent_kwargs=FAST, out=out)
+    assert (agent.num_timesteps, agent.learning_rate) == (30, 0.02)
+    again = polyathlon.train("sac", "Pendulum-v1", 40, agent_kwargs=FAST, out=out, resume=True)
+    assert (again.num_timesteps, again.learning_rate) == (40, 0.02)
+
+
+def test_the_command_line_says_which(tmp_path, capsys):
+    words = ["learning_starts=10", "batch_size=8", "policy_kwargs.net_arch=[8]"]
+    call = ["train", "sac", "Pendulum-v1", "--steps", "20", "--agent", *words, "--out"]
+    assert main([*call, str(tmp_path / "tuned")]) == 0
+    assert "hyper-parameters of" in capsys.readouterr().err
+    assert main([*call, str(tmp_path / "plain"), "--plain"]) == 0
+    assert "hyper-parameters" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["tuned"] == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- 1", "must map ids"),
+        ("a: [", "no YAML"),
+        ("Hopper-v5: {tau: 0.1}", "no entry for Pendulum-v1; it has Hopper-v5"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(text, words, tmp_path):
+    file = tmp_path / "file.yml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        polyathlon.train("sac", "Pendulum-v1", 10, tuned=file)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(UsageError, match="no file of hyper-parameters"):
+        tuned_settings("sac", "Pendulum-v1", tmp_path / "none.yml")
+    with pytest.raises(UsageError, match=r"give total_timesteps \(--steps\)"):
+        polyathlon.train("sac", "Reacher-v5")
+    with pytest.raises(UsageError, match="lin_0.001"):
+        with_schedules({"learning_rate": "lin_fast"})

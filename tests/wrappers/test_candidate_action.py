@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+import polyathlon
+from polyathlon.envs.copies import copy_env
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.functions import FunctionCall, ToolEnv, ToolTask
+from polyathlon.envs.probe import TEXT_PROBES
+from polyathlon.wrappers import CandidateAction
+from polyathlon.wrappers.candidate_features import NUM_RELATIONS, CandidateFeatures, words_of
+
+
+def task(category: str = "multiple", **options) -> gym.Env:
+    return gym.make("polyathlon/FunctionCall-v0", category=category, **options)
+
+
+def right_choice(env: gym.Env, info: dict) -> int:
+    return info["candidates"].index(env.unwrapped.solution(info["task"]))
+
+
+def test_actions_are_candidates():
+    env = CandidateAction(task())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is wrapped
+        check_env(env, skip_render_check=True)
+    obs, info = env.reset(seed=3)
+    n = len(info["candidates"])
+    assert obs["nodes"].shape == (8, NUM_RELATIONS + 8) and obs["kind"].tolist() == [3] * n + [0] * (8 - n)
+    np.testing.assert_array_equal(info["action_mask"], np.arange(8) < n)
+    np.testing.assert_array_equal(env.action_masks(), info["action_mask"])
+    assert (obs["nodes"][n:] == 0).all() and len(np.unique(obs["nodes"][:n], axis=0)) == n
+    obs, reward, terminated, _, info = env.step(np.int64(right_choice(env, info)))
+    assert reward == 1 and terminated and info["verdict"]["correct"] and info["text"] in info["messages"][-1]["content"]
+    assert info["action_mask"].all() and (obs["kind"] == 3).all()
+    with pytest.raises(UsageError, match="call reset before step"):
+        env.step(0)
+
+
+def test_a_row_without_a_candidate_ends_the_episode_with_the_penalty():
+    env = CandidateAction(task("irrelevance"), num_candidates=12, penalty=-0.5)
+    env.reset(seed=0)
+    _, reward, terminated, truncated, info = env.step(11)
+    assert reward == -0.5 and terminated and not truncated and info["illegal_action"]
+    env.reset()
+    env.step(0)
+
+
+def test_conversations_offer_new_candidates_after_each_message():
+    env = CandidateAction(task("multi_turn_base"))
+    _, info = env.reset(options={"task": "multi_turn_base_2"})
+    for message in env.unwrapped.solution_messages("multi_turn_base_2"):
+        _, reward, terminated, _, info = env.step(info["candidates"].index(message))
+    assert reward == 1 and terminated
+
+
+def test_the_state_is_saved_and_copies_do_the_same():
+    env, other = (
+        CandidateAction(task("multi_turn_base"), text_features=0),
+        CandidateAction(task("multi_turn_base"), text_features=0),
+    )
+    _, info = env.reset(seed=2)
+    env.step(info["candidates"].index(env.unwrapped.solution(info["task"])))
+    other.reset(seed=9)
+    other.set_state(env.get_state())
+    (first, *_, a), (second, *_, b) = env.step(0), other.step(0)
+    assert a["candidates"] == b["candidates"] and np.array_equal(first["nodes"], second["nodes"])
+    copy = copy_env(env)
+    assert isinstance(copy, CandidateAction) and copy.observation_space == env.observation_space
+
+
+def test_words_come_apart():
+    assert words_of("openFile(get_HTTPData=3.5, x='A b')") == [
+        "open",
+        "file",
+        "get",
+        "http",
+        "data",
+        "3.5",
+        "x",
+        "a",
+        "b",
+    ]
+
+
+def test_features_by_hand():
+    messages = [{"role": "system", "content": "tools: add sub"}, {"role": "user", "content": "add 2 and 3"}]
+    features = CandidateFeatures(0)
+    right, wrong = features.table(messages, ["add(2, 3)", "sub(2, 4)"])
+    np.testing.assert_allclose(right[[0, 1, 2, 3, 5]], [1, 3 / 4, 1, 1, 1 / 3])
+    np.testing.assert_allclose(wrong[[0, 1, 2, 3, 5]], [1 / 3, 1 / 4, 1 / 2, 1 / 2, 1 / 3], atol=1e-6)
+    assert right[4] > wrong[4] and right[6] == pytest.approx(np.log1p(9) / 10)
+    again = features.table(messages, ["add(2, 3)", "sub(2, 4)"])
+    np.testing.assert_array_equal(again, [right, wrong])
+    assert features.table([], ["a"]).shape == (1, NUM_RELATIONS)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: CandidateAction(gym.make("polyathlon/Reasoning-v0")),
+            UsageError,
+            "offers no candidate answers.*TokenAction",
+        ),
+        (lambda: CandidateAction(gym.make("CartPole-v1")), UsageError, "wraps a text task"),
+        (
+            lambda: CandidateAction(task(), num_candidates=1),
+            UsageError,
+            "num_candidates must be an integer of at least 2",
+        ),
+        (
+            lambda: CandidateAction(task(), text_features=-1),
+            UsageError,
+            "text_features must be an integer of at least 0",
+        ),
+        (lambda: CandidateAction(task(), num_candidates=2).reset(seed=0), UsageError, "room for 1 to 2"),
+        (lambda: CandidateAction(task()).step(0), UsageError, "call reset before step"),
+        (lambda: CandidateAction(task()).step(9), UsageError, "numbered from 0 to 7"),
+        (lambda: CandidateAction(task()).step("[f()]"), TypeError, "an integer, got str"),
+        (lambda: FunctionCall().current_candidates(), UsageError, "call reset first"),
+    ],
+)
+def test_wrong_use_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def layers(env: gym.Env) -> list[str]:
+    found = []
+    while isinstance(env, gym.Wrapper):
+        found.append(type(env).__name__)
+        env = env.env
+    return [name for name in reversed(found) if name not in ("OrderEnforcing", "PassiveEnvChecker")]
+
+
+@pytest.mark.parametrize(
+    ("agent", "options", "chain"),
+    [
+        ("ppo", {}, ["CandidateAction"]),
+        ("sac", {}, ["CandidateAction", "ContinuousAction", "VectorObservation"]),
+        ("language", {}, ["TokenAction"]),
+        ("ppo", {"num_candidates": 10}, ["CandidateAction"]),
+        ("ppo", {"max_new_tokens": 4}, ["TokenAction"]),
+        ("ppo", {"model": "tiny"}, ["TokenAction"]),
+        ("ppo", {"candidates": False}, ["TokenAction"]),
+    ],
+)
+def test_adapt_lets_classic_agents_choose(agent, options, chain):
+    assert layers(polyathlon.adapt(task(), agent, **options)) == chain
+
+
+def test_adapt_writes_tokens_where_there_is_nothing_to_choose():
+    assert layers(polyathlon.adapt(TEXT_PROBES["FixedAnswer"](), "ppo")) == ["TokenAction"]
+    with pytest.raises(UsageError, match="offers no candidate answers"):
+        polyathlon.adapt(TEXT_PROBES["FixedAnswer"](), "ppo", candidates=True)
+
+
+def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
+
+
+def test_tools_are_chosen_as_well():
+    env = polyathlon.adapt(
+        ToolEnv([add], [ToolTask("What are 2 and 3 together?", ["add(a=2, b=3)"], answer="5")]), "ppo"
+    )
+    _, info = env.reset(seed=0)
+    for message in ("[add(a=2, b=3)]", "5"):
+        *_, info = (step := env.step(info["candidates"].index(message)))
+    assert step[1] == 1
+
+
+SETTINGS = {
+    "ppo": (2048, dict(n_steps=256, learning_rate=2e-3, ent_coef=0.01, gamma=0.9)),
+    "sac": (1500, dict(learning_rate=1e-3, learning_starts=200, gamma=0.9, buffer_size=2000, batch_size=128, policy_kwargs={"net_arch": [64, 64]})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("agent", SETTINGS)
+def test_classic_agents_learn_to_choose(agent):
+    def share(predict, n: int = 100) -> float:
+        env = polyathlon.adapt(task("multiple"), agent)
+        rewards = []
+        for seed in range(n):
+            obs, _ = env.reset(seed=5000 + seed)
+            rewards.append(env.step(predict(env, obs))[1])
+        return float(np.mean(rewards))
+
+    steps, options = SETTINGS[agent]
+    chance = share(lambda env, obs: env.action_space.sample())
+    trained = polyathlon.make_agent(
+        agent, polyathlon.adapt(task("multiple"), agent), seed=0, device="cpu", **options
+    ).learn(steps)
+    learnt = share(lambda env, obs: trained.predict(obs, deterministic=True)[0])
+    assert chance < 0.35 and learnt > chance + 0.3, (chance, learnt)
+    mean, _ = evaluate_policy(trained, polyathlon.adapt(task("multiple"), agent), n_eval_episodes=20, warn=False)
+    assert mean > chance + 0.2

@@ -1,0 +1,153 @@
+"""A text task as a choice among candidate answers."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
+
+from polyathlon.envs.errors import UsageError
+
+from .candidate_features import NUM_RELATIONS, CandidateFeatures
+from .forms import is_text_space
+
+PADDING, OPEN = 0, 3
+Observation = dict[str, Any]
+
+
+class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstructorArgs):
+    """Lets an agent with Discrete actions answer a text task, by choosing among answers that the task offers.
+
+    The task's `candidates(episode)` gives a right answer and plausible wrong ones. Action k answers with the k-th of them.
+    The observation is a table with a row for each candidate, so that one scorer can serve all rows (`AttentionPolicy`),
+    and a flat policy reads it as well:
+
+    | key | shape | meaning |
+    |---|---|---|
+    | nodes | (n, F) float32 in [0, 1] | how a candidate relates to the request, and its hashed text |
+    | kind | (n,) int8 | 3: a candidate, 0: no candidate in this row |
+
+    The first columns compare the candidate with the last message of the user and with what was said before (see
+    `CandidateFeatures`); the others are hashed n-grams of its text. Nothing is learnt and nothing random. Rows without a
+    candidate are masked (`info["action_mask"]`, `action_masks()`); taking one ends the episode with `penalty` and
+    `info["illegal_action"]`. `info["candidates"]` holds the texts, `info["text"]` the answer that was given.
+
+    Args:
+        env: a text task whose `candidates` are not empty.
+        num_candidates: number of actions n; the task may offer fewer.
+        text_features: numbers for the hashed text of a candidate.
+        penalty: reward of an action without a candidate.
+
+    Raises:
+        UsageError: the environment is no text task or offers no candidates, or a number is impossible.
+    """
+
+    def __init__(
+        self, env: gym.Env[str, str], num_candidates: int = 8, text_features: int = 8, penalty: float = -1.0
+    ) -> None:
+        RecordConstructorArgs.__init__(
+            self, num_candidates=num_candidates, text_features=text_features, penalty=penalty
+        )
+        gym.Wrapper.__init__(self, env)
+        for name, value, least in (("num_candidates", num_candidates, 2), ("text_features", text_features, 0)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if not is_text_space(env.action_space):
+            raise UsageError(
+                f"CandidateAction wraps a text task, but {env} takes {env.action_space}, which an agent can act in itself"
+            )
+        if not offers_candidates(env):
+            raise UsageError(
+                f"{env} offers no candidate answers to choose from: let the agent write with polyathlon.wrappers.TokenAction, "
+                "or give the task a method candidates(episode)"
+            )
+        self.num_candidates, self.penalty = int(num_candidates), float(penalty)
+        self.features = CandidateFeatures(int(text_features))
+        size = NUM_RELATIONS + int(text_features)
+        self.observation_space = spaces.Dict(
+            nodes=spaces.Box(0.0, 1.0, (self.num_candidates, size), np.float32),
+            kind=spaces.Box(PADDING, OPEN, (self.num_candidates,), np.int8),
+        )
+        self.action_space = spaces.Discrete(self.num_candidates)
+        self._offered: list[str] = []
+        self._messages: list[dict[str, str]] = []
+        self._is_over = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; seed and options are the task's."""
+        _, info = self.env.reset(seed=seed, options=options)
+        self._is_over = False
+        self._look(info["messages"])
+        return self._observation(), self._told(info)
+
+    def step(self, action: int | np.integer[Any]) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Answer with a candidate.
+
+        Raises:
+            TypeError: the action is no integer.
+            UsageError: the action is out of range, or there is no running episode.
+        """
+        if not np.issubdtype(getattr(action, "dtype", type(action)), np.integer) or np.ndim(action) != 0:
+            raise TypeError(f"CandidateAction takes the number of a candidate, an integer, got {type(action).__name__}")
+        if not 0 <= int(action) < self.num_candidates:
+            raise UsageError(f"candidates are numbered from 0 to {self.num_candidates - 1}, got {int(action)}")
+        if self._is_over:
+            raise UsageError("there is no running episode: call reset before step")
+        if int(action) >= len(self._offered):
+            self._is_over = True
+            return self._observation(), self.penalty, True, False, self._told({"illegal_action": True})
+        text = self._offered[int(action)]
+        _, reward, terminated, truncated, info = self.env.step(text)
+        self._is_over = terminated or truncated
+        self._look(info["messages"])
+        return self._observation(), float(reward), terminated, truncated, {**self._told(info), "text": text}
+
+    def _look(self, messages: list[dict[str, str]]) -> None:
+        self._messages = messages
+        self._offered = [] if self._is_over else list(self.env.get_wrapper_attr("current_candidates")())
+        if not self._is_over and not 0 < len(self._offered) <= self.num_candidates:
+            raise UsageError(
+                f"the task offers {len(self._offered)} candidates, this wrapper has room for 1 to {self.num_candidates}: "
+                "make it with another num_candidates"
+            )
+
+    def _observation(self) -> Observation:
+        space = self.observation_space["nodes"]  # type: ignore[index]
+        nodes = np.zeros(space.shape, np.float32)
+        kind = np.full(self.num_candidates, OPEN if self._is_over else PADDING, np.int8)
+        if not self._is_over:
+            nodes[: len(self._offered)] = self.features.table(self._messages, self._offered)
+            kind[: len(self._offered)] = OPEN
+        return {"kind": kind, "nodes": nodes}
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return which actions have a candidate (n,); all of them where the episode is over."""
+        return (np.arange(self.num_candidates) < len(self._offered)) | self._is_over
+
+    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
+        return {**info, "candidates": list(self._offered), "action_mask": self.action_masks()}
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the environment is, as a plain dict for `set_state`."""
+        inner = self.env.get_wrapper_attr("get_state")()
+        return {"task": inner, "messages": [dict(one) for one in self._messages], "is_over": self._is_over}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that `get_state` gave."""
+        self.env.get_wrapper_attr("set_state")(state["task"])
+        self._is_over = state["is_over"]
+        self._look([dict(one) for one in state["messages"]])
+
+
+def offers_candidates(env: gym.Env[Any, Any]) -> bool:
+    """Tell whether a task offers candidate answers."""
+    try:
+        return bool(env.get_wrapper_attr("has_candidates"))
+    except AttributeError:
+        return False

@@ -1,0 +1,104 @@
+"""How candidate answers relate to what was asked, in numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .encoders import HashedText
+
+Array = NDArray[np.float32]
+_WORD = re.compile(r"\d+(?:\.\d+)?|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?$")
+_GRAMS = 257
+_CACHED_TABLES = 1024
+NUM_RELATIONS = 7
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words and numbers of a text in lower case; names such as `openFile` and `open_file` come apart."""
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+def _share(part: Sequence[str], whole: set[str]) -> float:
+    """Return the share of words that are in a set; words without an ending count as well."""
+    if not part:
+        return 1.0
+    return sum(word in whole or word.rstrip("s") in whole or word + "s" in whole for word in part) / len(part)
+
+
+class CandidateFeatures:
+    """Turns candidates into a table of numbers in [0, 1].
+
+    The columns of a candidate, where the request is the last message of the user and the context all before:
+
+    0. share of the candidate's words that are in the request
+    1. share of the request's words that are in the candidate
+    2. share of the candidate's numbers that are in the request
+    3. share of the request's numbers that are in the candidate
+    4. cosine between the hashed byte n-grams of both
+    5. share of the candidate's words that are in the context
+    6. log(1 + characters) / 10
+
+    and then its own hashed n-grams, moved from [-1, 1] to [0, 1].
+
+    Args:
+        text_features: number of the last columns.
+    """
+
+    def __init__(self, text_features: int) -> None:
+        self.text_features = text_features
+        self._own = HashedText(text_features + 1) if text_features else None
+        self._grams = HashedText(_GRAMS)
+        self._known: OrderedDict[tuple[str, ...], Array] = OrderedDict()
+
+    def table(self, messages: Sequence[Mapping[str, str]], candidates: Sequence[str]) -> Array:
+        """Return the features [n, 7 + text_features] of n candidates.
+
+        Args:
+            messages: the conversation so far, each message with "role" and "content".
+            candidates: the answers to choose from.
+        """
+        key = (*(one["content"] for one in messages), "", *candidates)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._table(messages, candidates)
+            if len(self._known) > _CACHED_TABLES:
+                self._known.popitem(last=False)
+        return found
+
+    def _table(self, messages: Sequence[Mapping[str, str]], candidates: Sequence[str]) -> Array:
+        last = max((i for i, one in enumerate(messages) if one["role"] == "user"), default=-1)
+        request = messages[last]["content"] if last >= 0 else ""
+        context = set(words_of(" ".join(one["content"] for one in messages[: max(last, 0)])))
+        asked, gram = words_of(request), self._encoded(request)
+        rows = [self._row(text, asked, gram, context) for text in candidates]
+        return np.clip(np.array(rows, np.float32).reshape(len(candidates), -1), 0.0, 1.0)
+
+    def _encoded(self, text: str) -> Array:
+        out = np.empty(_GRAMS, np.float32)
+        self._grams.write(text.lower(), out)
+        return out[:-1]
+
+    def _row(self, text: str, asked: list[str], gram: Array, context: set[str]) -> list[float]:
+        words = words_of(text)
+        known, said = set(asked), set(words)
+        row = [
+            _share(words, known),
+            _share(asked, said),
+            _share([word for word in words if _NUMBER.match(word)], known),
+            _share([word for word in asked if _NUMBER.match(word)], said),
+            float(self._encoded(text) @ gram),
+            _share(words, context),
+            math.log1p(len(text)) / 10,
+        ]
+        if self._own is not None:
+            own = np.empty(self.text_features + 1, np.float32)
+            self._own.write(text, own)
+            row += ((own[:-1] + 1) / 2).tolist()
+        return row
