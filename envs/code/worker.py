@@ -27,7 +27,8 @@ _BOOT = (
 )
 # -I would ignore PYTHONHASHSEED; with an environment of our own, -P and -s are the rest of it
 _FLAGS = ("-P", "-s", "-S", "-B")
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+# what is bound when the warm process starts need not be bound in every process
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"}
 # the descriptor of the records, which a program is not told
 _LOWEST_NUMBER, _NUMBERS = 100, 150
 _MAX_JOB = 1 << 26

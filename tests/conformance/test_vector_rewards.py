@@ -53,6 +53,8 @@ def action_of(space: gym.Space, key: tuple[int, ...], mask: Any) -> Any:
 
 
 def flat(obs: Any) -> np.ndarray:
+    if isinstance(obs, str):
+        return np.frombuffer(obs.encode(), np.uint8).astype(float)
     parts = obs.values() if isinstance(obs, dict) else [obs]
     return np.concatenate([np.asarray(part, float).reshape(-1) for part in parts])
 

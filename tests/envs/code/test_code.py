@@ -119,11 +119,14 @@ def test_the_exact_reward_is_one_or_nothing(tmp_path):
 
 def test_the_reward_vector_holds_tests_time_and_length(tmp_path):
     task = Code(file_of(tmp_path, SEVEN), reward="vector")
-    short, long = "def f(x): return x", "def f(x):\n    sum(range(3_000_000))\n    return x if x < 6 else 0" + " " * 200
+    short, long = (
+        "def f(x): return x",
+        "def f(x):\n    sum(range(20_000_000))\n    return x if x < 6 else 0" + " " * 200,
+    )
     rewards = [answer(task, "seven", text)[1] for text in (short, long)]
     assert all(reward.dtype == np.float32 and task.reward_space.contains(reward) for reward in rewards)
     assert rewards[0][0] == 1.0 and rewards[1][0] == pytest.approx(6 / 7)
-    assert rewards[1][1] < rewards[0][1] < 0 and rewards[1][2] < rewards[0][2] == pytest.approx(-len(short) / 1000)
+    assert rewards[1][1] < rewards[0][1] == 0 and rewards[1][2] < rewards[0][2] == pytest.approx(-len(short) / 1000)
     batch = task.batch(2)
     batch.reset(tasks=["seven", "seven"])
     assert batch.step([short, "no"])[1].shape == (2, 3)
@@ -435,7 +438,8 @@ def test_agents_act_in_it_through_adapt():
     from polyathlon.agents import PPO, SAC, LanguageAgent
 
     for agent_class in (SAC, PPO, LanguageAgent):
-        env = polyathlon.adapt(gym.make("polyathlon/Code-v0", levels=[1]), agent_class, max_new_tokens=4)
+        wrapping = {"max_new_tokens": 4} if agent_class is LanguageAgent else {}
+        env = polyathlon.adapt(gym.make("polyathlon/Code-v0", levels=[1]), agent_class, **wrapping)
         options = {"n_steps": 8, "batch_size": 8} if agent_class is PPO else {}
         polyathlon.make_agent(agent_class, env, seed=0, **options).learn(16)
 
