@@ -95,9 +95,7 @@ def test_output_does_not_pass_to_the_next_program(sandbox):
     loud = sandbox.run(Job("def f(x):\n    print('left')\n    return 1\n", [[1]], "f"))
     quiet = sandbox.run(ADD)
     assert (loud.stdout, quiet.stdout, quiet.stderr) == ("left\n", "", "")
-    seek = (
-        "import os, fcntl\nos.write(1, b'a' * 99)\nos.lseek(1, 50, 0)\ntry: fcntl.fcntl(1, 4, 0)\nexcept OSError: pass\n"
-    )
+    seek = "import os, fcntl\nos.write(1, b'a' * 99)\nos.lseek(1, 50, 0)\ntry: fcntl.fcntl(1, 4, 0)\nexcept OSError: pass\n"
     sandbox.run(Job(seek + "def f(x): return 1", [[1]], "f"))
     assert sandbox.run(Job("def f(x):\n    print('b')\n    return 1\n", [[1]], "f")).stdout == "b\n"
 
