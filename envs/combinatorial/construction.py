@@ -160,15 +160,19 @@ class ConstructionTask(TensorEnv):
 
     def first_allowed(self, rows: Any, instance: Any) -> tuple[Tensor, Tensor]:
         """Return the actions that are allowed at the start [B, A] bool, and whether there is none, [B] bool."""
-        raise NotImplementedError
+        return self.open_or_over(rows)
 
     def move(self, state: State, action: Tensor) -> Move:
         """Return what an allowed action, [B] int64, does."""
         raise NotImplementedError
 
     def solution(self, state: State) -> Tensor:
-        """Return the solution so far, [B, L] int64, -1 behind it."""
-        raise NotImplementedError
+        """Return the nodes chosen so far in order, [B, N] int64, -1 behind them; a route begins with node 0."""
+        history: Tensor = self.table.history(state.rows, state.instance)
+        if self.has_route:
+            history = history.roll(1, dims=1)
+            history[:, 0] = 0
+        return history
 
     # ---- the interface of a task
 
