@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import gymnasium as gym
@@ -13,27 +13,23 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor, nn
 
-from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.response_filters import keep_mixed
-from polyathlon.agents.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
-from polyathlon.wrappers.token_action import TokenAction
 from polyathlon.wrappers.token_batch import TokenBatch
-from polyathlon.wrappers.token_rules import TokenRules
 
 from .episodes import Batch, Episode, collate, play
-from .generation import answers
 from .imitation import find_solver, like, solved
 from .policy import CausalLMPolicy
 from .reading import Reading, read_episodes
 from .recipes import Recipe, find_recipe
+from .token_agent import TokenAgent
 from .updates import Targets, recipe_loss, shaped_rewards, token_advantages
 
 SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
 
 
-class LanguageAgent(Agent):
+class LanguageAgent(TokenAgent):
     """Train a causal language model on a `TokenAction` environment by any recipe, with whole utterances.
 
     A timestep is one token that the policy wrote. In every iteration `num_prompts` problems are drawn, each is answered
@@ -60,9 +56,6 @@ class LanguageAgent(Agent):
     Raises:
         UsageError: an unknown recipe, a model that is not the environment's, an environment of another form.
     """
-
-    action_forms = ("tokens",)
-    policy: CausalLMPolicy
 
     def __init__(
         self,
@@ -111,52 +104,7 @@ class LanguageAgent(Agent):
         if _init_setup_model:
             self._setup_model()
 
-    # ------------------------------------------------------------------------------------------------ set-up
-
-    def _setup_model(self) -> None:
-        self._setup_lr_schedule()
-        if self.env is not None:
-            self._refuse_other_model()
-        with self.seeded_initialisation():
-            policy = self.policy_class(
-                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-            ).to(self.device)
-        assert isinstance(policy, CausalLMPolicy)
-        self.policy = policy
-
-    @property
-    def model_name(self) -> str:
-        """Name of the language model."""
-        return str(self.policy_kwargs.get("model", "tiny"))
-
-    def _refuse_other_model(self) -> None:
-        found = self.token_env.model
-        if found != self.model_name:
-            raise UsageError(
-                f"the environment takes the tokens of {found!r}, but the agent's model is {self.model_name!r}: "
-                f"make it with TokenAction(env, model={self.model_name!r})"
-            )
-
-    @property
-    def token_env(self) -> TokenAction:
-        """The `TokenAction` wrapper of the environment's first row.
-
-        Raises:
-            UsageError: there is no environment, or its rows are not scalar environments.
-        """
-        if not isinstance(self.env, ScalarEnvs):
-            raise UsageError(
-                f"LanguageAgent takes a scalar TokenAction environment (it makes its own rows), got {self.env}; "
-                "pass TokenAction(env), or env= when loading"
-            )
-        inner: Any = self.env.envs[0]
-        while isinstance(inner, gym.Wrapper):
-            if isinstance(inner, TokenAction):
-                return inner
-            inner = inner.env
-        raise UsageError(
-            f"{self.env.envs[0]} has token spaces but no TokenAction wrapper: use polyathlon.wrappers.TokenAction"
-        )
+    # ------------------------------------------------------------------------------------------------ rows
 
     def _reset_source(self) -> None:
         """Make the rows and start their tasks at the agent's seed; going on from there later."""
@@ -413,56 +361,10 @@ class LanguageAgent(Agent):
         callback.on_training_end()
         return self
 
-    # ------------------------------------------------------------------------------------------------ acting
-
-    def predict(
-        self,
-        observation: Any,
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[Any, tuple[np.ndarray, ...] | None]:
-        """Answer.
-
-        Args:
-            observation: a text, answered by a text (a list of texts, by a list); or an observation of a `TokenAction`
-                environment, answered by the id of the next token.
-            state: passed through.
-            episode_start: not used.
-            deterministic: take the likeliest tokens.
-
-        Returns:
-            The answer and the state.
-        """
-        if isinstance(observation, str):
-            return self._answer([observation], deterministic)[0], state
-        if isinstance(observation, list | tuple) and all(isinstance(text, str) for text in observation):
-            return self._answer(observation, deterministic), state
-        self.policy.set_training_mode(False)
-        tensors, is_vector = self.policy.obs_to_tensor(observation)
-        assert isinstance(tensors, Mapping)
-        with torch.no_grad():
-            logits = self.policy.read(tensors)[0] / self.temperature
-            if deterministic:
-                chosen = logits.argmax(-1)
-            else:
-                chosen = torch.multinomial(logits.softmax(-1), 1, generator=self._prediction_generator)[:, 0]
-        ids = chosen.cpu().numpy()
-        return (ids if is_vector else ids[0]), state
-
-    def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
-        rules = self.token_env.rules if self.env is not None else TokenRules(self.model_name, 32, 512, ())
-        keys = torch.randint(2**62, (len(texts), 2), generator=self._prediction_generator, device=self.device)
-        self.policy.set_training_mode(False)
-        return answers(self.policy.language_model, rules, texts, keys, self.temperature, deterministic)
-
     # ------------------------------------------------------------------------------------------------ files
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
 
     def training_state(self) -> dict[str, Any]:
         """Return what a bit-equal resume needs: the rows' states and the model that training started with among it."""

@@ -105,12 +105,18 @@ def noise_of(keys: Tensor, room: int, stream: int) -> Tensor:
 
 
 def answers(
-    model: Any, rules: TokenRules, texts: Sequence[str], keys: Tensor, temperature: float = 1.0, greedy: bool = False
+    model: Any,
+    rules: TokenRules,
+    texts: Sequence[str],
+    keys: Tensor,
+    temperature: float = 1.0,
+    greedy: bool = False,
+    fast: bool = True,
 ) -> list[str]:
     """Answer texts, each as the first message of a conversation; see `generate` for the arguments."""
     contexts = [rules.prompt([{"role": "user", "content": text}]) for text in texts]
     found = []
-    for context, completion in zip(contexts, generate(model, contexts, rules, keys, 0, temperature, greedy)):
+    for context, completion in zip(contexts, generate(model, contexts, rules, keys, 0, temperature, greedy, fast)):
         end = rules.first_end(completion.ids, len(context))
         found.append(rules.text(completion.ids, "" if end is None else end[1]))
     return found

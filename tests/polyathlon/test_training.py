@@ -25,7 +25,15 @@ from polyathlon.run_folder import RunFolder
 from polyathlon.training import Interrupted
 
 SMALL = {"n_steps": 50, "batch_size": 25, "n_epochs": 2}
-PPO = ["ppo", "Pendulum-v1", "--agent", "n_steps=50", "batch_size=25", "n_epochs=2"]
+RUNS = {  # words of a short run of each kind of agent, and how often it writes a checkpoint
+    "ppo": (["ppo", "Pendulum-v1", "--agent", "n_steps=50", "batch_size=25", "n_epochs=2", "--steps", "2000"], "100"),
+    "sac": (["sac", "Pendulum-v1", "--agent", "learning_starts=100", "batch_size=32", "--steps", "700"], "100"),
+    "language": (
+        ["grpo", "polyathlon/Reasoning-v0", "--env", "task=chain_sum", "--agent", "num_prompts=2", "group_size=2"]
+        + ["--steps", "1500"],
+        "150",
+    ),
+}
 
 
 def log(folder: Path) -> list[dict[str, str]]:
@@ -94,9 +102,12 @@ def test_a_run_folder_holds_everything(tmp_path):
     assert original.rewards == repeated.rewards and len(repeated.rewards) == 2
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path, how):
-    words = [*PPO, "--steps", "2000", "--seed", "1", "--checkpoint-every", "100"]
+@pytest.mark.parametrize(
+    ("kind", "how"), [*((kind, signal.SIGKILL) for kind in RUNS), ("ppo", signal.SIGINT), ("language", signal.SIGINT)]
+)
+def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path, kind, how):
+    words, every = RUNS[kind]
+    words = [*words, "--seed", "1", "--checkpoint-every", every]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(["train", *words, "--out", str(whole)]) == 0
     code = interrupt(broken, how, *words)

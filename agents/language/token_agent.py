@@ -1,0 +1,124 @@
+"""A causal language model as an agent that answers; how it learns is up to subclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from polyathlon.agents.base import Agent
+from polyathlon.agents.vec_envs import ScalarEnvs
+from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers.token_action import TokenAction
+from polyathlon.wrappers.token_rules import TokenRules
+
+from .generation import answers
+from .policy import CausalLMPolicy
+
+
+class TokenAgent(Agent):
+    """Base of agents whose policy is a causal language model and whose environment is a `TokenAction` one.
+
+    Attributes:
+        temperature: divides the logits in sampling.
+        fast_forward: sample from plain Llamas with this package's own forward pass.
+    """
+
+    action_forms = ("tokens",)
+    policy: CausalLMPolicy
+    temperature: float
+    fast_forward: bool
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        if self.env is not None:
+            self._refuse_other_model()
+        with self.seeded_initialisation():
+            policy = self.policy_class(
+                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            ).to(self.device)
+        assert isinstance(policy, CausalLMPolicy)
+        self.policy = policy
+
+    @property
+    def model_name(self) -> str:
+        """Name of the language model."""
+        return str(self.policy_kwargs.get("model", "tiny"))
+
+    def _refuse_other_model(self) -> None:
+        found = self.token_env.model
+        if found != self.model_name:
+            raise UsageError(
+                f"the environment takes the tokens of {found!r}, but the agent's model is {self.model_name!r}: "
+                f"make it with TokenAction(env, model={self.model_name!r})"
+            )
+
+    @property
+    def token_env(self) -> TokenAction:
+        """The `TokenAction` wrapper of the environment's first row.
+
+        Raises:
+            UsageError: there is no environment, or its rows are not scalar environments.
+        """
+        if not isinstance(self.env, ScalarEnvs):
+            raise UsageError(
+                f"LanguageAgent takes a scalar TokenAction environment (it makes its own rows), got {self.env}; "
+                "pass TokenAction(env), or env= when loading"
+            )
+        inner: Any = self.env.envs[0]
+        while isinstance(inner, gym.Wrapper):
+            if isinstance(inner, TokenAction):
+                return inner
+            inner = inner.env
+        raise UsageError(
+            f"{self.env.envs[0]} has token spaces but no TokenAction wrapper: use polyathlon.wrappers.TokenAction"
+        )
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, tuple[np.ndarray, ...] | None]:
+        """Answer.
+
+        Args:
+            observation: a text, answered by a text (a list of texts, by a list); or an observation of a `TokenAction`
+                environment, answered by the id of the next token.
+            state: passed through.
+            episode_start: not used.
+            deterministic: take the likeliest tokens.
+
+        Returns:
+            The answer and the state.
+        """
+        if isinstance(observation, str):
+            return self._answer([observation], deterministic)[0], state
+        if isinstance(observation, list | tuple) and all(isinstance(text, str) for text in observation):
+            return self._answer(observation, deterministic), state
+        self.policy.set_training_mode(False)
+        tensors, is_vector = self.policy.obs_to_tensor(observation)
+        assert isinstance(tensors, Mapping)
+        with torch.no_grad():
+            logits = self.policy.read(tensors)[0] / self.temperature
+            if deterministic:
+                chosen = logits.argmax(-1)
+            else:
+                chosen = torch.multinomial(logits.softmax(-1), 1, generator=self._prediction_generator)[:, 0]
+        ids = chosen.cpu().numpy()
+        return (ids if is_vector else ids[0]), state
+
+    def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
+        rules = self.token_env.rules if self.env is not None else TokenRules(self.model_name, 32, 512, ())
+        keys = torch.randint(2**62, (len(texts), 2), generator=self._prediction_generator, device=self.device)
+        self.policy.set_training_mode(False)
+        return answers(
+            self.policy.language_model, rules, texts, keys, self.temperature, deterministic, self.fast_forward
+        )
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
