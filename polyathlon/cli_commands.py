@@ -243,7 +243,7 @@ def _solve_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--solver", help="for example fast_tsp, pyvrp, elkai, nearest_neighbour (default: the usual one of the problem)"
     )
-    add("--policy", type=Path, metavar="PATH", help="instead, a run folder or the zip of an agent")
+    add("--policy", type=Path, metavar="PATH", help='instead, a run folder, the zip of an agent, or "pretrained"')
     add("--agent", default="bqnco", help="name of the agent whose zip --policy is (default bqnco)")
     add("--seconds", type=float, help="budget of the solver")
     add("--beam", type=int, help="partial solutions that a constructing agent keeps side by side")

@@ -9,6 +9,8 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError
 
+PRETRAINED = "pretrained"
+
 
 class Solved(NamedTuple):
     """What was found.
@@ -46,7 +48,8 @@ def solve_file(
     Args:
         path: the file.
         solver: a name in `polyathlon.envs.combinatorial.solvers.SOLVERS`; None for the usual one of the problem.
-        policy: instead of a solver, a run folder, or the zip of an agent.
+        policy: instead of a solver, a run folder, the zip of an agent, or "pretrained" for the small agent that comes
+            with the package.
         agent: name of the agent whose zip `policy` is; a run folder knows its own.
         reference: cost of a known solution, or a solution file of CVRPLIB that says it.
         out: picture to draw the solution into.
@@ -99,7 +102,12 @@ def _solve_by_policy(policy: Path, agent_name: str, read: Any, device: str, opti
 
     if not read.given or (read.problem != "atsp" and "xy" not in read.given):
         raise UsageError(f"{read.name} has no coordinates, which a policy of {read.problem} observes; use a solver")
-    if policy.is_dir():
+    env: Any = None
+    if str(policy) == PRETRAINED:
+        from polyathlon.agents import BQNCO
+
+        agent = BQNCO.pretrained(read.problem, device=device)
+    elif policy.is_dir():
         agent, env = load_run(policy, device)
     elif policy.exists():
         agent = resolve_agent(agent_name)[0].load(policy, device=device)
