@@ -69,3 +69,16 @@ def test_agents_of_numbers_train_on_it():
         names.add(type(continuous).__name__)
         continuous = continuous.env
     assert {"LinearReward", ContinuousAction.__name__} <= names
+
+
+def test_rows_of_a_task_in_words_are_weighted_too():
+    task = gym.make("polyathlon/Code-v0", reward="vector", disable_env_checker=True)
+    weight = [1.0, 0.0, 0.01]
+    rows = LinearReward(task, weight).batch(2)
+    rows.reset(seed=0)
+    _, reward, _, _, infos = rows.step(["no program", ""])
+    assert reward.shape == (2,) and reward.dtype == np.float32
+    for number, info in zip(reward, infos):
+        assert number == pytest.approx(float(info["vector_reward"] @ np.array(weight)), rel=1e-5)
+    with pytest.raises(UsageError, match="directly around the task in words"):
+        LinearReward(tours()).batch(2)
