@@ -51,7 +51,7 @@ class Agent(BaseAlgorithm):
     Attributes:
         action_forms: the forms of action the agent can act in (see `polyathlon.wrappers.forms`).
         takes_objectives: the agent learns from vector rewards, one number for each objective.
-        families: the families of environments (see `polyathlon.environments`) that the agent is made for; None for any.
+        environments: ids of the environments that the agent is made for; None for any.
         default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
         source: rollout side of the environment; None for an agent loaded without one.
         generator: torch generator on the agent's device.
@@ -64,7 +64,7 @@ class Agent(BaseAlgorithm):
 
     action_forms: ClassVar[tuple[str, ...]] = ("box",)
     takes_objectives: ClassVar[bool] = False
-    families: ClassVar[tuple[str, ...] | None] = None
+    environments: ClassVar[tuple[str, ...] | None] = None
     default_policy: ClassVar[str | None] = None
 
     def __init__(

@@ -120,7 +120,7 @@ def adapt(
             "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
         )
     chain = _Chain(env, model, options, candidates)
-    if getattr(agent_class, "families", None) is not None:
+    if getattr(agent_class, "environments", None) is not None:
         agent_class.refuse_wrong_form(env.observation_space, env.action_space)  # type: ignore[attr-defined]
         chain.finish()
         return env

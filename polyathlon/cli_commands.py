@@ -213,6 +213,45 @@ def _watch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
+def solve(options: argparse.Namespace) -> None:
+    """Solve an instance of a public library and print what the solution costs."""
+    from .solving import solve_file
+
+    more = {} if options.seconds is None else {"seconds": options.seconds}
+    if options.beam is not None:
+        more["beam"] = options.beam
+    found = solve_file(
+        options.file,
+        options.solver,
+        options.policy,
+        agent=options.agent,
+        reference=options.reference,
+        out=options.out,
+        device=options.device,
+        **more,
+    )
+    gap = "" if found.gap is None else f", gap {found.gap:.2%}"
+    print(f"{found.name} ({found.problem}) by {found.by}: cost {found.cost:.10g}{gap}")
+    print(" ".join(map(str, found.solution)))
+    if options.out is not None:
+        print(f"written: {options.out}")
+
+
+def _solve_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="instance of TSPLIB, CVRPLIB or OPLib (.tsp, .atsp, .vrp, .oplib)")
+    add(
+        "--solver", help="for example fast_tsp, pyvrp, elkai, nearest_neighbour (default: the usual one of the problem)"
+    )
+    add("--policy", type=Path, metavar="PATH", help='instead, a run folder, the zip of an agent, or "pretrained"')
+    add("--agent", default="bqnco", help="name of the agent whose zip --policy is (default bqnco)")
+    add("--seconds", type=float, help="budget of the solver")
+    add("--beam", type=int, help="partial solutions that a constructing agent keeps side by side")
+    add("--reference", metavar="COST", help="cost of a known solution, or a .sol file of CVRPLIB; prints the gap")
+    add("--out", type=Path, help="picture to draw the solution into (.png)")
+    add("--device", default="auto", help="auto, cpu or cuda")
+
+
 def plot(options: argparse.Namespace) -> None:
     """Draw the learning curves of runs into one picture."""
     from .plotting import plot_runs
@@ -305,6 +344,7 @@ COMMANDS: list[Command] = [
     Command("train", "train an agent on a task into a run folder", train_agent, _train_arguments),
     Command("evaluate", "play episodes with a run's agent", evaluate_run, _evaluate_arguments),
     Command("watch", "record a film, a picture or a transcript of a run's agent", watch_run, _watch_arguments),
+    Command("solve", "solve an instance of TSPLIB or CVRPLIB with a solver or a policy", solve, _solve_arguments),
     Command("plot", "draw the learning curves of runs", plot, _plot_arguments),
     Command("reproduce", "check a claim of a paper by its script", reproduce, _reproduce_arguments),
     Command("fetch", "put a language model or a data set into the cache", fetch_files, _fetch_arguments),

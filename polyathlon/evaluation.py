@@ -92,6 +92,7 @@ def play(
     seed: int | None,
     on_step: Callable[[], None] | None = None,
     max_steps: int | None = None,
+    options: dict[str, Any] | None = None,
 ) -> Played:
     """Play one episode.
 
@@ -101,8 +102,9 @@ def play(
         seed: seed of the reset; None goes on to the next episode.
         on_step: called after the reset and after every step.
         max_steps: leave the episode after so many steps; None plays it to its end.
+        options: of the reset.
     """
-    observation, info = env.reset(seed=seed)
+    observation, info = env.reset(seed=seed, options=options)
     total, length, over = np.zeros(()), 0, False
     while not over:
         if on_step is not None:

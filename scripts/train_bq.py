@@ -19,7 +19,6 @@ import torch
 import polyathlon  # noqa: F401
 from polyathlon.agents import BQNCO
 from polyathlon.agents.construction.pretrained import DATA, export, read
-from polyathlon.agents.construction.tasks import resized
 from polyathlon.envs.combinatorial.labels import make_labels
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -87,8 +86,7 @@ def evaluate(agent: BQNCO, plan: Plan, name: str) -> list[str]:
     """Return rows of a table of gaps on fresh instances."""
     rows = []
     for size in plan.sizes:
-        depot = agent.task.num_points - getattr(agent.task, agent.task.size_name)
-        task = resized(type(agent.task)(), size + depot)  # type: ignore[call-arg]
+        task = type(agent.task)(**{agent.task.size_name: size})  # type: ignore[call-arg]
         folder = LABELS / f"{name}{size}-{TEST_SEED}-{TEST_COUNT}"
         instance, labels = make_labels(
             task, TEST_COUNT, TEST_SEED, plan.solver, folder=folder, chunk=50, **plan.reference_options
@@ -136,6 +134,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that make labels")
     parser.add_argument("--load", type=Path, help="a saved agent to export instead of training one (one problem)")
     parser.add_argument("--how", default="", help="with --load: how it was trained, for the card")
+    parser.add_argument(
+        "--test-again", action="store_true", help="only test the agents that are there, and write their cards"
+    )
     parser.add_argument("--out", type=Path, default=DATA)
     options = parser.parse_args()
     unknown = sorted(set(options.problems) - set(PLANS))
@@ -143,13 +144,17 @@ def main() -> int:
         parser.error(f"unknown problem {unknown[0]!r}; known: {', '.join(PLANS)}")
     torch.set_num_threads(1)
     for name in options.problems or PLANS:
-        plan = PLANS[name]
-        if options.load is not None:
+        plan, how = PLANS[name], options.how
+        if options.test_again:
+            card = (options.out / f"{name}.md").read_text()
+            how = card.split(f"{plan.options}: ")[1].split(".\n")[0]
+        elif options.load is not None:
             env = gym.make(f"polyathlon/{plan.env}-v0", **plan.options)
-            agent, how = BQNCO.load(options.load, env=env, device="cpu"), options.how
+            agent = BQNCO.load(options.load, env=env, device="cpu")
         else:
             agent, how = make_agent(plan, name, options.seed, options.workers)
-        export(agent, options.out / f"{name}.npz", f"polyathlon/{plan.env}-v0", dict(plan.options))
+        if not options.test_again:
+            export(agent, options.out / f"{name}.npz", f"polyathlon/{plan.env}-v0", dict(plan.options))
         agent = read(BQNCO, name, options.out, device="cpu")  # what is tested is what was written
         weights = sum(p.numel() for p in agent.policy.averaged.parameters())
         write_card(options.out / f"{name}.md", plan, how, evaluate(agent, plan, name), weights)

@@ -15,16 +15,21 @@ _NEAREST = 10
 _ORIGIN, _DESTINATION, _OPEN = 1, 2, 3
 
 
+def _around(observation: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the nodes, their kinds, the node where one stands, and the ways from there to all and home, in hundredths."""
+    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
+    here = nodes[np.flatnonzero(kind == _ORIGIN)[0]]
+    ends = np.flatnonzero(kind == _DESTINATION)
+    offset = np.rint(100.0 * (nodes - here)).astype(int)
+    return nodes, kind, here, offset, offset[ends[0]] if len(ends) else np.zeros(2, int)
+
+
 def describe_tsp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
     """List the open points of a travelling salesman problem by their distance from the current one.
 
     Each is written as `row: dx dy`, in hundredths of the square's side; the row is the action that goes there.
     """
-    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
-    here = nodes[np.flatnonzero(kind == _ORIGIN)[0]]
-    ends = np.flatnonzero(kind == _DESTINATION)
-    offset = np.rint(100.0 * (nodes - here)).astype(int)
-    home = offset[ends[0]] if len(ends) else np.zeros(2, int)
+    nodes, kind, here, offset, home = _around(observation)
     rows = np.flatnonzero(kind == _OPEN)
     if not len(rows):
         return "The tour is complete."
@@ -73,11 +78,7 @@ def describe_cvrp(observation: dict[str, Any], info: dict[str, Any], env: gym.En
 
     Each is written as `straight/by the depot: dx dy demand`; the two numbers are the actions that go there.
     """
-    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
-    here = nodes[np.flatnonzero(kind == _ORIGIN)[0]]
-    ends = np.flatnonzero(kind == _DESTINATION)
-    offset = np.rint(100.0 * (nodes - here)).astype(int)
-    home = offset[ends[0]] if len(ends) else np.zeros(2, int)
+    nodes, kind, here, offset, home = _around(observation)
     rows = np.flatnonzero(kind == _OPEN)
     if not len(rows):
         return "All customers are served."
@@ -99,11 +100,7 @@ def describe_op(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[
 
     Each is written as `row: dx dy prize`.
     """
-    nodes, kind = np.asarray(observation["nodes"], dtype=np.float64), np.asarray(observation["kind"])
-    here = nodes[np.flatnonzero(kind == _ORIGIN)[0]]
-    ends = np.flatnonzero(kind == _DESTINATION)
-    offset = np.rint(100.0 * (nodes - here)).astype(int)
-    home = offset[ends[0]] if len(ends) else np.zeros(2, int)
+    nodes, _, here, offset, home = _around(observation)
     rows = _allowed_rows(observation, info)
     if not len(rows):
         return "Nothing is within reach."

@@ -18,14 +18,14 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.random import make_keys
 
 from . import reinforce
-from .cuts import SAMPLINGS, Cut, sample_cuts
+from .cuts import SAMPLINGS, Cut, sample_cuts, share
 from .decoding import Solution, solve_instances
 from .distributed import rank_and_size, sum_gradients
 from .imitation import Loss, imitation_loss, one_cycle
 from .policies import AttentionPolicy, ConstructionPolicy, ReZeroPolicy
-from .problems import Observation, problem_of
-from .solved import Solved, as_choices
-from .tasks import find_task, read_instances
+from .problems import PROBLEMS, Observation, problem_of
+from .solved import Solved, as_choices, packed, unpacked
+from .tasks import find_task, read_instances, task_of
 
 SelfBQNCO = TypeVar("SelfBQNCO", bound="BQNCO")
 SOURCES = ("solutions", "rewards")
@@ -73,7 +73,7 @@ class BQNCO(Agent):
     """
 
     action_forms = ("discrete",)
-    families = ("combinatorial",)
+    environments = tuple(f"polyathlon/{problem.name}-v0" for problem in PROBLEMS)
     default_policy = "AttentionPolicy"
     reads_any_observation = True
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -151,9 +151,11 @@ class BQNCO(Agent):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         with self.seeded_initialisation():
-            self.policy = self.policy_class(
+            policy = self.policy_class(
                 self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-            ).to(self.device)
+            )
+        assert isinstance(policy, ConstructionPolicy)
+        self.policy = policy.to(self.device)
         self.policy.generator = self._prediction_generator
 
     def _new_generators(self, seed: int | None) -> None:
@@ -178,6 +180,13 @@ class BQNCO(Agent):
                 f"this {type(self).__name__} has no environment: pass env= when loading it, or call set_env"
             )
         return find_task(self.env, self.device)
+
+    def _any_task(self) -> ConstructionTask:
+        """Return the environment's task; of an agent loaded without one, a task of the same problem."""
+        if self.env is not None:
+            return self.task
+        shown = self.observation_space.spaces  # type: ignore[attr-defined]
+        return task_of(self.policy.problem.name, "direct" if "visited" in shown else "bq", self.device)
 
     # ---- what is imitated
 
@@ -234,7 +243,7 @@ class BQNCO(Agent):
 
     def _imitation_gradient(self) -> tuple[Loss, int]:
         """Compute the gradient of this process's share of the next batch; return the losses and the number of rows."""
-        cut = _share(self.next_cuts())
+        cut = share(self.next_cuts(), *rank_and_size())
         loss = imitation_loss(self.policy, cut, with_edges=self.edge_coef > 0)
         ((loss.choice + self.edge_coef * loss.edges) / self.batch_size).backward()
         return loss, max(1, len(cut.target))
@@ -338,7 +347,7 @@ class BQNCO(Agent):
         Raises:
             UsageError: an instance is malformed or a number impossible.
         """
-        task, batch = read_instances(self.task, instances)
+        task, batch = read_instances(self._any_task(), instances)
         self.policy.set_training_mode(False)
 
         def log_probs(obs: Observation, mask: Tensor) -> Tensor:
@@ -373,8 +382,7 @@ class BQNCO(Agent):
         state = super().training_state()
         state["prediction_generator"] = self._prediction_generator.get_state()
         if self._solved is not None:
-            solved = self._solved.to(torch.device("cpu"))
-            state["solved"] = (type(solved.instance).__name__, list(solved.instance), list(solved[1:]))
+            state["solved"] = packed(self._solved)
         return state
 
     def load_training_state(self, state: dict[str, Any]) -> None:
@@ -382,17 +390,4 @@ class BQNCO(Agent):
         super().load_training_state(state)
         self._prediction_generator.set_state(state["prediction_generator"].cpu())
         if "solved" in state:
-            from polyathlon.envs.combinatorial import instances
-
-            kind, parts, rest = state["solved"]
-            self._solved = Solved(getattr(instances, kind)(*parts), *rest).to(self.device)
-
-
-def _share(cut: Cut) -> Cut:
-    """Return this process's rows of a batch."""
-    rank, size = rank_and_size()
-    if size == 1:
-        return cut
-    rows = torch.arange(rank, len(cut.target), size, device=cut.target.device)
-    obs = {key: value[rows] for key, value in cut.obs.items()}
-    return Cut(obs, cut.mask[rows], cut.target[rows], cut.position[rows])
+            self._solved = unpacked(state["solved"]).to(self.device)

@@ -70,6 +70,15 @@ def sample_cuts(
     return _CUTS[type(task).__name__](task, instance, nodes, labels.via[which], generator, sampling)
 
 
+def share(cut: Cut, rank: int, size: int) -> Cut:
+    """Return the rows of a batch that fall to process `rank` of `size`."""
+    if size == 1:
+        return cut
+    rows = torch.arange(rank, len(cut.target), size, device=cut.target.device)
+    obs = {key: value[rows] for key, value in cut.obs.items()}
+    return Cut(obs, cut.mask[rows], cut.target[rows], cut.position[rows])
+
+
 def mirrored(instance: Any, generator: torch.Generator) -> Any:
     """Return instances in the unit square, each under a random one of the square's eight symmetries."""
     batch, device = instance.nodes.shape[0], instance.nodes.device

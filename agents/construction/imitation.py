@@ -61,10 +61,10 @@ def _edge_loss(scores: Scores, cut: Cut, is_symmetric: bool) -> Tensor:
     assert scores.edges is not None
     kept = scores.edges.shape[1]
     position, kind = cut.position, cut.obs["kind"].long()
-    if scores.index is None:
+    if scores.kept is None:
         position, kind = position[:, :kept], kind[:, :kept]
     else:
-        position, kind = position.gather(1, scores.index), kind.gather(1, scores.index)
+        position, kind = position.gather(1, scores.kept), kind.gather(1, scores.kept)
     step = position.unsqueeze(1) - position.unsqueeze(2)  # [B, i, j]: how far behind row i row j comes
     is_next = (step.abs() == 1) if is_symmetric else step == 1
     # one never goes back to the origin, and never on from the destination, unless edges have no direction

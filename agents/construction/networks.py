@@ -23,12 +23,12 @@ class Scores(NamedTuple):
     Attributes:
         logits: [B, A] of the actions, before the mask.
         edges: [B, K, K] how well each kept row follows another one on a good route; None where there are no routes.
-        index: [B, K] the places of the kept rows in the table; None where all are kept.
+        kept: [B, K] the places of the kept rows in the table; None where all are kept.
     """
 
     logits: Tensor
     edges: Tensor | None = None
-    index: Tensor | None = None
+    kept: Tensor | None = None
 
 
 class LocalAttention(nn.Module):
@@ -120,7 +120,7 @@ def trimmed(obs: Observation) -> Observation:
     last = max(3, int(used[-1]) + 1 if len(used) else 0)
     if last >= obs["nodes"].shape[1]:
         return obs
-    short = {key: obs[key][:, :last] for key in ("nodes", "kind", "visited") if key in obs}
+    short: Observation = {key: obs[key][:, :last] for key in ("nodes", "kind", "visited") if key in obs}
     if "distances" in obs:
         short["distances"] = obs["distances"][:, :last, :last]
     return {**obs, **short}

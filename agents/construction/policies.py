@@ -69,7 +69,8 @@ class ConstructionPolicy(BasePolicy):
         """Return the weights between the embedding and the head, which Muon trains."""
         inner = [self.network.blocks, *(getattr(self.network, name, None) for name in ("query", "key"))]
         layers = [layer for part in inner if isinstance(part, nn.Module) for layer in part.modules()]
-        return [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+        weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
+        return [weight for weight in weights if isinstance(weight, nn.Parameter)]
 
     def _make_network(self) -> nn.Module:
         raise NotImplementedError
@@ -273,7 +274,8 @@ def has_bfloat16(device: torch.device) -> bool:
     """Tell whether products in bfloat16 are fast on a device."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch has no public name for it
+    return device.type == "cpu" and bool(ask())
 
 
 def check_neighbours(neighbours: int, obs: Observation) -> int:

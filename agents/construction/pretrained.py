@@ -41,7 +41,7 @@ def export(agent: BQNCO, path: Path, env_id: str, env_options: dict[str, Any]) -
     }
     weights = {key: value.cpu().numpy().astype(np.float16) for key, value in agent.policy.averaged.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, description=np.array(json.dumps(described)), **weights)  # type: ignore[arg-type]
+    np.savez_compressed(path, description=np.array(json.dumps(described)), **weights)
 
 
 def read(agent_class: type[BQNCO], name: str, folder: Path, **kwargs: Any) -> BQNCO:

@@ -68,8 +68,8 @@ def problem_of(
                 if seen == (problem.num_columns, problem.has_amount, is_matrix, problem.actions_per_row * rows):
                     return problem
     raise UsageError(
-        f"{reader} is made for the combinatorial tasks, whose observation is a table of nodes (polyathlon/TSP-v0, "
-        "polyathlon/ATSP-v0, polyathlon/CVRP-v0, polyathlon/OP-v0, polyathlon/Knapsack-v0, without wrappers); "
+        f"{reader} is made for tasks whose observation is a table of nodes "
+        f"({', '.join(f'polyathlon/{problem.name}-v0' for problem in PROBLEMS)}, without wrappers); "
         f"got {observation_space} and {action_space}"
     )
 

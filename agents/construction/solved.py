@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from polyathlon.envs.combinatorial import instances
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -99,6 +100,18 @@ def play(task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor) -> T
         bad = int((~done).nonzero()[0])
         raise UsageError(f"the solution of instance {bad} leaves nodes out")
     return state.cost
+
+
+def packed(solved: Solved) -> tuple[str, list[Tensor], list[Tensor]]:
+    """Return solved instances as plain lists on the CPU, for a file."""
+    cpu = solved.to(torch.device("cpu"))
+    return type(cpu.instance).__name__, list(cpu.instance), [cpu.nodes, cpu.via, cpu.cost]
+
+
+def unpacked(content: tuple[str, list[Tensor], list[Tensor]]) -> Solved:
+    """Return what `packed` was given."""
+    kind, parts, rest = content
+    return Solved(getattr(instances, kind)(*parts), *rest)
 
 
 def choose(mask: Tensor, first: Any, second: Any) -> Any:

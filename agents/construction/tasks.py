@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor import load_task
 
 
 def find_task(env: VecEnv, device: torch.device) -> ConstructionTask:
@@ -26,10 +27,17 @@ def find_task(env: VecEnv, device: torch.device) -> ConstructionTask:
     task = getattr(face, "task", None)
     if not isinstance(task, ConstructionTask):
         raise UsageError(
-            f"the environment {face or env} is none of the combinatorial tasks (polyathlon/TSP-v0, ATSP-v0, CVRP-v0, OP-v0, "
-            "Knapsack-v0), or hides its task from this process"
+            f"the environment {face or env} is no combinatorial task, or hides its task from this process; make it with "
+            "gym.make or gym.make_vec, without wrappers"
         )
     return task if task.device == device else resized(task, None, device)
+
+
+def task_of(problem: str, mdp: str, device: torch.device) -> ConstructionTask:
+    """Return a task of a problem, such as "TSP", with the options that it has by default."""
+    task = load_task(f"polyathlon.envs.combinatorial.{problem.lower()}:{problem}", mdp=mdp, device=device)
+    assert isinstance(task, ConstructionTask)
+    return task
 
 
 def resized(task: ConstructionTask, num_points: int | None, device: torch.device | None = None) -> ConstructionTask:
@@ -48,7 +56,7 @@ def resized(task: ConstructionTask, num_points: int | None, device: torch.device
         if hasattr(task, name)
     }
     options[task.size_name] = points - depot
-    return type(task)(**options, device=device or task.device, dtype=task.dtype)  # type: ignore[call-arg]
+    return type(task)(**options, device=device or task.device, dtype=task.dtype)
 
 
 def read_instances(task: ConstructionTask, given: Any) -> tuple[ConstructionTask, Any]:

@@ -50,7 +50,8 @@ class AttentionBlock(nn.Module):
         for pair, slope in zip(pairs, self.slopes):
             bias = bias - pair.unsqueeze(1) * slope.view(1, -1, 1, 1)
         with torch.autocast(x.device.type, enabled=False):
-            mixed = _attend(*qkv.unbind(0), bias).transpose(1, 2).reshape(batch, rows, width)
+            query, key, value = qkv.unbind(0)
+            mixed = _attend(query, key, value, bias).transpose(1, 2).reshape(batch, rows, width)
         x = x + self.to_out(mixed).to(x.dtype)
         return x + self.perceptron(self.norms[1](x)).to(x.dtype)
 

@@ -52,7 +52,7 @@ class MuonAdamW(torch.optim.Optimizer):
             group["lr"] = lr * scale
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Take one step with both."""
         result = None if closure is None else closure()
         for part in self._parts:

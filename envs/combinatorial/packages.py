@@ -192,6 +192,7 @@ def ortools_tour(instance: PlainInstance, seconds: float = 1.0) -> list[int]:
 
     Raises:
         ImportError: OR-tools is not installed.
+        UsageError: it found nothing within its budget.
     """
     library = require("ortools.constraint_solver.pywrapcp", "solvers")
     enums = require("ortools.constraint_solver.routing_enums_pb2", "solvers")
@@ -207,6 +208,8 @@ def ortools_tour(instance: PlainInstance, seconds: float = 1.0) -> list[int]:
     parameters.local_search_metaheuristic = enums.LocalSearchMetaheuristic.GUIDED_LOCAL_SEARCH
     parameters.time_limit.FromMilliseconds(max(1, int(1000 * seconds)))
     found = routing.SolveWithParameters(parameters)
+    if found is None:
+        raise UsageError(f"OR-tools found no tour within {seconds} seconds; give it more")
     tour, index = [], routing.Start(0)
     while not routing.IsEnd(index):
         tour.append(manager.IndexToNode(index))

@@ -36,8 +36,8 @@ def demands_of(instance: PlainInstance) -> np.ndarray:
 
 def path_length(distances: np.ndarray, path: Sequence[int]) -> float:
     """Return the length of a path through nodes in order."""
-    path = np.asarray(path, dtype=np.int64)
-    return float(distances[path[:-1], path[1:]].sum())
+    nodes = np.asarray(path, dtype=np.int64)
+    return float(distances[nodes[:-1], nodes[1:]].sum())
 
 
 def _each_once(nodes: Sequence[int], wanted: Sequence[int], what: str) -> None:

@@ -2,7 +2,7 @@
 
 `python scripts/benchmark/construction_quality.py` makes the labels (fast-tsp; kept under .cache/labels), trains BQ-NCO
 with one thread, and solves fresh instances of 50, 100 and 200 nodes, greedily and with beams; it writes
-docs/results/tsp_quality.md. Gaps are means over instances to the tours of fast-tsp, with 95 % intervals.
+docs/results/tsp_quality.md, with the figures of `construction_pomo.py` where that has run. Gaps are means over instances to the tours of fast-tsp, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -82,6 +82,47 @@ def evaluate(agent: BQNCO, nodes: int, beam: int, count: int) -> dict[str, Any]:
     }
 
 
+def write_page(folder: Path) -> None:
+    """Write docs/results/tsp_quality.md from the runs that are kept in `folder`."""
+    lines = [
+        "# Tours after ten minutes of one core",
+        "",
+        "Gap to fast-tsp in per cent (mean over fresh instances and its 95 % bootstrap interval) of BQ-NCO after imitating 10,000 "
+        f"TSP-50 solved by fast-tsp in {TRAINING_SECONDS} s each; references have {SECONDS} s an instance. One thread.",
+        "",
+    ]
+    for path in sorted(folder.glob("*Policy-*.json")):
+        run = json.loads(path.read_text())
+        lines += [
+            f"## {run['policy']}, seed {run['seed']}",
+            "",
+            f"{run['decisions']:,} decisions in {run['training_cpu_seconds']:.0f} CPU-seconds; the labels took "
+            f"{run['label_cpu_seconds']:.0f}. torch {run['torch']}, {run['machine']}.",
+            "",
+            "| nodes | beam | instances | gap | 95 % interval | goal after ten minutes | CPU s to solve |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in run["rows"]:
+            limit = LIMITS[row["nodes"], row["beam"]]
+            lines.append(
+                f"| {row['nodes']} | {row['beam']} | {row['instances']} | {row['gap']:.2f} | {row['low']:.2f} to {row['high']:.2f} | "
+                f"at most {limit:g} | {row['cpu_seconds']:.1f} |"
+            )
+        lines.append("")
+    pomo = folder / "pomo.json"
+    if pomo.exists():
+        run = json.loads(pomo.read_text())
+        gaps = ", ".join(f"{key} {value:.2f} %" for key, value in run["gaps"].items())
+        lines += [
+            "## RL4CO's POMO, on the same instances of 50 nodes",
+            "",
+            f"{run['cpu_seconds']:.0f} CPU-seconds on one core, {run['steps']:,} updates of {run['batch']} instances with 50 starts each, "
+            f"no labels: {gaps} (`scripts/benchmark/construction_pomo.py`, one seed).",
+            "",
+        ]
+    (REPOSITORY / "docs" / "results" / "tsp_quality.md").write_text("\n".join(lines))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", default="AttentionPolicy")
@@ -92,10 +133,14 @@ def main() -> int:
     )
     parser.add_argument("--beam-instances", type=int, nargs=3, default=(200, 100, 50), help="for 50, 100 and 200 nodes")
     parser.add_argument("--only-labels", action="store_true")
+    parser.add_argument("--page", action="store_true", help="only write the page of the runs that are kept")
     parser.add_argument("--load", type=Path, help="evaluate a saved agent instead of training one")
     parser.add_argument("--out", type=Path, default=CACHE / "quality")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.page:
+        write_page(options.out)
+        return 0
     _, instance, labels = solved(50, 10_000, TRAIN_SEED)
     print(f"10,000 labels took {labels.cpu_seconds:.0f} CPU-s", flush=True)
     for nodes in (50, 100, 200):
@@ -131,6 +176,7 @@ def main() -> int:
         "torch": torch.__version__,
     }
     (options.out / f"{name}.json").write_text(json.dumps(result, indent=1))
+    write_page(options.out)
     return 0 if all(row["gap"] <= LIMITS[row["nodes"], row["beam"]] for row in rows) else 1
 
 

@@ -18,7 +18,7 @@ import torch
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from _claim import Claim, Comparison, Run, main
+from _claim import REPOSITORY, Claim, Comparison, Run, main
 
 import polyathlon  # noqa: F401
 from polyathlon.agents import BQNCO
@@ -70,16 +70,27 @@ class DirectImitation(BQNCO):
 def labelled(nodes: int, count: int, seed: int) -> tuple[TSP, Any, Any]:
     """Return a task, instances and their tours."""
     task = TSP(num_nodes=nodes)
-    return task, *make_labels(task, count, seed, "fast_tsp", seconds=0.01 if nodes < 100 else 0.05)
+    folder = REPOSITORY / ".cache" / "labels" / f"tsp{nodes}-{seed}-{count}-short"
+    return task, *make_labels(task, count, seed, "fast_tsp", folder=folder, seconds=0.01 if nodes < 100 else 0.05)
+
+
+def trained(agent_class: type[BQNCO], mdp: str, seed: int) -> BQNCO:
+    """Train an agent, or read the one that an earlier task trained with this seed."""
+    path = REPOSITORY / ".cache" / "reproduce" / "bq_state" / f"{mdp}-{seed}-{DECISIONS}.zip"
+    env = gym.make("polyathlon/TSP-v0", num_nodes=NODES, mdp="bq")
+    if path.exists():
+        return agent_class.load(path, env=env, device="cpu")
+    _, instance, labels = labelled(NODES, NUM_LABELS, 1_000_000)
+    agent = agent_class("ReZeroPolicy", env, labels=(instance, labels), policy_kwargs=POLICY, seed=seed, device="cpu")
+    agent.learn(DECISIONS)
+    agent.save(path)
+    return agent
 
 
 def run(agent_class: type[BQNCO], mdp: str, seed: int, task: str) -> Run:
-    """Train with one seed and return the mean greedy gap in per cent on fresh instances."""
+    """Return the mean greedy gap in per cent on fresh instances."""
     torch.set_num_threads(1)
-    _, instance, labels = labelled(NODES, NUM_LABELS, 1_000_000)
-    env = gym.make("polyathlon/TSP-v0", num_nodes=NODES, mdp="bq")
-    agent = agent_class("ReZeroPolicy", env, labels=(instance, labels), policy_kwargs=POLICY, seed=seed, device="cpu")
-    agent.learn(DECISIONS)
+    agent = trained(agent_class, mdp, seed)
     _, instance, labels = labelled(TASKS[task], TEST_COUNT, 0)
     found = solve_with(agent, instance, mdp)
     gaps = 100.0 * (found / labels.cost - 1.0)

@@ -40,12 +40,13 @@ SETTINGS: dict[str, Any] = {
     "train_freq": 1,
     "gradient_steps": 2,
     "ent_coef": 0.003,
+    "base_steps": 3,
     "advantage_scale": 10.0,
     "value_weight": 20.0,
     "num_initial_policies": 1,
     "num_extension_policies": 1,
     "policy_kwargs": {"net_arch": [32, 32]},
-    "num_labels": 32,
+    "num_labels": 8,
     "solver": "brute_force",
     "stats_window_size": 10**6,
     "device": "cpu",
@@ -71,10 +72,10 @@ def _lacks_an_extra(record: Any) -> bool:
 
 
 RECORDS = {record.name: record for record in polyathlon.algorithms() if not _lacks_an_extra(record)}
-# agents made for some families of environments meet these; all others meet the probes
-SPECIALISTS = {name: record for name, record in RECORDS.items() if record.load().families is not None}
+# agents made for some environments meet these; all others meet the probes
+SPECIALISTS = {name: record for name, record in RECORDS.items() if record.load().environments is not None}
 AGENTS = {name: record for name, record in RECORDS.items() if name not in SPECIALISTS}
-SMALL = {"num_nodes": 6, "num_items": 6}  # options of an environment that make it small
+SMALL = {"num_nodes": 5, "num_items": 5}  # options of an environment that make it small
 
 
 def forms_of(name: str) -> tuple[str, ...]:
@@ -335,7 +336,8 @@ def training_cases() -> list[tuple[str, str]]:
 
 def made_for(name: str) -> list[str]:
     """Return the ids of the environments that a specialist is made for."""
-    return [record.id for record in polyathlon.environments() if record.family in SPECIALISTS[name].load().families]
+    ids: tuple[str, ...] = SPECIALISTS[name].load().environments
+    return list(ids)
 
 
 def _is_vector_agent(name: str) -> bool:

@@ -49,8 +49,9 @@ _IOCTL, _CLONE, _FCNTL, _PRLIMIT, _CLONE3 = 16, 56, 72, 302, 435
 _LAST_KNOWN = 463
 # isatty, the size of a window, bytes that wait, close on exec
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)
-# duplicate, get and set flags; not the owner, to whom the kernel would send signals
-_FCNTLS = (0, 1, 2, 3, 4, 1030)
+# duplicate, close on exec, get flags; not set them, which would last for the files that all programs print to, and not
+# the owner, to whom the kernel would send signals
+_FCNTLS = (0, 1, 2, 3, 1030)
 
 
 def filter_program() -> bytes:

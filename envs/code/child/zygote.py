@@ -99,6 +99,9 @@ def _supervise(control: int, pid: int, deadline: float, threads: int) -> int:
                 return why
             if control in ready:
                 command = os.read(control, 256)
+                if command[:1] == b"?":
+                    os.write(control, b"C%d %d\n" % _scheduled(pid))
+                    continue
                 why = why or KILLED
                 _end(pid)
                 if not command:
@@ -134,3 +137,13 @@ def _threads(pid: int) -> int:
             return int(stat.read().rpartition(")")[2].split()[17])
     except (OSError, ValueError, IndexError):
         return 1
+
+
+def _scheduled(pid: int) -> tuple[int, int]:
+    """Return for how long a process has run, and has waited for a processor, in nanoseconds."""
+    try:
+        with open(f"/proc/{pid}/schedstat") as schedstat:
+            ran, waited = schedstat.read().split()[:2]
+        return int(ran), int(waited)
+    except (OSError, ValueError):
+        return 1, 0

@@ -13,6 +13,7 @@ import polyathlon
 from polyathlon.agents import BQNCO
 from polyathlon.agents.construction import reinforce
 from polyathlon.agents.construction.distributed import sum_gradients
+from polyathlon.agents.construction.pretrained import DATA, export, pretrained_names, read
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.combinatorial.solutions import solution_cost
 from polyathlon.envs.combinatorial.solvers import solve
@@ -184,6 +185,45 @@ def test_instances_of_other_sizes_and_units_are_solved():
         agent.solve(np.full((5, 2), np.nan))
     with pytest.raises(UsageError, match="capacity"):
         cvrp.solve({"xy": points, "demand": np.arange(1, 30)})
+
+
+def test_an_agent_without_an_environment_solves_too(tmp_path):
+    points = np.random.default_rng(0).random((9, 2))
+    for mdp, policy in (("bq", "AttentionPolicy"), ("direct", "ReZeroPolicy")):
+        agent = BQNCO(policy, env_named(num_nodes=6, mdp=mdp), policy_kwargs=SMALL, seed=0)
+        agent.save(tmp_path / "agent")
+        alone = BQNCO.load(tmp_path / "agent", device="cpu")
+        assert torch.equal(alone.solve(points).solution, agent.solve(points).solution)
+
+
+@pytest.mark.parametrize("problem", pretrained_names())
+def test_agents_that_come_with_the_package_are_better_than_a_simple_rule(problem):
+    agent = BQNCO.pretrained(problem, device="cpu")
+    rules = {
+        "tsp": "nearest_neighbour",
+        "atsp": "nearest_neighbour",
+        "cvrp": "savings",
+        "op": "greedy",
+        "knapsack": "greedy",
+    }
+    instance = fresh(agent, 40)
+    rule = costs_of(agent, instance, rules[problem])
+    found = agent.solve(instance, beam=4 if problem in ("cvrp", "knapsack") else 1).cost.numpy()
+    assert found.mean() < rule.mean()
+    assert (DATA / f"{problem}.npz").stat().st_size < 1_000_000 and (DATA / f"{problem}.md").exists()
+
+
+def test_an_unknown_agent_is_named():
+    with pytest.raises(UsageError, match="pretrained agent 'tps'"):
+        BQNCO.pretrained("tps")
+
+
+def test_what_is_exported_is_read_back(tmp_path):
+    agent = BQNCO("AttentionPolicy", env_named(num_nodes=6), policy_kwargs=SMALL, seed=0)
+    export(agent, tmp_path / "tiny.npz", "polyathlon/TSP-v0", {"num_nodes": 6})
+    again = read(BQNCO, "tiny", tmp_path, device="cpu")
+    for key, value in agent.policy.averaged.state_dict().items():
+        torch.testing.assert_close(again.policy.averaged.state_dict()[key], value, atol=1e-3, rtol=1e-3)
 
 
 def test_a_given_environment_is_played_to_the_end():
