@@ -22,6 +22,7 @@ from polyathlon.envs.datasets import (
     open_dataset,
 )
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.rewards import num_objectives
 from polyathlon.wrappers.forms import is_text_space
 
 from .adaptation import adapt, is_language_agent, make_env
@@ -91,6 +92,11 @@ def record(
         raise UsageError("env_kwargs are for an environment given by its id; this one is made already")
     if not isinstance(env, gym.Env):
         raise UsageError(f"record plays a scalar environment or an id, got {type(env).__name__}")
+    if (objectives := num_objectives(env)) is not None:
+        raise UsageError(
+            f"the environment pays {objectives} objectives, a dataset holds one reward: wrap it with "
+            "polyathlon.wrappers.LinearReward"
+        )
     policy, env, name, seeded = _policy_of(agent, env, deterministic, seed)
     if noise:
         policy = noisy_policy(policy, env, noise, seed)

@@ -111,24 +111,43 @@ def _solve_by_policy(policy: Path, agent_name: str, read: Any, device: str, opti
         agent, env = load_run(policy, device)
     elif policy.exists():
         agent = resolve_agent(agent_name)[0].load(policy, device=device)
+        env = _env_of(agent, read.problem) if hasattr(agent, "solve") else None
     else:
         raise FileNotFoundError(f"there is no run folder or agent {policy}")
-    if hasattr(agent, "solve"):
-        found = agent.solve(read.given, **options).solution[0]
-        return [int(node) for node in found if node >= 0]
-    if options:
-        raise UsageError(f"{type(agent).__name__} plays step by step and has no options, got {sorted(options)}")
     if env is None:
         raise UsageError(f"{type(agent).__name__} needs its environment: give the run folder instead of the zip")
     task = type(getattr(env.unwrapped, "task", None)).__name__.lower()
     if task != read.problem:
         raise UsageError(f"the run in {policy} learned {task}, but {read.name} is an instance of {read.problem}")
+    if hasattr(agent, "solve"):
+        agent.set_env(env)
+        found = agent.solve(read.given, **options).solution[0]
+        return [int(node) for node in found if node >= 0]
+    if options:
+        raise UsageError(f"{type(agent).__name__} plays step by step and has no options, got {sorted(options)}")
     info = play(env, agent_policy(agent), None, options={"instance": read.given}).info
     if info.get("illegal_action"):
         raise UsageError(
             "the policy chose a node that is not allowed; an agent that reads masks, such as ppo, does not"
         )
     return [int(node) for node in info["solution"] if node >= 0]
+
+
+def _env_of(agent: Any, problem: str) -> Any:
+    """Make an environment like the one that an agent learned in, whose size its observation space tells.
+
+    Raises:
+        UsageError: it learned another problem.
+    """
+    from .adaptation import make_env
+
+    space = agent.observation_space
+    mdp = "direct" if "visited" in space.spaces else "bq"
+    extra = {"tsp": 0, "atsp": 0, "cvrp": 1, "op": 1}[problem] + (mdp == "bq")
+    env = make_env(f"polyathlon/{problem.upper()}-v0", num_nodes=space["nodes"].shape[0] - extra, mdp=mdp)
+    if env.observation_space != space or env.action_space != agent.action_space:
+        raise UsageError(f"the agent did not learn {problem}: it observes {space}")
+    return env
 
 
 def draw(read: Any, solution: list[int], cost: float, out: Path) -> None:

@@ -101,20 +101,30 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
             raise UsageError("there is no running episode: call reset before step")
         if int(action) >= len(self._offered):
             self._is_over = True
-            return self._observation(), self.penalty, True, False, self._told({"illegal_action": True})
+            return self._observation(), self._penalty(), True, False, self._told({"illegal_action": True})
         text = self._offered[int(action)]
         _, reward, terminated, truncated, info = self.env.step(text)
         self._is_over = terminated or truncated
         self._look(info["messages"])
-        return self._observation(), float(reward), terminated, truncated, {**self._told(info), "text": text}
+        return self._observation(), reward, terminated, truncated, {**self._told(info), "text": text}
+
+    def _penalty(self) -> Any:
+        """Return the penalty, for each objective where there are several."""
+        space = getattr(self.env.unwrapped, "reward_space", None)
+        return self.penalty if space is None else np.full(space.shape, self.penalty, np.float32)
 
     def _look(self, messages: list[dict[str, str]]) -> None:
         self._messages = messages
         self._offered = [] if self._is_over else list(self.env.get_wrapper_attr("current_candidates")())
-        if not self._is_over and not 0 < len(self._offered) <= self.num_candidates:
+        if not self._is_over and not self._offered:
             raise UsageError(
-                f"the task offers {len(self._offered)} candidates, this wrapper has room for 1 to {self.num_candidates}: "
-                "make it with another num_candidates"
+                "this problem offers no candidate answers to choose from: use other problems, or let the agent write with "
+                "polyathlon.wrappers.TokenAction, adapt(..., candidates=False)"
+            )
+        if len(self._offered) > self.num_candidates:
+            raise UsageError(
+                f"the task offers {len(self._offered)} candidates, this wrapper has room for {self.num_candidates}: "
+                "raise num_candidates"
             )
 
     def _observation(self) -> Observation:

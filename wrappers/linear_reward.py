@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.language_batch import LanguageBatch
 from polyathlon.envs.rewards import num_objectives
 
 
@@ -58,3 +59,33 @@ class LinearReward(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
         observation, reward, terminated, truncated, info = self.env.step(action)
         number = float(np.asarray(reward) @ self.weight)
         return observation, number, terminated, truncated, {**info, "vector_reward": reward}
+
+    def batch(self, n: int) -> WeighedBatch:
+        """Return n rows of a task in words that answer at once, with weighted rewards.
+
+        Raises:
+            UsageError: the environment is no task in words, or a wrapper between changes it.
+        """
+        layer: Any = self.env
+        while isinstance(layer, gym.wrappers.OrderEnforcing | gym.wrappers.PassiveEnvChecker):
+            layer = layer.env
+        rows = layer.batch(n) if callable(getattr(type(layer), "batch", None)) else None
+        if not isinstance(rows, LanguageBatch):
+            raise UsageError(
+                f"{layer} has no rows of texts to weigh; put LinearReward directly around the task in words"
+            )
+        return WeighedBatch(rows.task, n, self.weight)
+
+
+class WeighedBatch(LanguageBatch):
+    """Rows of a task in words whose reward vectors are weighted to numbers."""
+
+    def __init__(self, task: Any, n: int, weight: NDArray[np.float64]) -> None:
+        super().__init__(task, n)
+        self.weight = weight
+
+    def step(self, texts: Sequence[str], rows: Sequence[int] | None = None) -> Any:
+        """Answer in some rows; see `LanguageBatch.step`."""
+        said, reward, *ends, infos = super().step(texts, rows)
+        infos = [{**info, "vector_reward": own} for info, own in zip(infos, reward)]
+        return said, (reward @ self.weight).astype(np.float32), *ends, infos

@@ -65,9 +65,9 @@ class AWACUpdate(CriticsUpdate):
         drawn = torch.addcmul(self.actor.mean(self.states), noise, self.actor.std()).clamp_(-1, 1)
 
         self.inputs[:, :size], self.inputs[:, size:] = batch.next_obs, drawn[rows:]
-        y = td_target(batch.reward, batch.done, self._values(self.targets, self.inputs).amin(1), gamma)
+        y = td_target(batch.reward, batch.done, self._values(self.targets, self.inputs, keep=False).amin(1), gamma)
         self.inputs[:, :size], self.inputs[:, size:] = batch.obs, drawn[:rows]
-        baseline = self._values(self.plain_critics, self.inputs).amin(1)
+        baseline = self._values(self.plain_critics, self.inputs, keep=False).amin(1)
         critic_loss = self._critic_step(batch.obs_action, y, learning_rate)
         advantage = self.q.amin(1) - baseline  # `q` holds the values of the data before the step
 

@@ -19,9 +19,18 @@ class BoundedActor:
         policy: its policy.
         rows: number of observations in a forward pass.
         with_target: take the target actor, which is not trained.
+        outs: memory [rows, width] of the layers to share with others that are not in use at the same time.
+        slopes: the same for the derivatives by the hidden layers.
     """
 
-    def __init__(self, policy: BoundedPolicy, rows: int, with_target: bool = False) -> None:
+    def __init__(
+        self,
+        policy: BoundedPolicy,
+        rows: int,
+        with_target: bool = False,
+        outs: list[Tensor] | None = None,
+        slopes: list[Tensor] | None = None,
+    ) -> None:
         obs_size, action_size = policy.sizes
         sizes = [obs_size, *policy.actor_widths, action_size]
         adam = policy.actor.optimizer
@@ -37,8 +46,9 @@ class BoundedActor:
             self.log_std, _ = section(vector, end, (action_size,))
             self.log_std_gradient, end = section(adam.gradient, end, (action_size,))
         assert end == vector.numel()
-        self.outs = [vector.new_empty(rows, width) for width in sizes[1:]]
-        self.slopes = [vector.new_empty(rows, width) for width in policy.actor_widths]
+        hidden = [(rows, width) for width in policy.actor_widths]
+        self.outs = [*_memory(vector, hidden, outs), vector.new_empty(rows, action_size)]
+        self.slopes = _memory(vector, hidden, slopes)
 
     def mean(self, obs: Tensor) -> Tensor:
         """Return the mean [rows, A] at observations [rows, O]; it stays in memory for the backward pass."""
@@ -90,6 +100,13 @@ class BoundedActor:
     def _log_density(scaled: Tensor, inverse: Tensor) -> Tensor:
         """Return [b] from (action - mean) / std [b, A] and 1 / std [A]."""
         return -0.5 * scaled.square().sum(1) + (inverse.log() - LOG_SQRT_2_PI).sum()
+
+
+def _memory(like: Tensor, shapes: list[tuple[int, int]], given: list[Tensor] | None) -> list[Tensor]:
+    """Return tensors of these shapes: those that are given where they fit."""
+    kept = [] if given is None else given[: len(shapes)]
+    fits = [tuple(tensor.shape) for tensor in kept] == shapes
+    return kept if fits else [like.new_empty(shape) for shape in shapes]
 
 
 def critic_arguments(policy: BoundedPolicy, batch_size: int) -> tuple[FlatAdam, Tensor, int, int, list[int], int, int]:

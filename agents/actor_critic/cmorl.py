@@ -304,7 +304,7 @@ class CMORL(ParetoAgent):
                 self._iterations += 1
                 self._round_iterations += 1
                 self._extensions += self.stage == "extension"
-                self._update_current_progress_remaining(self.num_timesteps, total)
+                self._update_current_progress_remaining(min(self.num_timesteps, total), total)
                 self._record_episodes()
                 if log_interval is not None and self._iterations % log_interval == 0:
                     self.logger.record("time/iterations", self._iterations, exclude="tensorboard")

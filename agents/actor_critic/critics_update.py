@@ -87,20 +87,22 @@ class CriticsUpdate(GradientStep):
         self.inputs = empty(batch_size, obs_size + action_size)
         self.q = empty(batch_size, critics)
 
-    def _values(self, critics: list[list[Layer]], inputs: Tensor) -> Tensor:
-        """Values [B, critics]."""
+    def _values(self, critics: list[list[Layer]], inputs: Tensor, keep: bool = True) -> Tensor:
+        """Values [B, critics]; `keep` leaves what each critic's layers gave in `outs`, for derivatives."""
         for i, layers in enumerate(critics):
-            self.q[:, i] = forward(layers, inputs, self.outs[i])[:, 0]
+            # one memory for all stays in the processor's cache
+            self.q[:, i] = forward(layers, inputs, self.outs[i if keep else 0])[:, 0]
         return self.q
 
     def _critic_step(self, inputs: Tensor, y: Tensor, learning_rate: float) -> Tensor:
-        """Regress the critics on targets [B] by half the squared error, and return the loss []."""
-        error = self._values(self.critics, inputs) - y[:, None]
-        slope = error / self.batch_size
+        """Regress the critics on targets [B] by half the squared error, and return the loss []; `q` holds their values."""
+        outs = self.outs[0]
         for i, layers in enumerate(self.critics):
-            backward(layers, inputs, self.outs[i], slope[:, i : i + 1], self.slopes)
+            self.q[:, i] = forward(layers, inputs, outs)[:, 0]
+            slope = (self.q[:, i : i + 1] - y[:, None]).div_(self.batch_size)
+            backward(layers, inputs, outs, slope, self.slopes)
         self.critic.clipped_step(learning_rate, None)
-        return 0.5 * error.square().mean(0).sum()
+        return 0.5 * (self.q - y[:, None]).square().mean(0).sum()
 
     def _action_slope(self, chosen: Tensor) -> Tensor:
         """Derivative [B, A] of each row's chosen critic by the action; `_values` of `plain_critics` went before."""

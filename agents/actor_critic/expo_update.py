@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BASE_WEIGHT_DECAY = 1e-4
 AVERAGE_WARMUP = 10
+EDITED_ROWS = 1024
 
 
 class EXPOUpdate(EnsembleUpdate):
@@ -65,7 +66,6 @@ class EXPOUpdate(EnsembleUpdate):
         self.base, self.average, self.candidates, self.num_min = base, average, candidates, num_min
         self.sampler = ActionSampler(base, dtype)
         self.edit = GaussianActor(edit, obs_size + action_size, edit_widths, action_size, batch_size)
-        self._edited = target.new_empty(batch_size, candidates.edits, obs_size + action_size)
 
     @torch.no_grad()
     def step(
@@ -94,12 +94,11 @@ class EXPOUpdate(EnsembleUpdate):
             generator: source of the noise and of the members.
         """
         self.refresh()
-        # the base policy stands still while the critics move, so the samples of all minibatches are drawn at once
+        # base and edit policies stand still while the critics move, so the candidates of all minibatches are drawn at once
         next_obs = split_rows(rows.flatten(0, 1), self.obs_size, self.action_size).next_obs
-        noise = self.sampler.draw_noise(next_obs.shape[0], self.candidates.samples, generator)
-        sampled = self.sampler.sample(next_obs, noise).view(*rows.shape[:2], -1, self.action_size)
+        candidates = self._candidates(next_obs, generator).view(*rows.shape[:2], -1, self.action_size)
         losses = []
-        for part, tried in zip(rows, sampled):
+        for part, tried in zip(rows, candidates):
             batch = split_rows(part, self.obs_size, self.action_size)
             next_action = self._best(batch.next_obs, tried, generator)
             q_next = self.target_values(batch.next_obs, next_action, self._members(generator)).amin(0)
@@ -116,15 +115,19 @@ class EXPOUpdate(EnsembleUpdate):
     def _members(self, generator: torch.Generator | None) -> Tensor:
         return random_subset(self.critic.num_critics, self.num_min, generator, self.device)
 
+    def _candidates(self, obs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return samples of the base policy and edits of them, [R, N + n, A], for observations [R, O]."""
+        samples, edits, scale = self.candidates
+        tried = self.sampler.sample(obs, self.sampler.draw_noise(obs.shape[0], samples, generator))
+        if not edits:
+            return tried
+        seen = torch.cat([obs.unsqueeze(1).expand(-1, edits, -1), tried[:, :edits]], 2).flatten(0, 1)
+        eps = torch.randn(seen.shape[0], self.action_size, generator=generator, device=self.device)
+        edit = torch.cat([self.edit.sample(*part)[0] for part in zip(seen.split(EDITED_ROWS), eps.split(EDITED_ROWS))])
+        return with_edits(tried, scale * edit.view(-1, edits, self.action_size))
+
     def _best(self, obs: Tensor, tried: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the best of samples [B, N, A] and their edits by a random few of the target critics, [B, A]."""
-        _, number, scale = self.candidates
-        if number:
-            self._edited[..., : self.obs_size] = obs.unsqueeze(1)
-            self._edited[..., self.obs_size :] = tried[:, :number]
-            eps = torch.randn(self.batch_size * number, self.action_size, generator=generator, device=self.device)
-            edit = self.edit.sample(self._edited.flatten(0, 1), eps)[0]
-            tried = with_edits(tried, scale * edit.view(self.batch_size, number, self.action_size))
+        """Return the best of candidates [B, N + n, A] by a random few of the target critics, [B, A]."""
         if tried.shape[1] == 1:
             return tried[:, 0]
         return best_candidate(tried, self.target_values(obs, tried, self._members(generator)))

@@ -20,7 +20,7 @@ class IQLUpdate(CriticsUpdate):
 
     With u = min_i Q_i'(s, a) - V(s): the value descends mean |tau - 1[u < 0]| u^2, the critics are regressed on
     r + gamma (1 - done) V(s') (half the squared error), the actor imitates with weights min(exp(beta u), limit). All
-    three read V before its step, as one pass over states and successors.
+    three read V before its step.
 
     Args:
         policy: networks with a value and a Gaussian actor.
@@ -31,16 +31,13 @@ class IQLUpdate(CriticsUpdate):
 
     def __init__(self, policy: BoundedPolicy, batch_size: int) -> None:
         super().__init__(*critic_arguments(policy, batch_size))
-        self.actor = BoundedActor(policy, batch_size)
+        self.actor = BoundedActor(policy, batch_size, outs=self.outs[0], slopes=self.slopes)
         adam = policy.value_net.optimizer
         assert isinstance(adam, FlatAdam)
         self.value = adam
         widths = policy.critic_widths
         self.value_layers, end = layers_of(adam.vector.data, adam.gradient, [self.obs_size, *widths, 1])
         assert end == adam.vector.numel()
-        empty, both = adam.vector.new_empty, 2 * batch_size
-        self.states = empty(both, self.obs_size)
-        self.value_outs = [empty(both, width) for width in [*widths, 1]]
 
     @torch.no_grad()
     def step(
@@ -64,16 +61,14 @@ class IQLUpdate(CriticsUpdate):
             advantage_scale: beta of the actor's weights.
             largest_weight: their bound.
         """
-        rows = self.batch_size
-        self.states[:rows], self.states[rows:] = batch.obs, batch.next_obs
-        value = forward(self.value_layers, self.states, self.value_outs)[:, 0]
-        gap = self._values(self.targets, batch.obs_action).amin(1) - value[:rows]
+        rows, outs = self.batch_size, self.outs[0]
+        y = td_target(batch.reward, batch.done, forward(self.value_layers, batch.next_obs, outs)[:, 0], gamma)
+        q = self._values(self.targets, batch.obs_action, keep=False).amin(1)
+        value = forward(self.value_layers, batch.obs, outs)[:, 0]
+        gap = q - value
         pull = expectile_weight(gap, expectile).mul_(gap)
-        value_loss, mean_value = (pull @ gap) / rows, value[:rows].mean()
-        y = td_target(batch.reward, batch.done, value[rows:], gamma)
-
-        outs = [out[:rows] for out in self.value_outs]
-        backward(self.value_layers, self.states[:rows], outs, pull.mul_(-2 / rows)[:, None], self.slopes)
+        value_loss, mean_value = (pull @ gap) / rows, value.mean()
+        backward(self.value_layers, batch.obs, outs, pull.mul_(-2 / rows)[:, None], self.slopes)
         self.value.clipped_step(learning_rate, None)
 
         weight = advantage_weight(gap, advantage_scale, largest_weight)

@@ -81,7 +81,7 @@ class ParetoAgent(Agent):
         made.generator = self._prediction_generator
         return made
 
-    def _use_rows(self, env: Any) -> None:
+    def _use_rows(self, env: Any, force_reset: bool = True) -> None:
         """Copy a lone scalar environment as often as the policies need it, and refuse rows that cannot be dealt evenly."""
         found = num_objectives(env) or 1
         if found != self.num_objectives:
@@ -102,7 +102,7 @@ class ParetoAgent(Agent):
         if is_twin:
             self.env, self.source, self._last_obs = env, make_source(env, self.device), None
         elif env is not self.env:
-            super().set_env(env)
+            super().set_env(env, force_reset)
 
     def numbers_of_policies(self) -> tuple[int, ...]:
         """Return how many policies act at once in each stage of the training; the rows are dealt evenly to them."""
@@ -110,7 +110,7 @@ class ParetoAgent(Agent):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces and objectives, with rows for all policies."""
-        self._use_rows(self._wrap_env(env))
+        self._use_rows(self._wrap_env(env), force_reset)
 
     def _act(self, deterministic: bool) -> tuple[Tensor, Tensor]:
         """Return the actions [N, ...] of all rows as the policies drew them, and as the environment takes them."""

@@ -142,14 +142,19 @@ class PMOEUpdate(SACUpdate):
             polyak_(self.target, self.critic.vector.data, tau)
 
         mean_logp = learnt.logp.mean()
-        gap = mean_logp + target_entropy
-        alpha_loss = -log_alpha * gap
-        if alpha_optimizer is not None:
-            log_alpha.grad = -gap.reshape(log_alpha.shape)
-            alpha_optimizer.step()
+        alpha_loss = self._temperature_step(log_alpha, alpha_optimizer, mean_logp + target_entropy)
         actor_loss = alpha * mean_logp - learnt.q.mean()
         shares = torch.cat([draw.log_w.exp().mean(0), learnt.picked.mean(0)])
         self._record(critic_loss, actor_loss, alpha, alpha_loss, *shares)
+
+    @staticmethod
+    def _temperature_step(log_alpha: Tensor, optimizer: torch.optim.Optimizer | None, gap: Tensor) -> Tensor:
+        """Step the temperature by how far the entropy falls short, [], and return its loss."""
+        loss = -log_alpha * gap
+        if optimizer is not None:
+            log_alpha.grad = -gap.reshape(log_alpha.shape)
+            optimizer.step()
+        return loss
 
     def _rewards(self, reward: Tensor) -> Tensor:
         if self.reward_scale is None:

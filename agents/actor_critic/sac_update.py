@@ -109,7 +109,7 @@ class SACUpdate(CriticsUpdate):
             alpha_optimizer.step()
 
         self.inputs[:, :size], self.inputs[:, size:] = batch.next_obs, action[rows:]
-        q_next = self._values(self.targets, self.inputs).amin(1)
+        q_next = self._values(self.targets, self.inputs, keep=False).amin(1)
         y = td_target(batch.reward, batch.done, q_next, gamma, alpha, logp[rows:])
         critic_loss = self._critic_step(batch.obs_action, y, learning_rate)
 

@@ -31,8 +31,8 @@ class TD3Update(CriticsUpdate):
 
     def __init__(self, policy: BoundedPolicy, batch_size: int) -> None:
         super().__init__(*critic_arguments(policy, batch_size))
-        self.actor = BoundedActor(policy, batch_size)
-        self.actor_target = BoundedActor(policy, batch_size, with_target=True)
+        self.actor = BoundedActor(policy, batch_size, slopes=self.slopes)
+        self.actor_target = BoundedActor(policy, batch_size, True, self.outs[0], self.slopes)
         self.actor_target_vector = policy.actor_target_vector
         self.noise = self.inputs.new_empty(batch_size, self.action_size)
         self.ones = self.inputs.new_full((batch_size, 1), 1.0)
@@ -64,7 +64,7 @@ class TD3Update(CriticsUpdate):
         action = self.actor_target.mean(batch.next_obs)
         self.inputs[:, :size] = batch.next_obs
         self.inputs[:, size:] = smooth_target_action(action, noise, noise_std, noise_clip)
-        q_next = self._values(self.targets, self.inputs).amin(1)
+        q_next = self._values(self.targets, self.inputs, keep=False).amin(1)
         y = td_target(batch.reward, batch.done, q_next, gamma)
         self._record(self._critic_step(batch.obs_action, y, learning_rate), y.mean())
 

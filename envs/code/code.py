@@ -40,8 +40,8 @@ class Code(LanguageTask):
     Rewards:
         dense: the part of the tests that pass. exact: 1 if all pass, else 0. With several attempts each one is paid
         what it improves on the best so far.
-        vector: three numbers, float32: as dense; minus the processor seconds of this attempt; minus its length in
-        thousands of characters.
+        vector: three numbers, float32: as dense; minus the processor seconds of this attempt, in whole tenths, so that
+        chance does not count; minus its length in thousands of characters.
     Starting state:
         A problem drawn evenly among the chosen ones, which depends on (seed, episode) alone; where families are among
         them, half of the time one of theirs. Or the problem of `reset(options={"task": name})`.
@@ -182,8 +182,8 @@ class Code(LanguageTask):
         return self._attempt(episode, Verdict(False, 0.0, True, reason, parts), f"{reason[0].upper()}{reason[1:]}.")
 
     def _costs(self, seconds: float, text: str) -> dict[str, float]:
-        """Return what is measured for the reward vector; nothing else, since times differ from run to run."""
-        return {"seconds": seconds, "length": float(len(text))} if self.reward == "vector" else {}
+        """Return what the reward vector needs besides; times differ from run to run, so tenths of a second count."""
+        return {"seconds": int(10 * seconds) / 10, "length": float(len(text))} if self.reward == "vector" else {}
 
     def _attempt(self, episode: Episode, verdict: Verdict, said: str) -> Turn:
         attempt = len(episode.answers) + 1
@@ -191,7 +191,9 @@ class Code(LanguageTask):
         gained, episode.data = best - episode.data, best
         reward: Any = gained
         if self.reward == "vector":
-            reward = np.array([gained, -verdict.parts["seconds"], -verdict.parts["length"] / _KILO], np.float32)
+            reward = np.array(
+                [gained, 0.0 - verdict.parts["seconds"], 0.0 - verdict.parts["length"] / _KILO], np.float32
+            )
         assert self.max_turns is not None
         if verdict.correct or attempt >= self.max_turns:
             return Turn("", reward, True, verdict)

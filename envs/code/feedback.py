@@ -49,7 +49,7 @@ def feedback(problem: Problem, passed: list[bool], outcomes: list[Outcome], leve
 
 
 def _first(problem: Problem, passed: list[bool], outcomes: list[Outcome]) -> str:
-    if all(outcome.status == "error" and outcome == outcomes[0] for outcome in outcomes):
+    if all(outcome.status == "error" and outcome.error == outcomes[0].error for outcome in outcomes):
         return harmless(outcomes[0].error, _SHOWN) + "."
     for test, is_passed, outcome in zip(problem.tests, passed, outcomes):
         if test.visible and not is_passed:

@@ -12,11 +12,15 @@ from typing import Any
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .child.wire import encode
-from .running import Limits, Outcome, Run
+from .running import SLOWEST, Limits, Outcome, Run
 from .worker import SandboxError, Worker
 
 _GRACE = 5.0
 _ATTEMPTS = 3
+# seconds that a process may take to start on a busy machine; they are not the program's
+_START = 0.25
+# seconds for the warm process to say how busy the machine is
+_ANSWER = 1.0
 _RECORDS, _CONTROL = 0, 1
 _READ = select.POLLIN if hasattr(select, "poll") else 1
 _WORDS = {"timeout": "out of time", "forged": "records out of order"}
@@ -170,7 +174,9 @@ class Pool:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        due = min(run.due + (_GRACE if run.is_ended else 0.0) for _, run in self.running.values())
+        due = min(
+            run.due + (_GRACE if run.is_ended else _ANSWER if run.is_asked else 0.0) for _, run in self.running.values()
+        )
         finished = []
         for descriptor, _ in self.poll.poll(1000 * max(due - now, 0.0) + 1):
             worker, source = self.watched[descriptor]
@@ -179,7 +185,7 @@ class Pool:
             elif worker in self.running:
                 self.running[worker][1].read()
         for worker in finished:
-            self._finish(worker)
+            self._hear(worker)
         self._look_at_the_clock()
 
     def _look_at_the_clock(self) -> None:
@@ -190,10 +196,14 @@ class Pool:
                     self._fail(worker, sample)
             elif run.ended_for:
                 worker.end(run.ended_for)
-            elif now >= run.due:
-                worker.end("timeout")
+            elif now >= run.due + (_ANSWER if run.is_asked else 0.0):
+                if run.is_asked:
+                    worker.end("timeout")
+                else:
+                    run.is_asked = True
+                    worker.ask()
 
-    def _finish(self, worker: Worker) -> None:
+    def _hear(self, worker: Worker) -> None:
         if worker not in self.running:  # it has died while it was idle
             if worker in self.idle:
                 self.idle.remove(worker)
@@ -201,13 +211,27 @@ class Pool:
             return
         sample, run = self.running[worker]
         try:
-            status, why, cpu, memory = worker.status()
+            slower, ended = worker.hear()
+            if ended is not None:
+                self._finish(worker, sample, run, *worker.status(ended))
+                return
         except SandboxError:
             self._fail(worker, sample)
             return
+        if slower:
+            run.slower = max(run.slower, min(slower, SLOWEST))
+            if time.monotonic() >= run.due:
+                worker.end("timeout")
+            else:
+                run.is_asked = False
+
+    def _finish(
+        self, worker: Worker, sample: Sample, run: Run, status: str | None, why: str, cpu: float, memory: int
+    ) -> None:
         run.close()
         self._forget(worker)
-        sample.used += time.monotonic() - sample.began
+        wall = (time.monotonic() - sample.began) / run.slower
+        sample.used += max(wall - _START, cpu)
         sample.cpu_seconds += cpu
         sample.memory = max(sample.memory, memory)
         for i in (0, 1):

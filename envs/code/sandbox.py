@@ -50,7 +50,7 @@ class Isolation:
 
 
 class Sandbox:
-    """A pool of warm processes that run programs.
+    """A pool of warm processes that run programs; not for several threads at once.
 
     Args:
         workers: how many programs run at once; so many times `limits.memory` is the bound of memory in all.

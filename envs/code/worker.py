@@ -15,7 +15,7 @@ from typing import Any
 
 from .child.wire import NONCE, encode
 from .plain import decode, natural
-from .running import Files, Limits, Run
+from .running import SLOWEST, Files, Limits, Run
 
 CHILD = Path(__file__).resolve().parent / "child"
 _PACKAGE = "sandboxed"
@@ -27,12 +27,15 @@ _BOOT = (
 )
 # -I would ignore PYTHONHASHSEED; with an environment of our own, -P and -s are the rest of it
 _FLAGS = ("-P", "-s", "-S", "-B")
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+# what is bound when the warm process starts need not be bound in every process
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"}
 # the descriptor of the records, which a program is not told
 _LOWEST_NUMBER, _NUMBERS = 100, 150
 _MAX_JOB = 1 << 26
 _START_SECONDS, _GRACE = 60.0, 5.0
-_EARLY = {1: None, 2: "timeout", 3: "threads"}
+# as in child/zygote.py, which is not imported here: reasons for which a process was ended
+_EARLY = {2: ("timeout", "out of time"), 3: ("threads", "too many threads")}
+_NOT_STARTED = 4
 
 
 class SandboxError(RuntimeError):
@@ -140,7 +143,7 @@ class Worker:
         data = encode({**job, "nonce": nonce, "number": number}, max_size=_MAX_JOB)
         os.ftruncate(self.job, 0)
         os.pwrite(self.job, data, 0)
-        command = b"R%d %d %f %d\n" % (len(data), int(seconds) + 1, seconds + _GRACE / 2, limits.threads)
+        command = b"R%d %d %f %d\n" % (len(data), int(seconds) + 1, SLOWEST * seconds + _GRACE, limits.threads)
         try:
             self.control.sendall(command)
         except OSError as error:
@@ -158,22 +161,48 @@ class Worker:
             with contextlib.suppress(OSError):
                 self.control.send(b"K\n")
 
-    def status(self) -> tuple[str | None, str, float, int]:
-        """Read how the process ended: status or None, the same in words, processor seconds, largest size in bytes.
+    def ask(self) -> None:
+        """Ask how busy the machine is for the running process; `hear` gets the answer."""
+        with contextlib.suppress(OSError):
+            self.control.send(b"?\n")
+
+    def hear(self) -> tuple[float, bytes | None]:
+        """Read what the warm process says.
+
+        Returns:
+            How many times longer than on an idle machine the running process takes, 0 where that was not said; and how
+            it ended, for `status`, or None.
 
         Raises:
-            SandboxError: the warm process has died, or it could not fork.
+            SandboxError: the warm process has died.
         """
         try:
-            code, number, why, used, size = map(int, self.control.recv(256).split())
-        except (ValueError, OSError) as error:
-            raise SandboxError("the warm process has died") from error
-        seconds = used / 1e6
-        if why == 4:
+            said = self.control.recv(256)
+        except OSError:
+            said = b""
+        if not said:
+            raise SandboxError("the warm process has died")
+        slower, ended = 0.0, None
+        for line in said.splitlines():
+            if line[:1] == b"C":
+                ran, waited = map(int, line[1:].split())
+                slower = (ran + waited) / max(ran, 1)
+            else:
+                ended = line
+        return slower, ended
+
+    def status(self, line: bytes) -> tuple[str | None, str, float, int]:
+        """Return how the process ended: status or None, the same in words, processor seconds, largest size in bytes.
+
+        Raises:
+            SandboxError: it could not be forked.
+        """
+        code, number, why, used, size = map(int, line.split())
+        if why == _NOT_STARTED:
             raise SandboxError(f"the warm process cannot fork: {os.strerror(code)}")
-        if why in (2, 3):
-            words = {2: "out of time", 3: "too many threads"}[why]
-            return _EARLY[why], words, seconds, size
+        seconds = used / 1e6
+        if why in _EARLY:
+            return (*_EARLY[why], seconds, size)
         if number:
             return "crash", f"ended by signal {number}", seconds, size
         if code:

@@ -149,10 +149,6 @@ class ATSP(ConstructionTask):
         m = int(instance.size[i])
         return {"distances": instance.distances[i, :m, :m].double().cpu().numpy() * float(instance.scale[i])}
 
-    def first_allowed(self, rows: Any, instance: MatrixInstance) -> tuple[Tensor, Tensor]:
-        """Return the open rows [B, R] bool, and whether there is none, [B] bool."""
-        return self.open_or_over(rows)
-
     def move(self, state: State, action: Tensor) -> Move:
         """Go on to an open row; the last step adds the way back."""
         table, instance = self.table, state.instance
@@ -190,13 +186,7 @@ class ATSP(ConstructionTask):
         start = torch.arange(d.shape[0], device=d.device).unsqueeze(1) * n
         lines = d.view(-1, n).index_select(0, (index + start).flatten()).view(*index.shape, n)
         square = lines.gather(2, index.unsqueeze(1).expand(-1, index.shape[1], -1))
-        return square * is_node.unsqueeze(1) * is_node.unsqueeze(2)
-
-    def solution(self, state: State) -> Tensor:
-        """Return the order of the nodes so far, [B, N] int64, -1 behind them."""
-        order: Tensor = self.table.history(state.rows, state.instance).roll(1, dims=1)
-        order[:, 0] = 0
-        return order
+        return square.mul_(is_node.unsqueeze(1)).mul_(is_node.unsqueeze(2))
 
     def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not open, -N times the largest distance."""

@@ -160,15 +160,19 @@ class ConstructionTask(TensorEnv):
 
     def first_allowed(self, rows: Any, instance: Any) -> tuple[Tensor, Tensor]:
         """Return the actions that are allowed at the start [B, A] bool, and whether there is none, [B] bool."""
-        raise NotImplementedError
+        return self.open_or_over(rows)
 
     def move(self, state: State, action: Tensor) -> Move:
         """Return what an allowed action, [B] int64, does."""
         raise NotImplementedError
 
     def solution(self, state: State) -> Tensor:
-        """Return the solution so far, [B, L] int64, -1 behind it."""
-        raise NotImplementedError
+        """Return the nodes chosen so far in order, [B, N] int64, -1 behind them; a route begins with node 0."""
+        history: Tensor = self.table.history(state.rows, state.instance)
+        if self.has_route:
+            history = history.roll(1, dims=1)
+            history[:, 0] = 0
+        return history
 
     # ---- the interface of a task
 
@@ -284,14 +288,13 @@ class ConstructionTask(TensorEnv):
         Returns:
             [B] int64 actions.
         """
+        # u is below 1 by its last bit at least, so that its product with a count never rounds up to the count
         if self.is_dense:
-            # u is below 1 by its last bit at least, so that the product never rounds up to the count
             return (u * state.rows.num_open).long() + self.table.first_open
         # short integers halve the time of the sums
         dtype = torch.int16 if state.allowed.shape[1] < 2**15 else torch.int32
         rank = state.allowed.cumsum(1, dtype=dtype)
-        count = rank[:, -1]
-        wanted = (u * count).to(dtype).minimum(count - 1) + 1
+        wanted = (u * rank[:, -1]).to(dtype).add_(1)
         return torch.searchsorted(rank, wanted.unsqueeze(1)).squeeze(1)
 
     def render_text(self, state: State, i: int) -> str:

@@ -157,11 +157,6 @@ class Knapsack(ConstructionTask):
         allowed, is_over = self._allowed(rows, instance, amount)
         return Move(rows, amount, allowed, is_over, -gain * instance.scale)
 
-    def solution(self, state: State) -> Tensor:
-        """Return the items packed so far, [B, n] int64, -1 behind them."""
-        packed: Tensor = self.table.history(state.rows, state.instance)
-        return packed
-
     def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not allowed, 0."""
         return torch.zeros_like(state.cost, dtype=torch.float32)

@@ -192,12 +192,6 @@ class OP(ConstructionTask):
         gain = torch.where(is_stuck, 0.0, picked[:, 2].double()) * instance.scale
         return Move(rows, amount, allowed, is_over, -gain)
 
-    def solution(self, state: State) -> Tensor:
-        """Return the tour so far, [B, n + 1] int64 from node 0, -1 behind it."""
-        order: Tensor = self.table.history(state.rows, state.instance).roll(1, dims=1)
-        order[:, 0] = 0
-        return order
-
     def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not allowed, 0."""
         return torch.zeros_like(state.cost, dtype=torch.float32)

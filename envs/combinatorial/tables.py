@@ -84,6 +84,11 @@ class ReducedTable:
             self.kinds[:, ORIGIN_ROW], self.kinds[:, DESTINATION_ROW] = ORIGIN, DESTINATION
         self.open_rows = is_open
         self.masks = is_open | (num_open == 0)
+        self.padding = self.kinds == PAD
+        step = torch.arange(num_points, device=device)
+        # by number of open nodes at the start: the slot where each choice lies; by number of choices: which were made
+        self.slots = ((self.first_open - 1) + num_open - step).clamp(min=0, max=self.num_rows - 1)
+        self.is_made = step < num_open
 
     def begin(self, instance: Any) -> ReducedRows:
         """Lay an instance out; a route starts at node 0 and ends there."""
@@ -169,7 +174,7 @@ class ReducedTable:
 
     def is_padding(self, rows: ReducedRows) -> Tensor:
         """Return [B, R] bool: the rows without a node."""
-        return self.kinds.index_select(0, rows.num_open) == PAD
+        return self.padding.index_select(0, rows.num_open)
 
     def views(self, rows: ReducedRows) -> dict[str, Tensor]:
         """Return what is seen beside the features: `kind` [B, R] int8."""
@@ -185,11 +190,10 @@ class ReducedTable:
 
     def history(self, rows: ReducedRows, instance: Any) -> Tensor:
         """Return [B, N] int64: the choices in order, -1 behind them."""
-        step = torch.arange(self.num_points, device=rows.num_open.device)
         at_start = instance.size - 1 if self.has_route else instance.size
-        slots = (self.first_open - 1) + at_start.unsqueeze(1) - step
-        chosen = rows.orig.gather(1, slots.clamp(min=0)).long()
-        return torch.where(step < (at_start - rows.num_open).unsqueeze(1), chosen, -1)
+        chosen = rows.orig.gather(1, self.slots.index_select(0, at_start))
+        is_made = self.is_made.index_select(0, at_start - rows.num_open)
+        return torch.where(is_made, chosen, -1).long()
 
 
 class DirectTable:

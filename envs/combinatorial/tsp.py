@@ -116,10 +116,6 @@ class TSP(ConstructionTask):
         nodes, scale = self._plain_nodes(instance, i)
         return {"xy": nodes * scale}
 
-    def first_allowed(self, rows: Any, instance: Instance) -> tuple[Tensor, Tensor]:
-        """Return the open rows [B, R] bool, and whether there is none, [B] bool."""
-        return self.open_or_over(rows)
-
     def move(self, state: State, action: Tensor) -> Move:
         """Go on to an open row; the last step adds the way back."""
         table, instance = self.table, state.instance
@@ -129,12 +125,6 @@ class TSP(ConstructionTask):
         legs = distance(picked.double().unsqueeze(1), ends.double())
         length = (legs[:, 0] + legs[:, 1] * is_over) * instance.scale
         return Move(rows, state.amount, allowed, is_over, length)
-
-    def solution(self, state: State) -> Tensor:
-        """Return the order of the points so far, [B, N] int64, -1 behind them."""
-        order: Tensor = self.table.history(state.rows, state.instance).roll(1, dims=1)
-        order[:, 0] = 0
-        return order
 
     def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not open, -N sqrt(2) in units of the instance."""

@@ -174,9 +174,13 @@ def _is_dict_option(value: dict[Any, Any], option: Any) -> bool:
     if not isinstance(option, Mapping):
         return False
     for key, given in value.items():
-        if key not in option or _loose(given) not in [_loose(one) for one in option[key]]:
+        acceptable = option.get(key)
+        if not isinstance(acceptable, list | tuple | str) or _loose(given) not in [_loose(one) for one in acceptable]:
             return False
-    return all(key in value or "" in acceptable for key, acceptable in option.items())
+    return all(
+        key in value or (isinstance(acceptable, list | tuple | str | dict) and "" in acceptable)
+        for key, acceptable in option.items()
+    )
 
 
 def call_mode(category: str) -> str:

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from _harness import Row, Sample, Subject, compare, peer_python, pinned, report, write
+from _harness import REPOSITORY, Row, Sample, Subject, compare, peer_python, pinned, report, write
 from _harness import table as show
 
 RL4CO = ("torch==2.13.0", "rl4co==0.7.0")
@@ -22,6 +23,7 @@ PROBLEMS = ("tsp", "atsp", "cvrp", "op", "knapsack")
 BATCHES = (1, 64, 1024, 4096, 16384)
 SIZES = (50, 100)
 ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+KEPT = REPOSITORY / ".bench" / "combinatorial.json"
 MOST_MATRIX_NUMBERS = 2 * 10**8  # of distances that a batch may hold
 OURS = "polyathlon"
 FEW_ROWS = 64  # up to which choosing is compiled too; of many rows, compiled running sums are slower than torch's own
@@ -268,12 +270,14 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=BATCHES)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
+    parser.add_argument("--more", action="store_true", help="keep what earlier runs measured, and add to it")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         serve(args.serve)
         return
-    sections: dict[str, list[Row]] = {}
+    kept = json.loads(KEPT.read_text()) if args.more and KEPT.exists() else {}
+    sections = {heading: [Row(**row) for row in rows] for heading, rows in kept.items()}
     with pinned(1):
         for problem in args.problems:
             is_knapsack = problem == "knapsack"
@@ -284,10 +288,20 @@ def main() -> None:
                 measured = compare(named, name, args.pairs, warmup=0)
                 heading = f"{problem.upper()}, {size} nodes, batch {batch}{', fresh instances' * is_fresh}"
                 sections[heading] = measured
+                if not args.dry:
+                    KEPT.parent.mkdir(exist_ok=True)
+                    KEPT.write_text(json.dumps({key: [asdict(row) for row in rows] for key, rows in sections.items()}))
                 print(heading, show(measured, "1,000 decisions"), sep="\n", flush=True)
             peer.close()
     if not args.dry:
-        write("combinatorial", "Combinatorial tasks as tensors", sections, "1,000 decisions", notes(sections))
+        ordered = dict(sorted(sections.items(), key=lambda item: _place(item[0])))
+        write("combinatorial", "Combinatorial tasks as tensors", ordered, "1,000 decisions", notes(sections))
+
+
+def _place(heading: str) -> tuple[int, int, int, bool]:
+    """Return where a section stands on the page."""
+    problem, size, batch, *fresh = heading.split(", ")
+    return PROBLEMS.index(problem.lower()), int(size.split()[0]), int(batch.split()[1]), bool(fresh)
 
 
 def settings(problem: str, sizes: Sequence[int], batches: Sequence[int]) -> Iterator[tuple[int, int, bool]]:

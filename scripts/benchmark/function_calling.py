@@ -89,7 +89,7 @@ def main() -> None:
             jobs = jobs_of(some, answers)
             measured = measure(jobs, arguments.pairs, Path(work))
             count = sum(len(texts) for _, texts in jobs)
-            sections[f"{heading} ({count:,} of {len(some):,} problems)"] = measured
+            sections[f"{heading} ({count:,} answers to {len(some):,} problems)"] = measured
             print(show(measured, "answer"), flush=True)
     notes = (
         f"The answers are read and judged from the text on: decoding and checking together, on one core. The peer is {REQUIREMENT} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from _claim import Claim, Comparison, Run, main
 
-STEPS = 200_000
+STEPS = 120_000
 ROWS = 60
 SETTINGS = {
     "n_steps": 16,
@@ -78,7 +78,7 @@ CLAIM = Claim(
     seeds=5,
     setting=(
         "One step: a number x in [0, 1] pays (x^2, (1 - x)^2); Gaussian policies that start at x = 1/2 with standard deviation "
-        "0.05. 200,000 steps, 60 rows, 20 iterations of 16 steps a row between two evaluations, so that a weighted sum settles "
+        "0.05. 120,000 steps, 60 rows, 20 iterations of 16 steps a row between two evaluations, so that a weighted sum settles "
         "at an end before it is judged for the first time. All policies judged may enter the front, in every arm."
     ),
 )

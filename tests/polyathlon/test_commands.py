@@ -206,3 +206,16 @@ def test_fetch_knows_models_and_data(capsys, monkeypatch, tmp_path):
     assert str(tmp_path) in capsys.readouterr().out
     assert "unknown model or data set 'bfc'. Did you mean 'bfcl'?" in line(capsys, "fetch", "bfc")
     assert "nothing to fetch" in line(capsys, "fetch", "tiny")
+
+
+def test_the_doctor_says_which_layers_hold(capsys, monkeypatch):
+    from polyathlon.envs.code import doctor
+
+    rows = [("layer", "holds", "here", "stops"), ("seccomp", "NO", "gone", "network")]
+    for is_full, code in ((True, 0), (False, 1)):
+        monkeypatch.setattr(doctor, "diagnose", lambda is_full=is_full: (rows, ["a further line"], is_full))
+        assert main(["sandbox", "doctor"]) == code
+        assert "seccomp  NO" in (said := capsys.readouterr().out) and said.endswith("a further line\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["sandbox", "doktor"])
+    assert stopped.value.code == 2 and "Did you mean 'doctor'" in capsys.readouterr().err

@@ -207,6 +207,12 @@ def test_bad_arguments_are_refused(change, words):
     assert not dataset_path(NAME).exists()
 
 
+def test_several_objectives_are_refused():
+    env = gym.make("polyathlon/MultiObjectiveTSP-v0", num_nodes=4, reward="vector")
+    with pytest.raises(UsageError, match=r"2 objectives.*LinearReward"):
+        record("random", env, episodes=1, dataset_id=NAME)
+
+
 def test_another_tasks_agent_is_refused():
     agent = PPO("MlpPolicy", "CartPole-v1", seed=0)
     with pytest.raises(UsageError, match="wrap it as the agent's own environment was"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 import polyathlon
@@ -86,6 +87,22 @@ def test_a_trained_policy_solves_a_file(tmp_path):
         solve_file(write(tmp_path / "six.tsp"), policy=run, beam=4)
     with pytest.raises(UsageError, match="run folder instead of the zip"):
         solve_file(write(tmp_path / "six.tsp"), policy=run / "agent.zip", agent="ppo")
+
+
+@pytest.mark.parametrize(("kind", "head", "tail"), [("TSP", "", ""), ("CVRP", "CAPACITY: 8\n", DEMANDS)])
+def test_an_agent_that_constructs_solves_any_size_with_a_beam(tmp_path, kind, head, tail):
+    from polyathlon.agents import BQNCO
+
+    agent = BQNCO("AttentionPolicy", gym.make(f"polyathlon/{kind}-v0", num_nodes=4), seed=0)
+    agent.save(tmp_path / "agent.zip")
+    path = write(tmp_path / "six.txt", kind, head, tail)
+    for options in ({}, {"beam": 3}):
+        found = solve_file(path, policy=tmp_path / "agent.zip", **options)
+        assert {0, 1, 2, 3, 4, 5} == set(found.solution) and found.cost > 0
+    other = write(tmp_path / "op.txt", "OP", "COST_LIMIT: 120\n", SCORES)
+    if kind == "TSP":
+        with pytest.raises(UsageError, match="did not learn op"):
+            solve_file(other, policy=tmp_path / "agent.zip")
 
 
 def test_an_instance_without_coordinates_needs_a_solver(tmp_path):

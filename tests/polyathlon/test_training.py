@@ -29,8 +29,17 @@ RUNS = {  # words of a short run of each kind of agent, and how often it writes 
     "ppo": (["ppo", "Pendulum-v1", "--agent", "n_steps=50", "batch_size=25", "n_epochs=2", "--steps", "2000"], "100"),
     "sac": (["sac", "Pendulum-v1", "--agent", "learning_starts=100", "batch_size=32", "--steps", "700"], "100"),
     "language": (
-        ["grpo", "polyathlon/Reasoning-v0", "--env", "task=chain_sum", "--agent", "num_prompts=2", "group_size=2"]
-        + ["--steps", "1500"],
+        [
+            "grpo",
+            "polyathlon/Reasoning-v0",
+            "--env",
+            "task=chain_sum",
+            "--agent",
+            "num_prompts=2",
+            "group_size=2",
+            "--steps",
+            "1500",
+        ],
         "150",
     ),
 }

@@ -9,6 +9,7 @@ import pytest
 from stable_baselines3.common.utils import LinearSchedule
 
 import polyathlon
+from polyathlon.adaptation import resolve_agent
 from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
 from polyathlon.tuned import FOLDER, tuned_settings, with_schedules
@@ -22,7 +23,7 @@ FAST = {"learning_starts": 10, "batch_size": 8, "policy_kwargs": {"net_arch": [8
 @pytest.mark.parametrize(("agent", "env"), ENTRIES)
 def test_every_entry_names_arguments_of_its_agent(agent, env):
     found = tuned_settings(agent, env)
-    agent_class = polyathlon.adaptation.resolve_agent(agent)[0]
+    agent_class = resolve_agent(agent)[0]
     known = {p for c in agent_class.__mro__ if "__init__" in vars(c) for p in inspect.signature(c.__init__).parameters}
     assert set(found.agent_kwargs) <= known
     assert found.total_timesteps is not None and found.path == FOLDER / f"{agent}.yml"

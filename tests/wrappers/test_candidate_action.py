@@ -12,6 +12,7 @@ import polyathlon
 from polyathlon.envs.copies import copy_env
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.functions import FunctionCall, ToolEnv, ToolTask
+from polyathlon.envs.language import Episode, LanguageTask, Turn, Verdict
 from polyathlon.envs.probe import TEXT_PROBES
 from polyathlon.wrappers import CandidateAction
 from polyathlon.wrappers.candidate_features import NUM_RELATIONS, CandidateFeatures, words_of
@@ -50,6 +51,40 @@ def test_a_row_without_a_candidate_ends_the_episode_with_the_penalty():
     assert reward == -0.5 and terminated and not truncated and info["illegal_action"]
     env.reset()
     env.step(0)
+
+
+class Objectives(LanguageTask):
+    """Pays two objectives, and offers what it is told to."""
+
+    reward_space = gym.spaces.Box(0.0, 1.0, (2,), np.float32)
+
+    def __init__(self, offered: list[str]) -> None:
+        super().__init__(max_turns=1)
+        self.offered = offered
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return 0
+
+    def begin(self, task_id) -> Episode:
+        return Episode(task_id, "a or b?")
+
+    def judge(self, episode: Episode, text: str) -> Turn:
+        return Turn("", np.array([text == "a", 1.0], np.float32), True, Verdict(text == "a", 1.0, False, "x"))
+
+    def candidates(self, episode: Episode) -> list[str]:
+        return self.offered
+
+
+def test_several_objectives_pass_through():
+    env = CandidateAction(Objectives(["b", "a"]), penalty=-2.0)
+    for action, reward in ((0, [0, 1]), (1, [1, 1]), (5, [-2, -2])):
+        env.reset(seed=0)
+        np.testing.assert_array_equal(env.step(action)[1], reward)
+
+
+def test_a_problem_without_candidates_is_refused():
+    with pytest.raises(UsageError, match="no candidate answers to choose from.*candidates=False"):
+        CandidateAction(Objectives([])).reset(seed=0)
 
 
 def test_conversations_offer_new_candidates_after_each_message():
@@ -96,6 +131,9 @@ def test_features_by_hand():
     np.testing.assert_allclose(right[[0, 1, 2, 3, 5]], [1, 3 / 4, 1, 1, 1 / 3])
     np.testing.assert_allclose(wrong[[0, 1, 2, 3, 5]], [1 / 3, 1 / 4, 1 / 2, 1 / 2, 1 / 3], atol=1e-6)
     assert right[4] > wrong[4] and right[6] == pytest.approx(np.log1p(9) / 10)
+    assert right[7] == wrong[7] == 1
+    forth, back = features.table(messages, ["add(2, 3)", "add(3, 2)"])
+    np.testing.assert_allclose([forth[7], back[7]], [1, 1 / 2])
     again = features.table(messages, ["add(2, 3)", "sub(2, 4)"])
     np.testing.assert_array_equal(again, [right, wrong])
     assert features.table([], ["a"]).shape == (1, NUM_RELATIONS)
@@ -120,7 +158,11 @@ def test_features_by_hand():
             UsageError,
             "text_features must be an integer of at least 0",
         ),
-        (lambda: CandidateAction(task(), num_candidates=2).reset(seed=0), UsageError, "room for 1 to 2"),
+        (
+            lambda: CandidateAction(task(), num_candidates=2).reset(seed=0),
+            UsageError,
+            "room for 2: raise num_candidates",
+        ),
         (lambda: CandidateAction(task()).step(0), UsageError, "call reset before step"),
         (lambda: CandidateAction(task()).step(9), UsageError, "numbered from 0 to 7"),
         (lambda: CandidateAction(task()).step("[f()]"), TypeError, "an integer, got str"),

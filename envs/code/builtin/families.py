@@ -17,12 +17,13 @@ EXAMPLES = 3
 
 
 class Made(NamedTuple):
-    """What a family makes of a number: arguments of f, what it returns in words, its program, and its inputs."""
+    """What a family makes of a number: arguments of f, what it returns in words, its program, its inputs, edge cases."""
 
     arguments: str
     words: str
     program: str
     draw: Draw
+    edges: tuple[tuple[int, ...], ...] = ()
 
 
 def _linear(r: random.Random) -> Made:
@@ -44,7 +45,9 @@ def _wrap(r: random.Random) -> Made:
 def _compare(r: random.Random) -> Made:
     k, is_above = r.randint(-9, 9), r.random() < 0.5
     word, sign = ("larger", ">") if is_above else ("smaller", "<")
-    return Made("x: int", f"whether x is {word} than {k}", f"return x {sign} {k}", lambda g: (k + g.randint(-4, 4),))
+    edges = tuple((k + offset,) for offset in (-7, -3, -1, 0, 1, 3, 7))
+    words, program = f"whether x is {word} than {k}", f"return x {sign} {k}"
+    return Made("x: int", words, program, lambda g: (k + g.randint(-4, 4),), edges)
 
 
 def _filtered(r: random.Random) -> Made:
@@ -94,7 +97,7 @@ def _pipeline(r: random.Random) -> Made:
     steps = [step(r) for step in r.sample(_STEPS, 3)]
     words = "v after these steps: " + "; then ".join(step for step, _ in steps)
     program = "\n".join([line for _, line in steps] + ["return v"])
-    return Made("v: list", words, program, lambda g: (numbers(g),))
+    return Made("v: list", words, program, lambda g: (numbers(g, most=6),))
 
 
 def _counter(r: random.Random) -> Made:
@@ -144,4 +147,4 @@ def make(family: str, number: int) -> Problem:
     shown = [made.draw(rng) for _ in range(EXAMPLES)]
     examples = [(arguments, function(*arguments)) for arguments in shown]
     question = f'def f({made.arguments}):\n    """Return {made.words}."""'
-    return make_problem(name, question, source, function, examples, made.draw, level=level, entry="f")
+    return make_problem(name, question, source, function, examples, made.draw, made.edges, level, entry="f")

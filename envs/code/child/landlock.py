@@ -10,7 +10,6 @@ import importlib
 import os
 import stat
 import sys
-import sysconfig
 from collections.abc import Iterator
 
 _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446
@@ -25,6 +24,8 @@ _MINIMUM_FOR_SIGNALS = 6
 
 def abi() -> int:
     """Return the version of Landlock that the kernel has; 0: none."""
+    if sys.platform != "linux":
+        return 0
     try:
         version = ctypes.CDLL(None, use_errno=True).syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1))
     except (OSError, AttributeError):
@@ -37,7 +38,7 @@ def _rules() -> Iterator[tuple[str, int]]:
 
     A module that has been compiled is read from the folder of compiled modules; its source stays out of sight.
     """
-    library = sysconfig.get_path("stdlib")
+    library = os.path.dirname(os.__file__)
     compiled = os.path.join(library, "__pycache__")
     tag = f".{sys.implementation.cache_tag}.pyc"
     yield library, _READ_DIR
@@ -48,8 +49,9 @@ def _rules() -> Iterator[tuple[str, int]]:
             continue
         if os.path.isdir(path) or (extension == ".py" and not os.path.exists(os.path.join(compiled, name + tag))):
             yield path, _READ_FILE | _READ_DIR
-    dynamic = sysconfig.get_config_var("DESTSHARED")
-    if dynamic and not dynamic.startswith(library):
+    # extension modules; everything of sysconfig, which knows it too, would stay in memory
+    dynamic = next((path for path in sys.path if path.endswith("lib-dynload")), library)
+    if not dynamic.startswith(library):
         yield dynamic, _READ_FILE | _READ_DIR
     yield _TIME_ZONES, _READ_FILE | _READ_DIR
     yield "/dev/null", _READ_FILE | _WRITE_FILE

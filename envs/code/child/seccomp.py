@@ -11,6 +11,7 @@ import ctypes
 import errno
 import functools
 import os
+import sys
 
 ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
 ALLOW, KILL = 0x7FFF0000, 0x80000000
@@ -49,8 +50,9 @@ _IOCTL, _CLONE, _FCNTL, _PRLIMIT, _CLONE3 = 16, 56, 72, 302, 435
 _LAST_KNOWN = 463
 # isatty, the size of a window, bytes that wait, close on exec
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)
-# duplicate, get and set flags; not the owner, to whom the kernel would send signals
-_FCNTLS = (0, 1, 2, 3, 4, 1030)
+# duplicate, close on exec, get flags; not set them, which would last for the files that all programs print to, and not
+# the owner, to whom the kernel would send signals
+_FCNTLS = (0, 1, 2, 3, 1030)
 
 
 def filter_program() -> bytes:
@@ -138,8 +140,11 @@ class Filter:
     """
 
     def __init__(self) -> None:
-        if os.uname().machine != "x86_64" or ctypes.sizeof(ctypes.c_void_p) != 8:
-            raise OSError(errno.ENOSYS, f"the filter is written for x86_64, this is {os.uname().machine}")
+        if sys.platform != "linux" or os.uname().machine != "x86_64" or ctypes.sizeof(ctypes.c_void_p) != 8:
+            raise OSError(
+                errno.ENOSYS,
+                f"the filter is written for Linux on x86_64, this is {sys.platform} on {os.uname().machine}",
+            )
         program = filter_program()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._code = ctypes.create_string_buffer(program, len(program))

@@ -69,3 +69,20 @@ def test_discounted_sums_start_again_with_each_episode_and_go_on_over_rollouts()
     first, middle = discounted_sums(reward[:2], cut[:2], torch.tensor([2.0]), 0.5)
     second, _ = discounted_sums(reward[2:], cut[2:], middle, 0.5)
     torch.testing.assert_close(torch.cat([first, second]), sums)
+
+
+def test_objectives_are_summed_and_estimated_each_by_itself():
+    generator = torch.Generator().manual_seed(5)
+    reward, value, following = (torch.randn(6, 2, 3, generator=generator) for _ in range(3))
+    terminated = torch.rand(6, 2, generator=generator) < 0.3
+    cut = terminated | (torch.rand(6, 2, generator=generator) < 0.2)
+    start = torch.randn(2, 3, generator=generator)
+    sums, carried = discounted_sums(reward, cut, start, 0.9)
+    advantage, returns = gae_time(reward, value, following, terminated, cut, 0.9, 0.8)
+    for k in range(3):
+        own_sums, own_carried = discounted_sums(reward[..., k], cut, start[:, k], 0.9)
+        torch.testing.assert_close(sums[..., k], own_sums)
+        torch.testing.assert_close(carried[:, k], own_carried)
+        own = gae_time(reward[..., k], value[..., k], following[..., k], terminated, cut, 0.9, 0.8)
+        torch.testing.assert_close(advantage[..., k], own[0])
+        torch.testing.assert_close(returns[..., k], own[1])

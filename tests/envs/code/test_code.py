@@ -75,7 +75,7 @@ def test_every_solution_passes_and_no_constant_does():
     }
     for name, scores in zip(samples, task.fractions(samples)):
         assert scores[0] == 1.0, name
-        assert max(scores[1:]) < 0.8, name
+        assert max(scores[1:]) < 0.85, name
 
 
 def test_examples_are_shown_and_hidden_tests_are_not():
@@ -86,6 +86,12 @@ def test_examples_are_shown_and_hidden_tests_are_not():
         assert problem.prompt in text
         hidden = [repr(test.inputs) for test in problem.tests if not test.visible and len(repr(test.inputs)) > 25]
         assert all(inputs not in text for inputs in hidden)
+
+
+def test_questions_fit_the_context_of_the_smallest_model():
+    task = Code()
+    names = [*fixed_problems(), *(f"{family}/{number}" for family in FAMILIES for number in range(60))]
+    assert max(len(task.begin(name).observation.encode()) for name in names) <= 440
 
 
 def test_a_family_makes_a_problem_of_every_number():
@@ -119,11 +125,14 @@ def test_the_exact_reward_is_one_or_nothing(tmp_path):
 
 def test_the_reward_vector_holds_tests_time_and_length(tmp_path):
     task = Code(file_of(tmp_path, SEVEN), reward="vector")
-    short, long = "def f(x): return x", "def f(x):\n    sum(range(3_000_000))\n    return x if x < 6 else 0" + " " * 200
+    short, long = (
+        "def f(x): return x",
+        "def f(x):\n    sum(range(20_000_000))\n    return x if x < 6 else 0" + " " * 200,
+    )
     rewards = [answer(task, "seven", text)[1] for text in (short, long)]
     assert all(reward.dtype == np.float32 and task.reward_space.contains(reward) for reward in rewards)
     assert rewards[0][0] == 1.0 and rewards[1][0] == pytest.approx(6 / 7)
-    assert rewards[1][1] < rewards[0][1] < 0 and rewards[1][2] < rewards[0][2] == pytest.approx(-len(short) / 1000)
+    assert rewards[1][1] < rewards[0][1] == 0 and rewards[1][2] < rewards[0][2] == pytest.approx(-len(short) / 1000)
     batch = task.batch(2)
     batch.reset(tasks=["seven", "seven"])
     assert batch.step([short, "no"])[1].shape == (2, 3)
@@ -222,7 +231,7 @@ def test_feedback_is_short_and_on_one_line(tmp_path):
         "[" * 10_000,
         "f = " + "(" * 500 + "1" + ")" * 500,
         "def f(x): return f(x)",
-        "x = 10 ** 10 ** 10" if False else "def f(x): return 10 ** 100_000",
+        "def f(x): return 10 ** 100_000",
         "\ufeffdef f(x): return 0",
         "from __future__ import no_such",
         "# -*- coding: no_such -*-\ndef f(x): return None",
@@ -309,7 +318,7 @@ def test_impossible_arguments_are_refused(options, text):
     assert text in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["no_such", "linear/", "linear/-1", "linear/x", "linear/99999999999", 3, None and 0])
+@pytest.mark.parametrize("name", ["no_such", "linear/", "linear/-1", "linear/x", "linear/99999999999", 3, None])
 def test_problems_that_are_not_there_are_refused(name):
     with pytest.raises(UsageError, match=r"problem"):
         Code().begin(name)
@@ -435,7 +444,8 @@ def test_agents_act_in_it_through_adapt():
     from polyathlon.agents import PPO, SAC, LanguageAgent
 
     for agent_class in (SAC, PPO, LanguageAgent):
-        env = polyathlon.adapt(gym.make("polyathlon/Code-v0", levels=[1]), agent_class, max_new_tokens=4)
+        wrapping = {"max_new_tokens": 4} if agent_class is LanguageAgent else {}
+        env = polyathlon.adapt(gym.make("polyathlon/Code-v0", levels=[1]), agent_class, **wrapping)
         options = {"n_steps": 8, "batch_size": 8} if agent_class is PPO else {}
         polyathlon.make_agent(agent_class, env, seed=0, **options).learn(16)
 
@@ -448,8 +458,8 @@ def test_a_small_model_learns_to_write_programs():
     env = TokenAction(task, model="tiny", max_new_tokens=40, max_length=512)
     agent = LanguageAgent("tiny", env, recipe="grpo", group_size=4, seed=0)
     solved = lambda: sum(  # noqa: E731
-        task.step(agent.predict(task.reset(options={"task": f"pick/{i}"})[0])[0])[1] for i in range(1000, 1016)
+        task.step(agent.predict(task.reset(options={"task": f"pick/{i}"})[0])[0])[1] for i in range(1000, 1008)
     )
     before = solved()
-    agent.warm_start(n=768)
+    agent.warm_start(n=384)
     assert before <= 2 and solved() >= before + 2

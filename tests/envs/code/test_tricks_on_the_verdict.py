@@ -235,7 +235,7 @@ def f(x):
     began = time.monotonic()
     fraction, result = score(sandbox, program, TESTS[:1])
     assert fraction == 0.0 and result.outcomes[0].status == "timeout"
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 10.0  # 0.7, and up to four times that on a busy machine
 
 
 def test_22_changing_the_arguments_changes_nothing_that_is_compared(sandbox):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from polyathlon.envs.errors import UsageError
@@ -145,6 +145,10 @@ KINDS = st.sampled_from(["string", "integer", "float", "boolean", "array", "tupl
 
 
 @settings(max_examples=400, deadline=None)
+@example({"a": 1}, [{"a": 1}], "dict", "any")
+@example({}, [{"a": 1}], "dict", "any")
+@example({"a": "b"}, [{"a": {"b": 1}}], "dict", "any")
+@example([{"a": 1}], [[{"a": 1}], 3], "array", "dict")
 @given(ANY, st.lists(ANY, max_size=3), KINDS, st.sampled_from(["string", "integer", "dict", "any", "float"]))
 def test_any_value_against_any_gold_is_a_verdict(value, options, kind, items):
     found = verdict(value, options, kind, items)
