@@ -54,7 +54,7 @@ class BQNCO(Agent):
         num_labels: number of instances to solve.
         solver: name of the solver; None for the usual one of the problem.
         solver_options: options of the solver, such as `seconds`.
-        route_order: of CVRP, "fullest_first" or "as_given" (see `as_choices`).
+        route_order: of CVRP, "fullest_first", "as_given" or "random" (see `as_choices`).
         sampling: "infix" or "suffix", see `sample_cuts`.
         mirror: show instances in the plane under random symmetries of the square.
         edge_coef: weight of the loss of the edges (see `imitation_loss`); 0 leaves it out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from polyathlon.envs.combinatorial import instances
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.errors import UsageError, unknown_name
 
-ROUTE_ORDERS = ("fullest_first", "as_given")
+ROUTE_ORDERS = ("fullest_first", "as_given", "random")
 
 
 class Solved(NamedTuple):
@@ -48,7 +49,8 @@ def as_choices(task: ConstructionTask, instance: Any, solution: Any, route_order
         instance: M instances as `task.generate` or `task.read` makes them.
         solution: [M, L] integers in the form of `info["solution"]`, -1 behind.
         route_order: of CVRP: "fullest_first" puts the routes in ascending order of the capacity that they leave over, so
-            that the last one has the most room (it halves the gap, Drakulic et al. 2023); "as_given" keeps them.
+            that the last one has the most room (it halves the gap, Drakulic et al. 2023); "as_given" keeps them, "random"
+            shuffles them.
 
     Raises:
         UsageError: a solution is not feasible, or `route_order` is unknown.
@@ -152,6 +154,8 @@ def _walk(task: ConstructionTask, instance: Any, solution: Tensor, route_order: 
         routes = [route for route in routes if route]
         if route_order == "fullest_first":
             routes.sort(key=lambda route: -float(demand[i, route].sum()))
+        elif route_order == "random":
+            routes = [routes[j] for j in np.random.default_rng(i).permutation(len(routes))]
         flat = [node for route in routes for node in route]
         if len(flat) > count:
             raise UsageError(f"the solution of instance {i} visits {len(flat)} customers, there are {count}")
