@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import OrderedDict
@@ -17,7 +18,7 @@ _WORD = re.compile(r"\d+(?:\.\d+)?|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?$")
 _GRAMS = 257
 _CACHED_TABLES = 1024
-NUM_RELATIONS = 7
+NUM_RELATIONS = 8
 
 
 def words_of(text: str) -> list[str]:
@@ -32,6 +33,15 @@ def _share(part: Sequence[str], whole: set[str]) -> float:
     return sum(word in whole or word.rstrip("s") in whole or word + "s" in whole for word in part) / len(part)
 
 
+def _order(words: Sequence[str], asked: Sequence[str]) -> float:
+    """Return the share of neighbouring words, among those that both have, that stand in the order of the request."""
+    first = {word: place for place, word in reversed(list(enumerate(asked)))}
+    places = [first[word] for word in dict.fromkeys(words) if word in first]
+    if len(places) < 2:
+        return 1.0
+    return sum(a < b for a, b in itertools.pairwise(places)) / (len(places) - 1)
+
+
 class CandidateFeatures:
     """Turns candidates into a table of numbers in [0, 1].
 
@@ -44,6 +54,7 @@ class CandidateFeatures:
     4. cosine between the hashed byte n-grams of both
     5. share of the candidate's words that are in the context
     6. log(1 + characters) / 10
+    7. how far the words that both have stand in the same order: share of neighbours that do
 
     and then its own hashed n-grams, moved from [-1, 1] to [0, 1].
 
@@ -58,7 +69,7 @@ class CandidateFeatures:
         self._known: OrderedDict[tuple[str, ...], Array] = OrderedDict()
 
     def table(self, messages: Sequence[Mapping[str, str]], candidates: Sequence[str]) -> Array:
-        """Return the features [n, 7 + text_features] of n candidates.
+        """Return the features [n, 8 + text_features] of n candidates.
 
         Args:
             messages: the conversation so far, each message with "role" and "content".
@@ -96,6 +107,7 @@ class CandidateFeatures:
             float(self._encoded(text) @ gram),
             _share(words, context),
             math.log1p(len(text)) / 10,
+            _order(words, asked),
         ]
         if self._own is not None:
             own = np.empty(self.text_features + 1, np.float32)

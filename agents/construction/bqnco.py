@@ -24,7 +24,7 @@ from .distributed import rank_and_size, sum_gradients
 from .imitation import Loss, imitation_loss, one_cycle
 from .policies import AttentionPolicy, ConstructionPolicy, ReZeroPolicy
 from .problems import PROBLEMS, Observation, problem_of
-from .solved import Solved, as_choices, packed, unpacked
+from .solved import ROUTE_ORDERS, Solved, as_choices, packed, unpacked
 from .tasks import find_task, read_instances, task_of
 
 SelfBQNCO = TypeVar("SelfBQNCO", bound="BQNCO")
@@ -118,11 +118,14 @@ class BQNCO(Agent):
             ("sampling", sampling, SAMPLINGS),
             ("schedule", schedule, SCHEDULES),
             ("learn_from", learn_from, SOURCES),
+            ("route_order", route_order, ROUTE_ORDERS),
         ):
             if given not in allowed:
                 raise unknown_name(name, str(given), allowed)
         if learn_from == "rewards" and num_starts < 2:
             raise UsageError("the baseline is the mean over the starts of an instance: num_starts must be at least 2")
+        if learn_from == "rewards" and labels is not None:
+            raise UsageError('learn_from="rewards" imitates nothing: leave labels out')
         self.batch_size, self.num_labels, self.num_starts = batch_size, num_labels, num_starts
         self.solver, self.solver_options, self.route_order = solver, dict(solver_options or {}), route_order
         self.sampling, self.mirror, self.edge_coef = sampling, mirror, edge_coef

@@ -186,7 +186,7 @@ class ATSP(ConstructionTask):
         start = torch.arange(d.shape[0], device=d.device).unsqueeze(1) * n
         lines = d.view(-1, n).index_select(0, (index + start).flatten()).view(*index.shape, n)
         square = lines.gather(2, index.unsqueeze(1).expand(-1, index.shape[1], -1))
-        return square * is_node.unsqueeze(1) * is_node.unsqueeze(2)
+        return square.mul_(is_node.unsqueeze(1)).mul_(is_node.unsqueeze(2))
 
     def illegal_reward(self, state: State) -> Tensor:
         """Return [B] float32: the reward of an action that is not open, -N times the largest distance."""

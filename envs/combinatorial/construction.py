@@ -288,14 +288,13 @@ class ConstructionTask(TensorEnv):
         Returns:
             [B] int64 actions.
         """
+        # u is below 1 by its last bit at least, so that its product with a count never rounds up to the count
         if self.is_dense:
-            # u is below 1 by its last bit at least, so that the product never rounds up to the count
             return (u * state.rows.num_open).long() + self.table.first_open
         # short integers halve the time of the sums
         dtype = torch.int16 if state.allowed.shape[1] < 2**15 else torch.int32
         rank = state.allowed.cumsum(1, dtype=dtype)
-        count = rank[:, -1]
-        wanted = (u * count).to(dtype).minimum(count - 1) + 1
+        wanted = (u * rank[:, -1]).to(dtype).add_(1)
         return torch.searchsorted(rank, wanted.unsqueeze(1)).squeeze(1)
 
     def render_text(self, state: State, i: int) -> str:

@@ -252,8 +252,8 @@ NOTES = f"""An update: {UTD} steps of ten critics, each on a minibatch of its ow
 policy, temperature; RLPD: actor, temperature). {OBS} observations, {ACTION} actions, layer normalisation, targets from two
 critics. The plain loop is what one writes first in PyTorch: `nn.Module`s, autograd, `torch.optim.Adam`, a loop over the
 critics (over the two that are asked for, in targets), candidates of a minibatch in one batch. One core, float32 unless said.
-Where the networks are large, nearly all of the plain loop's time is matrix products, which no rearrangement makes fewer:
-bfloat16 products are what is left there, and the plain loop under autocast shows what they give without the rest."""
+Where the networks are large, matrix products take most of the time, and no rearrangement makes these fewer: bfloat16 products
+are what is left there, and the plain loop under autocast shows what they give without the rest."""
 
 
 def main() -> None:

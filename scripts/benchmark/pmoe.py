@@ -1,6 +1,6 @@
 """PMOE on HalfCheetah-v5: environment steps against our SAC and SB3's, and PMOEPPO's against our PPO and SB3's.
 
-Run it: `python scripts/benchmark/pmoe.py [--pairs 12]`.
+Run it: `python scripts/benchmark/pmoe.py [--few] [--pairs 12]`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def loop(agent: Any, warm_up: int, steps: int) -> Subject:
     return measure
 
 
-def off_policy() -> dict[str, Subject]:
-    """Return the subjects on soft actor-critic."""
+def off_policy(few: bool) -> dict[str, Subject]:
+    """Return the subjects on soft actor-critic: all, or a few of them."""
     import gymnasium as gym
     from stable_baselines3 import SAC as SB3SAC
 
@@ -55,14 +55,15 @@ def off_policy() -> dict[str, Subject]:
     def made(agent: Any, **options: Any) -> Subject:
         return loop(agent("MlpPolicy", gym.make(ENV_ID), **OFF_POLICY, **options), WARM_UP, STEPS)
 
+    first = {PEER: made(SAC), "PMOE, K = 4": made(PMOE), SB3: made(SB3SAC)}
+    if few:
+        return first
     return {
-        PEER: made(SAC),
-        "PMOE, K = 4": made(PMOE),
+        **first,
         "PMOE, K = 2": made(PMOE, num_experts=2),
         "PMOE, K = 8": made(PMOE, num_experts=8),
         "PMOE, K = 4, score ratio": made(PMOE, estimator="score_ratio"),
         "PMOE, K = 4, Gumbel-softmax": made(PMOE, estimator="gumbel_softmax"),
-        SB3: made(SB3SAC),
     }
 
 
@@ -96,10 +97,11 @@ def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=12, help="interleaved turns that count")
+    parser.add_argument("--few", action="store_true", help="without other numbers of experts and other estimators")
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
     args = parser.parse_args()
     with pinned(1):
-        soft = compare(off_policy(), PEER, args.pairs)
+        soft = compare(off_policy(args.few), PEER, args.pairs)
         proximal = compare(on_policy(), PPO_PEER, max(args.pairs // 4, 3))
     sections = {
         heading_of("On soft actor-critic, per environment step", soft, PEER, SB3): soft,

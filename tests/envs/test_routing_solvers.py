@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -61,8 +62,8 @@ def test_exact_solvers_and_packages_agree_on_small_instances(problem, n, exact, 
     given = instances(problem, n, count=2 if problem in ("tsp", "atsp") else 4, seed=n)
     best = solve(problem, given, exact).cost
     for solver, options in other.items():
-        if solver in PACKAGES:
-            pytest.importorskip(solver)
+        if solver in PACKAGES and not find_spec(solver):
+            continue
         np.testing.assert_allclose(solve(problem, given, solver, **options).cost, best, rtol=1e-6, err_msg=solver)
 
 
@@ -88,8 +89,8 @@ def test_solvers_take_instances_with_a_single_choice(problem):
     given[0].update({"op": {"max_length": 3.0}, "knapsack": {"capacity": 99}}.get(problem, {}))
     costs = []
     for solver in SOLVERS[problem]:
-        if solver in PACKAGES:
-            pytest.importorskip(solver)
+        if solver in PACKAGES and not find_spec(solver):
+            continue
         few = FEW if solver == "pyvrp" else {"seconds": 0.02} if solver == "fast_tsp" else {}
         costs.append(float(solve(problem, given, solver, **few).cost[0]))
     assert costs == pytest.approx([costs[0]] * len(costs)) and costs[0] != 0.0

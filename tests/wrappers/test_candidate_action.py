@@ -131,6 +131,9 @@ def test_features_by_hand():
     np.testing.assert_allclose(right[[0, 1, 2, 3, 5]], [1, 3 / 4, 1, 1, 1 / 3])
     np.testing.assert_allclose(wrong[[0, 1, 2, 3, 5]], [1 / 3, 1 / 4, 1 / 2, 1 / 2, 1 / 3], atol=1e-6)
     assert right[4] > wrong[4] and right[6] == pytest.approx(np.log1p(9) / 10)
+    assert right[7] == wrong[7] == 1
+    forth, back = features.table(messages, ["add(2, 3)", "add(3, 2)"])
+    np.testing.assert_allclose([forth[7], back[7]], [1, 1 / 2])
     again = features.table(messages, ["add(2, 3)", "sub(2, 4)"])
     np.testing.assert_array_equal(again, [right, wrong])
     assert features.table([], ["a"]).shape == (1, NUM_RELATIONS)

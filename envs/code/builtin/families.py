@@ -97,7 +97,7 @@ def _pipeline(r: random.Random) -> Made:
     steps = [step(r) for step in r.sample(_STEPS, 3)]
     words = "v after these steps: " + "; then ".join(step for step, _ in steps)
     program = "\n".join([line for _, line in steps] + ["return v"])
-    return Made("v: list", words, program, lambda g: (numbers(g),))
+    return Made("v: list", words, program, lambda g: (numbers(g, most=6),))
 
 
 def _counter(r: random.Random) -> Made:

@@ -264,10 +264,10 @@ def can_halve(values: list[int]) -> bool:
     ),
 )
 def stack_machine(orders: list[list]) -> list[int]:
-    """Return the stack, its top last, after orders to an empty stack.
+    """Return the stack, top last, after orders to an empty one.
 
-    ["push", n] puts n on top, ["copy"] the top once more, ["drop"] takes the top away, ["add"] and ["multiply"] put
-    the result in the place of the two on top. An order for which the stack holds too little ends the work.
+    ["push", n]; ["copy"] or ["drop"] the top; ["add"] or ["multiply"] the two on top into one. An order for which it
+    holds too little ends the work.
     """
     stack: list[int] = []
     needed = {"push": 0, "copy": 1, "drop": 1, "add": 2, "multiply": 2}

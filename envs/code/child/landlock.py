@@ -24,6 +24,8 @@ _MINIMUM_FOR_SIGNALS = 6
 
 def abi() -> int:
     """Return the version of Landlock that the kernel has; 0: none."""
+    if sys.platform != "linux":
+        return 0
     try:
         version = ctypes.CDLL(None, use_errno=True).syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1))
     except (OSError, AttributeError):

@@ -160,7 +160,9 @@ def _stdio(job: dict[str, Any], channel: int) -> int:
 
 
 def _flush(original: tuple[Any, Any]) -> None:
-    for stream in (sys.stdout, sys.stderr, *original):
+    streams = [sys.stdout, sys.stderr]
+    streams += [first for first in original if first is not sys.stdout and first is not sys.stderr]
+    for stream in streams:
         try:  # noqa: SIM105 (a program may have replaced contextlib)
             stream.flush()
         except BaseException:

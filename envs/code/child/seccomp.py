@@ -11,6 +11,7 @@ import ctypes
 import errno
 import functools
 import os
+import sys
 
 ARCHITECTURE = 0xC000003E  # AUDIT_ARCH_X86_64
 ALLOW, KILL = 0x7FFF0000, 0x80000000
@@ -139,8 +140,11 @@ class Filter:
     """
 
     def __init__(self) -> None:
-        if os.uname().machine != "x86_64" or ctypes.sizeof(ctypes.c_void_p) != 8:
-            raise OSError(errno.ENOSYS, f"the filter is written for x86_64, this is {os.uname().machine}")
+        if sys.platform != "linux" or os.uname().machine != "x86_64" or ctypes.sizeof(ctypes.c_void_p) != 8:
+            raise OSError(
+                errno.ENOSYS,
+                f"the filter is written for Linux on x86_64, this is {sys.platform} on {os.uname().machine}",
+            )
         program = filter_program()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._code = ctypes.create_string_buffer(program, len(program))

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import time
+from typing import Any
 
 from . import layers, runner
 
@@ -76,16 +77,20 @@ def _run(control: int, held: layers.Layers, files: runner.Files, command: bytes)
             os._exit(73)
     if pid < 0:
         return b"%d 0 %d 0 0\n" % (ctypes.get_errno(), NOT_STARTED)
-    why = _supervise(control, pid, time.monotonic() + float(wall), int(threads))
-    _, status, usage = os.wait4(pid, 0)
+    why, ended = _supervise(control, pid, time.monotonic() + float(wall), int(threads))
+    _, status, usage = ended or os.wait4(pid, 0)
     code, number = (os.WEXITSTATUS(status), 0) if os.WIFEXITED(status) else (0, os.WTERMSIG(status))
     size_of_process = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     used = 1e6 * (usage.ru_utime + usage.ru_stime)
     return b"%d %d %d %d %d\n" % (code, number, why, used, size_of_process)
 
 
-def _supervise(control: int, pid: int, deadline: float, threads: int) -> int:
-    """Wait until a process has ended, by itself or by force; it is left to be reaped."""
+def _supervise(control: int, pid: int, deadline: float, threads: int) -> tuple[int, Any]:
+    """Wait until a process has ended, by itself or by force.
+
+    Returns:
+        Why it was ended, and what `wait4` said where it has been asked already, else None.
+    """
     poll = select.poll()
     poll.register(control, select.POLLIN)
     ended = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
@@ -95,8 +100,10 @@ def _supervise(control: int, pid: int, deadline: float, threads: int) -> int:
     try:
         while True:
             ready = dict(poll.poll(1000 * tick))
-            if ended in ready or (ended < 0 and _has_ended(pid)):
-                return why
+            if ended in ready:
+                return why, None
+            if ended < 0 and (found := os.wait4(pid, os.WNOHANG))[0]:
+                return why, found
             if control in ready:
                 command = os.read(control, 256)
                 if command[:1] == b"?":
@@ -116,11 +123,6 @@ def _supervise(control: int, pid: int, deadline: float, threads: int) -> int:
     finally:
         if ended >= 0:
             os.close(ended)
-
-
-def _has_ended(pid: int) -> bool:
-    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    return found is not None
 
 
 def _end(pid: int) -> None:

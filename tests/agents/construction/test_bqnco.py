@@ -266,6 +266,8 @@ def test_bad_arguments_are_refused():
         {"schedule": "cosine"},
         {"learn_from": "demonstrations"},
         {"learn_from": "rewards", "num_starts": 1},
+        {"route_order": "fullest"},
+        {"learn_from": "rewards", "labels": (None, None)},
     ):
         with pytest.raises(UsageError, match=list(options)[-1]):
             BQNCO("AttentionPolicy", env, **options)

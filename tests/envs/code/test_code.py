@@ -88,6 +88,12 @@ def test_examples_are_shown_and_hidden_tests_are_not():
         assert all(inputs not in text for inputs in hidden)
 
 
+def test_questions_fit_the_context_of_the_smallest_model():
+    task = Code()
+    names = [*fixed_problems(), *(f"{family}/{number}" for family in FAMILIES for number in range(60))]
+    assert max(len(task.begin(name).observation.encode()) for name in names) <= 440
+
+
 def test_a_family_makes_a_problem_of_every_number():
     assert {level for level, _ in FAMILIES.values()} == {1, 2, 3, 4}
     for family in FAMILIES:
