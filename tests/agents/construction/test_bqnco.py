@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -154,7 +156,8 @@ def _train_in_a_process(rank: int, size: int, address: str, folder: str) -> None
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_gradient_of_one_and_equal_weights(tmp_path):
+def test_two_processes_have_the_gradient_of_one_and_equal_weights(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3]))  # where the processes find this module
     agent = agent_for_processes()
     alone = [gradient_of(agent) for _ in range(3)]
     mp.spawn(_train_in_a_process, args=(2, f"file://{tmp_path}/meeting", str(tmp_path)), nprocs=2)
