@@ -36,7 +36,7 @@ class OffPolicyAgent(Agent):
         gamma: discount.
         train_freq: steps of every row between updates.
         gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
-        matmul_precision: "highest" for float32 products; "medium" lets the processor use bfloat16 products.
+        matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
         **kwargs: `policy_kwargs`, `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:

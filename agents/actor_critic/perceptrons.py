@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.flat_adam import section
+from polyathlon.agents.parts.products import addmm_, mm_
 from polyathlon.envs.errors import UsageError
 
 
@@ -49,7 +50,7 @@ def forward(layers: list[Layer], x: Tensor, outs: list[Tensor]) -> Tensor:
     """Run a perceptron with rectified hidden layers; `outs` receive what each layer gives."""
     last = len(layers) - 1
     for i, layer in enumerate(layers):
-        torch.addmm(layer.bias, x, layer.weight.t(), out=outs[i])
+        addmm_(layer.bias, x, layer.weight.t(), outs[i])
         x = outs[i].relu_() if i < last else outs[i]
     return x
 
@@ -70,10 +71,10 @@ def backward(layers: list[Layer], x: Tensor, outs: list[Tensor], slope: Tensor, 
     for i in range(len(layers) - 1, -1, -1):
         layer, below = layers[i], outs[i - 1] if i else x
         if layer.weight_gradient is not None and layer.bias_gradient is not None:
-            torch.mm(slope.t(), below, out=layer.weight_gradient)
+            mm_(slope.t(), below, layer.weight_gradient)
             torch.sum(slope, 0, out=layer.bias_gradient)
         if i:
-            torch.mm(slope, layer.weight, out=slopes[i - 1])
+            mm_(slope, layer.weight, slopes[i - 1])
             torch.ops.aten.threshold_backward.grad_input(slopes[i - 1], below, 0, grad_input=slopes[i - 1])
             slope = slopes[i - 1]
     return slope

@@ -36,7 +36,7 @@ class SAC(HasTemperature, OffPolicyAgent):
         ent_coef: the temperature; "auto" learns it, "auto_0.1" starts from 0.1.
         target_entropy: entropy that "auto" aims at; "auto" is minus the number of action components.
         target_update_interval: gradient steps between moves of the target critics.
-        matmul_precision: "highest" for float32 products; "medium" lets the processor use bfloat16 products.
+        matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
         policy_kwargs: `net_arch`, `n_critics` and so on, of SB3's SAC policy.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 

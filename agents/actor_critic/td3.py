@@ -46,7 +46,7 @@ class TD3(OffPolicyAgent):
         target_policy_noise: standard deviation of the noise on the target action.
         target_noise_clip: bound of that noise.
         exploration_noise: standard deviation of the noise on actions, as a share of half their range.
-        matmul_precision: "highest" for float32 products; "medium" lets the processor use bfloat16 products.
+        matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
         **kwargs: `policy_kwargs`, `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from polyathlon.agents.parts.action_distributions import masked_log_softmax, sample_categorical
 from polyathlon.agents.parts.muon import MuonAdamW
+from polyathlon.agents.parts.products import has_bfloat16
 from polyathlon.envs.errors import UsageError
 
 from .networks import LocalAttention, ReZeroAttention, Scores, check_heads
@@ -268,14 +269,6 @@ class ReZeroPolicy(ConstructionPolicy):
 
     def _own_parameters(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("width", "num_layers", "num_heads", "hidden")}
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether products in bfloat16 are fast on a device."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch has no public name for it
-    return device.type == "cpu" and bool(ask())
 
 
 def check_neighbours(neighbours: int, obs: Observation) -> int:
