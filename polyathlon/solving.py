@@ -107,6 +107,7 @@ def _solve_by_policy(policy: Path, agent_name: str, read: Any, device: str, opti
         from polyathlon.agents import BQNCO
 
         agent = BQNCO.pretrained(read.problem, device=device)
+        env = _env_of(agent, read.problem)
     elif policy.is_dir():
         agent, env = load_run(policy, device)
     elif policy.exists():

@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -219,9 +220,9 @@ def draw(claim: Claim, runs: dict[tuple[str, int, str], Run], seeds: int, path: 
             length = min(map(len, curves))
             steps = np.array([point[0] for point in curves[0][:length]])
             values = np.array([[point[1] for point in curve[:length]] for curve in curves])
-            (line,) = axis.plot(steps, values.mean(0), label=arm)
+            (line,) = axis.plot(steps, values.mean(0), label=arm, marker="o" if length == 1 else None)
             axis.fill_between(steps, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
-        axis.set(title=task, xlabel=claim.step_label, ylabel=claim.metric)
+        axis.set(title=task, xlabel=claim.step_label, ylabel=textwrap.fill(claim.metric, 45))
         axis.grid(alpha=0.3)
         axis.legend()
     figure.tight_layout()

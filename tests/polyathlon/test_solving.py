@@ -112,3 +112,10 @@ def test_an_instance_without_coordinates_needs_a_solver(tmp_path):
     assert solve_file(path, "held_karp", out=tmp_path / "three.png").cost == 6
     with pytest.raises(UsageError, match="has no coordinates"):
         solve_file(path, policy=tmp_path)
+
+
+def test_the_agents_that_come_with_the_package_solve_files(tmp_path, capsys):
+    found = solve_file(BERLIN, policy="pretrained", beam=8, out=tmp_path / "berlin.png")
+    assert sorted(found.solution) == list(range(52)) and found.cost < 1.02 * 7542  # the optimum
+    assert main(["solve", str(BERLIN), "--policy", "pretrained"]) == 0
+    assert "by pretrained: cost" in capsys.readouterr().out
