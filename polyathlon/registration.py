@@ -216,65 +216,44 @@ def _register_environments() -> None:
 
 
 def _register_algorithms() -> None:
-    register_algorithm(
-        "sac", "polyathlon.agents.actor_critic.sac:SAC", "actor_critic", "soft actor-critic, for continuous actions"
-    )
-    for name, agent, summary in (
-        ("td3", "TD3", "twin delayed deep deterministic policy gradient, for continuous actions"),
-        ("td3_bc", "TD3BC", "TD3 held close to the actions of a dataset"),
-        ("iql", "IQL", "implicit Q-learning, from a dataset and on online"),
-        ("awac", "AWAC", "advantage-weighted actor-critic, from a dataset and on online"),
-        ("bc", "BC", "behaviour cloning of a dataset"),
-    ):
-        register_algorithm(name, f"polyathlon.agents.actor_critic.{name}:{agent}", "actor_critic", summary)
-    register_algorithm(
-        "ppo",
-        "polyathlon.agents.actor_critic.ppo:PPO",
-        "actor_critic",
-        "proximal policy optimisation, continuous or (masked) discrete",
-    )
-    register_algorithm(
-        "pmoe",
-        "polyathlon.agents.actor_critic.pmoe:PMOE",
-        "actor_critic",
-        "mixture of experts on soft actor-critic, for continuous actions with several good choices",
-    )
-    register_algorithm(
-        "pmoe_ppo",
-        "polyathlon.agents.actor_critic.pmoe_ppo:PMOEPPO",
-        "actor_critic",
-        "mixture of experts on proximal policy optimisation, for continuous actions",
-    )
-    register_algorithm(
-        "rlpd",
-        "polyathlon.agents.actor_critic.rlpd:RLPD",
-        "actor_critic",
-        "soft actor-critic with a critic ensemble and half of its data from a dataset",
-    )
-    register_algorithm(
-        "expo",
-        "polyathlon.agents.actor_critic.expo:EXPO",
-        "actor_critic",
-        "a diffusion or flow policy by imitation, edited and chosen by value",
-    )
-    register_algorithm(
-        "cmorl",
-        "polyathlon.agents.actor_critic.cmorl:CMORL",
-        "actor_critic",
-        "a Pareto front of policies for several objectives, by constrained extension",
-    )
-    register_algorithm(
-        "bqnco",
-        "polyathlon.agents.construction.bqnco:BQNCO",
-        "construction",
-        "combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)",
-    )
-    register_algorithm(
-        "language",
-        "polyathlon.agents.language.agent:LanguageAgent",
-        "language",
-        "a causal language model trained by any recipe (see `polyathlon recipes`)",
-    )
+    for name, (place, summary) in {
+        "awac": ("actor_critic.awac:AWAC", "advantage-weighted actor-critic, from a dataset and on online"),
+        "bc": ("actor_critic.bc:BC", "behaviour cloning of a dataset"),
+        "bqnco": (
+            "construction.bqnco:BQNCO",
+            "combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)",
+        ),
+        "cmorl": (
+            "actor_critic.cmorl:CMORL",
+            "a Pareto front of policies for several objectives, by constrained extension",
+        ),
+        "expo": ("actor_critic.expo:EXPO", "a diffusion or flow policy by imitation, edited and chosen by value"),
+        "iql": ("actor_critic.iql:IQL", "implicit Q-learning, from a dataset and on online"),
+        "language": (
+            "language.agent:LanguageAgent",
+            "a causal language model trained by any recipe (see `polyathlon recipes`)",
+        ),
+        "pmoe": (
+            "actor_critic.pmoe:PMOE",
+            "mixture of experts on soft actor-critic, for continuous actions with several good choices",
+        ),
+        "pmoe_ppo": (
+            "actor_critic.pmoe_ppo:PMOEPPO",
+            "mixture of experts on proximal policy optimisation, for continuous actions",
+        ),
+        "ppo": ("actor_critic.ppo:PPO", "proximal policy optimisation, continuous or (masked) discrete"),
+        "rlpd": (
+            "actor_critic.rlpd:RLPD",
+            "soft actor-critic with a critic ensemble and half of its data from a dataset",
+        ),
+        "sac": ("actor_critic.sac:SAC", "soft actor-critic, for continuous actions"),
+        "td3": (
+            "actor_critic.td3:TD3",
+            "twin delayed deep deterministic policy gradient, for continuous actions",
+        ),
+        "td3_bc": ("actor_critic.td3_bc:TD3BC", "TD3 held close to the actions of a dataset"),
+    }.items():
+        register_algorithm(name, f"polyathlon.agents.{place}", place.partition(".")[0], summary)
 
 
 def register_all() -> None:

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 RL4CO = ("torch==2.13.0", "rl4co==0.7.0")
 NODES, BATCH, LEARNING_RATE = 50, 64, 1e-4
