@@ -90,7 +90,8 @@ CLAIM = Claim(
     setting=(
         "default hyper-parameters of SB3, 500 random steps first; "
         + "; ".join(f"{name}: {t.steps:,} steps, 0 is {t.random:g} and 1 is {t.good:g}" for name, t in TASKS.items())
-        + ". Every quarter is evaluated with deterministic actions, five episodes of Pendulum, one of HalfCheetah."
+        + ". Every quarter is evaluated with deterministic actions, five episodes of Pendulum, one of HalfCheetah. These budgets "
+        "show the beginning: on HalfCheetah neither agent runs yet."
     ),
 )
 
