@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DIRECTIONS = ("higher", "lower", "equal")
+DIRECTIONS = ("higher", "lower", "equal", "not lower")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Comparison:
         method: name of an arm.
         baseline: name of the arm it is compared with.
         direction: "higher" or "lower": the interval of the paired difference lies on that side of zero;
-            "equal": it lies within `margin` of zero.
+            "equal": it lies within `margin` of zero; "not lower": it does not lie below zero as a whole, which
+            says no more than that no loss was seen.
         margin: largest difference that counts as equal, in units of the metric.
     """
 
@@ -66,6 +67,8 @@ class Comparison:
             return low > 0
         if self.direction == "lower":
             return high < 0
+        if self.direction == "not lower":
+            return high >= 0
         return -self.margin <= low and high <= self.margin
 
 

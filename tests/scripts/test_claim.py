@@ -55,6 +55,11 @@ def test_the_page_names_verdict_scores_and_versions(claims, tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 5_000
 
 
+@pytest.mark.parametrize(("low", "high", "is_shown"), [(-0.2, 0.1, True), (0.1, 0.3, True), (-0.3, -0.1, False)])
+def test_not_lower_is_refuted_only_by_an_interval_below_zero(claims, low, high, is_shown):
+    assert claims.Comparison("a", "b", "not lower").verdict(low, high) is is_shown
+
+
 def test_an_unknown_direction_is_refused(claims):
     with pytest.raises(ValueError, match="direction must be one of"):
         claims.Comparison("a", "b", "better")
