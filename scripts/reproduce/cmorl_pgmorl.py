@@ -12,6 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
+
 from _claim import Claim, Comparison, Run, main
 
 TASK, STEPS = "mo-hopper-2obj-v5", 120_000
