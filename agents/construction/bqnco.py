@@ -55,7 +55,8 @@ class BQNCO(Agent):
         solver: name of the solver; None for the usual one of the problem.
         solver_options: options of the solver, such as `seconds`.
         route_order: of CVRP, "fullest_first", "as_given" or "random" (see `as_choices`).
-        sampling: "infix" or "suffix", see `sample_cuts`.
+        sampling: "infix" or "suffix", see `sample_cuts`; None takes suffixes of routes sorted "fullest_first", whose last
+            vehicle has the most room only there, and infixes elsewhere.
         mirror: show instances in the plane under random symmetries of the square.
         edge_coef: weight of the loss of the edges (see `imitation_loss`); 0 leaves it out.
         schedule: "one_cycle" (see `one_cycle`) or "constant", times `learning_rate`.
@@ -93,7 +94,7 @@ class BQNCO(Agent):
         solver: str | None = None,
         solver_options: dict[str, Any] | None = None,
         route_order: str = "fullest_first",
-        sampling: str = "infix",
+        sampling: str | None = None,
         mirror: bool = True,
         edge_coef: float = 0.5,
         schedule: str = "one_cycle",
@@ -115,7 +116,7 @@ class BQNCO(Agent):
             if not 0 <= number < 1:
                 raise UsageError(f"{name} must lie in [0, 1), got {number!r}")
         for name, given, allowed in (
-            ("sampling", sampling, SAMPLINGS),
+            ("sampling", "infix" if sampling is None else sampling, SAMPLINGS),
             ("schedule", schedule, SCHEDULES),
             ("learn_from", learn_from, SOURCES),
             ("route_order", route_order, ROUTE_ORDERS),
@@ -242,7 +243,13 @@ class BQNCO(Agent):
         """Draw the next batch of sub-instances, the same on every process."""
         labels = self._labels()
         which = torch.randint(len(labels), (self.batch_size,), generator=self.generator, device=self.device)
-        return sample_cuts(self.task, labels, which, self.generator, self.sampling, self.mirror)
+        return sample_cuts(self.task, labels, which, self.generator, self._sampling(), self.mirror)
+
+    def _sampling(self) -> str:
+        if self.sampling is not None:
+            return self.sampling
+        is_sorted = type(self.task).__name__ == "CVRP" and self.route_order == "fullest_first"
+        return "suffix" if is_sorted else "infix"
 
     def _imitation_gradient(self) -> tuple[Loss, int]:
         """Compute the gradient of this process's share of the next batch; return the losses and the number of rows."""

@@ -13,7 +13,9 @@ import torch.multiprocessing as mp
 
 import polyathlon
 from polyathlon.agents import BQNCO
+from polyathlon.agents.construction import bqnco as bqnco_module
 from polyathlon.agents.construction import reinforce
+from polyathlon.agents.construction.cuts import sample_cuts
 from polyathlon.agents.construction.distributed import sum_gradients
 from polyathlon.agents.construction.pretrained import DATA, export, pretrained_names, read
 from polyathlon.envs.combinatorial.labels import make_labels
@@ -256,6 +258,24 @@ def test_given_labels_are_imitated_and_come_back_with_a_checkpoint(tmp_path):
     resumed = BQNCO.resume(tmp_path / "checkpoint", env, device="cpu")
     assert torch.equal(resumed._solved.nodes, agent._solved.nodes)
     assert torch.equal(resumed._solved.instance.nodes, instance.nodes)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, "suffix"), ({"route_order": "random"}, "infix"), ({"sampling": "infix"}, "infix")],
+)
+def test_sorted_routes_are_cut_to_their_ends_unless_told_otherwise(options, expected, monkeypatch):
+    taken = []
+
+    def watch(task, labels, which, generator, sampling, mirror):
+        taken.append(sampling)
+        return sample_cuts(task, labels, which, generator, sampling, mirror)
+
+    monkeypatch.setattr(bqnco_module, "sample_cuts", watch)
+    env = gym.make("polyathlon/CVRP-v0", num_nodes=5)
+    fast = {"num_labels": 4, "batch_size": 4, "solver_options": {"seconds": 0.01}, "policy_kwargs": SMALL}
+    BQNCO("AttentionPolicy", env, seed=0, device="cpu", **fast, **options).learn(4)
+    assert set(taken) == {expected}
 
 
 def test_bad_arguments_are_refused():
