@@ -141,8 +141,12 @@ def collect(claim: Claim, seeds: int, jobs: int, fresh: bool = False) -> dict[tu
 
     Returns:
         (arm, seed, task) -> outcome.
+
+    Raises:
+        Exception: what the first arm that failed raised; no more arms are begun then, those under way are kept.
     """
     store, done, todo = _store(claim), {}, []
+    failure: BaseException | None = None
     for key in [(arm, seed, task) for seed in range(seeds) for task in claim.tasks for arm in claim.arms]:
         path = store / f"{'--'.join(str(part).replace('/', '_') for part in key)}.json"
         if path.exists() and not fresh:
@@ -154,11 +158,21 @@ def collect(claim: Claim, seeds: int, jobs: int, fresh: bool = False) -> dict[tu
         futures = {pool.submit(_run_arm, claim.name, *key): (key, path) for key, path in todo}
         for number, future in enumerate(as_completed(futures), 1):
             key, path = futures[future]
+            if future.cancelled():
+                continue
+            if future.exception() is not None:
+                failure = failure or future.exception()
+                print(f"[{number}/{len(todo)}] {key} failed: {future.exception()}", flush=True)
+                for other in futures:
+                    other.cancel()
+                continue
             done[key] = future.result()
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(asdict(done[key])))
             os.replace(partial, path)
             print(f"[{number}/{len(todo)}] {key}: {done[key].score:.4g} in {done[key].seconds:.0f} s", flush=True)
+    if failure is not None:
+        raise failure
     return done
 
 

@@ -67,7 +67,6 @@ def td3(seed: int, task: str) -> Run:
         "MlpPolicy",
         _make(task),
         exploration_noise=NOISE,
-        learning_rate=1e-3,
         seed=seed,
         policy_kwargs={"net_arch": LAYERS},
         **SETTINGS,
