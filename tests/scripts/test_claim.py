@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,23 @@ def test_not_lower_is_refuted_only_by_an_interval_below_zero(claims, low, high, 
 def test_an_unknown_direction_is_refused(claims):
     with pytest.raises(ValueError, match="direction must be one of"):
         claims.Comparison("a", "b", "better")
+
+
+def test_an_arm_that_fails_is_named_and_costs_no_finished_run(claims, tmp_path, monkeypatch, capsys):
+    def run(claim_name, arm, seed, task):
+        if arm == "b":
+            raise TypeError("no such argument")
+        return claims.Run(float(seed))
+
+    monkeypatch.setattr(claims, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(claims, "_run_arm", run)
+    monkeypatch.setattr(claims, "REPOSITORY", tmp_path)
+    claim, _ = example(claims, gain=0.0)
+    with pytest.raises(TypeError, match="no such argument"):
+        claims.collect(claim, 3, 1)
+    kept = sorted(path.name for path in (tmp_path / ".cache" / "reproduce" / "x").iterdir())
+    assert kept[0] == "a--0--t.json" and "b--0--t.json" not in kept
+    assert "('b', 0, 't') failed: no such argument" in capsys.readouterr().out
 
 
 def test_claims_are_listed_from_the_folder(claims, tmp_path):
