@@ -141,7 +141,7 @@ CLAIM = Claim(
     arms={"C-MORL": c_morl, "PGMORL": pgmorl},
     comparisons=[Comparison("C-MORL", "PGMORL", "higher")],
     tasks=(TASK,),
-    seeds=4,
+    seeds=8,
     setting=(
         f"{STEPS:,} environment steps (the papers take 1.5 million and more), six policies at a time, four rows each, 512 steps a row, "
         "10 epochs of 32 minibatches, two networks of 64 x 64, learning rate 3e-4. C-MORL's evaluations (four deterministic "
