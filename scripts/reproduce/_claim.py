@@ -221,7 +221,7 @@ def _versions() -> dict[str, str]:
 
 
 def draw(claim: Claim, runs: dict[tuple[str, int, str], Run], seeds: int, path: Path) -> None:
-    """Draw the mean curve of every arm with the range over seeds, a panel a task; bars where there are no curves."""
+    """Draw the mean curve of every arm with the range over seeds, a panel a task; bars with seeds as points where there are none."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -229,19 +229,24 @@ def draw(claim: Claim, runs: dict[tuple[str, int, str], Run], seeds: int, path: 
 
     figure, axes = plt.subplots(1, len(claim.tasks), figsize=(5.5 * len(claim.tasks), 4), squeeze=False)
     for axis, task in zip(axes[0], claim.tasks):
+        has_curves = all(runs[arm, seed, task].curve for arm in claim.arms for seed in range(seeds))
         for arm in claim.arms:
-            curves = [runs[arm, seed, task].curve for seed in range(seeds)]
-            if not all(curves):
-                axis.bar(arm, np.mean([runs[arm, seed, task].score for seed in range(seeds)]))
+            mine = [runs[arm, seed, task] for seed in range(seeds)]
+            if not has_curves:
+                scores = [run.score for run in mine]
+                axis.bar(textwrap.fill(arm, 14), np.mean(scores), alpha=0.6)
+                axis.plot([textwrap.fill(arm, 14)] * seeds, scores, "k.", markersize=5)
                 continue
-            length = min(map(len, curves))
-            steps = np.array([point[0] for point in curves[0][:length]])
-            values = np.array([[point[1] for point in curve[:length]] for curve in curves])
+            length = min(len(run.curve) for run in mine)
+            steps = np.array([point[0] for point in mine[0].curve[:length]])
+            values = np.array([[point[1] for point in run.curve[:length]] for run in mine])
             (line,) = axis.plot(steps, values.mean(0), label=arm, marker="o" if length == 1 else None)
             axis.fill_between(steps, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
-        axis.set(title=task, xlabel=claim.step_label, ylabel=textwrap.fill(claim.metric, 45))
+        axis.set(title="" if task == "task" else task, ylabel=textwrap.fill(claim.metric, 45))
         axis.grid(alpha=0.3)
-        axis.legend()
+        if has_curves:
+            axis.set_xlabel(claim.step_label)
+            axis.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
