@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache"
 TRAINING_SECONDS = 0.012  # of fast-tsp for an instance
 SECONDS = {50: 0.03, 100: 0.1, 200: 0.3}  # for the reference of one
-COUNTS = {50: 1000, 100: 500, 200: 200}  # test instances
+COUNTS = {50: 1000, 100: 1000, 200: 1000}  # test instances
 TRAIN_SEED, TEST_SEED = 1_000_000, 0
 LIMITS = {(50, 1): 3.0, (100, 1): 5.0, (200, 1): 7.0, (50, 16): 1.5, (100, 16): 2.5, (200, 16): 3.5}
 
