@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .perceptrons import Layer, backward, forward
+from .perceptrons import Layer, forward, input_slope
 
 
 class Best(NamedTuple):
@@ -105,9 +105,7 @@ class ActionValues:
         for full, part in zip(self.outs[critic], hidden):
             torch.index_select(full, 0, place, out=part)
         slope = self.q.new_ones(number, 1)
-        first = backward(layers, slope, hidden, slope, [x[:number] for x in self.hidden_slopes])
-        # a product with few columns is several times slower than with few rows
-        return (layers[0].weight[:, self.obs_size :].t() @ first.t()).t()
+        return input_slope(layers, hidden, slope, [x[:number] for x in self.hidden_slopes], self.obs_size)
 
     def _read_states(self, obs: Tensor) -> None:
         for out, layers in zip(self.by_state, self.critics):

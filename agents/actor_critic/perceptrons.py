@@ -80,6 +80,16 @@ def backward(layers: list[Layer], x: Tensor, outs: list[Tensor], slope: Tensor, 
     return slope
 
 
+def input_slope(layers: list[Layer], outs: list[Tensor], slope: Tensor, slopes: list[Tensor], start: int) -> Tensor:
+    """Back-propagate `slope` [B, out] to the inputs from number `start` on, [B, in - start]; see `backward`.
+
+    The layers want no gradients.
+    """
+    first = backward(layers, slope, outs, slope, slopes)
+    weight = layers[0].weight[:, start:]
+    return mm_(first, weight, first.new_empty(first.shape[0], weight.shape[1]))
+
+
 def rectified_layers(network: nn.Module) -> list[nn.Linear]:
     """Return the linear layers of a perceptron with rectified hidden layers; a last tanh is left out.
 
