@@ -11,6 +11,8 @@ from polyathlon.agents.parts.products import addmm_, hidden_memory
 
 from .perceptrons import Layer, forward, input_slope
 
+ROWS_AT_ONCE = 32
+
 
 class Best(NamedTuple):
     """The best action of each state: which one it is [B] int64, its value [B], and the value's derivative by it [B, A]."""
@@ -46,6 +48,7 @@ class ActionValues:
     ) -> None:
         self.critics, self.obs_size, self.batch_size, self.actions = critics, obs_size, batch_size, actions
         rows, most = batch_size * actions, most or batch_size
+        self.is_low = dtype is not torch.float32
         widths = [layer.bias.numel() for layer in critics[0]]
         first = critics[0][0].weight
         empty, device = first.new_empty, first.device
@@ -60,8 +63,9 @@ class ActionValues:
         self.q = empty(rows, len(critics))
         self.bound, self.second = empty(batch_size, actions), empty(batch_size)
         self.row = torch.arange(batch_size, device=device)
-        # on an accelerator the gathers of the lazy way cost more than the products that it saves
-        self.is_lazy = len(critics) == 2 and actions > 1 and device.type == "cpu"
+        # on an accelerator the gathers of the lazy way cost more than the products that it saves, and in bfloat16 so does
+        # what a product of a number of rows not met before prepares
+        self.is_lazy = len(critics) == 2 and actions > 1 and device.type == "cpu" and not self.is_low
         self.valued = 0
 
     def values(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -110,12 +114,15 @@ class ActionValues:
 
     def _slopes_of(self, critic: int, place: Tensor) -> Tensor:
         """Derivatives [R, A] of what one critic said in rows `place` [R] of its memory."""
-        layers, number = self.plain_critics[critic], place.numel()
+        layers, wanted = self.plain_critics[critic], place.numel()
+        if self.is_low:  # to one of a few numbers of rows
+            place = torch.cat([place, place.new_zeros(min(-wanted % ROWS_AT_ONCE, len(self.picked[0]) - wanted))])
+        number = place.numel()
         hidden = [x[:number] for x in self.picked]
         for full, part in zip(self.outs[critic], hidden):
             torch.index_select(full, 0, place, out=part)
         slope = self.q.new_ones(number, 1)
-        return input_slope(layers, hidden, slope, [x[:number] for x in self.hidden_slopes], self.obs_size)
+        return input_slope(layers, hidden, slope, [x[:number] for x in self.hidden_slopes], self.obs_size)[:wanted]
 
     def _read_states(self, obs: Tensor) -> None:
         for out, layers in zip(self.by_state, self.critics):
