@@ -7,7 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .perceptrons import Layer, backward, forward
+from polyathlon.agents.parts.products import addmm_, hidden_memory
+
+from .perceptrons import Layer, forward, input_slope
+
+ROWS_AT_ONCE = 32
 
 
 class Best(NamedTuple):
@@ -30,28 +34,38 @@ class ActionValues:
         batch_size: B.
         actions: M, the number of actions of a state.
         most: largest number of rows that `slopes` is asked about; None is B.
+        dtype: in which hidden layers are kept and multiplied.
     """
 
     def __init__(
-        self, critics: list[list[Layer]], obs_size: int, batch_size: int, actions: int, most: int | None = None
+        self,
+        critics: list[list[Layer]],
+        obs_size: int,
+        batch_size: int,
+        actions: int,
+        most: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.critics, self.obs_size, self.batch_size, self.actions = critics, obs_size, batch_size, actions
         rows, most = batch_size * actions, most or batch_size
+        self.is_low = dtype is not torch.float32
         widths = [layer.bias.numel() for layer in critics[0]]
         first = critics[0][0].weight
         empty, device = first.new_empty, first.device
         self.plain_critics = [[Layer(x.weight, x.bias, None, None) for x in layers] for layers in critics]
-        self.by_state = empty(len(critics), batch_size, widths[0])
-        self.outs = [[empty(rows, width) for width in widths] for _ in critics]
-        self.picked = [empty(most, width) for width in widths[:-1]]
-        self.hidden_slopes = [empty(most, width) for width in widths[:-1]]
+        hidden = [hidden_memory(first, rows, widths[:-1], dtype) for _ in critics]
+        self.outs = [[*layers, empty(rows, 1)] for layers in hidden]
+        self.by_state = self.outs[0][0].new_empty(len(critics), batch_size, widths[0])
+        self.picked = [x.new_empty(most, x.shape[1]) for x in hidden[0]]
+        self.hidden_slopes = [torch.empty_like(x) for x in self.picked]
         self.by_action = empty(most, first.shape[1] - obs_size)
         self.ordered = empty(batch_size, first.shape[1] - obs_size)
         self.q = empty(rows, len(critics))
         self.bound, self.second = empty(batch_size, actions), empty(batch_size)
         self.row = torch.arange(batch_size, device=device)
-        # on an accelerator the gathers of the lazy way cost more than the products that it saves
-        self.is_lazy = len(critics) == 2 and actions > 1 and device.type == "cpu"
+        # on an accelerator the gathers of the lazy way cost more than the products that it saves, and in bfloat16 so does
+        # what a product of a number of rows not met before prepares
+        self.is_lazy = len(critics) == 2 and actions > 1 and device.type == "cpu" and not self.is_low
         self.valued = 0
 
     def values(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -100,18 +114,19 @@ class ActionValues:
 
     def _slopes_of(self, critic: int, place: Tensor) -> Tensor:
         """Derivatives [R, A] of what one critic said in rows `place` [R] of its memory."""
-        layers, number = self.plain_critics[critic], place.numel()
+        layers, wanted = self.plain_critics[critic], place.numel()
+        if self.is_low:  # to one of a few numbers of rows
+            place = torch.cat([place, place.new_zeros(min(-wanted % ROWS_AT_ONCE, len(self.picked[0]) - wanted))])
+        number = place.numel()
         hidden = [x[:number] for x in self.picked]
         for full, part in zip(self.outs[critic], hidden):
             torch.index_select(full, 0, place, out=part)
         slope = self.q.new_ones(number, 1)
-        first = backward(layers, slope, hidden, slope, [x[:number] for x in self.hidden_slopes])
-        # a product with few columns is several times slower than with few rows
-        return (layers[0].weight[:, self.obs_size :].t() @ first.t()).t()
+        return input_slope(layers, hidden, slope, [x[:number] for x in self.hidden_slopes], self.obs_size)[:wanted]
 
     def _read_states(self, obs: Tensor) -> None:
         for out, layers in zip(self.by_state, self.critics):
-            torch.addmm(layers[0].bias, obs, layers[0].weight[:, : self.obs_size].t(), out=out)
+            addmm_(layers[0].bias, obs, layers[0].weight[:, : self.obs_size].t(), out)
 
     def _value_all(self, critic: int, start: int, stop: int, action: Tensor) -> Tensor:
         """Values [(stop - start) M] of all actions of states `start` to `stop`, into the first rows of the critic's memory."""
@@ -119,14 +134,14 @@ class ActionValues:
         out = self.outs[critic][0][:rows]
         out.view(stop - start, self.actions, out.shape[1]).copy_(self.by_state[critic][start:stop].unsqueeze(1))
         weight = self.critics[critic][0].weight[:, self.obs_size :]
-        out.addmm_(action[start:stop].flatten(0, 1), weight.t())
+        out.addmm_(action[start:stop].flatten(0, 1).to(out.dtype), weight.t().to(out.dtype))
         return self._value_on(critic, 0, rows)
 
     def _value_one(self, critic: int, place: int, by_state: Tensor, action: Tensor) -> Tensor:
         """Values [R] of one action [R, A] of each state, read as [R, width], into rows `place` on of the critic's memory."""
         stop = place + action.shape[0]
         weight = self.critics[critic][0].weight[:, self.obs_size :]
-        torch.addmm(by_state, action, weight.t(), out=self.outs[critic][0][place:stop])
+        addmm_(by_state, action, weight.t(), self.outs[critic][0][place:stop])
         return self._value_on(critic, place, stop)
 
     def _value_on(self, critic: int, start: int, stop: int) -> Tensor:

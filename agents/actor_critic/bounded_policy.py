@@ -47,6 +47,7 @@ class BoundedPolicy(TD3Policy):
         has_value: a value V(s), `value_net`.
         is_gaussian: the actor has standard deviations, one number a component (`actor.log_std`), and samples.
         generator: source of the noise of `predict(deterministic=False)`; None is torch's own.
+        product_dtype: in which gradient steps keep and multiply hidden layers.
     """
 
     has_actor_target: ClassVar[bool] = True
@@ -54,6 +55,7 @@ class BoundedPolicy(TD3Policy):
     has_value: ClassVar[bool] = False
     is_gaussian: ClassVar[bool] = False
     generator: torch.Generator | None = None
+    product_dtype = torch.float32
     target: Tensor
     actor_target_vector: Tensor
 

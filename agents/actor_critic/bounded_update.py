@@ -7,6 +7,7 @@ from torch import Tensor
 
 from polyathlon.agents.parts.action_distributions import LOG_SQRT_2_PI
 from polyathlon.agents.parts.flat_adam import FlatAdam, section
+from polyathlon.agents.parts.products import hidden_memory
 
 from .bounded_policy import LOG_STD_MAX, LOG_STD_MIN, BoundedPolicy
 from .perceptrons import backward, forward, layers_of
@@ -46,9 +47,9 @@ class BoundedActor:
             self.log_std, _ = section(vector, end, (action_size,))
             self.log_std_gradient, end = section(adam.gradient, end, (action_size,))
         assert end == vector.numel()
-        hidden = [(rows, width) for width in policy.actor_widths]
-        self.outs = [*_memory(vector, hidden, outs), vector.new_empty(rows, action_size)]
-        self.slopes = _memory(vector, hidden, slopes)
+        hidden = hidden_memory(vector, rows, policy.actor_widths, policy.product_dtype)
+        self.outs = [*_memory(hidden, outs), vector.new_empty(rows, action_size)]
+        self.slopes = _memory([torch.empty_like(x) for x in hidden], slopes)
 
     def mean(self, obs: Tensor) -> Tensor:
         """Return the mean [rows, A] at observations [rows, O]; it stays in memory for the backward pass."""
@@ -102,15 +103,25 @@ class BoundedActor:
         return -0.5 * scaled.square().sum(1) + (inverse.log() - LOG_SQRT_2_PI).sum()
 
 
-def _memory(like: Tensor, shapes: list[tuple[int, int]], given: list[Tensor] | None) -> list[Tensor]:
-    """Return tensors of these shapes: those that are given where they fit."""
-    kept = [] if given is None else given[: len(shapes)]
-    fits = [tuple(tensor.shape) for tensor in kept] == shapes
-    return kept if fits else [like.new_empty(shape) for shape in shapes]
+def _memory(own: list[Tensor], given: list[Tensor] | None) -> list[Tensor]:
+    """Return tensors like `own`: those that are given where they fit."""
+    kept = [] if given is None else given[: len(own)]
+    fits = [(x.shape, x.dtype) for x in kept] == [(x.shape, x.dtype) for x in own]
+    return kept if fits else own
 
 
-def critic_arguments(policy: BoundedPolicy, batch_size: int) -> tuple[FlatAdam, Tensor, int, int, list[int], int, int]:
+def critic_arguments(
+    policy: BoundedPolicy, batch_size: int
+) -> tuple[FlatAdam, Tensor, int, int, list[int], int, int, torch.dtype]:
     """Return the arguments of `CriticsUpdate` for the critics of a policy."""
     adam = policy.critic.optimizer
     assert isinstance(adam, FlatAdam)
-    return adam, policy.target, *policy.sizes, policy.critic_widths, len(policy.critic.q_networks), batch_size
+    return (
+        adam,
+        policy.target,
+        *policy.sizes,
+        policy.critic_widths,
+        len(policy.critic.q_networks),
+        batch_size,
+        policy.product_dtype,
+    )

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.agents.parts.products import hidden_memory
 
-from .perceptrons import Layer, backward, forward, layers_of
+from .perceptrons import Layer, backward, forward, input_slope, layers_of
 
 
 class GradientStep:
@@ -48,6 +49,7 @@ class CriticsUpdate(GradientStep):
         critic_widths: hidden widths of a critic.
         critics: number of critics.
         batch_size: B.
+        dtype: in which hidden layers are kept and multiplied; see `hidden_dtype`.
 
     Attributes:
         critics: layers of the critics, with gradients.
@@ -68,6 +70,7 @@ class CriticsUpdate(GradientStep):
         critic_widths: list[int],
         critics: int,
         batch_size: int,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(batch_size, critic.gradient)
         self.critic, self.target = critic, target
@@ -82,10 +85,15 @@ class CriticsUpdate(GradientStep):
             layers, start = layers_of(critic.vector.data, critic.gradient, sizes, start)
             self.critics.append(layers)
         empty = critic.vector.new_empty
-        self.outs = [[empty(batch_size, width) for width in [*critic_widths, 1]] for _ in range(critics)]
-        self.slopes = [empty(batch_size, width) for width in critic_widths]
+        hidden = [hidden_memory(target, batch_size, critic_widths, dtype) for _ in range(critics + 1)]
+        self.outs = [[*layers, empty(batch_size, 1)] for layers in hidden[1:]]
+        self.slopes = hidden[0]
         self.inputs = empty(batch_size, obs_size + action_size)
         self.q = empty(batch_size, critics)
+        self.ones = torch.ones_like(self.q[:, :1])
+        # on an accelerator, and in bfloat16, gathers cost more than the products that they save
+        self.is_grouped = self.q.device.type == "cpu" and dtype is torch.float32
+        self.by_action = empty(batch_size, action_size)
 
     def _values(self, critics: list[list[Layer]], inputs: Tensor, keep: bool = True) -> Tensor:
         """Values [B, critics]; `keep` leaves what each critic's layers gave in `outs`, for derivatives."""
@@ -106,11 +114,16 @@ class CriticsUpdate(GradientStep):
 
     def _action_slope(self, chosen: Tensor) -> Tensor:
         """Derivative [B, A] of each row's chosen critic by the action; `_values` of `plain_critics` went before."""
-        total: Tensor | None = None
         for i, layers in enumerate(self.plain_critics):
-            slope = (chosen == i).to(self.q.dtype)[:, None]
-            first = backward(layers, self.inputs, self.outs[i], slope, self.slopes)
-            part = first @ layers[0].weight[:, self.obs_size :]
-            total = part if total is None else total.add_(part)
-        assert total is not None
-        return total
+            if self.is_grouped:
+                # each row needs one critic only: the rows of a critic are brought together
+                rows = (chosen == i).nonzero()[:, 0]
+                number = rows.numel()
+                outs = [out.index_select(0, rows) for out in self.outs[i][:-1]]
+                slopes = [x[:number] for x in self.slopes]
+                self.by_action[rows] = input_slope(layers, outs, self.ones[:number], slopes, self.obs_size)
+            else:
+                slope = (chosen == i).to(self.q.dtype)[:, None]
+                part = input_slope(layers, self.outs[i], slope, self.slopes, self.obs_size)
+                self.by_action = part if i == 0 else self.by_action.add_(part)
+        return self.by_action

@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.products import hidden_dtype
 from polyathlon.agents.parts.replay import Replay, Transitions
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -95,6 +96,7 @@ class OffPolicyAgent(Agent):
             self.policy = self.policy_class(
                 self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
             ).to(self.device)
+        self.policy.product_dtype = hidden_dtype(self.matmul_precision, self.device)
         self.policy.flatten_parameters()
         self.policy.generator = self._prediction_generator
         space = self.action_space
@@ -190,14 +192,16 @@ class OffPolicyAgent(Agent):
         assert self.replay is not None
         rate = self.lr_schedule(self._current_progress_remaining)
         before = torch.get_float32_matmul_precision()
-        if self.matmul_precision != before:
-            torch.set_float32_matmul_precision(self.matmul_precision)
+        # where layers are kept in bfloat16, the thin products that are left are faster in float32
+        wanted = "highest" if self.policy.product_dtype is torch.bfloat16 else self.matmul_precision
+        if wanted != before:
+            torch.set_float32_matmul_precision(wanted)
         try:
             for _ in range(gradient_steps):
                 self._n_updates += 1
                 self._gradient_step(self.replay.sample(self.batch_size, self.generator), rate)
         finally:
-            if self.matmul_precision != before:
+            if wanted != before:
                 torch.set_float32_matmul_precision(before)
 
     def learn(

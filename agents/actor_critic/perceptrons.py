@@ -47,7 +47,7 @@ def layers_of(vector: Tensor, gradient: Tensor | None, sizes: list[int], start: 
 
 
 def forward(layers: list[Layer], x: Tensor, outs: list[Tensor]) -> Tensor:
-    """Run a perceptron with rectified hidden layers; `outs` receive what each layer gives."""
+    """Run a perceptron with rectified hidden layers; `outs` receive what each layer gives, each in its own type."""
     last = len(layers) - 1
     for i, layer in enumerate(layers):
         addmm_(layer.bias, x, layer.weight.t(), outs[i])
@@ -72,12 +72,22 @@ def backward(layers: list[Layer], x: Tensor, outs: list[Tensor], slope: Tensor, 
         layer, below = layers[i], outs[i - 1] if i else x
         if layer.weight_gradient is not None and layer.bias_gradient is not None:
             mm_(slope.t(), below, layer.weight_gradient)
-            torch.sum(slope, 0, out=layer.bias_gradient)
+            torch.sum(slope, 0, dtype=torch.float32, out=layer.bias_gradient)
         if i:
             mm_(slope, layer.weight, slopes[i - 1])
             torch.ops.aten.threshold_backward.grad_input(slopes[i - 1], below, 0, grad_input=slopes[i - 1])
             slope = slopes[i - 1]
     return slope
+
+
+def input_slope(layers: list[Layer], outs: list[Tensor], slope: Tensor, slopes: list[Tensor], start: int) -> Tensor:
+    """Back-propagate `slope` [B, out] to the inputs from number `start` on, [B, in - start]; see `backward`.
+
+    The layers want no gradients.
+    """
+    first = backward(layers, slope, outs, slope, slopes)
+    weight = layers[0].weight[:, start:]
+    return mm_(first, weight, weight.new_empty(first.shape[0], weight.shape[1]))
 
 
 def rectified_layers(network: nn.Module) -> list[nn.Linear]:

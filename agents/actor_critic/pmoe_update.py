@@ -92,7 +92,9 @@ class PMOEUpdate(SACUpdate):
         self.row = torch.arange(rows, device=self.states.device)
         if estimator in ("frequency", "backprop_all"):
             most = rows * experts if estimator == "backprop_all" else rows
-            self.own = ActionValues(self.plain_critics, self.obs_size, rows, experts, most)
+            self.own = ActionValues(
+                self.plain_critics, self.obs_size, rows, experts, most, arguments.get("dtype", torch.float32)
+            )
 
     @torch.no_grad()
     def step(

@@ -47,10 +47,12 @@ class SquashedGaussianPolicy(SACPolicy):
     `net_arch` and `n_critics` are SB3's. Observations are flattened; other feature extractors are refused.
 
     Attributes:
+        product_dtype: in which gradient steps keep and multiply hidden layers.
         generator: source of the noise of `predict(deterministic=False)`; None is torch's own.
     """
 
     generator: torch.Generator | None = None
+    product_dtype = torch.float32
     _target: Tensor
     _actor_widths: list[int]
     _critic_widths: list[int]
@@ -91,6 +93,7 @@ class SquashedGaussianPolicy(SACPolicy):
             "critic_widths": self._critic_widths,
             "critics": len(self.critic.q_networks),
             "batch_size": batch_size,
+            "dtype": self.product_dtype,
         }
 
     def parameters_behind_the_head(self) -> list[nn.Parameter]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.agents.parts.products import hidden_memory
 from polyathlon.agents.parts.replay import Transitions
 from polyathlon.agents.parts.squashed_gaussian import LOG_SQRT_2_PI, log_one_minus_tanh_squared
 from polyathlon.agents.parts.targets import polyak_, td_target
@@ -34,6 +35,7 @@ class SACUpdate(CriticsUpdate):
         batch_size: B.
         experts: number of Gaussians K in the actor's head; a single one for soft actor-critic. What follows the head in the
             actor's parameters is left to a subclass.
+        dtype: in which hidden layers are kept and multiplied; see `hidden_dtype`.
     """
 
     metric_names: tuple[str, ...] = ("critic_loss", "actor_loss", "ent_coef", "ent_coef_loss")
@@ -50,8 +52,9 @@ class SACUpdate(CriticsUpdate):
         critics: int,
         batch_size: int,
         experts: int = 1,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(critic, target, obs_size, action_size, critic_widths, critics, batch_size)
+        super().__init__(critic, target, obs_size, action_size, critic_widths, critics, batch_size, dtype)
         self.actor = actor
         outputs = 2 * experts * action_size
         sizes = [obs_size, *actor_widths, outputs]
@@ -60,8 +63,8 @@ class SACUpdate(CriticsUpdate):
         both, batch = 2 * batch_size, batch_size
         self.states = empty(both, obs_size)
         self.eps = empty((experts + 1) * batch, action_size)
-        self.actor_outs = [empty(both, width) for width in [*actor_widths, outputs]]
-        self.actor_slopes = [empty(batch, width) for width in actor_widths]
+        self.actor_outs = [*hidden_memory(target, both, actor_widths, dtype), empty(both, outputs)]
+        self.actor_slopes = [x.new_empty(batch, x.shape[1]) for x in self.actor_outs[:-1]]
         self.head_slope = empty(batch, outputs)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from polyathlon.agents.parts.targets import polyak_, td_target
 from .bounded_policy import BoundedPolicy
 from .bounded_update import BoundedActor, critic_arguments
 from .critics_update import CriticsUpdate
-from .perceptrons import backward, forward
+from .perceptrons import forward, input_slope
 
 
 class TD3Update(CriticsUpdate):
@@ -35,7 +35,6 @@ class TD3Update(CriticsUpdate):
         self.actor_target = BoundedActor(policy, batch_size, True, self.outs[0], self.slopes)
         self.actor_target_vector = policy.actor_target_vector
         self.noise = self.inputs.new_empty(batch_size, self.action_size)
-        self.ones = self.inputs.new_full((batch_size, 1), 1.0)
 
     @torch.no_grad()
     def step(
@@ -83,7 +82,7 @@ class TD3Update(CriticsUpdate):
         self.inputs[:, :size], self.inputs[:, size:] = batch.obs, own
         layers = self.plain_critics[0]
         q = forward(layers, self.inputs, self.outs[0])
-        slope = -backward(layers, self.inputs, self.outs[0], self.ones, self.slopes) @ layers[0].weight[:, size:]
+        slope = input_slope(layers, self.outs[0], self.ones, self.slopes, size).neg_()
         if imitation is None:
             slope.div_(rows)
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from polyathlon.agents.parts.flat_adam import ScalarAdam
 from polyathlon.envs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class HasTemperature:
         initial, is_learned = parse_temperature(self.ent_coef)
         self.log_ent_coef = torch.full((1,), math.log(initial), device=self.device, requires_grad=is_learned)
         self.ent_coef_optimizer = (
-            torch.optim.Adam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True) if is_learned else None
+            ScalarAdam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True) if is_learned else None
         )
 
     def _set_temperature_rate(self, learning_rate: float) -> None:

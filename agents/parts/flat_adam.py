@@ -74,30 +74,52 @@ class FlatAdam(torch.optim.Adam):
         if max_norm is not None:
             torch.linalg.vector_norm(self.gradient, out=self._norm)
             divisor = self._norm.add_(1e-6).div_(max_norm).clamp_(min=1.0)
-        state["step"].add_(1)
-        torch._fused_adam_(
-            [self.vector],
-            [self.gradient],
-            [state["exp_avg"]],
-            [state["exp_avg_sq"]],
-            [],
-            [state["step"]],
-            lr=lr,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-            grad_scale=divisor,
-            found_inf=None,
-        )
+        _fused_step(self.vector, self.gradient, group, state, lr, divisor)
 
     def step(self, closure: Any = None) -> Any:
         """Take one step without clipping, with the step size of the parameter group."""
         loss = None if closure is None else closure()
         self.clipped_step(self.param_groups[0]["lr"], None)
         return loss
+
+
+class ScalarAdam(torch.optim.Adam):
+    """Adam on one small tensor, without what torch's own step spends on preparing lists of tensors."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take one step."""
+        group = self.param_groups[0]
+        (parameter,) = group["params"]
+        state = self.state[parameter]
+        if closure is not None or not state:
+            return super().step(closure)
+        _fused_step(parameter, parameter.grad, group, state, group["lr"], None)
+        return None
+
+
+def _fused_step(
+    vector: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Tensor], lr: float, divisor: Tensor | None
+) -> None:
+    """Take one step of Adam on a tensor, after the division of its gradient."""
+    state["step"].add_(1)
+    torch._fused_adam_(
+        [vector],
+        [gradient],
+        [state["exp_avg"]],
+        [state["exp_avg_sq"]],
+        [],
+        [state["step"]],
+        lr=lr,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+        grad_scale=divisor,
+        found_inf=None,
+    )
 
 
 def section(vector: Tensor, start: int, shape: tuple[int, ...]) -> tuple[Tensor, int]:

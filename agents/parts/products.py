@@ -1,4 +1,4 @@
-"""Matrix products into memory that is there, in the precision that torch is set to."""
+"""Matrix products into memory that is there, in the type of that memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from torch import Tensor
 
 # below this many numbers along a side, casting costs more than the faster product saves
 _WORTH_CASTING = 64
+
+
+# a float32 product with fewer columns than this is about half as fast as its transpose, which has few rows
+_FEW_COLUMNS = 32
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -20,37 +24,48 @@ def has_bfloat16(device: torch.device) -> bool:
 _CPU_HAS_BFLOAT16 = has_bfloat16(torch.device("cpu"))
 
 
-def casts(left: Tensor, right: Tensor) -> bool:
-    """Tell whether the product of two float32 matrices is taken in bfloat16 here.
+def hidden_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type in which layers keep what they give, and in which their products are therefore taken.
 
-    That is so where torch's precision of products is "medium", which on a CPU torch itself honours by re-packing the
-    operands in each call: slower than casting them where the processor multiplies bfloat16.
+    That is bfloat16 where "medium" precision is asked of a CPU that multiplies bfloat16. Elsewhere it is float32, and
+    torch's own setting decides about the products.
     """
-    return (
-        torch.get_float32_matmul_precision() == "medium"
-        and _CPU_HAS_BFLOAT16
-        and left.device.type == "cpu"
-        and left.dtype is torch.float32
-        and min(*left.shape, right.shape[1]) >= _WORTH_CASTING
-    )
+    is_low = precision == "medium" and device.type == "cpu" and _CPU_HAS_BFLOAT16
+    return torch.bfloat16 if is_low else torch.float32
 
 
-def _cast(matrix: Tensor) -> Tensor:
-    """Cast to bfloat16, in the order in which the memory lies."""
+def hidden_memory(like: Tensor, rows: int, widths: list[int], dtype: torch.dtype) -> list[Tensor]:
+    """Allocate [rows, width] for layers, in `dtype` where the products are large enough to gain from it."""
+    smallest = min([rows, *widths])
+    kind = dtype if smallest >= _WORTH_CASTING else torch.float32
+    return [like.new_empty(rows, width, dtype=kind) for width in widths]
+
+
+def _cast(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast in the order in which the memory lies."""
+    if matrix.dtype == dtype:
+        return matrix
     if matrix.stride(0) == 1 and matrix.stride(1) != 1:
-        return matrix.t().bfloat16().t()
-    return matrix.bfloat16()
+        return matrix.t().to(dtype).t()
+    return matrix.to(dtype)
 
 
 def mm_(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Write the product of [M, K] and [K, N] into `out` [M, N], and return it; sums run in float32 in any case."""
-    if casts(left, right):
-        return out.copy_(torch.mm(_cast(left), _cast(right)))
+    """Write the product of [M, K] and [K, N] into `out` [M, N], and return it.
+
+    It is taken in bfloat16 if `left` or `out` is of that type; sums run in float32 in any case.
+    """
+    if left.dtype is torch.bfloat16 and out.dtype is torch.float32:
+        return out.copy_(torch.mm(left, _cast(right, left.dtype)))
+    left, right = _cast(left, out.dtype), _cast(right, out.dtype)
+    if left.shape[1] == 1:
+        return torch.mul(left, right, out=out)
+    if 1 < right.shape[1] < _FEW_COLUMNS and left.device.type == "cpu":
+        return out.copy_(torch.mm(right.t(), left.t()).t())
     return torch.mm(left, right, out=out)
 
 
 def addmm_(bias: Tensor, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Write the product of [M, K] and [K, N] plus `bias` [N] into `out` [M, N], and return it."""
-    if casts(left, right):
-        return torch.add(torch.mm(_cast(left), _cast(right)), bias, out=out)
-    return torch.addmm(bias, left, right, out=out)
+    """Write the product of [M, K] and [K, N] plus `bias` [N] or [M, N] into `out` [M, N], in its type, and return it."""
+    kind = out.dtype
+    return torch.addmm(bias.to(kind), _cast(left, kind), _cast(right, kind), out=out)

@@ -253,7 +253,10 @@ policy, temperature; RLPD: actor, temperature). {OBS} observations, {ACTION} act
 critics. The plain loop is what one writes first in PyTorch: `nn.Module`s, autograd, `torch.optim.Adam`, a loop over the
 critics (over the two that are asked for, in targets), candidates of a minibatch in one batch. One core, float32 unless said.
 Where the networks are large, matrix products take most of the time, and no rearrangement makes these fewer: bfloat16 products
-are what is left there, and the plain loop under autocast shows what they give without the rest."""
+are what is left there, and the plain loop under autocast shows what they give without the rest.
+At 256-256 the products of an EXPO update are about 118 GFLOP (80 of them the base policy's samples), 1.3 s at the 93 GFLOP/s that large
+float32 products reach on this processor and 0.64 s at the 185 of bfloat16: nothing can be over 1.8 times the plain loop in
+float32, or 3.5 times in bfloat16."""
 
 
 def main() -> None:

@@ -21,13 +21,14 @@ ON_POLICY: dict[str, Any] = {"n_steps": 256, "batch_size": 64, "n_epochs": 10, "
 PEER, SB3 = "polyathlon SAC", "SB3 SAC"
 PPO_PEER, SB3_PPO = "polyathlon PPO", "SB3 PPO"
 NOTES = f"""Gymnasium's own {ENV_ID}, one gradient step after each step of the environment, batches of 256, two layers of 256 in actor
-and critics, float32, one thread; PMOE has K experts on SAC's networks and the frequency loss (its defaults, K = 4, unless a row
+and critics, float32 ("medium": bfloat16 products), one thread; PMOE has K experts on SAC's networks and the frequency loss (its defaults, K = 4, unless a row
 says otherwise). Everything is counted: acting, the environment, the replay memory, the gradient step. Turns are short ({STEPS} steps)
 and many, since other work shares the machine. Targets: PMOE at least 0.7 of our SAC and 1.5 times SB3's SAC.
 
 What PMOE must do more than SAC at K = 4 is to value 4 actions of each state by both critics: with 256 x 256 networks 1.4 times SAC's
 products. It asks the second critic only where the first one's bound does not settle which action is best, which leaves about two
-thirds of these products and changes no result.
+thirds of these products and changes no result. Of medium precision it asks both about all of them: bfloat16 products whose number of
+rows changes from step to step prepare anew each time.
 
 PPO: {ON_POLICY["n_steps"]} steps of one environment, then 10 epochs of minibatches of 64 on two layers of 64. PMOEPPO differentiates by
 autograd; with one expert it takes PPO's written-out update."""
@@ -56,6 +57,7 @@ def off_policy(few: bool) -> dict[str, Subject]:
         return loop(agent("MlpPolicy", gym.make(ENV_ID), **OFF_POLICY, **options), WARM_UP, STEPS)
 
     first = {PEER: made(SAC), "PMOE, K = 4": made(PMOE), SB3: made(SB3SAC)}
+    first["PMOE, K = 4, medium"] = made(PMOE, matmul_precision="medium")
     if few:
         return first
     return {
