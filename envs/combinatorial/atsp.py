@@ -16,7 +16,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from .construction import ConstructionTask, Move, State, check_size
 from .instances import INSTANCE_STREAM, MatrixInstance, constant
 from .reading import check_count, entries, numbers, read_reference
-from .tables import rows_of
+from .tables import in_pairs, rows_of
 
 _CACHED_NUMBERS = 2**16
 DISTANCES = ("remaining", "instance")
@@ -99,6 +99,9 @@ class ATSP(ConstructionTask):
             raise unknown_name("distances", str(distances), DISTANCES)
         self.is_looked_up = distances == "instance" and mdp == "bq"
         super().__init__(self.num_nodes, mdp, reward, device, dtype)
+        if mdp == "bq":  # by number of open nodes: 1 in the rows that hold a node
+            self.node_rows = (~self.table.padding).to(torch.int32)
+            self.node_weights = self.node_rows.to(self.dtype)
 
     def _spaces(self) -> dict[str, gym.Space[Any]]:
         rows = self.num_points if self.is_looked_up else self.table.num_rows
@@ -155,7 +158,7 @@ class ATSP(ConstructionTask):
         here = table.origin_number(state.rows)
         rows, picked, there = table.take(state.rows, instance, action)
         allowed, is_over = self.open_or_over(rows)
-        edge = (here * self.num_points + there).clamp(min=0).unsqueeze(1)
+        edge = (here * self.num_points + there).unsqueeze(1)
         leg = instance.distances.flatten(1).gather(1, edge).squeeze(1)
         length = (leg.double() + picked[:, 0].double() * is_over) * instance.scale
         return Move(rows, state.amount, allowed, is_over, length)
@@ -164,7 +167,7 @@ class ATSP(ConstructionTask):
         """Return the observation; see the class."""
         seen = {**super().observe(state), "distances": self.observed_distances(state)}
         if self.is_looked_up:
-            seen["numbers"] = torch.where(self.table.is_padding(state.rows), 0, state.rows.orig)
+            seen["numbers"] = self.node_rows.index_select(0, state.rows.num_open).mul_(state.rows.orig)
         return seen
 
     def observed_nodes(self, state: State) -> Tensor:
@@ -172,8 +175,9 @@ class ATSP(ConstructionTask):
         d, rows = state.instance.distances, state.rows
         from_here = rows_of(d, self.table.origin_number(rows))
         if self.mdp == "bq":
-            from_here = from_here.gather(1, rows.orig.clamp(min=0).long()) * ~self.table.is_padding(rows)
-        return torch.stack((from_here, self.table.nodes(rows, state.instance).squeeze(2)), dim=2)
+            from_here = from_here.gather(1, rows.orig.long())
+            from_here.mul_(self.node_weights.index_select(0, rows.num_open))
+        return in_pairs(from_here, self.table.nodes(rows, state.instance).squeeze(2))
 
     def observed_distances(self, state: State) -> Tensor:
         """Return [B, R, R] the distances among the rows of the table."""
@@ -181,7 +185,7 @@ class ATSP(ConstructionTask):
         if self.mdp == "direct" or self.is_looked_up:
             return d
         is_node = ~self.table.is_padding(state.rows)
-        index = state.rows.orig.clamp(min=0).long()
+        index = state.rows.orig.long()
         n = self.num_points
         start = torch.arange(d.shape[0], device=d.device).unsqueeze(1) * n
         lines = d.view(-1, n).index_select(0, (index + start).flatten()).view(*index.shape, n)
