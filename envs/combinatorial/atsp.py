@@ -44,8 +44,8 @@ class ATSP(ConstructionTask):
     | nodes | (R, 2) float32 | distance from the origin, distance to the destination; 0 in padding ("bq") | [0, 1] |
     | kind | (R,) int8 | 0 padding or visited, 1 origin, 2 destination, 3 open | 0..3 |
     | globals | (1,) float32 | open nodes / (N - 1) | [0, 1] |
-    | distances | (R, R) float32 | from the node of the row to that of the column; 0 in padding | [0, 1] |
-    | numbers | (R,) int32 | only `distances="instance"` with "bq": number of the node in each row | 0..N - 1 |
+    | distances | (N, N) float32 | from node to node, as they were at the start | [0, 1] |
+    | numbers | (R,) int32 | only "bq": number of the node in each row, to look distances up; 0 in padding | 0..N - 1 |
     | visited | (N,) int8 | only "direct": visited or padding | 0, 1 |
     | first, last | (1,) int64 | only "direct": first and latest node of the path | 0..N - 1 |
 
@@ -68,8 +68,9 @@ class ATSP(ConstructionTask):
     * `num_nodes`: number of nodes N, at least 2.
     * `mdp`: "bq" or "direct".
     * `reward`: "dense" or "sparse".
-    * `distances`: "remaining": among the rows of the table, built anew in each step; or "instance": (N, N) as they were at
-      the start, to be looked up by `numbers`, which costs nothing. With "direct" both are the same.
+    * `distances`: "instance": as above; a vector environment may hand out one tensor for all steps of an episode, so do
+      not write into it. Or "remaining": (R, R) among the rows of the table, 0 in padding, and no `numbers`; building it
+      anew in each step takes ten times as long as the step. With "direct" both are the same.
 
     ## Version History
     * v0: first version.
@@ -85,7 +86,7 @@ class ATSP(ConstructionTask):
         num_nodes: int = 50,
         mdp: str = "bq",
         reward: str = "dense",
-        distances: str = "remaining",
+        distances: str = "instance",
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str = torch.float32,
     ) -> None:
@@ -98,6 +99,8 @@ class ATSP(ConstructionTask):
         if distances not in DISTANCES:
             raise unknown_name("distances", str(distances), DISTANCES)
         self.is_looked_up = distances == "instance" and mdp == "bq"
+        if distances == "instance" or mdp == "direct":
+            self.lasting = ("distances",)
         super().__init__(self.num_nodes, mdp, reward, device, dtype)
         if mdp == "bq":  # by number of open nodes: 1 in the rows that hold a node
             self.node_rows = (~self.table.padding).to(torch.int32)
