@@ -119,7 +119,7 @@ def _make(
     if hasattr(instance, "distances"):  # the only column is the distance to the destination, which may be any node now
         columns = instance.distances.gather(2, numbers[:, 1].view(-1, 1, 1).expand(-1, columns.shape[1], -1))
     nodes = columns.gather(1, numbers.unsqueeze(2).expand(-1, -1, columns.shape[2])) * is_used.unsqueeze(2)
-    rows = ReducedRows(nodes, torch.where(is_used, numbers, -1).int(), num_open)
+    rows = ReducedRows(nodes, numbers.int(), num_open)
     instance = instance._replace(amount=amount)
     allowed, is_over = task.first_allowed(rows, instance)
     zero = torch.zeros_like(num_open)

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from polyathlon.agents.parts.attention import AttentionBlock
 from polyathlon.envs.errors import UsageError
 
-from .problems import DESTINATION, ORIGIN, PADDING, Observation, Problem, nearest_rows, select_rows, spread_logits
+from .problems import (
+    DESTINATION,
+    ORIGIN,
+    PADDING,
+    Observation,
+    Problem,
+    among_rows,
+    nearest_rows,
+    select_rows,
+    spread_logits,
+)
 from .views import num_features, view_of
 
 NUM_ROLES = 4
@@ -81,7 +91,7 @@ class LocalAttention(nn.Module):
         index = None
         if self.neighbours is not None and obs["nodes"].shape[1] > self.neighbours:
             index = nearest_rows(obs, self.problem, self.neighbours)
-        kept = obs if index is None else select_rows(obs, index)
+        kept = among_rows(obs) if index is None else select_rows(obs, index)
         logits, edges = self._score(obs, kept, index)
         if index is None:
             shown = logits.shape[1]
@@ -120,8 +130,8 @@ def trimmed(obs: Observation) -> Observation:
     last = max(3, int(used[-1]) + 1 if len(used) else 0)
     if last >= obs["nodes"].shape[1]:
         return obs
-    short: Observation = {key: obs[key][:, :last] for key in ("nodes", "kind", "visited") if key in obs}
-    if "distances" in obs:
+    short: Observation = {key: obs[key][:, :last] for key in ("nodes", "kind", "visited", "numbers") if key in obs}
+    if "distances" in obs and "numbers" not in obs:
         short["distances"] = obs["distances"][:, :last, :last]
     return {**obs, **short}
 
@@ -198,7 +208,7 @@ class ReZeroAttention(nn.Module):
     def forward(self, obs: Observation) -> Scores:
         """Score the actions of a table of either formulation."""
         num_rows = obs["nodes"].shape[1]
-        obs = trimmed(obs) if "visited" not in obs else obs
+        obs = among_rows(trimmed(obs)) if "visited" not in obs else obs
         x, is_padding = self._embed(obs)
         for block in self.blocks:
             x = block(x, is_padding[:, None, None])

@@ -114,17 +114,33 @@ def select_rows(obs: Observation, index: Tensor) -> Observation:
         obs: an observation of tensors [B, ...].
         index: [B, K] int64 rows to keep, in this order.
     """
-    _batch, kept = index.shape
     nodes = obs["nodes"]
     chosen = {
         **obs,
         "nodes": nodes.gather(1, index.unsqueeze(2).expand(-1, -1, nodes.shape[2])),
         "kind": obs["kind"].gather(1, index),
     }
+    if "numbers" in obs:
+        return among_rows({**chosen, "numbers": obs["numbers"].gather(1, index)})
     if "distances" in obs:
-        rows = obs["distances"].gather(1, index.unsqueeze(2).expand(-1, -1, nodes.shape[1]))
-        chosen["distances"] = rows.gather(2, index.unsqueeze(1).expand(-1, kept, -1))
+        chosen["distances"] = _square(obs["distances"], index)
     return chosen
+
+
+def among_rows(obs: Observation) -> Observation:
+    """Replace distances that are looked up by the numbers of the nodes (`ATSP`) by those among the rows, [B, R, R]."""
+    if "numbers" not in obs:
+        return obs
+    is_node = (obs["kind"] != PADDING).to(obs["nodes"].dtype)
+    square = _square(obs["distances"], obs["numbers"].long())
+    square = square * is_node.unsqueeze(1) * is_node.unsqueeze(2)
+    return {name: part for name, part in obs.items() if name != "numbers"} | {"distances": square}
+
+
+def _square(distances: Tensor, index: Tensor) -> Tensor:
+    """Return [B, K, K] the distances among some nodes, [B, K] int64, of [B, N, N]."""
+    lines = distances.gather(1, index.unsqueeze(2).expand(-1, -1, distances.shape[2]))
+    return lines.gather(2, index.unsqueeze(1).expand(-1, index.shape[1], -1))
 
 
 def spread_logits(logits: Tensor, index: Tensor, num_rows: int) -> Tensor:

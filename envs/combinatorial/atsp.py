@@ -16,7 +16,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from .construction import ConstructionTask, Move, State, check_size
 from .instances import INSTANCE_STREAM, MatrixInstance, constant
 from .reading import check_count, entries, numbers, read_reference
-from .tables import rows_of
+from .tables import in_pairs, rows_of
 
 _CACHED_NUMBERS = 2**16
 DISTANCES = ("remaining", "instance")
@@ -44,8 +44,8 @@ class ATSP(ConstructionTask):
     | nodes | (R, 2) float32 | distance from the origin, distance to the destination; 0 in padding ("bq") | [0, 1] |
     | kind | (R,) int8 | 0 padding or visited, 1 origin, 2 destination, 3 open | 0..3 |
     | globals | (1,) float32 | open nodes / (N - 1) | [0, 1] |
-    | distances | (R, R) float32 | from the node of the row to that of the column; 0 in padding | [0, 1] |
-    | numbers | (R,) int32 | only `distances="instance"` with "bq": number of the node in each row | 0..N - 1 |
+    | distances | (N, N) float32 | from node to node, as they were at the start | [0, 1] |
+    | numbers | (R,) int32 | only "bq": number of the node in each row, to look distances up; 0 in padding | 0..N - 1 |
     | visited | (N,) int8 | only "direct": visited or padding | 0, 1 |
     | first, last | (1,) int64 | only "direct": first and latest node of the path | 0..N - 1 |
 
@@ -68,8 +68,9 @@ class ATSP(ConstructionTask):
     * `num_nodes`: number of nodes N, at least 2.
     * `mdp`: "bq" or "direct".
     * `reward`: "dense" or "sparse".
-    * `distances`: "remaining": among the rows of the table, built anew in each step; or "instance": (N, N) as they were at
-      the start, to be looked up by `numbers`, which costs nothing. With "direct" both are the same.
+    * `distances`: "instance": as above; a vector environment may hand out one tensor for all steps of an episode, so do
+      not write into it. Or "remaining": (R, R) among the rows of the table, 0 in padding, and no `numbers`; building it
+      anew in each step takes ten times as long as the step. With "direct" both are the same.
 
     ## Version History
     * v0: first version.
@@ -85,7 +86,7 @@ class ATSP(ConstructionTask):
         num_nodes: int = 50,
         mdp: str = "bq",
         reward: str = "dense",
-        distances: str = "remaining",
+        distances: str = "instance",
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str = torch.float32,
     ) -> None:
@@ -98,7 +99,12 @@ class ATSP(ConstructionTask):
         if distances not in DISTANCES:
             raise unknown_name("distances", str(distances), DISTANCES)
         self.is_looked_up = distances == "instance" and mdp == "bq"
+        if distances == "instance" or mdp == "direct":
+            self.lasting = ("distances",)
         super().__init__(self.num_nodes, mdp, reward, device, dtype)
+        if mdp == "bq":  # by number of open nodes: 1 in the rows that hold a node
+            self.node_rows = (~self.table.padding).to(torch.int32)
+            self.node_weights = self.node_rows.to(self.dtype)
 
     def _spaces(self) -> dict[str, gym.Space[Any]]:
         rows = self.num_points if self.is_looked_up else self.table.num_rows
@@ -155,7 +161,7 @@ class ATSP(ConstructionTask):
         here = table.origin_number(state.rows)
         rows, picked, there = table.take(state.rows, instance, action)
         allowed, is_over = self.open_or_over(rows)
-        edge = (here * self.num_points + there).clamp(min=0).unsqueeze(1)
+        edge = (here * self.num_points + there).unsqueeze(1)
         leg = instance.distances.flatten(1).gather(1, edge).squeeze(1)
         length = (leg.double() + picked[:, 0].double() * is_over) * instance.scale
         return Move(rows, state.amount, allowed, is_over, length)
@@ -164,7 +170,7 @@ class ATSP(ConstructionTask):
         """Return the observation; see the class."""
         seen = {**super().observe(state), "distances": self.observed_distances(state)}
         if self.is_looked_up:
-            seen["numbers"] = torch.where(self.table.is_padding(state.rows), 0, state.rows.orig)
+            seen["numbers"] = self.node_rows.index_select(0, state.rows.num_open).mul_(state.rows.orig)
         return seen
 
     def observed_nodes(self, state: State) -> Tensor:
@@ -172,8 +178,9 @@ class ATSP(ConstructionTask):
         d, rows = state.instance.distances, state.rows
         from_here = rows_of(d, self.table.origin_number(rows))
         if self.mdp == "bq":
-            from_here = from_here.gather(1, rows.orig.clamp(min=0).long()) * ~self.table.is_padding(rows)
-        return torch.stack((from_here, self.table.nodes(rows, state.instance).squeeze(2)), dim=2)
+            from_here = from_here.gather(1, rows.orig.long())
+            from_here.mul_(self.node_weights.index_select(0, rows.num_open))
+        return in_pairs(from_here, self.table.nodes(rows, state.instance).squeeze(2))
 
     def observed_distances(self, state: State) -> Tensor:
         """Return [B, R, R] the distances among the rows of the table."""
@@ -181,7 +188,7 @@ class ATSP(ConstructionTask):
         if self.mdp == "direct" or self.is_looked_up:
             return d
         is_node = ~self.table.is_padding(state.rows)
-        index = state.rows.orig.clamp(min=0).long()
+        index = state.rows.orig.long()
         n = self.num_points
         start = torch.arange(d.shape[0], device=d.device).unsqueeze(1) * n
         lines = d.view(-1, n).index_select(0, (index + start).flatten()).view(*index.shape, n)

@@ -14,7 +14,7 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor import TensorEnv
 
-from .tables import DirectRows, DirectTable, ReducedRows, ReducedTable
+from .tables import DirectRows, DirectTable, ReducedRows, ReducedTable, spread
 from .tours import gap
 
 MDPS: dict[str, Any] = {"bq": ReducedTable, "direct": DirectTable}
@@ -319,9 +319,11 @@ class ConstructionTask(TensorEnv):
         if self.mdp == "bq":
             masks: Tensor = self.table.masks
             return masks.index_select(0, rows.num_open), is_over
-        return self.table.is_open(rows) | is_over.unsqueeze(1), is_over
+        reachable: Tensor = self.table.is_open(rows)
+        return reachable | spread(is_over, reachable), is_over
 
     def all_if_none(self, within: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows [B, R] bool, all of them where there is none, and whether there is none, [B] bool."""
-        is_over = ~within.any(1)
-        return within | is_over.unsqueeze(1), is_over
+        # sums are several times faster than `any`
+        is_over = within.sum(1, dtype=torch.int32) == 0
+        return within | spread(is_over, within), is_over

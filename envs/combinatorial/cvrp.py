@@ -24,6 +24,7 @@ from .reading import (
     read_reference,
     to_unit_square,
 )
+from .tables import in_pairs
 from .tours import distance
 
 # Kool et al. 2019 and the table of RL4CO: customers -> capacity, for demands from 1 to 9
@@ -174,7 +175,7 @@ class CVRP(ConstructionTask):
         # at the end everything is allowed
         left = torch.where(is_over, 2.0, amount + TOLERANCE).to(demand.dtype).unsqueeze(1)
         straight = (demand <= left).logical_and_(reachable)
-        return torch.stack((straight, reachable), dim=2).flatten(1), is_over
+        return in_pairs(straight, reachable).flatten(1), is_over
 
     def move(self, state: State, action: Tensor) -> Move:
         """Go on to a customer, straight (even actions) or by the depot (odd ones)."""

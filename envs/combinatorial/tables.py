@@ -18,6 +18,8 @@ from torch import Tensor
 
 PAD, ORIGIN, DESTINATION, OPEN = 0, 1, 2, 3
 ORIGIN_ROW, DESTINATION_ROW = 0, 1
+_MANY = 256  # rows
+_PAIRS = {torch.float32: torch.int64, torch.float64: torch.complex128}  # a type that holds two numbers of a type
 
 
 class ReducedRows(NamedTuple):
@@ -57,6 +59,33 @@ def rows_of(table: Tensor, row: Tensor) -> Tensor:
     return table.reshape(-1, width).index_select(0, start + row)
 
 
+def as_words(nodes: Tensor) -> Tensor:
+    """View tables [B, R, F] as one long table [B R, F], or [B R] where two features of a row can pass for one number.
+
+    Numbers are picked and written several times faster than rows of numbers, and what they mean does not matter there.
+    For few rows it does not pay: compiled code, which is for these, knows no such views.
+    """
+    batch, _, width = nodes.shape
+    flat = nodes.reshape(-1, width)
+    return flat.view(_PAIRS[nodes.dtype]).squeeze(1) if width == 2 and batch >= _MANY else flat
+
+
+def in_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Stack two tables [B, R] of numbers or flags as [B, R, 2]; of many rows, `torch.stack` takes several times as long."""
+    if a.shape[0] < _MANY:
+        return torch.stack((a, b), dim=2)
+    if a.dtype is not torch.bool:
+        return torch.view_as_real(torch.complex(a, b))
+    # a flag is a byte: the halves of a number of 16 bits, the lower one first
+    both = (b.to(torch.int16) << 8).bitwise_or_(a.to(torch.int16))
+    return both.view(torch.bool).view(*a.shape, 2)
+
+
+def spread(row_wise: Tensor, like: Tensor) -> Tensor:
+    """Copy [B] into every column of [B, R]: operations that broadcast along short rows are several times slower."""
+    return row_wise.unsqueeze(1).expand_as(like).contiguous()
+
+
 class ReducedTable:
     """Transitions and views of `ReducedRows`.
 
@@ -94,7 +123,7 @@ class ReducedTable:
         """Lay an instance out; a route starts at node 0 and ends there."""
         batch, size = instance.nodes.shape[0], instance.size
         numbers = torch.arange(self.num_points, dtype=torch.int32, device=size.device)
-        numbers = torch.where(numbers < size.unsqueeze(1), numbers, -1)
+        numbers = torch.where(numbers < size.unsqueeze(1), numbers, 0)
         if not self.has_route:
             return ReducedRows(instance.nodes, numbers, size)
         nodes = torch.cat([instance.nodes[:, :1], instance.nodes], dim=1)
@@ -141,28 +170,29 @@ class ReducedTable:
             The table after, the features [B, F] and the number [B] int32 of the node chosen.
         """
         batch, num_rows, width = rows.nodes.shape
-        # rows of all instances in one long table: picking and writing whole rows is several times faster there
+        # rows of all instances in one long table: picking and writing there is several times faster
         start = torch.arange(0, batch * num_rows, num_rows, device=row.device)
-        nodes, orig, num_open = rows.nodes.reshape(-1, width), rows.orig.reshape(-1), rows.num_open
-        chosen, last = start + row, start + (num_open + (self.first_open - 1)).clamp(min=0)
+        nodes, orig, num_open = as_words(rows.nodes), rows.orig.reshape(-1), rows.num_open
+        chosen, last = start + row, start + (num_open + (self.first_open - 1))
         if is_kept is not None:
             last = torch.where(is_kept, chosen, last)
         pair = torch.cat((chosen, last))
-        picked, moved = nodes.index_select(0, pair).split(batch)
+        words, moved = nodes.index_select(0, pair).split(batch)
         number, moved_number = orig.index_select(0, pair).split(batch)
         record = number if extra is None else 2 * number + extra.to(torch.int32)
         # what was freed is written last: where the chosen row is the last one, it must win
         nodes = nodes.index_copy(0, chosen, moved)
         orig = orig.index_copy(0, chosen, moved_number).index_copy_(0, last, record)
+        picked = words.view(rows.nodes.dtype).view(batch, width)
         if is_kept is None:
-            nodes.index_fill_(0, last, 0.0)
+            nodes.index_fill_(0, last, 0)
             there, standing, num_open = picked, number, (num_open - 1).clamp(min=0)
         else:
-            nodes.index_copy_(0, last, picked * is_kept.unsqueeze(1))
+            nodes.index_copy_(0, last, as_words((picked * is_kept.unsqueeze(1)).unsqueeze(1)))
             there = torch.where(is_kept.unsqueeze(1), rows.nodes[:, ORIGIN_ROW], picked)
             standing = torch.where(is_kept, rows.orig[:, ORIGIN_ROW], number)
             num_open = num_open - 1 + is_kept.to(num_open.dtype)
-        nodes, orig = nodes.view(batch, num_rows, width), orig.view(batch, num_rows)
+        nodes, orig = nodes.view(rows.nodes.dtype).view(batch, num_rows, width), orig.view(batch, num_rows)
         if self.has_route:
             nodes[:, ORIGIN_ROW] = there
             orig[:, ORIGIN_ROW] = standing

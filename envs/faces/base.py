@@ -76,6 +76,8 @@ class TensorEnv(ABC):
         player_names: names of the players in PettingZoo; "player_0", ... when empty.
         reward_shape: () for one number; (k,) for k objectives; games give (num_players,).
         max_episode_steps: default time limit in steps, applied by the faces; None for none.
+        lasting: parts of the observation that stay the same during an episode: faces may hand out one tensor for all of
+            its steps.
         reset_options: names that `reset(options=...)` understands.
         observation_space: of one row; numpy types equal to the types of the tensors that `observe` gives.
         action_space: of one row and player, Discrete (from 0) or Box.
@@ -87,6 +89,7 @@ class TensorEnv(ABC):
     player_names: tuple[str, ...] = ()
     reward_shape: tuple[int, ...] = ()
     max_episode_steps: int | None = None
+    lasting: tuple[str, ...] = ()
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
 

@@ -22,10 +22,10 @@ from .rules import (
     allowed,
     check_seed,
     column,
+    confined,
     count_actions,
     entropy_seed,
     invalid_action,
-    is_valid_action,
     listed,
 )
 
@@ -103,6 +103,7 @@ class Engine:
         self._compiled_draw: CompiledFunction | None = None
         self._invalid: Tensor | None = None
         self._unchecked = 0
+        self._lasting: dict[str, Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave compiled code behind; it is made again at the next step."""
@@ -172,7 +173,14 @@ class Engine:
 
     def observe(self) -> Tree:
         """Return what all rows see now, sharing no memory with the state."""
-        return trees.unaliased(self.task.observe(self.state), self.state)
+        self._lasting = {}
+        return self._kept(trees.unaliased(self.task.observe(self.state), self.state))
+
+    def _kept(self, obs: Tree) -> Tree:
+        """Return the observation; what lasts in it is handed out again until an episode starts."""
+        if self.task.lasting and self.is_branching and not self.is_compiled:
+            self._lasting = {name: obs[name] for name in self.task.lasting}
+        return obs
 
     # ---- steps
 
@@ -216,7 +224,7 @@ class Engine:
                 final, final_obs = state, obs
             fresh = self._starts_of(rows)
             state = trees.put(state, rows, fresh)
-            obs = trees.put(obs, rows, self.task.observe(fresh), in_place=self.is_compiled and is_next)
+            obs = self._kept(trees.put(obs, rows, self.task.observe(fresh), in_place=self.is_compiled and is_next))
             if mask is not None:
                 mask = mask.index_copy(0, rows, allowed(self.task, fresh, torch.zeros_like(ended[rows])))
         rewards = (turn.reward, turn.terminated, turn.truncated)
@@ -232,9 +240,7 @@ class Engine:
         self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor
     ) -> tuple[Turn, Tree, Tensor | None, Tensor, tuple[Tensor, Tensor]]:
         """Act in every row and observe. Rows that wait for a restart count as stepping without reward."""
-        is_valid = is_valid_action(self.num_actions, action)
-        if self.num_actions is not None:
-            action = action.clamp(0, self.num_actions - 1)
+        action, is_valid = confined(self.num_actions, action)
         turn = advance(self.task, self.limit, state, action, mask, self.is_branching and not self.is_compiled)
         if self.mode is AutoresetMode.NEXT_STEP:
             turn = _restarted(turn, was_ended)
@@ -245,6 +251,8 @@ class Engine:
     def _observed(self, state: Any, before: Any) -> Tree:
         """Return an observation that shares no memory with states; storage cannot be compared while compiling."""
         obs = self.task.observe(state)
+        if self._lasting:
+            obs = {**obs, **self._lasting}
         return trees.clone(obs) if self.is_compiled else trees.unaliased(obs, (state, before))
 
     def _starts_of(self, rows: Tensor) -> Any:
@@ -345,6 +353,7 @@ class Engine:
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"this is no saved state of {type(self.task).__name__}: {error!r} is missing") from error
         self.seeds, self._episodes, self.ended, self._pool, self.state = seeds, episodes, ended, None, state
+        self._lasting = {}
         self.has_ended = bool(ended.any())
         self._depth = self._choose_depth()
         self.mask = None if state is None else allowed(self.task, state, ended)

@@ -42,8 +42,20 @@ def collect_info(
     Returns:
         The task's own facts, and "action_mask", "illegal_action", "player" and "rewards" where they apply.
     """
+    return {**task_facts(task, state), **face_facts(task, state, mask, illegal, reward)}
+
+
+def task_facts(task: TensorEnv, state: Any) -> dict[str, Tensor]:
+    """Return the task's own facts about all rows, sharing no memory with the state."""
     info: dict[str, Tensor] = task.info(state)
-    info = dict(trees.unaliased(info, state)) if info else {}
+    return dict(trees.unaliased(info, state)) if info else {}
+
+
+def face_facts(
+    task: TensorEnv, state: Any, mask: Tensor | None, illegal: Tensor | None, reward: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return what every task has where it applies; see `collect_info`."""
+    info: dict[str, Tensor] = {}
     if mask is not None:
         info["action_mask"] = mask.clone()
     if illegal is not None:

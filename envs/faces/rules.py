@@ -85,7 +85,8 @@ def _penalty(task: TensorEnv, state: Any, illegal_each: Tensor, reward: Tensor) 
 def allowed(task: TensorEnv, state: Any, ended: Tensor) -> Tensor | None:
     """Return the mask of a state; finished rows allow everything, so that every row allows something."""
     mask = task.mask(state)
-    return None if mask is None else mask | column(ended, mask)
+    # copied into every column first: broadcasting along short rows would take several times as long
+    return None if mask is None else mask | column(ended, mask).expand_as(mask).contiguous()
 
 
 def count_actions(space: gym.Space[Any]) -> int | None:
@@ -93,11 +94,12 @@ def count_actions(space: gym.Space[Any]) -> int | None:
     return int(space.n) if isinstance(space, gym.spaces.Discrete) else None
 
 
-def is_valid_action(num_actions: int | None, action: Tensor) -> Tensor:
-    """Tell, as a tensor, whether all actions are among `num_actions`, or, where that is None, finite."""
+def confined(num_actions: int | None, action: Tensor) -> tuple[Tensor, Tensor]:
+    """Return actions inside the space, and, as a tensor, whether those given are all inside; of a Box, whether finite."""
     if num_actions is None:
-        return torch.isfinite(action).all()
-    return ((action >= 0) & (action < num_actions)).all()
+        return action, torch.isfinite(action).all()
+    inside = action.clamp(0, num_actions - 1)
+    return inside, (inside == action).all()
 
 
 def invalid_action(space: gym.Space[Any], action: Tensor) -> UsageError:

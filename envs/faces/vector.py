@@ -16,7 +16,8 @@ from polyathlon.envs.rewards import reward_space_of
 
 from .base import TensorEnv
 from .engine import Engine, Outcome
-from .output import actor_reward, collect_info, row_of, to_numpy
+from .late import LateInfo
+from .output import actor_reward, collect_info, face_facts, row_of, task_facts, to_numpy
 from .rules import read_action
 
 _OUTPUTS = ("numpy", "torch")
@@ -77,7 +78,8 @@ def current_mask(task: TensorEnv, engine: Engine) -> Tensor:
 class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
     """Many rows of a tensor task, stepped together.
 
-    `info["action_mask"]` holds the allowed actions where a task has masks. In games the reward is that of the player
+    `info["action_mask"]` holds the allowed actions where a task has masks; what else a task tells is computed when it is
+    read (`LateInfo`). In games the reward is that of the player
     who moved, `info["rewards"]` (N, num_players) has everybody's and `info["player"]` tells who is to move. With
     SAME_STEP, `info["final_obs"]` and `info["final_info"]` hold what finished rows saw last, as in Gymnasium; with
     torch output they are full tensors of which the rows in `info["_final_obs"]` count.
@@ -126,6 +128,7 @@ class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
         self.engine = Engine(task, self.num_envs, self.max_episode_steps, self.autoreset_mode, compile)
         self._every_row = np.ones(self.num_envs, bool)
         self._every_row.setflags(write=False)
+        self._late_names: tuple[str, ...] | None = None
 
     @property
     def state(self) -> Any:
@@ -178,11 +181,24 @@ class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
             player = self.task.player(self.engine.state)
         outcome = self.engine.step(action)
         all_rewards = outcome.reward if self.task.num_players > 1 else None
-        info = self._info_out(collect_info(self.task, outcome.state, outcome.mask, outcome.illegal, all_rewards))
+        info = self._info(
+            outcome.state, face_facts(self.task, outcome.state, outcome.mask, outcome.illegal, all_rewards)
+        )
         if outcome.final is not None:
             info.update(self._finals(outcome))
         reward = actor_reward(self.task, outcome.reward, player)
         return self._out(outcome.obs), *map(self._out, (reward, outcome.terminated, outcome.truncated)), info
+
+    def _info(self, state: Any, facts: dict[str, Tensor]) -> dict[str, Any]:
+        """Return the facts and, computed when they are read, those of the task."""
+        ready = self._info_out(facts)
+        if self._late_names is None:  # the first step tells them
+            own = self._info_out(task_facts(self.task, state))
+            self._late_names = tuple(own)
+            return {**own, **ready}
+        if not self._late_names:
+            return ready
+        return LateInfo(ready, self._late_names, lambda: self._info_out(task_facts(self.task, state)))
 
     def _finals(self, outcome: Outcome) -> dict[str, Any]:
         """Return what finished rows saw and knew last, in Gymnasium's form."""

@@ -12,6 +12,7 @@ from polyathlon.agents.construction import cuts as cuts_module
 from polyathlon.agents.construction.cuts import sample_cuts
 from polyathlon.agents.construction.imitation import imitation_loss, one_cycle
 from polyathlon.agents.construction.policies import AttentionPolicy
+from polyathlon.agents.construction.problems import among_rows
 from polyathlon.agents.construction.solved import as_choices
 from polyathlon.agents.parts.cross_entropy import soft_cross_entropy
 from polyathlon.envs.combinatorial.labels import make_labels
@@ -117,7 +118,7 @@ def test_every_cut_of_an_optimal_tour_is_an_optimal_path(name):
     for i in range(40):
         count = int((cut.obs["kind"][i] != 0).sum())
         if "distances" in cut.obs:
-            d = cut.obs["distances"][i].double()
+            d = among_rows(cut.obs)["distances"][i].double()
         else:
             xy = cut.obs["nodes"][i].double()
             d = torch.cdist(xy, xy)
