@@ -122,10 +122,13 @@ class ActionSampler:
 
     def draw_noise(self, rows: int, samples: int, generator: torch.Generator | None) -> Tensor:
         """Draw what sampling needs, [S, rows, samples, A]: the start, and one fresh noise for each later step of diffusion."""
-        network = self.network
-        count = network.num_steps if network.kind == "diffusion" else 1
-        shape = (count, rows, samples, network.action_size)
-        return torch.randn(shape, generator=generator, device=network.first.weight.device)
+        device = self.network.first.weight.device
+        return torch.randn(self.noise_shape(rows, samples), generator=generator, device=device)
+
+    def noise_shape(self, rows: int, samples: int) -> torch.Size:
+        """Return the shape (S, rows, samples, A) of the noise that so many samples take."""
+        count = self.network.num_steps if self.network.kind == "diffusion" else 1
+        return torch.Size((count, rows, samples, self.network.action_size))
 
     @torch.no_grad()
     def sample(self, obs: Tensor, noise: Tensor) -> Tensor:

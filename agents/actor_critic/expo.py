@@ -36,6 +36,11 @@ class EXPO(EnsembleAgent):
     `policy_kwargs={"net_arch": {"pi": [256] * 3, "qf": [256] * 3, "base": [256] * 3}}`, an `edit_scale` of 0.05 to 0.7, and
     `pretraining_steps` of 200,000 to 500,000 (then `learning_starts=0`) or 5,000 random steps.
 
+    Pretraining leaves the critics as they began, and until they have learned, choosing by them can be worse than imitation. In
+    the paper's hundreds of thousands of steps that does not matter; where there are a few thousand, `pretrain(n, values=True)` before
+    `learn` trains the critics and the edit policy on the dataset as well. What no sample comes near, edits of `edit_scale`
+    cannot reach: data of poor actions want a large one, or RLPD.
+
     Args:
         policy: "MlpPolicy", or a subclass of `ExpressivePolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.

@@ -19,6 +19,7 @@ from torch import Tensor
 from polyathlon.agents.parts.candidates import best_candidate, with_edits
 from polyathlon.agents.parts.ensembles import random_subset
 from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.agents.parts.row_noise import row_uniforms
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .action_generator import ActionGenerator, ActionSampler
@@ -49,8 +50,10 @@ class Candidates(NamedTuple):
 class ExpressivePolicy(BasePolicy):
     """The on-the-fly policy: samples of the base policy, some of them edited, and of these the best by the target critics.
 
-    Sampling takes the smallest value of a random few of the critics. `deterministic=True` always starts from the same
-    noise, edits by the mean and takes the mean value of all critics.
+    Each time the smallest value of a random few of the critics counts. `deterministic=True` draws the noise, the edits and
+    these critics from the observation itself: the same observation is answered with the same action, and over different
+    ones the actions are spread as those that are sampled. (The same noise for all observations, and the mean of all critics,
+    would take the same wrong turn each time: such a policy stays where it runs into a wall.)
 
     Args:
         observation_space: a flat Box.
@@ -74,7 +77,6 @@ class ExpressivePolicy(BasePolicy):
     product_dtype = torch.float32
     num_min_critics = 2
     generator: torch.Generator | None = None
-    fixed_noise: Tensor
 
     def __init__(
         self,
@@ -107,7 +109,6 @@ class ExpressivePolicy(BasePolicy):
         self.edit = Actor(seen, action_space, list(arch["pi"]), FlattenExtractor(seen), pair)
         self.critic = CriticEnsemble(pair, arch["qf"], n_critics, layer_norm)
         self.critic_target = CriticEnsemble(pair, arch["qf"], n_critics, layer_norm)
-        self.register_buffer("fixed_noise", ActionSampler(self.base).draw_noise(1, self.candidates.samples, None))
         self._learning_rate = rate
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -154,25 +155,38 @@ class ExpressivePolicy(BasePolicy):
         members = random_subset(self.critic.num_critics, self.num_min_critics, generator, obs.device)
         return self._best(obs, noise, eps, members)
 
+    def _answer(self, obs: Tensor) -> Tensor:
+        """Return actions [B, A] in [-1, 1] that depend on their observations [B, O] alone."""
+        rows, (samples, edits, _) = obs.shape[0], self.candidates
+        shape = self._sampler.noise_shape(rows, samples)
+        sizes = [shape.numel() // rows, edits * self.action_size, self.critic.num_critics]
+        noise, eps, order = row_uniforms(obs, sum(sizes)).split(sizes, 1)
+        noise = torch.special.ndtri(noise).float().reshape(rows, shape[0], samples, self.action_size).transpose(0, 1)
+        eps = torch.special.ndtri(eps).float().reshape(rows * edits, self.action_size)
+        return self._best(obs, noise, eps, order.argsort(1)[:, : self.num_min_critics].t())
+
     @torch.no_grad()
-    def _best(self, obs: Tensor, noise: Tensor, eps: Tensor | None, members: Tensor | None) -> Tensor:
+    def _best(self, obs: Tensor, noise: Tensor, eps: Tensor, members: Tensor) -> Tensor:
+        """Return the best candidates [B, A] by critics that are the same for all rows, [M], or each row's own, [M, B]."""
         samples, edits, scale = self.candidates
         tried = self._sampler.sample(obs, noise)
         if edits:
             seen = torch.cat([obs.unsqueeze(1).expand(-1, edits, -1), tried[:, :edits]], 2).flatten(0, 1)
-            edit = self._editor.mean(seen) if eps is None else self._editor.sample(seen, eps)[0]
-            tried = with_edits(tried, scale * edit.view(-1, edits, self.action_size))
+            edit = self._editor.sample(seen, eps)[0].view(-1, edits, self.action_size)
+            tried = with_edits(tried, scale * edit)
         count = samples + edits
         if count == 1:
             return tried[:, 0]
         pairs = torch.cat([obs.unsqueeze(1).expand(-1, count, -1), tried], 2).flatten(0, 1)
         q = self.critic_target.values(pairs).view(-1, obs.shape[0], count)
-        return best_candidate(tried, q.mean(0, keepdim=True) if members is None else q[members])
+        return best_candidate(
+            tried, q[members] if members.dim() == 1 else q.gather(0, members.unsqueeze(2).expand(-1, -1, count))
+        )
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
         obs = observation.flatten(1).float()
-        action = self._best(obs, self.fixed_noise, None, None) if deterministic else self.sample(obs, self.generator)
+        action = self._answer(obs) if deterministic else self.sample(obs, self.generator)
         return action.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
@@ -38,10 +37,6 @@ class GaussianActor:
         head = self._head(x)
         log_std = head[:, self.action_size :].clamp(LOG_STD_MIN, LOG_STD_MAX)
         return tanh_gaussian(head[:, : self.action_size], log_std, eps)
-
-    def mean(self, x: Tensor) -> Tensor:
-        """Return the squashed means [n, A] for inputs [n, in]."""
-        return torch.tanh(self._head(x)[:, : self.action_size])
 
     def _head(self, x: Tensor) -> Tensor:
         rows = x.shape[0]

@@ -222,6 +222,17 @@ def test_deterministic_predictions_do_not_depend_on_the_other_rows():
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_deterministic_actions_are_spread_over_observations_as_sampled_ones_are(kind):
+    """Observations that no network can tell apart, but no two of them equal: two samples each, one of them edited."""
+    candidates = {"num_samples": 2, "num_edits": 1, "edit_scale": 0.5, "num_min_critics": 3}
+    agent = EXPO("MlpPolicy", "Pendulum-v1", base_policy=kind, **candidates, **SMALL)
+    obs = 0.3 + 1e-4 * np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float32)
+    told, drawn = (np.sort(agent.predict(obs, deterministic=is_told)[0][:, 0]) for is_told in (True, False))
+    assert drawn.std() > 0.3 and np.abs(told - drawn).mean() < 0.15  # four standard errors
+    assert np.array_equal(told, np.sort(agent.predict(obs, deterministic=True)[0][:, 0]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
