@@ -62,7 +62,7 @@ CLAIM = Claim(
     },
     comparisons=[Comparison(METHOD, name, "higher") for name in (BASELINE, "score ratio", "Gumbel-softmax")],
     tasks=TASKS,
-    seeds=4,
+    seeds=3,
     setting=f"{STEPS:,} steps, 1,000 of them random first, an evaluation of {EPISODES} episodes every {EVERY:,}, K = 4, two layers of "
     "128, minibatches of 128, learning rate 1e-3, all else SAC's defaults. This budget shows a direction at most: the paper's curves take millions of "
     "steps.",
