@@ -178,7 +178,7 @@ class Engine:
 
     def _kept(self, obs: Tree) -> Tree:
         """Return the observation; what lasts in it is handed out again until an episode starts."""
-        if self.task.lasting and self.is_branching and not self.is_compiled:
+        if self.task.lasting and isinstance(obs, dict) and self.is_branching and not self.is_compiled:
             self._lasting = {name: obs[name] for name in self.task.lasting}
         return obs
 
@@ -250,8 +250,8 @@ class Engine:
 
     def _observed(self, state: Any, before: Any) -> Tree:
         """Return an observation that shares no memory with states; storage cannot be compared while compiling."""
-        obs = self.task.observe(state)
-        if self._lasting:
+        obs: Tree = self.task.observe(state)
+        if self._lasting and isinstance(obs, dict):
             obs = {**obs, **self._lasting}
         return trees.clone(obs) if self.is_compiled else trees.unaliased(obs, (state, before))
 
