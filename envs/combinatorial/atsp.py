@@ -70,7 +70,8 @@ class ATSP(ConstructionTask):
     * `reward`: "dense" or "sparse".
     * `distances`: "instance": as above; a vector environment may hand out one tensor for all steps of an episode, so do
       not write into it. Or "remaining": (R, R) among the rows of the table, 0 in padding, and no `numbers`; building it
-      anew in each step takes ten times as long as the step. With "direct" both are the same.
+      anew in each step takes ten times as long as the step, but networks that do not look up, such as perceptrons, learn
+      more from it. With "direct" both are the same.
 
     ## Version History
     * v0: first version.

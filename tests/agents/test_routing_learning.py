@@ -30,9 +30,10 @@ class Lengths(BaseFeaturesExtractor):
 
 
 def task_of(name: str) -> tuple[str, dict]:
-    return gym.spec(f"polyathlon/{name}-v0").kwargs["tensor_env"], {
-        "num_items" if name == "Knapsack" else "num_nodes": NODES
-    }
+    options: dict = {"num_items" if name == "Knapsack" else "num_nodes": NODES}
+    if name == "ATSP":  # a perceptron does not look distances up
+        options["distances"] = "remaining"
+    return gym.spec(f"polyathlon/{name}-v0").kwargs["tensor_env"], options
 
 
 def mean_return(name: str, choose) -> float:
