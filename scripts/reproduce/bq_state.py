@@ -135,8 +135,9 @@ CLAIM = Claim(
         Comparison("BQ state, near nodes", "BQ state", "lower"),
     ],
     tasks=tuple(TASKS),
-    seeds=4,
-    setting=f"{NUM_LABELS:,} solved TSP-{NODES}, {DECISIONS:,} decisions, networks {POLICY}; the time of TSP-20 holds the training.",
+    seeds=6,
+    setting=f"{NUM_LABELS:,} solved TSP-{NODES}, {DECISIONS:,} decisions, networks {POLICY}; the time of TSP-20 holds the training. "
+    "Two of the six seeds were added after four had given an interval that reached zero: read the first verdict with that in mind.",
 )
 
 if __name__ == "__main__":
