@@ -14,22 +14,22 @@ import math
 import torch
 from torch import Tensor
 
-_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, 2^64 over the golden ratio
+GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, 2^64 over the golden ratio
 _ODD = -4417276706812531889  # 0xC2B2AE3D27D4EB4F
 _FIRST = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _SECOND = -7723592293110705685  # 0x94D049BB133111EB
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
+def shift(x: Tensor, bits: int) -> Tensor:
     """Shift right and fill with zeros; torch's own shift copies the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
+def mix(x: Tensor) -> Tensor:
     """Scatter int64 bits, one to one."""
-    x = (x ^ _shift(x, 30)) * _FIRST
-    x = (x ^ _shift(x, 27)) * _SECOND
-    return x ^ _shift(x, 31)
+    x = (x ^ shift(x, 30)) * _FIRST
+    x = (x ^ shift(x, 27)) * _SECOND
+    return x ^ shift(x, 31)
 
 
 def _wrapped(value: int) -> int:
@@ -48,8 +48,8 @@ def make_keys(seeds: Tensor, episodes: Tensor) -> Tensor:
         [N, 2] int64; different pairs give unrelated keys.
     """
     seeds, episodes = torch.broadcast_tensors(seeds, episodes)
-    first = _mix(_mix(seeds + _GOLDEN) + episodes * _ODD)
-    second = _mix(_mix(episodes + _ODD) + seeds * _GOLDEN)
+    first = mix(mix(seeds + GOLDEN) + episodes * _ODD)
+    second = mix(mix(episodes + _ODD) + seeds * GOLDEN)
     return torch.stack([first, second], -1)
 
 
@@ -68,10 +68,10 @@ def bits(keys: Tensor, step: Tensor | int, shape: tuple[int, ...] = (), stream: 
     count = math.prod(shape)
     position = torch.arange(count, device=keys.device, dtype=torch.int64)
     step_offset = (
-        step.reshape(-1, 1) * _wrapped(_GOLDEN << 32) if isinstance(step, Tensor) else _wrapped((_GOLDEN << 32) * step)
+        step.reshape(-1, 1) * _wrapped(GOLDEN << 32) if isinstance(step, Tensor) else _wrapped((GOLDEN << 32) * step)
     )
-    counter = position * _GOLDEN + (keys[:, :1] + step_offset)
-    mixed = _mix(_mix(counter) ^ (keys[:, 1:] + _wrapped(_ODD * stream)))
+    counter = position * GOLDEN + (keys[:, :1] + step_offset)
+    mixed = mix(mix(counter) ^ (keys[:, 1:] + _wrapped(_ODD * stream)))
     return mixed.reshape(keys.shape[0], *shape)
 
 
@@ -88,7 +88,7 @@ def uniform(
         [N, *shape] of `dtype`.
     """
     width = 53 if dtype == torch.float64 else 24
-    return _shift(bits(keys, step, shape, stream), 64 - width).to(dtype) * 2.0**-width
+    return shift(bits(keys, step, shape, stream), 64 - width).to(dtype) * 2.0**-width
 
 
 def integers(
@@ -109,7 +109,7 @@ def integers(
     """
     if high <= low:
         raise ValueError(f"the range [low, high) must hold at least one number, got low={low}, high={high}")
-    return low + _shift(bits(keys, step, shape, stream), 1) % (high - low)
+    return low + shift(bits(keys, step, shape, stream), 1) % (high - low)
 
 
 def normal(
@@ -142,5 +142,5 @@ def choice(keys: Tensor, step: Tensor | int, mask: Tensor, stream: int = 0) -> T
         [N] int64 index into the row.
     """
     rank = mask.cumsum(1)
-    chosen = _shift(bits(keys, step, (), stream), 1) % rank[:, -1].clamp(min=1)
+    chosen = shift(bits(keys, step, (), stream), 1) % rank[:, -1].clamp(min=1)
     return ((rank == chosen[:, None] + 1) & mask).to(torch.int8).argmax(1)
