@@ -6,22 +6,22 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
-    "AWAC": "polyathlon.agents.actor_critic.awac",
+    "AWAC": "polyathlon.agents.off_policy.awac",
     "Agent": "polyathlon.agents.base",
-    "BC": "polyathlon.agents.actor_critic.bc",
-    "CMORL": "polyathlon.agents.actor_critic.cmorl",
+    "BC": "polyathlon.agents.off_policy.bc",
+    "CMORL": "polyathlon.agents.pareto.cmorl",
     "BQNCO": "polyathlon.agents.construction.bqnco",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
-    "EXPO": "polyathlon.agents.actor_critic.expo",
-    "IQL": "polyathlon.agents.actor_critic.iql",
+    "EXPO": "polyathlon.agents.off_policy.expo",
+    "IQL": "polyathlon.agents.off_policy.iql",
     "LanguageAgent": "polyathlon.agents.language.agent",
-    "PMOE": "polyathlon.agents.actor_critic.pmoe",
-    "PMOEPPO": "polyathlon.agents.actor_critic.pmoe_ppo",
-    "PPO": "polyathlon.agents.actor_critic.ppo",
-    "RLPD": "polyathlon.agents.actor_critic.rlpd",
-    "SAC": "polyathlon.agents.actor_critic.sac",
-    "TD3": "polyathlon.agents.actor_critic.td3",
-    "TD3BC": "polyathlon.agents.actor_critic.td3_bc",
+    "PMOE": "polyathlon.agents.off_policy.pmoe",
+    "PMOEPPO": "polyathlon.agents.on_policy.pmoe_ppo",
+    "PPO": "polyathlon.agents.on_policy.ppo",
+    "RLPD": "polyathlon.agents.off_policy.rlpd",
+    "SAC": "polyathlon.agents.off_policy.sac",
+    "TD3": "polyathlon.agents.off_policy.td3",
+    "TD3BC": "polyathlon.agents.off_policy.td3_bc",
 }
 __all__ = sorted(_EXPORTS)
 

@@ -23,11 +23,11 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.rewards import num_objectives
+from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.forms import action_form, refusal, reward_refusal
 
-from .environments import as_vec_env, several_rows
-from .sources import Source, make_source
+from .streams.env_stream import Source, make_source
+from .streams.environments import as_vec_env, several_rows
 
 CHECKPOINT_FORMAT = 1
 SelfAgent = TypeVar("SelfAgent", bound="Agent")

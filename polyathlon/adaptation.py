@@ -11,9 +11,9 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from polyathlon.agents.environments import find_spec
+from polyathlon.agents.streams.environments import find_spec
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.rewards import make_unchecked, num_objectives
+from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.candidate_action import offers_candidates
 from polyathlon.wrappers.forms import action_form, refusal
 

@@ -16,9 +16,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from polyathlon.agents.parts.replay import Replay
-from polyathlon.envs.datasets import DamagedDataset, DatasetWriter, Trajectory, dataset_path, open_dataset
+from polyathlon.envs.data.cache import cache_folder
+from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, dataset_path, open_dataset
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.model_files import cache_folder
 
 from .adaptation import adapt, make_env, resolve_agent
 from .datasets import noisy_policy, play_episodes, seeded_draws

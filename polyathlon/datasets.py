@@ -14,15 +14,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.replay_data import dataset_replay
-from polyathlon.envs.datasets import (
-    DamagedDataset,
-    DatasetWriter,
-    Trajectory,
-    dataset_path,
-    open_dataset,
-)
+from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, dataset_path, open_dataset
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.rewards import num_objectives
+from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.forms import is_text_space
 
 from .adaptation import adapt, is_language_agent, make_env

@@ -217,41 +217,41 @@ def _register_environments() -> None:
 
 def _register_algorithms() -> None:
     for name, (place, summary) in {
-        "awac": ("actor_critic.awac:AWAC", "advantage-weighted actor-critic, from a dataset and on online"),
-        "bc": ("actor_critic.bc:BC", "behaviour cloning of a dataset"),
+        "awac": ("off_policy.awac:AWAC", "advantage-weighted actor-critic, from a dataset and on online"),
+        "bc": ("off_policy.bc:BC", "behaviour cloning of a dataset"),
         "bqnco": (
             "construction.bqnco:BQNCO",
             "combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)",
         ),
         "cmorl": (
-            "actor_critic.cmorl:CMORL",
+            "pareto.cmorl:CMORL",
             "a Pareto front of policies for several objectives, by constrained extension",
         ),
-        "expo": ("actor_critic.expo:EXPO", "a diffusion or flow policy by imitation, edited and chosen by value"),
-        "iql": ("actor_critic.iql:IQL", "implicit Q-learning, from a dataset and on online"),
+        "expo": ("off_policy.expo:EXPO", "a diffusion or flow policy by imitation, edited and chosen by value"),
+        "iql": ("off_policy.iql:IQL", "implicit Q-learning, from a dataset and on online"),
         "language": (
             "language.agent:LanguageAgent",
             "a causal language model trained by any recipe (see `polyathlon recipes`)",
         ),
         "pmoe": (
-            "actor_critic.pmoe:PMOE",
+            "off_policy.pmoe:PMOE",
             "mixture of experts on soft actor-critic, for continuous actions with several good choices",
         ),
         "pmoe_ppo": (
-            "actor_critic.pmoe_ppo:PMOEPPO",
+            "on_policy.pmoe_ppo:PMOEPPO",
             "mixture of experts on proximal policy optimisation, for continuous actions",
         ),
-        "ppo": ("actor_critic.ppo:PPO", "proximal policy optimisation, continuous or (masked) discrete"),
+        "ppo": ("on_policy.ppo:PPO", "proximal policy optimisation, continuous or (masked) discrete"),
         "rlpd": (
-            "actor_critic.rlpd:RLPD",
+            "off_policy.rlpd:RLPD",
             "soft actor-critic with a critic ensemble and half of its data from a dataset",
         ),
-        "sac": ("actor_critic.sac:SAC", "soft actor-critic, for continuous actions"),
+        "sac": ("off_policy.sac:SAC", "soft actor-critic, for continuous actions"),
         "td3": (
-            "actor_critic.td3:TD3",
+            "off_policy.td3:TD3",
             "twin delayed deep deterministic policy gradient, for continuous actions",
         ),
-        "td3_bc": ("actor_critic.td3_bc:TD3BC", "TD3 held close to the actions of a dataset"),
+        "td3_bc": ("off_policy.td3_bc:TD3BC", "TD3 held close to the actions of a dataset"),
     }.items():
         register_algorithm(name, f"polyathlon.agents.{place}", place.partition(".")[0], summary)
 

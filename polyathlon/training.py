@@ -279,7 +279,7 @@ def rows_for(env: Any, n_envs: int, device: str) -> Any:
     """Make the rows that an agent would make of `env` by itself."""
     from stable_baselines3.common.utils import get_device
 
-    from polyathlon.agents.environments import several_rows
+    from polyathlon.agents.streams.environments import several_rows
 
     return several_rows(env, n_envs, get_device(device))
 

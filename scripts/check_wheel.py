@@ -15,7 +15,7 @@ def check_wheel(path: Path) -> None:
     assert all(name == "polyathlon" or name.endswith(".dist-info") for name in top), (
         f"unexpected top-level names: {top}"
     )
-    for needed in ("envs/tensor.py", "agents/base.py", "wrappers/forms.py", "cli.py", "py.typed"):
+    for needed in ("envs/tensor/make.py", "agents/base.py", "wrappers/forms.py", "cli.py", "py.typed"):
         assert f"polyathlon/{needed}" in names, f"{needed} is missing from {path.name}"
 
 

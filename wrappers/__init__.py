@@ -9,7 +9,7 @@ _EXPORTS = {
     "CandidateAction": "polyathlon.wrappers.candidate_action",
     "ContinuousAction": "polyathlon.wrappers.continuous_action",
     "LinearReward": "polyathlon.wrappers.linear_reward",
-    "TokenAction": "polyathlon.wrappers.token_action",
+    "TokenAction": "polyathlon.wrappers.tokens.token_action",
     "VectorObservation": "polyathlon.wrappers.vector_observation",
     "Verbalize": "polyathlon.wrappers.verbalize",
 }

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language_batch import LanguageBatch
-from polyathlon.envs.rewards import num_objectives
+from polyathlon.envs.language.batch import LanguageBatch
+from polyathlon.envs.tensor.rewards import num_objectives
 
 
 class LinearReward(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):

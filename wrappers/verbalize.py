@@ -10,20 +10,14 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from polyathlon.envs.copies import copy_env
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language import Episode, LanguageTask, Outcome, TaskId, Turn, Verdict
+from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn, Verdict
+from polyathlon.envs.language.task import Outcome
+from polyathlon.envs.tensor.copies import copy_env
 
 from .forms import is_text_space
 from .natural_words import natural_description
-from .words import (
-    Describe,
-    Parse,
-    default_action,
-    describe_actions,
-    describe_observation,
-    read_action,
-)
+from .words import Describe, Parse, default_action, describe_actions, describe_observation, read_action
 
 if TYPE_CHECKING:
     from polyathlon.envs.language import LanguageBatch

@@ -7,11 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from polyathlon.agents.parts.action_distributions import (
-    categorical_log_prob,
-    masked_log_softmax,
-    sample_categorical,
-)
+from polyathlon.agents.parts.action_distributions import categorical_log_prob, masked_log_softmax, sample_categorical
 from polyathlon.envs.combinatorial.construction import ConstructionTask, State
 
 from .decoding import is_tour, renumbered, start, tree_rows

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from polyathlon.agents.parts.response_filters import keep_mixed
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
-from polyathlon.wrappers.token_batch import TokenBatch
+from polyathlon.wrappers.tokens.token_batch import TokenBatch
 
 from .episodes import Batch, Episode, collate, play
 from .imitation import find_solver, like, solved

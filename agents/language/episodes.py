@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from polyathlon.wrappers.token_batch import TokenBatch
+from polyathlon.wrappers.tokens.token_batch import TokenBatch
 
 from .generation import generate
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs.random import uniform
-from polyathlon.wrappers.token_rules import TokenRules
+from polyathlon.wrappers.tokens.token_rules import TokenRules
 
 from .decoders import make_decoder
 

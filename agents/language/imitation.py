@@ -7,8 +7,8 @@ from typing import Any
 import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.token_action import TokenAction
-from polyathlon.wrappers.token_batch import TokenBatch
+from polyathlon.wrappers.tokens.token_action import TokenAction
+from polyathlon.wrappers.tokens.token_batch import TokenBatch
 
 from .episodes import Episode
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from polyathlon.agents.base import Agent
-from polyathlon.agents.vec_envs import ScalarEnvs
+from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.token_action import TokenAction
-from polyathlon.wrappers.token_rules import TokenRules
+from polyathlon.wrappers.tokens.token_action import TokenAction
+from polyathlon.wrappers.tokens.token_rules import TokenRules
 
 from .generation import answers
 from .policy import CausalLMPolicy

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from polyathlon.envs.errors import UsageError
 
 
 def frequency_loss(w: Tensor, q: Tensor) -> Tensor:
@@ -75,3 +80,16 @@ def relaxed_choice(log_w: Tensor, gumbel: Tensor, temperature: float) -> Tensor:
 def gumbel_noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw standard Gumbel noise in the shape of `like`."""
     return -torch.empty_like(like).exponential_(generator=generator).clamp_(min=1e-30).log_()
+
+
+def refuse_experts(num_experts: Any, policy_kwargs: dict[str, Any] | None) -> None:
+    """Refuse an impossible number of experts, and one that is given in two places.
+
+    Raises:
+        UsageError: in both cases.
+    """
+    if isinstance(num_experts, bool) or not isinstance(num_experts, int | np.integer) or num_experts < 1:
+        raise UsageError(f"num_experts must be a positive integer, got {num_experts!r}")
+    other = (policy_kwargs or {}).get("num_experts", num_experts)
+    if other != num_experts:
+        raise UsageError(f"num_experts is {num_experts}, but policy_kwargs says {other!r}: leave it out there")

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from polyathlon.envs.datasets import Transition, open_dataset, transitions
+from polyathlon.envs.data.datasets import Transition, open_dataset, transitions
 from polyathlon.envs.errors import UsageError
 
 from .replay import Replay

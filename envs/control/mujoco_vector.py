@@ -16,8 +16,8 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.faces.base import parse_device
-from polyathlon.envs.rewards import reward_space_of
+from polyathlon.envs.tensor.base import parse_device
+from polyathlon.envs.tensor.rewards import reward_space_of
 
 from .mujoco_arrays import Array, NumpyArrays, TorchArrays
 from .mujoco_objectives import Objectives, pays_vector

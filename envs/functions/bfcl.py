@@ -7,9 +7,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from polyathlon.envs.data.cache import cache_folder
+from polyathlon.envs.data.wheels import download_wheel
 from polyathlon.envs.errors import UsageError, require
-from polyathlon.envs.model_files import cache_folder
-from polyathlon.envs.wheels import download_wheel
 
 from .entries import BUILTIN
 

@@ -62,8 +62,8 @@ def core(
     """Return a measurement of the tensor functions: choose, step, observe, mask, until every row is done."""
     import torch
 
-    from polyathlon.envs.faces.compiled import CompiledFunction
     from polyathlon.envs.random import make_keys
+    from polyathlon.envs.tensor.compiled import CompiledFunction
 
     task = make_task(problem, size, mdp, **options)
     keys = make_keys(torch.arange(batch), torch.zeros(batch, dtype=torch.int64))

@@ -41,7 +41,7 @@ def make_model(folder: Path) -> None:
     import torch
     import transformers
 
-    from polyathlon.envs.tiny_model import EOS, tiny_tokenizer
+    from polyathlon.envs.models.tiny_model import EOS, tiny_tokenizer
 
     tokenizer = tiny_tokenizer()
     tokenizer.save_pretrained(folder)

@@ -58,7 +58,7 @@ def dataset() -> str:
     import gymnasium as gym
     import numpy as np
 
-    from polyathlon.envs.datasets import DatasetWriter, Trajectory
+    from polyathlon.envs.data.datasets import DatasetWriter, Trajectory
 
     os.environ["MINARI_DATASETS_PATH"] = tempfile.mkdtemp()
     obs, actions, rewards = arrays()

@@ -25,7 +25,7 @@ def _run(seed: int, **options) -> Run:
     from stable_baselines3.common.callbacks import BaseCallback
 
     from polyathlon.agents import CMORL
-    from polyathlon.envs.probe import Tradeoff
+    from polyathlon.envs.probes import Tradeoff
     from polyathlon.envs.tensor import make_vector
 
     curve: list[tuple[float, float]] = []

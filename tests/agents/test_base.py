@@ -13,9 +13,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from polyathlon.agents.base import Agent
-from polyathlon.agents.environments import as_vec_env, several_rows
-from polyathlon.agents.sources import NonFiniteError, make_source
-from polyathlon.agents.vec_envs import ScalarEnvs, episode_seed
+from polyathlon.agents.streams.env_stream import NonFiniteError, make_source
+from polyathlon.agents.streams.environments import as_vec_env, several_rows
+from polyathlon.agents.streams.vec_envs import ScalarEnvs, episode_seed
 from polyathlon.envs.errors import UsageError
 
 

@@ -17,13 +17,13 @@ from stable_baselines3.common.evaluation import evaluate_policy
 import polyathlon
 from polyathlon.agents.base import Agent
 from polyathlon.datasets import play_episodes
-from polyathlon.envs.datasets import DatasetWriter
+from polyathlon.envs.data.datasets import DatasetWriter
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.probe import OBJECTIVE_PROBES, TENSOR_PROBES, TEXT_PROBES
-from polyathlon.envs.rewards import num_objectives
+from polyathlon.envs.probes import OBJECTIVE_PROBES, TENSOR_PROBES, TEXT_PROBES
 from polyathlon.envs.tensor import load_task, make_scalar, make_vector
+from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.evaluation import random_policy
-from polyathlon.wrappers.token_action import TokenAction
+from polyathlon.wrappers.tokens.token_action import TokenAction
 
 DISCOUNT = 0.9
 ROWS = 8

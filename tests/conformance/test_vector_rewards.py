@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 import polyathlon
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.rewards import num_objectives
+from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers import LinearReward
 
 ROWS, STEPS, LIMIT, SEED = 3, 12, 5, 11
@@ -165,7 +165,7 @@ def test_a_saved_state_goes_on_to_the_same_rewards(env_id):
 
 @by_vector_id
 def test_sb3_s_interface_refuses_what_it_does_not_know(env_id):
-    from polyathlon.envs.faces.sb3 import SB3Face
+    from polyathlon.envs.tensor.sb3 import SB3Face
 
     with pytest.raises(UsageError, match=r"one number as a reward.*objectives"):
         SB3Face(vector(env_id, AutoresetMode.SAME_STEP))

@@ -18,7 +18,7 @@ from gymnasium import spaces
 import polyathlon
 from polyathlon.agents import PPO, SAC
 from polyathlon.datasets import DamagedDataset, dataset_path, open_dataset, record
-from polyathlon.envs.datasets import DatasetWriter, storable
+from polyathlon.envs.data.datasets import DatasetWriter, storable
 from polyathlon.envs.errors import UsageError
 
 NAME = "tests/pendulum/random-v0"

@@ -9,11 +9,11 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import polyathlon
-from polyathlon.envs.copies import copy_env
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.functions import FunctionCall, ToolEnv, ToolTask
 from polyathlon.envs.language import Episode, LanguageTask, Turn, Verdict
-from polyathlon.envs.probe import TEXT_PROBES
+from polyathlon.envs.probes import TEXT_PROBES
+from polyathlon.envs.tensor.copies import copy_env
 from polyathlon.wrappers import CandidateAction
 from polyathlon.wrappers.candidate_features import NUM_RELATIONS, CandidateFeatures, words_of
 

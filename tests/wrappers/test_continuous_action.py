@@ -12,9 +12,9 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 import polyathlon  # noqa: F401 (registers the ids)
-from polyathlon.envs.copies import copy_env
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.probe import TEXT_PROBES
+from polyathlon.envs.probes import TEXT_PROBES
+from polyathlon.envs.tensor.copies import copy_env
 from polyathlon.wrappers import ContinuousAction, TokenAction
 from polyathlon.wrappers.continuous_action import choice_codes
 

@@ -11,8 +11,8 @@ from stable_baselines3 import PPO as SB3PPO
 
 import polyathlon
 from polyathlon.agents import PPO
-from polyathlon.envs.copies import copy_env
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.copies import copy_env
 from polyathlon.wrappers import ContinuousAction, LinearReward
 
 TOURS = {"num_nodes": 5, "reward": "vector", "disable_env_checker": True}

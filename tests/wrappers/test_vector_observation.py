@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 from polyathlon.agents import PPO
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.utterance import Utterance
+from polyathlon.envs.language.utterance import Utterance
 from polyathlon.wrappers import VectorObservation
 from polyathlon.wrappers.encoders import MAX_ONE_HOT, encoder_of
 

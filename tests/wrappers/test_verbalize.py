@@ -13,14 +13,8 @@ from gymnasium.utils.env_checker import check_env
 
 import polyathlon
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.natural_words import (
-    describe_atsp,
-    describe_cvrp,
-    describe_knapsack,
-    describe_op,
-    describe_tsp,
-)
-from polyathlon.wrappers.token_action import TokenAction
+from polyathlon.wrappers.natural_words import describe_atsp, describe_cvrp, describe_knapsack, describe_op, describe_tsp
+from polyathlon.wrappers.tokens.token_action import TokenAction
 from polyathlon.wrappers.verbalize import Verbalize
 from polyathlon.wrappers.words import (
     UnreadableAction,

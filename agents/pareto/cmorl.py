@@ -1,0 +1,357 @@
+"""C-MORL: a Pareto front of policies by initialisation and constrained extension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule
+from torch import Tensor
+
+from polyathlon.agents.parts.pareto import spread_weights
+from polyathlon.agents.streams.rollout import Rollout
+from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.tensor.rewards import num_objectives
+
+from .pareto_agent import ParetoAgent
+from .pareto_archive import ParetoArchive
+from .policy_set import PolicySet
+from .set_rollout import prepare
+from .set_update import Constraint, SetSettings, constraint_of, update_set
+
+SelfCMORL = TypeVar("SelfCMORL", bound="CMORL")
+BARRIERS = ("paper", "code")
+
+
+class CMORL(ParetoAgent):
+    """Constrained multi-objective reinforcement learning, C-MORL-IPO (Liu et al. 2025, arXiv 2410.02236).
+
+    First, policies are trained by PPO for fixed weights of the objectives. Then, again and again, the least crowded
+    policies of the Pareto front are extended: a copy for each objective maximises it, while a log barrier keeps the
+    other returns above the share `beta` of what the policy had. All policies of a stage are one batch of networks, which
+    act in all rows of the environment at once. An environment that pays one number has one objective.
+
+    Args:
+        policy: "MlpPolicy".
+        env: an id or an environment that pays for m objectives; see `Agent`. The rows are dealt evenly to the policies.
+        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        num_initial_policies: policies of the first stage.
+        num_extension_policies: policies extended in a round, each for every objective; 0 leaves the second stage out.
+        initial_share: share of the steps that the first stage gets.
+        iterations_per_round: iterations between two evaluations, after which policies enter the front and, in the second
+            stage, new ones are chosen (authors: 20 of 8,192 steps each).
+        n_steps: steps of each row in an iteration.
+        batch_size: transitions of each policy in a minibatch.
+        n_epochs: passes over the transitions in an update.
+        gamma: discount.
+        gae_lambda: 0 gives one-step advantages, 1 Monte Carlo returns.
+        clip_range: how far the probability ratio may leave 1, or a schedule.
+        ent_coef: weight of the entropy bonus.
+        vf_coef: weight of the value loss.
+        max_grad_norm: bound of the norm of each policy's gradient; None sets none.
+        beta: share of the other returns that an extension must keep.
+        barrier_t: sharpness of the barrier; larger is closer to a hard constraint.
+        barrier: "paper", or "code" for the published code's form, which holds every objective at the batch's own mean.
+        initial_weights: (P, m) weights of the first stage; None spreads them over the simplex.
+        reference_point: m returns that a policy must reach to count, from which the hypervolume is measured; None measures
+            from the worst returns seen, which move: give one to compare runs.
+        archive_size: most policies kept.
+        evaluation_episodes: deterministic episodes of each row that a policy is judged by; their steps count.
+        eval_gamma: discount of the returns by which policies are judged.
+        normalize_observations: centre and scale observations by each policy's running moments.
+        normalize_rewards: train the critics in units of each policy's typical returns.
+        policy_kwargs: `net_arch`, `activation_fn`, `log_std_init`.
+        **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`. `n_envs` must be
+            a multiple of the number of policies of both stages; None takes the least one that gives four rows to each
+            policy of the first stage.
+
+    Attributes:
+        archive: the front.
+        population: the policies in training.
+        stage: "initial" or "extension".
+
+    Raises:
+        UsageError: a number is out of range, or the rows cannot be dealt evenly.
+    """
+
+    action_forms = ("box", "discrete")
+
+    def __init__(
+        self,
+        policy: str | type[PolicySet],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        num_initial_policies: int = 6,
+        num_extension_policies: int = 5,
+        initial_share: float = 2 / 3,
+        iterations_per_round: int = 10,
+        n_steps: int = 512,
+        batch_size: int = 128,
+        n_epochs: int = 10,
+        gamma: float = 0.995,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = 0.5,
+        beta: float = 0.9,
+        barrier_t: float = 20.0,
+        barrier: str = "paper",
+        initial_weights: Sequence[Sequence[float]] | NDArray[Any] | None = None,
+        reference_point: Sequence[float] | NDArray[Any] | None = None,
+        archive_size: int = 200,
+        evaluation_episodes: int = 1,
+        eval_gamma: float = 1.0,
+        normalize_observations: bool = True,
+        normalize_rewards: bool = True,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        super().__init__(policy_class, env, learning_rate, **kwargs)
+        self.num_initial_policies, self.num_extension_policies = num_initial_policies, num_extension_policies
+        self.initial_share, self.iterations_per_round = initial_share, iterations_per_round
+        self.n_steps, self.batch_size, self.n_epochs = n_steps, batch_size, n_epochs
+        self.gamma, self.gae_lambda, self.clip_range = gamma, gae_lambda, clip_range
+        self.ent_coef, self.vf_coef, self.max_grad_norm = ent_coef, vf_coef, max_grad_norm
+        self.beta, self.barrier_t, self.barrier = beta, barrier_t, barrier
+        self.initial_weights, self.reference_point = initial_weights, reference_point
+        self.archive_size = archive_size
+        self.evaluation_episodes, self.eval_gamma = evaluation_episodes, eval_gamma
+        self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
+        self._check_numbers()
+        self.num_objectives = 1 if self.env is None else (num_objectives(self.env) or 1)
+        self._are_rows_given = kwargs.get("n_envs") is not None
+        self.stage = "initial"
+        self._iterations = self._round_iterations = self._extensions = 0
+        self._is_due = False
+        self._weights: Tensor | None = None
+        self._constraint: Constraint | None = None
+        self.rollout: Rollout | None = None
+        self._carried_return: Tensor | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    def _check_numbers(self) -> None:
+        names = "num_initial_policies iterations_per_round n_steps batch_size n_epochs archive_size evaluation_episodes"
+        for name in (*names.split(), "num_extension_policies"):
+            value, least = getattr(self, name), int(name != "num_extension_policies")
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
+        for name in ("gamma", "gae_lambda", "initial_share", "beta", "eval_gamma"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
+        if not self.barrier_t > 0:
+            raise UsageError(f"barrier_t must be positive, got {self.barrier_t!r}")
+        if self.barrier not in BARRIERS:
+            raise unknown_name("barrier", str(self.barrier), BARRIERS)
+
+    # ---------------------------------------------------------------------------------------------------- set-up
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self._clip_schedule = FloatSchedule(self.clip_range)
+        if self._weights is None:
+            self._weights = self._first_weights()
+        self._weights = self._weights.to(self.device)
+        if self._constraint is not None:
+            self._constraint = Constraint(*(part.to(self.device) for part in self._constraint))
+        reference = None if self.reference_point is None else self.vector("reference_point", self.reference_point)
+        self.archive = ParetoArchive(self.num_objectives, self.archive_size, reference)
+        self.population, self.policy = self._new_set(self.num_initial_policies), self._new_set(1)
+        self._shown = None
+        if self.env is not None:
+            self._use_rows(self.env)
+
+    def _first_weights(self) -> Tensor:
+        if self.initial_weights is None:
+            weights = spread_weights(self.num_objectives, self.num_initial_policies)
+        else:
+            weights = torch.as_tensor(np.asarray(self.initial_weights, dtype=np.float64))
+        wanted = (self.num_initial_policies, self.num_objectives)
+        if tuple(weights.shape) != wanted or not bool(weights.isfinite().all()):
+            raise UsageError(f"initial_weights must be finite numbers of shape {wanted}, got {tuple(weights.shape)}")
+        return weights.float()
+
+    def numbers_of_policies(self) -> tuple[int, ...]:
+        """Return how many policies act at once in each stage."""
+        extended = self.num_extension_policies * self.num_objectives
+        return (self.num_initial_policies, extended) if extended else (self.num_initial_policies,)
+
+    def _reset_source(self) -> None:
+        super()._reset_source()
+        if self.rollout is not None:
+            self.rollout.clear()
+        self._carried_return = None
+
+    # -------------------------------------------------------------------------------------------------- learning
+
+    @torch.no_grad()
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Let every policy act in its rows until the rollout is full.
+
+        Returns:
+            False when the callback asked to stop.
+        """
+        source = self.source
+        assert source is not None
+        callback.on_rollout_start()
+        while self.rollout is None or not self.rollout.is_full:
+            action, taken = self._act(False)
+            if self.rollout is None or self.rollout.action.shape[1] != source.num_envs:
+                shape = () if num_objectives(self.env) is None else (self.num_objectives,)
+                self.rollout = Rollout(self.n_steps, source.obs, action, source.mask, shape)
+            self.rollout.note(source.obs, action, source.mask)
+            step = source.step(taken)
+            self.rollout.take(step)
+            self.num_timesteps += source.num_envs
+            infos, rewards = step.infos, step.reward
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+        callback.on_rollout_end()
+        return True
+
+    def train(self) -> None:
+        """Update all policies on the rollout, and then their running moments of the observations."""
+        assert self.rollout is not None and self.source is not None and self._weights is not None
+        progress = self._current_progress_remaining
+        data, features, self._carried_return = prepare(
+            self.population,
+            self.rollout,
+            self.source.obs,
+            self._weights,
+            self._carried_return,
+            self.gamma,
+            self.gae_lambda,
+            self.normalize_rewards,
+        )
+        if self.stage == "extension" and self._constraint is None and self.num_objectives > 1:
+            # the policies are still copies of their parents here, so these are the parents' own returns
+            parents = data.returns.mean(1)
+            held = self._weights == 0
+            self._constraint = constraint_of(parents, held, self.beta, self.population.value_scale())
+        settings = SetSettings(
+            learning_rate=self.lr_schedule(progress),
+            clip_range=self._clip_schedule(progress),
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+            max_grad_norm=self.max_grad_norm,
+            n_epochs=self.n_epochs,
+            batch_size=self.batch_size,
+            barrier=self.barrier,
+            barrier_t=self.barrier_t,
+            beta=self.beta,
+        )
+        report = update_set(self.population, data, self._constraint, settings, self.generator)
+        self._n_updates += self.n_epochs
+        for name, number in report.items():
+            self.logger.record(f"train/{name}", number)
+        self.logger.record("train/learning_rate", settings.learning_rate)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if self.normalize_observations:
+            self.population.update_observations(features)
+        self.rollout.clear()
+
+    def _is_round_over(self) -> bool:
+        is_initial = self.stage == "initial" and self.num_extension_policies > 0
+        limit = self._total_timesteps * (self.initial_share if is_initial else 1.0)
+        return self._round_iterations >= self.iterations_per_round or self.num_timesteps >= limit
+
+    def _start_round(self) -> None:
+        """Go on with the first stage, or choose the policies to extend, each once for every objective."""
+        self._round_iterations = 0
+        has_begun = self.stage == "extension" or self.num_timesteps >= self._total_timesteps * self.initial_share
+        if not has_begun or self.num_extension_policies == 0:
+            return
+        self.stage = "extension"
+        parents = self.archive.select(self.num_extension_policies)
+        self.population.take(self.archive.policy(parents.repeat_interleave(self.num_objectives)))
+        self._weights = torch.eye(self.num_objectives, device=self.device).repeat(self.num_extension_policies, 1)
+        self._constraint = None
+
+    def _has_finished(self, total: int) -> bool:
+        is_last_stage = self._extensions > 0 or self.num_extension_policies == 0
+        return self.num_timesteps >= total and is_last_stage and not self._is_due
+
+    def learn(
+        self: SelfCMORL,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str = "CMORL",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfCMORL:
+        """Train for at least `total_timesteps` steps, evaluations included, with at least one iteration of each stage.
+
+        Called again, it goes on extending the front.
+
+        Raises:
+            UsageError: there is no environment, or `total_timesteps` is not positive.
+        """
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        callback.on_training_start(locals(), globals())
+        while not self._has_finished(total):
+            if not self._is_due:
+                if not self.collect_rollouts(callback):
+                    break
+                self._iterations += 1
+                self._round_iterations += 1
+                self._extensions += self.stage == "extension"
+                self._update_current_progress_remaining(min(self.num_timesteps, total), total)
+                self._record_episodes()
+                if log_interval is not None and self._iterations % log_interval == 0:
+                    self.logger.record("time/iterations", self._iterations, exclude="tensorboard")
+                    self.dump_logs()
+                self.train()
+                self._is_due = self._is_round_over()
+            if self._is_due:
+                returns = self.evaluate_population(callback)
+                if returns is None:
+                    break
+                self.archive.add(self.population.rows(), returns)
+                self._is_due = False
+                self.record_front()
+                self._start_round()
+        self.policy_for()
+        callback.on_training_end()
+        return self
+
+    def _nearest(self, preference: Tensor) -> int:
+        assert self._weights is not None
+        return int((self._weights - preference.to(self._weights)).norm(dim=1).argmin())
+
+    # --------------------------------------------------------------------------------------------------- storage
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "rollout", "_carried_return", "_prediction_generator"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "population", "archive"], []
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a bit-equal resume needs, also in the middle of a rollout."""
+        is_started = self.rollout is not None and self.rollout.position > 0
+        return {
+            **super().training_state(),
+            "rollout": self.rollout.get_state() if is_started and self.rollout is not None else None,
+            "finished_episodes": [] if self.source is None else list(self.source.episodes),
+            "carried_return": self._carried_return,
+            "prediction_generator": self._prediction_generator.get_state(),
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Continue from the dictionary that `training_state` returned."""
+        super().load_training_state(state)
+        saved, carried = state["rollout"], state["carried_return"]
+        self.rollout = None if saved is None else Rollout.from_state(self.n_steps, saved, self.device)
+        self._carried_return = None if carried is None else carried.to(self.device)
+        if self.source is not None:
+            self.source.episodes = list(state["finished_episodes"])
+        self._prediction_generator.set_state(state["prediction_generator"].cpu())

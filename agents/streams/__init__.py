@@ -1,0 +1,1 @@
+"""Any environment as batches of tensors for a rollout."""

@@ -1,0 +1,351 @@
+"""Where an agent's experience comes from: one tensor interface over every kind of vector environment."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
+from torch import Tensor
+
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.sb3 import SB3Face
+
+from .vec_envs import ScalarEnvs
+
+Observation = Tensor | dict[str, Tensor]
+
+
+class NonFiniteError(UsageError):
+    """An environment returned NaN or infinity."""
+
+
+class Step(NamedTuple):
+    """One transition of every row.
+
+    Attributes:
+        next_obs: the true next observation; for a finished row its final one, not the one after the reset.
+        reward: [N] float32 (or [N, k] for a vector reward).
+        terminated: [N] bool, the task ended the episode: the value of `next_obs` is zero.
+        truncated: [N] bool, a limit cut the episode: the value of `next_obs` must be bootstrapped.
+        infos: the environment's infos as it gave them.
+    """
+
+    next_obs: Observation
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    infos: Any
+
+
+def to_tensor(value: Any, device: torch.device) -> Observation:
+    """Move an observation to `device`; 64-bit floats become float32, other types stay as they are."""
+    if isinstance(value, dict):
+        return {key: to_tensor(item, device) for key, item in value.items()}  # type: ignore[misc]
+    tensor = torch.as_tensor(value, device=device)
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+def _is_finite(value: Any) -> bool | Tensor:
+    """Tell whether every number of an array or tensor is finite; on an accelerator the answer stays there."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    if not value.dtype.is_floating_point:
+        return True
+    if value.device.type == "cpu":  # a sum is finite where all are, and costs a third of asking each
+        return math.isfinite(float(value.sum(dtype=torch.float64)))
+    return torch.isfinite(value).all()
+
+
+class Source(ABC):
+    """Rollout side of an environment.
+
+    After `reset` and after each `step`, `obs` is what to act on and `mask` what is allowed (None when everything is);
+    both stay valid until the following `step`. Rows that finish start their next episode by themselves.
+
+    Attributes:
+        num_envs: number of rows N.
+        device: where the tensors live.
+        obs: [N, ...] tensor, or a dict of them.
+        mask: [N, A] bool or None.
+        episodes: (return, length) of the episodes finished since `drain`.
+    """
+
+    check_every = 128  # an accelerator is asked for the finiteness flag only this often: asking stalls it
+
+    def __init__(self, num_envs: int, device: torch.device, name: str) -> None:
+        self.num_envs = num_envs
+        self.device = device
+        self.name = name
+        self.obs: Observation = torch.zeros(0)
+        self.mask: Tensor | None = None
+        self.episodes: list[tuple[float, int]] = []
+        self.steps = 0
+        self.started = False
+        self._flags: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def reset(self, seed: int | None = None) -> None:
+        """Start a new episode in every row; row i uses `seed + i` when a seed is given."""
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Act in every row.
+
+        Args:
+            action: [N, ...] in the environment's own units.
+
+        Raises:
+            NonFiniteError: an observation or a reward is NaN or infinite.
+        """
+
+    @abstractmethod
+    def get_state(self) -> dict[str, Any]:
+        """Return what `set_state` needs to continue exactly where this source stands."""
+
+    @abstractmethod
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+
+    def drain(self) -> list[tuple[float, int]]:
+        """Return the (return, length) of the episodes finished since the last call, and forget them."""
+        finished, self.episodes = self.episodes, []
+        return finished
+
+    def check(self, key: str, value: Any) -> None:
+        """Refuse NaN and infinity in `value`, a tensor, an array or a dict of them."""
+        if isinstance(value, dict):
+            for name, item in value.items():
+                self.check(f"{key}[{name!r}]", item)
+            return
+        finite = _is_finite(value)
+        if isinstance(finite, Tensor):
+            self._flags[key] = self._flags.get(key, torch.ones_like(finite)) & finite
+            if self.steps % self.check_every:
+                return
+            finite = bool(self._flags.pop(key))
+        if not finite:
+            raise NonFiniteError(
+                f"the environment {self.name} returned a value of {key} that is not finite (NaN or infinity) at step {self.steps}; "
+                "training on it would destroy the policy. Mend the environment, or clip its output with a wrapper."
+            )
+
+
+class VectorSource(Source):
+    """Experience from a Gymnasium vector environment in SAME_STEP mode; with torch output nothing leaves the device."""
+
+    def __init__(self, face: SB3Face, device: torch.device, name: str) -> None:
+        super().__init__(face.num_envs, device, name)
+        self.face = face
+        self.vector_env = face.vector_env
+        self.returns = torch.zeros(self.num_envs, dtype=torch.float64, device=device)
+        self.lengths = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
+        self._speaks_torch = getattr(self.vector_env, "output", "numpy") == "torch"
+
+    def _receive(self, observation: Any, info: dict[str, Any]) -> None:
+        self.check("observation", observation)
+        self.obs = to_tensor(observation, self.device)
+        mask = info.get("action_mask")
+        self.mask = None if mask is None else torch.as_tensor(mask, device=self.device).bool()
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start a new episode in every row; row i uses `seed + i` when a seed is given."""
+        self.returns.zero_()
+        self.lengths.zero_()
+        self._receive(*self.vector_env.reset(seed=seed))
+        self.started = True
+
+    def step(self, action: Tensor) -> Step:
+        """Act in every row; see `Source.step`."""
+        self.steps += 1
+        observation, reward, terminated, truncated, info = self.vector_env.step(
+            action if self._speaks_torch else action.detach().cpu().numpy()
+        )
+        self.check("reward", reward)
+        self._receive(observation, info)
+        reward = torch.as_tensor(reward, device=self.device).float()
+        terminated = torch.as_tensor(terminated, device=self.device)
+        truncated = torch.as_tensor(truncated, device=self.device)
+        self.returns += reward if reward.dim() == 1 else reward.sum(1)
+        self.lengths += 1
+        next_obs = self.obs
+        if "final_obs" in info:
+            next_obs = self._true_next(info)
+        done = terminated | truncated
+        if bool(done.any()):
+            self.episodes += zip(self.returns[done].tolist(), self.lengths[done].tolist())
+            self.returns.masked_fill_(done, 0.0)
+            self.lengths.masked_fill_(done, 0)
+        return Step(next_obs, reward, terminated, truncated, info)
+
+    def _true_next(self, info: dict[str, Any]) -> Observation:
+        ended = torch.as_tensor(info["_final_obs"], device=self.device)
+        final = info["final_obs"]
+        if isinstance(final, np.ndarray) and final.dtype == object:
+            return self._from_objects(final, ended)
+        final = to_tensor(final, self.device)
+        return _select(ended, final, self.obs)
+
+    def _from_objects(self, final: np.ndarray, ended: Tensor) -> Observation:
+        """Fill the finished rows from Gymnasium's object array of single observations."""
+        rows = torch.nonzero(ended)[:, 0].tolist()
+
+        def fill(current: Tensor, key: str | None) -> Tensor:
+            result = current.clone()
+            for row in rows:
+                value = final[row] if key is None else final[row][key]
+                result[row] = torch.as_tensor(value, device=self.device).to(current.dtype)
+            return result
+
+        if isinstance(self.obs, dict):
+            return {key: fill(value, key) for key, value in self.obs.items()}
+        return fill(self.obs, None)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of the environment and of the running episode statistics."""
+        if not hasattr(self.vector_env, "get_state"):
+            return {"unsupported": type(self.vector_env).__name__}
+        return {
+            "environment": self.vector_env.get_state(),
+            "obs": self.obs,
+            "mask": self.mask,
+            "returns": self.returns.clone(),
+            "lengths": self.lengths.clone(),
+            "steps": self.steps,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; see `Source.set_state`."""
+        refuse_unsupported(state)
+        self.vector_env.set_state(state["environment"])  # type: ignore[attr-defined]
+        self.obs = _moved(state["obs"], self.device)
+        self.mask = None if state["mask"] is None else state["mask"].to(self.device)
+        self.returns.copy_(state["returns"])
+        self.lengths.copy_(state["lengths"])
+        self.steps = state["steps"]
+        self.started = True
+
+
+class SB3Source(Source):
+    """Experience from any SB3 vector environment, moved to the device row batch by row batch."""
+
+    def __init__(self, vec_env: VecEnv, device: torch.device, name: str) -> None:
+        super().__init__(vec_env.num_envs, device, name)
+        self.vec_env = vec_env
+
+    def _receive(self, observation: Any, infos: list[dict[str, Any]]) -> None:
+        self.check("observation", observation)
+        self.obs = to_tensor(observation, self.device)
+        if infos and "action_mask" in infos[0]:
+            masks = np.stack([np.asarray(info["action_mask"], bool) for info in infos])
+            self.mask = torch.as_tensor(masks, device=self.device)
+        else:
+            self.mask = None
+
+    def reset(self, seed: int | None = None) -> None:
+        """Start a new episode in every row; row i uses `seed + i` when a seed is given."""
+        if seed is not None:
+            self.vec_env.seed(seed)
+        observation = self.vec_env.reset()
+        self._receive(observation, list(self.vec_env.reset_infos))
+        self.started = True
+
+    def step(self, action: Tensor) -> Step:
+        """Act in every row; see `Source.step`."""
+        self.steps += 1
+        observation, reward, done, infos = self.vec_env.step(action.detach().cpu().numpy())
+        self.check("reward", np.asarray(reward))
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool) & done
+        resets = self.vec_env.reset_infos
+        self._receive(observation, [resets[i] if done[i] else info for i, info in enumerate(infos)])
+        next_obs = self._true_next(done, infos) if done.any() else self.obs
+        for info in infos:
+            if "episode" in info:
+                self.episodes.append((float(info["episode"]["r"]), int(info["episode"]["l"])))
+        return Step(
+            next_obs,
+            torch.as_tensor(reward, device=self.device).float(),
+            torch.as_tensor(done & ~truncated, device=self.device),
+            torch.as_tensor(truncated, device=self.device),
+            infos,
+        )
+
+    def _true_next(self, done: np.ndarray, infos: list[dict[str, Any]]) -> Observation:
+        def fill(current: Tensor, key: str | None) -> Tensor:
+            result = current.clone()
+            for row in np.flatnonzero(done):
+                final = infos[row]["terminal_observation"]
+                value = np.asarray(final if key is None else final[key])
+                self.check("observation", value)
+                result[row] = torch.as_tensor(value, device=self.device).to(current.dtype)
+            return result
+
+        if isinstance(self.obs, dict):
+            return {key: fill(value, key) for key, value in self.obs.items()}
+        return fill(self.obs, None)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of the rows, or a note that this vector environment cannot be saved."""
+        if not isinstance(self.vec_env, ScalarEnvs):
+            return {"unsupported": type(self.vec_env).__name__}
+        return {"environment": self.vec_env.get_state(), "steps": self.steps}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state; see `Source.set_state`."""
+        refuse_unsupported(state)
+        if not isinstance(self.vec_env, ScalarEnvs):
+            raise UsageError(f"a run saved on scalar environments cannot continue on {type(self.vec_env).__name__}")
+        observation = self.vec_env.set_state(state["environment"])
+        self._receive(observation, list(self.vec_env.reset_infos))
+        self.steps = state["steps"]
+        self.started = True
+
+
+def refuse_unsupported(state: dict[str, Any]) -> None:
+    """Raise when the saved run stood on an environment whose state cannot be saved."""
+    if "unsupported" in state:
+        raise UsageError(
+            f"the run was made on a {state['unsupported']}, whose state cannot be saved, so it cannot be resumed exactly; "
+            "give the agent an id, a Gymnasium environment or one of polyathlon's vector environments instead"
+        )
+
+
+def _select(ended: Tensor, final: Observation, current: Observation) -> Observation:
+    """Take `final` in the rows that ended and `current` elsewhere."""
+    if isinstance(current, dict):
+        assert isinstance(final, dict)
+        return {key: _select(ended, final[key], value) for key, value in current.items()}  # type: ignore[misc]
+    assert isinstance(final, Tensor)
+    return torch.where(ended.reshape(-1, *[1] * (current.dim() - 1)), final, current)
+
+
+def _moved(observation: Observation, device: torch.device) -> Observation:
+    if isinstance(observation, dict):
+        return {key: value.to(device) for key, value in observation.items()}
+    return observation.to(device)
+
+
+def make_source(vec_env: VecEnv, device: torch.device) -> Source:
+    """Make the source that reads `vec_env` with the fewest copies.
+
+    Args:
+        vec_env: an agent's vector environment; wrappers such as `VecNormalize` are honoured.
+        device: where the agent's tensors live.
+    """
+    name = environment_name(vec_env)
+    if isinstance(vec_env, SB3Face):
+        return VectorSource(vec_env, device, name)
+    return SB3Source(vec_env, device, name)
+
+
+def environment_name(vec_env: VecEnv) -> str:
+    """Return the id of the environment behind `vec_env`, for messages."""
+    inner: Any = vec_env
+    while isinstance(inner, VecEnvWrapper):
+        inner = inner.venv
+    candidate = getattr(inner, "vector_env", None) or (inner.envs[0] if getattr(inner, "envs", None) else inner)
+    spec = getattr(candidate, "spec", None)
+    return str(spec.id) if spec is not None else type(candidate).__name__

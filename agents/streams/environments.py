@@ -1,0 +1,172 @@
+"""Everything that an agent accepts as an environment, turned into one SB3 vector environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecTransposeImage
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+
+from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.tensor.copies import copy_env
+from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
+from polyathlon.envs.tensor.sb3 import SB3Face
+
+from .vec_envs import ScalarEnvs
+
+NAMESPACE = "polyathlon"
+# MO-Gymnasium's id -> the id that runs it in a batch, with reward="vector"
+TWINS = {
+    "mo-halfcheetah-v5": "polyathlon/HalfCheetah-v5",
+    "mo-hopper-v5": "polyathlon/Hopper-v5",
+    "mo-hopper-2obj-v5": "polyathlon/Hopper-v5",
+    "mo-walker2d-v5": "polyathlon/Walker2d-v5",
+    "mo-ant-v5": "polyathlon/Ant-v5",
+    "mo-ant-2obj-v5": "polyathlon/Ant-v5",
+    "mo-humanoid-v5": "polyathlon/Humanoid-v5",
+    "mo-swimmer-v5": "polyathlon/Swimmer-v5",
+}
+
+
+def as_vec_env(env: Any) -> VecEnv:
+    """Turn an environment into an SB3 vector environment.
+
+    Args:
+        env: a Gymnasium environment, a Gymnasium vector environment in SAME_STEP mode, or an SB3 `VecEnv`, which is
+            returned as it is (images are moved to channel-first, as SB3 does).
+
+    Raises:
+        TypeError: something else was given.
+    """
+    if isinstance(env, gym.vector.VectorEnv):
+        env = SB3Face(env, takes_objectives=True)
+    elif isinstance(env, gym.Env):
+        env = ScalarEnvs([monitored(env)])
+    elif not isinstance(env, VecEnv):
+        raise TypeError(
+            f"an agent takes an id, a Gymnasium environment, a Gymnasium vector environment or an SB3 VecEnv, got {type(env).__name__}"
+        )
+    if isinstance(env, SB3Face):
+        return env
+    # SB3's own rule decides whether pictures must be transposed
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    return env if isinstance(env, VecTransposeImage) else BaseAlgorithm._wrap_env(env, 0, False)
+
+
+def monitored(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Wrap `env` in SB3's `Monitor`, which records episode returns, unless it is already or pays vectors, which Monitor cannot add."""
+    return env if is_wrapped(env, Monitor) or num_objectives(env) is not None else Monitor(env)
+
+
+def batched_twin(env_id: str) -> str | None:
+    """Return the id of this package whose vector entry point runs the task `env_id`, or None.
+
+    MO-Gymnasium's robots have one too, which needs `twin_options` as well.
+    """
+    if env_id in TWINS:
+        return TWINS[env_id]
+    candidates = [env_id] if env_id.startswith(f"{NAMESPACE}/") else [f"{NAMESPACE}/{env_id}"]
+    for candidate in candidates:
+        spec = gym.registry.get(candidate)
+        if spec is not None and spec.vector_entry_point is not None:
+            return candidate
+    return None
+
+
+def twin_options(spec: gym.envs.registration.EnvSpec, twin: str) -> dict[str, Any]:
+    """Return the keyword arguments that make the vector id `twin` the task of `spec`."""
+    defaults = gym.registry[twin].kwargs
+    kwargs = {k: v for k, v in spec.kwargs.items() if k not in defaults and k != "render_mode"}
+    if spec.id in TWINS:
+        kwargs["reward"] = "vector"
+    if spec.max_episode_steps is not None and spec.max_episode_steps != gym.registry[twin].max_episode_steps:
+        kwargs["max_episode_steps"] = spec.max_episode_steps
+    return kwargs
+
+
+def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
+    """Look an id up in Gymnasium's registry.
+
+    Raises:
+        UsageError: there is no such id; the message suggests the nearest one.
+    """
+    if ":" in env_id:
+        module, _, env_id = env_id.partition(":")
+        try:
+            __import__(module)
+        except ModuleNotFoundError as error:
+            raise UsageError(f"the module {module!r} of the environment id cannot be imported: {error}") from error
+    if env_id not in gym.registry:
+        raise unknown_name("environment", env_id, gym.registry)
+    return gym.registry[env_id]
+
+
+def several_rows(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
+    """Make the vector environment of an agent.
+
+    Args:
+        env: an id, or anything that `as_vec_env` takes.
+        n_envs: number of rows to make of an id or a scalar environment; None takes the environment as it is.
+        device: device of the rows of a tensor task.
+
+    Raises:
+        UsageError: `n_envs` is not a positive integer, contradicts a vector environment, or the id is unknown.
+    """
+    if n_envs is not None and (not isinstance(n_envs, int) or n_envs <= 0):
+        raise UsageError(f"n_envs must be a positive integer, got {n_envs!r}")
+    if isinstance(env, str):
+        spec = find_spec(env)
+        twin = batched_twin(spec.id)
+        if n_envs is not None and n_envs > 1 and twin is not None:
+            return as_vec_env(make_rows(twin, n_envs, device, **twin_options(spec, twin)))
+        env = make_unchecked(spec)
+    rows = getattr(env, "num_envs", None) if isinstance(env, gym.vector.VectorEnv | VecEnv) else None
+    if rows is not None:
+        if n_envs not in (None, rows):
+            raise UsageError(
+                f"n_envs={n_envs} contradicts the vector environment, which has {rows} rows; leave n_envs out"
+            )
+        return as_vec_env(env)
+    if n_envs is None or n_envs == 1:
+        return as_vec_env(env)
+    found = twin_of(env)
+    if found is not None:
+        twin_id, kwargs = found
+        return as_vec_env(make_rows(twin_id, n_envs, device, **kwargs))
+    return as_vec_env(ScalarEnvs([monitored(env), *(monitored(copy_env(env)) for _ in range(n_envs - 1))]))
+
+
+def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the vector id and keyword arguments that run the task of a scalar environment, or None.
+
+    An environment with wrappers of the user's has none, since the vector entry point would leave them out.
+    """
+    standard = {"TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "Monitor"}
+    inner: Any = env
+    while isinstance(inner, gym.Wrapper):
+        if type(inner).__name__ not in standard:
+            return None
+        inner = inner.env
+    spec = env.spec
+    if spec is None or (twin := batched_twin(spec.id)) is None:
+        return None
+    return twin, twin_options(spec, twin)
+
+
+def make_rows(env_id: str, n_envs: int, device: torch.device, **kwargs: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Make `n_envs` rows through a vector entry point of this package, as tensors on `device`, for an agent."""
+    return gym.make_vec(
+        env_id,
+        num_envs=n_envs,
+        vectorization_mode="vector_entry_point",
+        device=device,
+        output="torch",
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        **kwargs,
+    )

@@ -1,0 +1,167 @@
+"""The experience of one iteration of an on-policy agent, in tensors that are allocated once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyathlon.envs.errors import UsageError
+
+from .env_stream import Observation, Step
+
+
+class Rollout:
+    """T steps of N rows.
+
+    Args:
+        n_steps: number of steps T.
+        obs: an example of the observations, [N, ...].
+        action: an example of the actions, [N, ...].
+        mask: an example of the action masks, [N, A] bool, or None.
+        reward_shape: () for one number, (k,) for k objectives.
+
+    Attributes:
+        obs: [T, N, ...] what was acted on.
+        action: [T, N, ...] as the policy drew it, before any clipping.
+        mask: [T, N, A] bool or None.
+        reward: [T, N], or [T, N, k].
+        terminated: [T, N] bool.
+        cut: [T, N] bool, terminated or truncated.
+        position: number of steps taken so far.
+        finals: step, rows and final observations of the truncated episodes, whose value must be bootstrapped.
+    """
+
+    def __init__(
+        self,
+        n_steps: int,
+        obs: Observation,
+        action: Tensor,
+        mask: Tensor | None,
+        reward_shape: tuple[int, ...] = (),
+    ) -> None:
+        self.n_steps = n_steps
+        self.obs = tree_map(obs, lambda x: x.new_zeros(n_steps, *x.shape))
+        self.action = action.new_zeros(n_steps, *action.shape)
+        self.mask = None if mask is None else mask.new_zeros(n_steps, *mask.shape)
+        device, rows = action.device, action.shape[0]
+        self.reward = torch.zeros(n_steps, rows, *reward_shape, device=device)
+        self.terminated = torch.zeros(n_steps, rows, dtype=torch.bool, device=device)
+        self.cut = torch.zeros_like(self.terminated)
+        self.position = 0
+        self.finals: list[tuple[int, Tensor, Observation]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all steps are taken."""
+        return self.position >= self.n_steps
+
+    def clear(self) -> None:
+        """Forget everything and start at the first step."""
+        self.position = 0
+        self.finals = []
+
+    def note(self, obs: Observation, action: Tensor, mask: Tensor | None) -> None:
+        """Copy what is about to be acted on, and the action; `take` completes the step.
+
+        Raises:
+            UsageError: masks come and go.
+        """
+        if (mask is None) != (self.mask is None):
+            raise UsageError("the environment gives info['action_mask'] only at some steps; it must be there at each")
+        t = self.position
+        write(self.obs, t, obs)
+        self.action[t].copy_(action)
+        if mask is not None and self.mask is not None:
+            self.mask[t].copy_(mask)
+
+    def take(self, step: Step) -> None:
+        """Copy what came of the action.
+
+        Raises:
+            UsageError: the rewards have another shape than the environment promised.
+        """
+        t = self.position
+        if step.reward.shape != self.reward.shape[1:]:
+            found, wanted = tuple(step.reward.shape[1:]), tuple(self.reward.shape[2:])
+            raise UsageError(
+                f"the environment pays rewards of shape {found}, its reward_space promises {wanted}; () is one number"
+            )
+        self.reward[t].copy_(step.reward)
+        self.terminated[t].copy_(step.terminated)
+        torch.logical_or(step.terminated, step.truncated, out=self.cut[t])
+        if bool(step.truncated.any()):
+            rows = torch.nonzero(step.truncated & ~step.terminated)[:, 0]
+            if rows.numel():
+                self.finals.append((t, rows, tree_map(step.next_obs, lambda x: x[rows].clone())))
+        self.position += 1
+
+    def next_values(self, value: Tensor, last: Tensor, final_values: list[Tensor]) -> Tensor:
+        """Return the value of each step's true next observation, shaped like `value`.
+
+        Args:
+            value: [T, N] (or [T, N, k]) value of the observations acted on.
+            last: [N] (or [N, k]) value of the observation after the last step.
+            final_values: values of the observations in `finals`.
+        """
+        following = torch.cat([value[1:], last.unsqueeze(0)])
+        for (t, rows, _), final in zip(self.finals, final_values):
+            following[t, rows] = final
+        return following
+
+    def flat(self) -> tuple[Observation, Tensor, Tensor | None]:
+        """Return observations, actions and masks as [T N, ...] views."""
+        mask = None if self.mask is None else self.mask.flatten(0, 1)
+        return tree_map(self.obs, lambda x: x.flatten(0, 1)), self.action.flatten(0, 1), mask
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the steps taken so far, for a checkpoint in the middle of an iteration."""
+        t = self.position
+        taken = {name: getattr(self, name)[:t].clone() for name in ("action", "reward", "terminated", "cut")}
+        mask = None if self.mask is None else self.mask[:t].clone()
+        return {
+            **taken,
+            "obs": tree_map(self.obs, lambda x: x[:t].clone()),
+            "mask": mask,
+            "finals": self.finals,
+            "rows": self.reward.shape[1],
+        }
+
+    @classmethod
+    def from_state(cls, n_steps: int, state: dict[str, Any], device: torch.device) -> Rollout:
+        """Make the rollout that `get_state` described."""
+        action, mask = state["action"].to(device), state["mask"]
+        obs = tree_map(state["obs"], lambda x: x.to(device))
+        mask = None if mask is None else mask.to(device)
+        first = [None if x is None else tree_map(x, lambda y: y.new_zeros(y.shape[1:])) for x in (obs, action, mask)]
+        shape = tuple(state["reward"].shape[2:])
+        rollout = cls(n_steps, first[0], first[1], first[2], shape)  # type: ignore[arg-type]
+        taken = action.shape[0]
+        for name in ("action", "reward", "terminated", "cut"):
+            getattr(rollout, name)[:taken].copy_(state[name])
+        for t in range(taken):
+            write(rollout.obs, t, tree_map(obs, lambda x, t=t: x[t]))
+        if mask is not None and rollout.mask is not None:
+            rollout.mask[:taken].copy_(mask)
+        rollout.finals = [(t, r.to(device), tree_map(o, lambda x: x.to(device))) for t, r, o in state["finals"]]
+        rollout.position = taken
+        return rollout
+
+
+def tree_map(value: Any, function: Any) -> Any:
+    """Apply `function` to a tensor, or to each tensor of a dict."""
+    if isinstance(value, dict):
+        return {key: function(item) for key, item in value.items()}
+    return function(value)
+
+
+def write(target: Observation, t: int, value: Observation) -> None:
+    """Copy `value` into row `t` of `target`, both tensors or both dicts of them."""
+    if isinstance(target, dict):
+        assert isinstance(value, dict)
+        for key, item in target.items():
+            item[t].copy_(value[key])
+    else:
+        assert isinstance(value, Tensor)
+        target[t].copy_(value)

@@ -1,1 +1,0 @@
-"""Faces of a tensor task: Gymnasium, vector, Stable-Baselines3 and PettingZoo."""

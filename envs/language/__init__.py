@@ -1,0 +1,38 @@
+"""Language tasks: a text in, a text out, a verdict that says why."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .batch import LanguageBatch as LanguageBatch
+    from .task import Episode as Episode
+    from .task import LanguageTask as LanguageTask
+    from .task import TaskId as TaskId
+    from .task import Turn as Turn
+    from .task import Verdict as Verdict
+    from .task import task_seed as task_seed
+    from .utterance import Utterance as Utterance
+
+_EXPORTS = {
+    "Episode": "task",
+    "LanguageBatch": "batch",
+    "LanguageTask": "task",
+    "TaskId": "task",
+    "Turn": "task",
+    "Utterance": "utterance",
+    "Verdict": "task",
+    "task_seed": "task",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

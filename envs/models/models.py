@@ -1,0 +1,181 @@
+"""Language models by name: tokenizers, weights, prompts.
+
+A name is one of the embedded models (`model_names()`), a folder that `save_pretrained` wrote, a GGUF file, or a name on
+the Hugging Face hub. Nothing here touches global random state, and the network is used only for a hub name that is not
+in the local cache, and by `fetch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polyathlon.envs.errors import UsageError, require
+
+from . import model_files
+from .model_files import Location, locate
+from .tiny_model import tiny_model, tiny_tokenizer
+
+Message = dict[str, str]
+_MARK = "\u2e28mark\u2e29"
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """Load the tokenizer of a model.
+
+    Padding is set to the left, as batched generation needs it; a tokenizer without a padding token pads with its end
+    token, so masks must come from lengths and never from `ids != pad`.
+
+    Args:
+        name: an embedded model, a folder, a GGUF file or a hub name.
+
+    Returns:
+        A fast tokenizer of transformers.
+
+    Raises:
+        UsageError: there is no such model, or it has no end token.
+    """
+    where = locate(name)
+    if where.kind == "tiny":
+        return tiny_tokenizer()
+    transformers = require("transformers", "language")
+    tokenizer = _from_pretrained(transformers.AutoTokenizer, where)
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"the tokenizer of {str(name)!r} has no end token; an utterance could not end. Set eos_token.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    reads = getattr(_from_pretrained(transformers.AutoConfig, where), "max_position_embeddings", None)
+    if reads is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, reads)
+    return tokenizer
+
+
+def load_model(
+    name: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    lora: int | None = None,
+    attn: str | None = None,
+) -> Any:
+    """Load a causal language model, in evaluation mode.
+
+    Args:
+        name: an embedded model, a folder, a GGUF file or a hub name.
+        dtype: floating-point type of the weights.
+        device: where the weights go.
+        lora: rank of low-rank adapters on every linear layer (peft); only these are trained then. None: no adapters.
+        attn: attention implementation of transformers ("eager", "sdpa", ...); None takes the model's default.
+
+    Returns:
+        A `PreTrainedModel`, or a `PeftModel` around one when `lora` is given.
+
+    Raises:
+        UsageError: there is no such model, or `lora` is not a positive integer.
+    """
+    if lora is not None and (not isinstance(lora, int) or isinstance(lora, bool) or lora < 1):
+        raise UsageError(f"lora is the rank of the adapters, a positive integer or None; got {lora!r}")
+    where = locate(name)
+    if where.kind == "tiny":
+        model = tiny_model(attn)
+    else:
+        transformers = require("transformers", "language")
+        more = {} if attn is None else {"attn_implementation": attn}
+        model = _from_pretrained(transformers.AutoModelForCausalLM, where, dtype=torch.float32, **more)
+        if where.kind == "gguf":
+            model = model_files.without_quantisation(model)
+    model = model.to(dtype=dtype)
+    if lora is not None:
+        model = _with_adapters(model, lora)
+    return model.to(device).eval()
+
+
+def _from_pretrained(loader: Any, where: Location, **options: Any) -> Any:
+    try:
+        return loader.from_pretrained(where.path, **where.options, **options)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{where.path!r} could not be loaded as a causal language model: {error}. {model_files.ALLOWED}"
+        ) from error
+
+
+def _with_adapters(model: Any, rank: int) -> Any:
+    peft = require("peft", "language")
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        return peft.get_peft_model(model, config)
+
+
+def context_length(tokenizer: Any) -> int | None:
+    """Return the number of tokens that the tokenizer's model can read, or None when the tokenizer does not say."""
+    length = getattr(tokenizer, "model_max_length", None)
+    return int(length) if length is not None and length < 10**9 else None
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Turn a conversation into the ids that the model reads before it answers.
+
+    With a chat template, the template decides, ending in its prompt for the assistant. Without one, the plain rule holds:
+    the begin token if there is one, then every message in turn, a message of the user or the system as its content and
+    a line feed, one of the assistant as its content and the end token. No begin token is ever doubled.
+
+    Args:
+        tokenizer: a tokenizer from `load_tokenizer`.
+        messages: the conversation, each with "role" (system, user or assistant) and "content".
+
+    Returns:
+        Token ids.
+    """
+    bos = tokenizer.bos_token_id
+    if getattr(tokenizer, "chat_template", None):
+        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        ids = _encode(tokenizer, text)
+    else:
+        ids = [] if bos is None else [bos]
+        for message in messages:
+            if message["role"] == "assistant":
+                ids += [*_encode(tokenizer, message["content"]), tokenizer.eos_token_id]
+            else:
+                ids += _encode(tokenizer, message["content"] + "\n")
+    while bos is not None and ids[:2] == [bos, bos]:
+        del ids[0]
+    return ids
+
+
+def continue_prompt(tokenizer: Any, content: str, closed: bool) -> list[int]:
+    """Return the ids that stand between an utterance of the policy and its next one.
+
+    The ids that the policy chose stay as they are; this is what the environment writes after them: the end token if
+    the policy did not write it, the next message of the user, and the prompt for the assistant.
+
+    Args:
+        tokenizer: a tokenizer from `load_tokenizer`.
+        content: what the environment says next.
+        closed: whether the policy's utterance ended with the end token.
+
+    Returns:
+        Token ids.
+    """
+    eos = tokenizer.eos_token_id
+    if not getattr(tokenizer, "chat_template", None):
+        return ([] if closed else [eos]) + _encode(tokenizer, content + "\n")
+    conversation = [
+        {"role": "user", "content": "-"},
+        {"role": "assistant", "content": _MARK},
+        {"role": "user", "content": content},
+    ]
+    text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    if _MARK not in text:
+        raise UsageError("the chat template leaves out what the assistant said, so it cannot hold several turns")
+    ids = _encode(tokenizer, text.split(_MARK, 1)[1])
+    if ids[:1] == [eos]:
+        return ids[1:] if closed else ids
+    return ids if closed else [eos, *ids]
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return [int(i) for i in tokenizer.encode(text, add_special_tokens=False)]

@@ -1,0 +1,1 @@
+"""Text tasks as token-level decision processes."""
