@@ -184,7 +184,7 @@ class Agent(BaseAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        """Prepare a call of `learn`, as SB3 does, but start the source rather than the SB3 face of the environment.
+        """Prepare a call of `learn`, as SB3 does, but start the source rather than the SB3 form of the environment.
 
         Raises:
             UsageError: there is no environment, or `total_timesteps` is not positive.

@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of (key, step, position): the same in any batch, order, face and device.
+"""Random numbers as a pure function of (key, step, position): the same in any batch, order, interface and device.
 
 A counter-based generator in the manner of Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"):
 nothing is carried from draw to draw. The mixing function is the 64-bit finaliser of SplitMix64 (Steele et al. 2014;

@@ -77,10 +77,10 @@ def register_environment(
         id: Gymnasium id, for example "polyathlon/TSP-v0".
         family: group in the listing.
         summary: one line.
-        entry_point: "module:callable" of the scalar face; not needed with `tensor_env`.
-        vector_entry_point: "module:callable" of the vector face; not needed with `tensor_env`.
-        tensor_env: "module:Class" of a `TensorEnv`, whose faces are then made by `polyathlon.envs.tensor`.
-        max_episode_steps: time limit of the scalar face; a `TensorEnv` carries its own.
+        entry_point: "module:callable" of the scalar environment; not needed with `tensor_env`.
+        vector_entry_point: "module:callable" of the vector environment; not needed with `tensor_env`.
+        tensor_env: "module:Class" of a `TensorEnv`, whose interfaces are then made by `polyathlon.envs.tensor`.
+        max_episode_steps: time limit of the scalar environment; a `TensorEnv` carries its own.
         kwargs: default keyword arguments of the task.
 
     Returns:
@@ -159,7 +159,7 @@ def _register_environments() -> None:
         register_environment(
             f"{NAMESPACE}/{name}-v5",
             "control",
-            f"MuJoCo's {name}: Gymnasium's v5 as the scalar face, batched physics as the vector face",
+            f"MuJoCo's {name}: Gymnasium's v5 as the scalar environment, batched physics as the vector environment",
             entry_point=f"{mujoco}:{function}",
             vector_entry_point=f"{mujoco}:make_{function}",
             max_episode_steps=1000,

@@ -23,11 +23,13 @@ def find_task(env: VecEnv, device: torch.device) -> ConstructionTask:
     inner: Any = env
     while isinstance(inner, VecEnvWrapper):
         inner = inner.venv
-    face = getattr(inner, "vector_env", None) or (inner.envs[0].unwrapped if getattr(inner, "envs", None) else None)
-    task = getattr(face, "task", None)
+    vector_env = getattr(inner, "vector_env", None) or (
+        inner.envs[0].unwrapped if getattr(inner, "envs", None) else None
+    )
+    task = getattr(vector_env, "task", None)
     if not isinstance(task, ConstructionTask):
         raise UsageError(
-            f"the environment {face or env} is no combinatorial task, or hides its task from this process; make it with "
+            f"the environment {vector_env or env} is no combinatorial task, or hides its task from this process; make it with "
             "gym.make or gym.make_vec, without wrappers"
         )
     return task if task.device == device else resized(task, None, device)

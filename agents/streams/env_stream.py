@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.tensor.sb3 import SB3Face
+from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
 from .vec_envs import ScalarEnvs
 
@@ -137,10 +137,10 @@ class Source(ABC):
 class VectorSource(Source):
     """Experience from a Gymnasium vector environment in SAME_STEP mode; with torch output nothing leaves the device."""
 
-    def __init__(self, face: SB3Face, device: torch.device, name: str) -> None:
-        super().__init__(face.num_envs, device, name)
-        self.face = face
-        self.vector_env = face.vector_env
+    def __init__(self, vec_env: SB3VecEnv, device: torch.device, name: str) -> None:
+        super().__init__(vec_env.num_envs, device, name)
+        self.vec_env = vec_env
+        self.vector_env = vec_env.vector_env
         self.returns = torch.zeros(self.num_envs, dtype=torch.float64, device=device)
         self.lengths = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
         self._speaks_torch = getattr(self.vector_env, "output", "numpy") == "torch"
@@ -336,7 +336,7 @@ def make_source(vec_env: VecEnv, device: torch.device) -> Source:
         device: where the agent's tensors live.
     """
     name = environment_name(vec_env)
-    if isinstance(vec_env, SB3Face):
+    if isinstance(vec_env, SB3VecEnv):
         return VectorSource(vec_env, device, name)
     return SB3Source(vec_env, device, name)
 

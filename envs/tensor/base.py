@@ -1,4 +1,4 @@
-"""What a task written on tensors gives; its faces do the rest."""
+"""What a task written on tensors gives; its interfaces do the rest."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TensorEnv(ABC):
     """A task's dynamics: pure functions on batches of tensors.
 
     It keeps no state of an episode; `reset` and `step` return new states and never write into tensors they were given.
-    Time limits, resets, seeds, masks and output formats belong to the faces in `polyathlon.envs.tensor`. Operations
+    Time limits, resets, seeds, masks and output formats belong to the interfaces in `polyathlon.envs.tensor`. Operations
     must treat every row alike and alone, so that an episode is the same in any batch. (For that, feed `sin`, `exp` and
     the like contiguous tensors: torch takes another code path for strided ones.)
 
@@ -75,8 +75,8 @@ class TensorEnv(ABC):
         simultaneous: in a game, everybody moves at once; actions are then [N, num_players].
         player_names: names of the players in PettingZoo; "player_0", ... when empty.
         reward_shape: () for one number; (k,) for k objectives; games give (num_players,).
-        max_episode_steps: default time limit in steps, applied by the faces; None for none.
-        lasting: parts of the observation that stay the same during an episode: faces may hand out one tensor for all of
+        max_episode_steps: default time limit in steps, applied by the interfaces; None for none.
+        lasting: parts of the observation that stay the same during an episode: interfaces may hand out one tensor for all of
             its steps.
         reset_options: names that `reset(options=...)` understands.
         observation_space: of one row; numpy types equal to the types of the tensors that `observe` gives.
@@ -123,7 +123,7 @@ class TensorEnv(ABC):
     def step(self, state: Any, action: Tensor) -> tuple[Any, Tensor, Tensor]:
         """Act in every row; the new state has `t` one higher. Survives `torch.compile(fullgraph=True)`.
 
-        The faces pass allowed actions only. They may step a row whose episode has ended; it must not fail there, and
+        The interfaces pass allowed actions only. They may step a row whose episode has ended; it must not fail there, and
         its result is thrown away.
 
         Args:

@@ -1,4 +1,4 @@
-"""The rows behind every face: seeds, time limits and resets."""
+"""The rows behind every interface: seeds, time limits and resets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DRAWN_AT_ONCE = 1024
 
 
 class Outcome(NamedTuple):
-    """What a face needs of one step of all rows.
+    """What an interface needs of one step of all rows.
 
     Attributes:
         state: where the rows stand now, after resets.

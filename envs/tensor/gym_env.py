@@ -20,7 +20,7 @@ from .vector_env import check_render_mode, current_mask, pays_objectives, player
 _ON_ILLEGAL = ("terminate", "raise")
 
 
-class ScalarFace(gym.Env[Any, Any]):
+class TensorGymEnv(gym.Env[Any, Any]):
     """One row of a tensor task.
 
     In games the agent moves for every player: the reward is that of the player who moved (the first player's where all

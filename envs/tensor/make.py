@@ -10,12 +10,12 @@ from gymnasium.vector import AutoresetMode
 from polyathlon.envs.errors import require
 
 from .base import TensorEnv, load_task
-from .gym_env import ScalarFace
-from .vector_env import VectorFace
+from .gym_env import TensorGymEnv
+from .vector_env import TensorVectorEnv
 
 if TYPE_CHECKING:
-    from .pettingzoo import AECFace, ParallelFace
-    from .sb3 import SB3Face
+    from .pettingzoo import TensorAECEnv, TensorParallelEnv
+    from .sb3 import SB3VecEnv
 
 Task = str | type[TensorEnv] | TensorEnv
 
@@ -26,20 +26,20 @@ def make_scalar(
     on_illegal: str = "terminate",
     max_episode_steps: int | None = None,
     **options: Any,
-) -> ScalarFace:
+) -> TensorGymEnv:
     """Make a task as a Gymnasium environment.
 
     Args:
         tensor_env: the task, its class, or "module:Class".
         render_mode: a render mode of the task.
-        on_illegal: "terminate" or "raise", see `ScalarFace`.
+        on_illegal: "terminate" or "raise", see `TensorGymEnv`.
         max_episode_steps: steps after which an episode is cut; None for the task's own limit.
         options: the task's own options, and `device` and `dtype`.
 
     Raises:
         UsageError: an argument is outside what is allowed.
     """
-    return ScalarFace(load_task(tensor_env, **options), render_mode, on_illegal, max_episode_steps)
+    return TensorGymEnv(load_task(tensor_env, **options), render_mode, on_illegal, max_episode_steps)
 
 
 def make_vector(
@@ -52,7 +52,7 @@ def make_vector(
     render_mode: str | None = None,
     compile: bool = False,
     **options: Any,
-) -> VectorFace:
+) -> TensorVectorEnv:
     """Make a task as a Gymnasium vector environment.
 
     Args:
@@ -72,30 +72,30 @@ def make_vector(
     if not isinstance(tensor_env, TensorEnv):
         options["device"] = device
     task = load_task(tensor_env, **options)
-    return VectorFace(task, num_envs, output, autoreset_mode, max_episode_steps, render_mode, compile)
+    return TensorVectorEnv(task, num_envs, output, autoreset_mode, max_episode_steps, render_mode, compile)
 
 
-def make_sb3(tensor_env: Task | VectorFace, num_envs: int = 1, **options: Any) -> SB3Face:
+def make_sb3(tensor_env: Task | TensorVectorEnv, num_envs: int = 1, **options: Any) -> SB3VecEnv:
     """Make a task as a Stable-Baselines3 vector environment.
 
     Args:
-        tensor_env: the task, its class, "module:Class", or a vector face in SAME_STEP mode.
-        num_envs: number of rows; of a vector face, its own.
+        tensor_env: the task, its class, "module:Class", or a vector environment in SAME_STEP mode.
+        num_envs: number of rows; of a vector environment, its own.
         options: as for `make_vector`.
 
     Raises:
         UsageError: an argument is outside what is allowed.
     """
-    from .sb3 import SB3Face
+    from .sb3 import SB3VecEnv
 
-    if not isinstance(tensor_env, VectorFace):
+    if not isinstance(tensor_env, TensorVectorEnv):
         tensor_env = make_vector(tensor_env, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **options)
-    return SB3Face(tensor_env)
+    return SB3VecEnv(tensor_env)
 
 
 def make_aec(
     tensor_env: Task, render_mode: str | None = None, max_episode_steps: int | None = None, **options: Any
-) -> AECFace:
+) -> TensorAECEnv:
     """Make a game as a PettingZoo environment in turns.
 
     Args:
@@ -108,20 +108,20 @@ def make_aec(
         UsageError: the task has one player, or an argument is outside what is allowed.
     """
     require("pettingzoo", "all")
-    from .pettingzoo import AECFace
+    from .pettingzoo import TensorAECEnv
 
-    return AECFace(load_task(tensor_env, **options), render_mode, max_episode_steps)
+    return TensorAECEnv(load_task(tensor_env, **options), render_mode, max_episode_steps)
 
 
 def make_parallel(
     tensor_env: Task, render_mode: str | None = None, max_episode_steps: int | None = None, **options: Any
-) -> ParallelFace:
+) -> TensorParallelEnv:
     """Make a game as a PettingZoo environment in which all act at once; see `make_aec`.
 
     Raises:
         UsageError: the task has one player, or an argument is outside what is allowed.
     """
     require("pettingzoo", "all")
-    from .pettingzoo import ParallelFace
+    from .pettingzoo import TensorParallelEnv
 
-    return ParallelFace(load_task(tensor_env, **options), render_mode, max_episode_steps)
+    return TensorParallelEnv(load_task(tensor_env, **options), render_mode, max_episode_steps)

@@ -1,4 +1,4 @@
-"""From tensors to what a face hands out."""
+"""From tensors to what an interface hands out."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def collect_info(
     Returns:
         The task's own facts, and "action_mask", "illegal_action", "player" and "rewards" where they apply.
     """
-    return {**task_facts(task, state), **face_facts(task, state, mask, illegal, reward)}
+    return {**task_info(task, state), **interface_info(task, state, mask, illegal, reward)}
 
 
-def task_facts(task: TensorEnv, state: Any) -> dict[str, Tensor]:
+def task_info(task: TensorEnv, state: Any) -> dict[str, Tensor]:
     """Return the task's own facts about all rows, sharing no memory with the state."""
     info: dict[str, Tensor] = task.info(state)
     return dict(trees.unaliased(info, state)) if info else {}
 
 
-def face_facts(
+def interface_info(
     task: TensorEnv, state: Any, mask: Tensor | None, illegal: Tensor | None, reward: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Return what every task has where it applies; see `collect_info`."""
@@ -69,7 +69,7 @@ def face_facts(
 
 
 def actor_reward(task: TensorEnv, reward: Tensor, player: Tensor | None) -> Tensor:
-    """Return the reward that a face of one agent gives: in a game that of who moved, [N], else the reward as it is.
+    """Return the reward that an interface of one agent gives: in a game that of who moved, [N], else the reward as it is.
 
     Where everybody moves at once it is the first player's.
     """

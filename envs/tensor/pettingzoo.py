@@ -20,7 +20,7 @@ from .vector_env import check_render_mode
 
 
 class _Table:
-    """One game and its players, behind both PettingZoo faces."""
+    """One game and its players, behind both PettingZoo interfaces."""
 
     def __init__(self, task: TensorEnv, render_mode: str | None, max_episode_steps: int | None) -> None:
         if task.num_players < 2:
@@ -90,7 +90,7 @@ def _describe(task: TensorEnv) -> dict[str, Any]:
     return {"name": type(task).__name__.lower(), "is_parallelizable": task.simultaneous, **task.metadata}
 
 
-class AECFace(AECEnv[str, Any, Any]):
+class TensorAECEnv(AECEnv[str, Any, Any]):
     """A game in PettingZoo's turn-based form.
 
     Where all players move at once, each gives its action in turn and the game moves with the last one. An observation
@@ -180,11 +180,11 @@ class AECFace(AECEnv[str, Any, Any]):
         """Do nothing; there is nothing to release."""
 
 
-class ParallelFace(ParallelEnv[str, Any, Any]):
+class TensorParallelEnv(ParallelEnv[str, Any, Any]):
     """A game in PettingZoo's parallel form.
 
     Where players take turns, all give an action in each step and only that of the player whose turn it is counts; the
-    masks of the others are 0. The arguments are those of `AECFace`.
+    masks of the others are 0. The arguments are those of `TensorAECEnv`.
     """
 
     def __init__(self, task: TensorEnv, render_mode: str | None = None, max_episode_steps: int | None = None) -> None:

@@ -16,7 +16,7 @@ from polyathlon.envs.errors import UsageError
 from .rewards import num_objectives
 
 
-class SB3Face(VecEnv):
+class SB3VecEnv(VecEnv):
     """A Gymnasium vector environment as an SB3 vector environment.
 
     Args:

@@ -16,7 +16,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from .base import TensorEnv
 from .engine import Engine, Outcome
 from .lazy_info import LateInfo
-from .output import actor_reward, collect_info, face_facts, row_of, task_facts, to_numpy
+from .output import actor_reward, collect_info, interface_info, row_of, task_info, to_numpy
 from .rewards import reward_space_of
 from .rules import read_action
 
@@ -75,7 +75,7 @@ def current_mask(task: TensorEnv, engine: Engine) -> Tensor:
     return torch.ones((engine.num_envs, *players, engine.num_actions), dtype=torch.bool, device=task.device)
 
 
-class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
+class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Many rows of a tensor task, stepped together.
 
     `info["action_mask"]` holds the allowed actions where a task has masks; what else a task tells is computed when it is
@@ -182,7 +182,7 @@ class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
         outcome = self.engine.step(action)
         all_rewards = outcome.reward if self.task.num_players > 1 else None
         info = self._info(
-            outcome.state, face_facts(self.task, outcome.state, outcome.mask, outcome.illegal, all_rewards)
+            outcome.state, interface_info(self.task, outcome.state, outcome.mask, outcome.illegal, all_rewards)
         )
         if outcome.final is not None:
             info.update(self._finals(outcome))
@@ -193,12 +193,12 @@ class VectorFace(gym.vector.VectorEnv[Any, Any, Any]):
         """Return the facts and, computed when they are read, those of the task."""
         ready = self._info_out(facts)
         if self._late_names is None:  # the first step tells them
-            own = self._info_out(task_facts(self.task, state))
+            own = self._info_out(task_info(self.task, state))
             self._late_names = tuple(own)
             return {**own, **ready}
         if not self._late_names:
             return ready
-        return LateInfo(ready, self._late_names, lambda: self._info_out(task_facts(self.task, state)))
+        return LateInfo(ready, self._late_names, lambda: self._info_out(task_info(self.task, state)))
 
     def _finals(self, outcome: Outcome) -> dict[str, Any]:
         """Return what finished rows saw and knew last, in Gymnasium's form."""

@@ -108,7 +108,7 @@ def core(
     return lambda: episodes(play, seconds)
 
 
-def face(problem: str, size: int, batch: int, is_compiled: bool, seconds: float) -> Subject:
+def ours(problem: str, size: int, batch: int, is_compiled: bool, seconds: float) -> Subject:
     """Return a measurement of the vector environment with all it does: checks, infos, new episodes by themselves."""
     import gymnasium as gym
     import torch
@@ -258,7 +258,7 @@ def subjects(
         if batch <= FEW_ROWS and mdp == "bq" and not options:
             found[f"{name}, compiled"] = core(problem, size, batch, mdp, True, seconds, is_fresh, **options)
     if batch == 1024 and size == SIZES[0] and not is_fresh:
-        found[f"{OURS}, vector environment"] = face(problem, size, batch, False, seconds)
+        found[f"{OURS}, vector environment"] = ours(problem, size, batch, False, seconds)
     return found
 
 

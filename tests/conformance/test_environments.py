@@ -1,4 +1,4 @@
-"""Every registered environment, in every face, through the same checks; the registry is the only list."""
+"""Every registered environment, in every interface, through the same checks; the registry is the only list."""
 
 from __future__ import annotations
 
@@ -513,25 +513,25 @@ def test_stable_baselines_checker_has_nothing_to_say(env_id):
 
 
 @pytest.mark.parametrize("env_id", TENSOR_IDS)
-def test_the_sb3_face_gives_the_episodes_of_the_vector_face(env_id):
+def test_the_sb3_face_gives_the_episodes_of_the_vector_environment(env_id):
     from polyathlon.envs.tensor import make_sb3
 
     tensor_env = gym.spec(env_id).kwargs["tensor_env"]
-    face = make_sb3(tensor_env, ROWS, max_episode_steps=LIMIT)
-    face.seed(SEED)
-    obs = face.reset()
+    interface = make_sb3(tensor_env, ROWS, max_episode_steps=LIMIT)
+    interface.seed(SEED)
+    obs = interface.reset()
     vec = make_vector(env_id, "vector_entry_point", AutoresetMode.SAME_STEP)
     expected, info = vec.reset(seed=SEED)
     for t in range(2 * LIMIT):
         assert plain(obs) == plain(expected)
         actions = _batched(vec, [action_of(vec.single_action_space, (i, t), _mask(info, i)) for i in range(ROWS)])
         expected, reward, terminated, truncated, info = vec.step(actions)
-        obs, sb3_reward, dones, infos = face.step(actions)
+        obs, sb3_reward, dones, infos = interface.step(actions)
         assert plain(sb3_reward) == plain(reward) and plain(dones) == plain(terminated | truncated)
         for i in np.flatnonzero(dones):
             assert plain(infos[i]["terminal_observation"]) == plain(_final(info, i))
             assert infos[i]["TimeLimit.truncated"] == (truncated[i] and not terminated[i])
-    face.close(), vec.close()
+    interface.close(), vec.close()
 
 
 @pytest.mark.parametrize("env_id", GAME_IDS)

@@ -1,4 +1,4 @@
-"""Every registered environment that can pay for several objectives, in every face that can; the registry is the only list."""
+"""Every registered environment that can pay for several objectives, in every interface that can; the registry is the only list."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_saved_state_goes_on_to_the_same_rewards(env_id):
 
 @by_vector_id
 def test_sb3_s_interface_refuses_what_it_does_not_know(env_id):
-    from polyathlon.envs.tensor.sb3 import SB3Face
+    from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
     with pytest.raises(UsageError, match=r"one number as a reward.*objectives"):
-        SB3Face(vector(env_id, AutoresetMode.SAME_STEP))
+        SB3VecEnv(vector(env_id, AutoresetMode.SAME_STEP))

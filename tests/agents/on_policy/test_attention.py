@@ -93,7 +93,7 @@ def test_tours_get_shorter(mdp):
     assert length() < 0.85 * before
 
 
-def test_save_load_and_the_scalar_face(tmp_path):
+def test_save_load_and_the_scalar_environment(tmp_path):
     env = gym.make("polyathlon/TSP-v0", num_nodes=8)
     agent = small(env, n_steps=16, batch_size=16).learn(32)
     agent.save(tmp_path / "agent.zip")

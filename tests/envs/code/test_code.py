@@ -405,7 +405,7 @@ def test_empty_double_and_unreadable_files_are_refused(tmp_path):
         records.read(double)
 
 
-# the other faces
+# the other interfaces
 
 
 def test_candidates_hold_the_solution_and_depend_on_the_problem_alone():

@@ -68,7 +68,7 @@ def test_torch_output_and_saved_states_have_vector_rewards_too():
     assert torch.equal(vec.step(action)[1], first)
 
 
-def test_the_scalar_face_with_a_vector_reward_is_mo_gymnasium_s():
+def test_the_scalar_environment_with_a_vector_reward_is_mo_gymnasium_s():
     env = gym.make("polyathlon/Hopper-v5", reward="vector", cost_objective=False, disable_env_checker=True)
     assert type(env.unwrapped).__name__ == "MOHopperEnv" and num_objectives(env) == 2
     assert num_objectives(gym.make("polyathlon/Hopper-v5")) is None

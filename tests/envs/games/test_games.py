@@ -1,4 +1,4 @@
-"""Games on tensors and their PettingZoo faces."""
+"""Games on tensors and their PettingZoo interfaces."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_rock_paper_scissors_pays_the_winner(first, second, reward):
     assert all(env.step({"player_0": 0, "player_1": 0})[2].values()) and not env.agents
 
 
-def test_one_agent_faces_pay_who_moved():
+def test_one_agent_interfaces_pay_who_moved():
     env = make_scalar(TicTacToe)
     _, info = env.reset(seed=0)
     assert info["player"] == 0

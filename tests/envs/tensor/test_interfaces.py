@@ -1,4 +1,4 @@
-"""Faces of a tensor task: seeds, time limits, resets, masks, state."""
+"""Interfaces of a tensor task: seeds, time limits, resets, masks, state."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_the_same_in_gymnasiums_and_sb3s_vector_environments():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_compiled_face_plays_the_same_episodes(mode):
+def test_the_compiled_vector_environment_plays_the_same_episodes(mode):
     torch._dynamo.reset()
     env = make_vector(Walk, 6, autoreset_mode=mode, compile=True)
     assert_same(scalar_episodes(Walk, 13, 6, walk_policy), vector_episodes(env, 4, 6, walk_policy, 9), exact=False)
@@ -180,34 +180,34 @@ def test_the_compiled_face_plays_the_same_episodes(mode):
 
 @pytest.mark.parametrize("mode", MODES[:2])
 def test_many_compiled_rows_equal_plain_ones(mode):
-    """Thousands of rows restart by look-up, few together in the graph; both equal the uncompiled face."""
-    faces = [make_vector(Walk, 4100, output="torch", autoreset_mode=mode, compile=flag) for flag in (True, False)]
-    for env in faces:
+    """Thousands of rows restart by look-up, few together in the graph; both equal the uncompiled interface."""
+    interfaces = [make_vector(Walk, 4100, output="torch", autoreset_mode=mode, compile=flag) for flag in (True, False)]
+    for env in interfaces:
         env.reset(seed=4)
     for t in range(25):
         action = torch.as_tensor(walk_policy(np.arange(4100) + t))
-        (*fast, info), (*plain, expected) = (env.step(action) for env in faces)
+        (*fast, info), (*plain, expected) = (env.step(action) for env in interfaces)
         assert info.keys() == expected.keys()
         for one, two in zip(flat([*fast, info]), flat([*plain, expected])):
             torch.testing.assert_close(one, two)
-    for one, two in zip(flat(faces[0].get_state()), flat(faces[1].get_state())):
+    for one, two in zip(flat(interfaces[0].get_state()), flat(interfaces[1].get_state())):
         assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_steps_without_questions_equal_plain_ones(mode):
     """The form that accelerators use computes both branches of every question instead of waiting for the answer."""
-    faces = [make_vector(Walk, 9, autoreset_mode=mode) for _ in range(2)]
-    faces[0].engine.is_branching = False
-    for env in faces:
+    interfaces = [make_vector(Walk, 9, autoreset_mode=mode) for _ in range(2)]
+    interfaces[0].engine.is_branching = False
+    for env in interfaces:
         env.reset(seed=4)
     for t in range(60):
-        steps = [env.step(walk_policy(np.arange(9) + t)) for env in faces]
+        steps = [env.step(walk_policy(np.arange(9) + t)) for env in interfaces]
         assert steps[0][4].keys() == steps[1][4].keys()
         for one, two in zip(flat(steps[0]), flat(steps[1])):
             np.testing.assert_array_equal(one, two)
         if mode is AutoresetMode.DISABLED and (over := steps[0][2] | steps[0][3]).any():
-            for env in faces:
+            for env in interfaces:
                 env.reset(options={"reset_mask": over})
 
 
@@ -302,7 +302,7 @@ def test_a_forbidden_action_ends_the_episode_with_the_penalty(mode):
         assert not terminated[0] and not reward[0].any() and not info["illegal_action"][0]
 
 
-def test_the_scalar_face_can_refuse_forbidden_actions():
+def test_the_scalar_environment_can_refuse_forbidden_actions():
     env = make_scalar(Walk, on_illegal="raise")
     for seed in range(50):
         if env.reset(seed=seed)[0]["place"] == 0:
@@ -330,7 +330,7 @@ def test_a_saved_state_continues_bit_for_bit(mode, is_compiled, tmp_path):
 
 
 @pytest.mark.parametrize("task", [CartPole, Pendulum, Walk])
-def test_pickled_faces_go_on_alike(task):
+def test_pickled_interfaces_go_on_alike(task):
     scalar, vector = make_scalar(task), make_vector(task, 3)
     for env in (scalar, vector):
         env.reset(seed=5)
@@ -364,7 +364,7 @@ def test_gymnasiums_vector_wrappers_work():
     assert set(listed.reset(seed=0)[1][0]) == {"place", "action_mask"}
 
 
-def test_sb3_learns_on_the_face():
+def test_sb3_learns_on_the_interface():
     from stable_baselines3 import PPO
 
     env = make_sb3(CartPole, 8)

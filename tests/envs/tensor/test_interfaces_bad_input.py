@@ -1,4 +1,4 @@
-"""Bad input to the faces of a tensor task: what is refused, in which words."""
+"""Bad input to the interfaces of a tensor task: what is refused, in which words."""
 
 from __future__ import annotations
 

@@ -16,16 +16,16 @@ from polyathlon.envs.probes import Tradeoff
 from polyathlon.envs.tensor import make_scalar, make_vector
 from polyathlon.envs.tensor.copies import copy_env
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
-from polyathlon.envs.tensor.sb3 import SB3Face
+from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
 TOURS = "polyathlon/MultiObjectiveTSP-v0"
 
 
-def test_objectives_are_counted_through_wrappers_and_faces():
+def test_objectives_are_counted_through_wrappers_and_interfaces():
     scalar = gym.make(TOURS, reward="vector", num_objectives=3, disable_env_checker=True)
     vector = make_vector(Tradeoff, 2, autoreset_mode=AutoresetMode.SAME_STEP)
     assert num_objectives(scalar) == 3 and num_objectives(vector) == 2
-    assert num_objectives(SB3Face(vector, takes_objectives=True)) == 2
+    assert num_objectives(SB3VecEnv(vector, takes_objectives=True)) == 2
     assert num_objectives(ScalarEnvs([scalar])) == 3
     for env in (gym.make("Pendulum-v1"), gym.make(TOURS), make_scalar(TicTacToe), make_vector(TicTacToe, 2)):
         assert num_objectives(env) is None  # the numbers of a game's rewards are its players
@@ -59,13 +59,13 @@ def test_rows_of_scalar_environments_pay_vectors_and_report_episodes():
     assert [info["episode"]["r"] for info in infos] == [1.0, 1.0] and infos[0]["episode"]["l"] == 1
 
 
-def test_sb3_s_face_hands_vectors_to_those_who_ask_for_them():
-    face = SB3Face(make_vector(Tradeoff, 3, autoreset_mode=AutoresetMode.SAME_STEP), takes_objectives=True)
-    face.reset()
-    _, reward, done, infos = face.step(np.array([0, 1, 1]))
+def test_sb3_s_vec_env_hands_vectors_to_those_who_ask_for_them():
+    interface = SB3VecEnv(make_vector(Tradeoff, 3, autoreset_mode=AutoresetMode.SAME_STEP), takes_objectives=True)
+    interface.reset()
+    _, reward, done, infos = interface.step(np.array([0, 1, 1]))
     assert reward.shape == (3, 2) and done.all() and infos[1]["episode"]["r"] == 1.0
     with pytest.raises(UsageError, match="2 objectives"):
-        SB3Face(make_vector(Tradeoff, 3, autoreset_mode=AutoresetMode.SAME_STEP))
+        SB3VecEnv(make_vector(Tradeoff, 3, autoreset_mode=AutoresetMode.SAME_STEP))
 
 
 def test_several_rows_of_a_vector_task_are_one_batch():
