@@ -11,8 +11,8 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn, Verdict
-from polyathlon.envs.language.task import Outcome
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
+from polyathlon.envs.language.task import TaskStep
 from polyathlon.envs.tensor.copies import copy_env
 
 from .forms import is_text_space
@@ -166,7 +166,7 @@ class VerbalTask(LanguageTask):
         self._env, self._is_single = env, is_single
         self._describe, self._parse, self._solution = describe, parse, solution
         self.invalid_reward = invalid_reward
-        self._used: list[tuple[gym.Env[Any, Any], weakref.ref[Episode]]] = []
+        self._used: list[tuple[gym.Env[Any, Any], weakref.ref[TaskEpisode]]] = []
         self._options: dict[str, Any] | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -185,7 +185,7 @@ class VerbalTask(LanguageTask):
         entropy: Any = rng.bit_generator.seed_seq.entropy  # type: ignore[attr-defined]
         return tuple(int(x) for x in entropy)
 
-    def begin(self, task_id: TaskId) -> Episode:
+    def begin(self, task_id: TaskId) -> TaskEpisode:
         """Start the episode with the id (seed, episode).
 
         Raises:
@@ -195,7 +195,7 @@ class VerbalTask(LanguageTask):
         env = self._free_env()
         observation, info = env.reset(seed=seed, options=self._options)
         data = {"env": env, "info": info, "raw": observation, "truncated": False}
-        episode = Episode(tuple(task_id), self._text(observation, info, env), data)  # type: ignore[arg-type]
+        episode = TaskEpisode(tuple(task_id), self._text(observation, info, env), data)  # type: ignore[arg-type]
         if not self._is_single:
             self._used.append((env, weakref.ref(episode)))
         return episode
@@ -217,7 +217,7 @@ class VerbalTask(LanguageTask):
         actions = describe_actions(env.action_space, info.get("action_mask"))
         return f"{describe_observation(env.observation_space, observation)}\n{actions}"
 
-    def judge(self, episode: Episode, text: str) -> Turn:
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Read the action of an answer and play it."""
         env, info = episode.data["env"], episode.data["info"]
         try:
@@ -232,7 +232,7 @@ class VerbalTask(LanguageTask):
             return self._play(episode, action, f"the action {int(action)} is not allowed now")
         return self._play(episode, action)
 
-    def refuse(self, episode: Episode, reason: str) -> Turn:
+    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
         """Play a turn whose answer names no action; see `Verbalize`."""
         env, mask = episode.data["env"], episode.data["info"].get("action_mask")
         if mask is not None and not np.asarray(mask).all():
@@ -241,8 +241,8 @@ class VerbalTask(LanguageTask):
         return self._play(episode, default_action(env.action_space), reason, is_invalid=True, extra=self.invalid_reward)
 
     def _play(
-        self, episode: Episode, action: Any, fault: str = "", is_invalid: bool = False, extra: float = 0.0
-    ) -> Turn:
+        self, episode: TaskEpisode, action: Any, fault: str = "", is_invalid: bool = False, extra: float = 0.0
+    ) -> TaskReply:
         env, data = episode.data["env"], episode.data
         try:
             observation, reward, terminated, truncated, info = env.step(action)
@@ -256,9 +256,9 @@ class VerbalTask(LanguageTask):
         total = float(reward) + extra
         is_played = not fault
         verdict = Verdict(is_played, float(is_played), is_invalid, fault or "the action was played", {"reward": total})
-        return Turn(self._text(observation, info, env), total, bool(terminated), verdict)
+        return TaskReply(self._text(observation, info, env), total, bool(terminated), verdict)
 
-    def answer(self, episode: Episode, text: str) -> Outcome:
+    def answer(self, episode: TaskEpisode, text: str) -> TaskStep:
         """Advance an episode by one answer; see `LanguageTask.answer`."""
         outcome = super().answer(episode, text)
         truncated = episode.data["truncated"]

@@ -21,8 +21,8 @@ from . import reinforce
 from .cuts import SAMPLINGS, Cut, sample_cuts, share
 from .decoding import Solution, solve_instances
 from .distributed import rank_and_size, sum_gradients
-from .imitation import Loss, imitation_loss, one_cycle
-from .policies import AttentionPolicy, ConstructionPolicy, ReZeroPolicy
+from .imitation import ImitationLoss, imitation_loss, one_cycle
+from .policies import ConstructionAttentionPolicy, ConstructionPolicy, ReZeroPolicy
 from .problems import PROBLEMS, Observation, problem_of
 from .solved import ROUTE_ORDERS, Solved, as_choices, packed, unpacked
 from .tasks import find_task, read_instances, task_of
@@ -78,7 +78,7 @@ class BQNCO(Agent):
     default_policy = "AttentionPolicy"
     reads_any_observation = True
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "AttentionPolicy": AttentionPolicy,
+        "AttentionPolicy": ConstructionAttentionPolicy,
         "ReZeroPolicy": ReZeroPolicy,
     }
     policy: ConstructionPolicy
@@ -251,7 +251,7 @@ class BQNCO(Agent):
         is_sorted = type(self.task).__name__ == "CVRP" and self.route_order == "fullest_first"
         return "suffix" if is_sorted else "infix"
 
-    def _imitation_gradient(self) -> tuple[Loss, int]:
+    def _imitation_gradient(self) -> tuple[ImitationLoss, int]:
         """Compute the gradient of this process's share of the next batch; return the losses and the number of rows."""
         cut = share(self.next_cuts(), *rank_and_size())
         loss = imitation_loss(self.policy, cut, with_edges=self.edge_coef > 0)

@@ -17,7 +17,7 @@ from .policies import ConstructionPolicy
 from .problems import DESTINATION, ORIGIN, PADDING
 
 
-class Loss(NamedTuple):
+class ImitationLoss(NamedTuple):
     """Losses of a batch, each a sum over its rows.
 
     Attributes:
@@ -31,7 +31,7 @@ class Loss(NamedTuple):
     right: Tensor
 
 
-def imitation_loss(policy: ConstructionPolicy, cut: Cut, with_edges: bool) -> Loss:
+def imitation_loss(policy: ConstructionPolicy, cut: Cut, with_edges: bool) -> ImitationLoss:
     """Return the losses of a batch of cuts.
 
     The loss of the edges takes every kept row as a place from which the route goes on, not only the origin, so that one
@@ -53,7 +53,7 @@ def imitation_loss(policy: ConstructionPolicy, cut: Cut, with_edges: bool) -> Lo
     edges = torch.zeros_like(choice)
     if with_edges and scores.edges is not None:
         edges = _edge_loss(scores, cut, is_symmetric=policy.problem.geometry == "plane")
-    return Loss(choice, edges, right)
+    return ImitationLoss(choice, edges, right)
 
 
 def _edge_loss(scores: Scores, cut: Cut, is_symmetric: bool) -> Tensor:

@@ -176,7 +176,7 @@ class ConstructionPolicy(BasePolicy):
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1.0 - keep)
 
 
-class AttentionPolicy(ConstructionPolicy):
+class ConstructionAttentionPolicy(ConstructionPolicy):
     """Attention in a view that does not depend on place, size and direction of an instance; see `LocalAttention`.
 
     Args:

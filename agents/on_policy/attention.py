@@ -20,7 +20,7 @@ NUM_KINDS = 4
 GROUP = 64  # least number of observations that are worth a forward pass of their own
 
 
-class AttentionPolicy(ActorCritic):
+class AttentionActorCritic(ActorCritic):
     """Chooses a row of a table of nodes, such as the next city of a tour.
 
     The observation is a Dict with `nodes` [R, F] and, where rows differ in their roles, `kind` [R] (0 padding, 1 where

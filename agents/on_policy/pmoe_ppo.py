@@ -15,7 +15,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 
 from .pmoe_ppo_policy import MixtureActorCritic
 from .ppo import PPO
-from .ppo_update import Loss, Minibatches, PPOSettings, clipped_loss, update
+from .ppo_update import Minibatches, MinibatchLoss, PPOSettings, clipped_loss, update
 
 ESTIMATORS = ("frequency", "score_ratio")
 
@@ -100,7 +100,7 @@ class MixtureLoss:
         self.is_compared = estimator == "frequency"
         self.seen: list[Tensor] = []
 
-    def __call__(self, actor: Any, batch: Minibatches, settings: PPOSettings) -> Loss:
+    def __call__(self, actor: Any, batch: Minibatches, settings: PPOSettings) -> MinibatchLoss:
         """Return the loss of a minibatch; see `ppo_update.ppo_loss`."""
         policy = self.policy
         value, log_prob, entropy = actor.evaluate(batch.obs, batch.action, batch.mask)
@@ -119,7 +119,7 @@ class MixtureLoss:
         q_loss = (policy.q_values(features, batch.action.flatten(1)) - batch.returns).square().mean()
         losses = torch.stack([router_loss, q_loss]).detach()
         self.seen.append(torch.cat([weights.detach().mean(0), picked.mean(0), losses]))
-        return Loss(loss.total + router_loss + q_loss, loss.metrics)
+        return MinibatchLoss(loss.total + router_loss + q_loss, loss.metrics)
 
     def report(self) -> dict[str, float]:
         """Return the experts' mean weights, how often each was the best, and the means of the further losses."""

@@ -19,7 +19,7 @@ from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.agents.streams.rollout import Rollout, tree_map
 from polyathlon.envs.errors import UsageError, unknown_name
 
-from .attention import AttentionPolicy
+from .attention import AttentionActorCritic
 from .policies import ActorCritic, ForeignPolicy
 from .ppo_fast import MlpUpdate, can_update
 from .ppo_update import Minibatches, PPOSettings, update
@@ -67,7 +67,7 @@ class PPO(Agent):
         "MlpPolicy": ActorCritic,
         "CnnPolicy": ActorCritic,
         "MultiInputPolicy": ActorCritic,
-        "AttentionPolicy": AttentionPolicy,
+        "AttentionPolicy": AttentionActorCritic,
     }
 
     def __init__(

@@ -58,7 +58,7 @@ class Minibatches(NamedTuple):
         return Minibatches(*picked)
 
 
-class Loss(NamedTuple):
+class MinibatchLoss(NamedTuple):
     """The loss of a minibatch, and its parts in the order of `METRICS`."""
 
     total: Tensor
@@ -72,7 +72,7 @@ def normalised(advantage: Tensor) -> Tensor:
     return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
 
-def ppo_loss(actor: Any, batch: Minibatches, settings: PPOSettings) -> Loss:
+def ppo_loss(actor: Any, batch: Minibatches, settings: PPOSettings) -> MinibatchLoss:
     """Clipped surrogate + vf_coef * squared value error - ent_coef * entropy (Schulman et al. 2017, equation 9).
 
     Args:
@@ -84,7 +84,9 @@ def ppo_loss(actor: Any, batch: Minibatches, settings: PPOSettings) -> Loss:
     return clipped_loss(value, log_prob, entropy, batch, settings)
 
 
-def clipped_loss(value: Tensor, log_prob: Tensor, entropy: Tensor, batch: Minibatches, settings: PPOSettings) -> Loss:
+def clipped_loss(
+    value: Tensor, log_prob: Tensor, entropy: Tensor, batch: Minibatches, settings: PPOSettings
+) -> MinibatchLoss:
     """The loss of `ppo_loss`, given values [B], log-probabilities [B] and entropies [B] under the current parameters."""
     advantage = normalised(batch.advantage) if settings.normalize_advantage else batch.advantage
     clip = settings.clip_range
@@ -101,7 +103,7 @@ def clipped_loss(value: Tensor, log_prob: Tensor, entropy: Tensor, batch: Miniba
         divergence = (ratio - 1 - log_ratio).mean()
         clipped = ((ratio - 1).abs() > clip).float().mean()
         metrics = torch.stack([policy_loss, value_loss, entropy_loss, total, divergence, clipped])
-    return Loss(total, metrics)
+    return MinibatchLoss(total, metrics)
 
 
 def take_step(policy: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, settings: PPOSettings) -> None:
@@ -122,7 +124,7 @@ def update(
     data: Minibatches,
     settings: PPOSettings,
     generator: torch.Generator,
-    loss_of: Callable[[Any, Minibatches, PPOSettings], Loss] = ppo_loss,
+    loss_of: Callable[[Any, Minibatches, PPOSettings], MinibatchLoss] = ppo_loss,
 ) -> dict[str, Any]:
     """Run the epochs of one update.
 

@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn, Verdict
-from polyathlon.envs.language.task import Outcome, unreadable
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
+from polyathlon.envs.language.task import TaskStep, unreadable
 
 from .candidates import candidates
 from .feedback import LEVELS, call_of, feedback, harmless
@@ -124,14 +124,14 @@ class Code(LanguageTask):
         """Draw the name of a problem."""
         return self.shelf.draw(rng)
 
-    def begin(self, task_id: TaskId) -> Episode:
+    def begin(self, task_id: TaskId) -> TaskEpisode:
         """Ask a problem.
 
         Raises:
             UsageError: there is no problem of that name.
         """
         problem = self.shelf.problem(task_id)
-        return Episode(task_id, question(problem), data=0.0)
+        return TaskEpisode(task_id, question(problem), data=0.0)
 
     def solution(self, task_id: TaskId) -> str | None:
         """Return a right answer; None where none is known."""
@@ -140,7 +140,7 @@ class Code(LanguageTask):
             return problem.solution
         return problem.solution.removeprefix(problem.prompt)
 
-    def candidates(self, episode: Episode) -> list[str]:
+    def candidates(self, episode: TaskEpisode) -> list[str]:
         """Return eight programs to choose from, one of them right; none where no solution is known."""
         return candidates(self.shelf.problem(episode.task))
 
@@ -149,7 +149,7 @@ class Code(LanguageTask):
         inputs = [test.inputs for test in problem.tests]
         return Job(program_of(problem, text), inputs, problem.entry, problem.kind, self.isolation)
 
-    def prepare(self, answers: Sequence[tuple[Episode, str]]) -> None:
+    def prepare(self, answers: Sequence[tuple[TaskEpisode, str]]) -> None:
         """Run the programs of several answers at once, each different one once; `judge` then finds what they did."""
         readable = [
             (episode.task, text)
@@ -166,7 +166,7 @@ class Code(LanguageTask):
         results = iter(self.sandbox.run_many(jobs))
         return [[_score(self.shelf.problem(task), next(results))[0] for _ in texts] for task, texts in samples.items()]
 
-    def judge(self, episode: Episode, text: str) -> Turn:
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Run an answer's program and judge it."""
         problem = self.shelf.problem(episode.task)
         result = self._results.get((episode.task, text)) or self.sandbox.run(self.job(problem, text))
@@ -177,7 +177,7 @@ class Code(LanguageTask):
         verdict = Verdict(all(passed), score, False, _reason(passed, result), parts)
         return self._attempt(episode, verdict, feedback(problem, passed, result.outcomes, self.feedback))
 
-    def refuse(self, episode: Episode, reason: str) -> Turn:
+    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
         """Count an answer that cannot be read as a failed attempt."""
         parts = {"passed": 0.0, "exact": 0.0, **self._costs(0.0, "")}
         return self._attempt(episode, Verdict(False, 0.0, True, reason, parts), f"{reason[0].upper()}{reason[1:]}.")
@@ -186,7 +186,7 @@ class Code(LanguageTask):
         """Return what the reward vector needs besides; times differ from run to run, so tenths of a second count."""
         return {"seconds": int(10 * seconds) / 10, "length": float(len(text))} if self.reward == "vector" else {}
 
-    def _attempt(self, episode: Episode, verdict: Verdict, said: str) -> Turn:
+    def _attempt(self, episode: TaskEpisode, verdict: Verdict, said: str) -> TaskReply:
         attempt = len(episode.answers) + 1
         best = max(episode.data, verdict.score)
         gained, episode.data = best - episode.data, best
@@ -197,11 +197,11 @@ class Code(LanguageTask):
             )
         assert self.max_turns is not None
         if verdict.correct or attempt >= self.max_turns:
-            return Turn("", reward, True, verdict)
+            return TaskReply("", reward, True, verdict)
         left = self.max_turns - attempt
-        return Turn(f"{said} Attempts left: {left}. Give the whole program.", reward, False, verdict)
+        return TaskReply(f"{said} Attempts left: {left}. Give the whole program.", reward, False, verdict)
 
-    def answer(self, episode: Episode, text: str) -> Outcome:
+    def answer(self, episode: TaskEpisode, text: str) -> TaskStep:
         """Advance an episode by one answer; its info also holds "isolation", what held the program.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import plain
 from .problems import Problem
-from .running import Outcome
+from .running import RunResult
 
 LEVELS = ("none", "status", "first_fail")
 LONGEST = 500
@@ -28,7 +28,7 @@ def call_of(problem: Problem, inputs: Any) -> str:
     return f"{problem.entry}({', '.join(map(repr, inputs))})"
 
 
-def feedback(problem: Problem, passed: list[bool], outcomes: list[Outcome], level: str) -> str:
+def feedback(problem: Problem, passed: list[bool], outcomes: list[RunResult], level: str) -> str:
     """Say what failed.
 
     Args:
@@ -48,7 +48,7 @@ def feedback(problem: Problem, passed: list[bool], outcomes: list[Outcome], leve
     return " ".join(said)[:LONGEST]
 
 
-def _first(problem: Problem, passed: list[bool], outcomes: list[Outcome]) -> str:
+def _first(problem: Problem, passed: list[bool], outcomes: list[RunResult]) -> str:
     if all(outcome.status == "error" and outcome.error == outcomes[0].error for outcome in outcomes):
         return harmless(outcomes[0].error, _SHOWN) + "."
     for test, is_passed, outcome in zip(problem.tests, passed, outcomes):
@@ -58,7 +58,7 @@ def _first(problem: Problem, passed: list[bool], outcomes: list[Outcome]) -> str
     return "A hidden test failed."
 
 
-def _got(outcome: Outcome) -> str:
+def _got(outcome: RunResult) -> str:
     if outcome.status != "ok":
         return harmless(f"{outcome.status}: {outcome.error}" if outcome.error else outcome.status, _SHOWN)
     if len(outcome.data) > 8 * _SHOWN:

@@ -12,7 +12,7 @@ from typing import Any
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .child.wire import encode
-from .running import SLOWEST, Limits, Outcome, Run
+from .running import SLOWEST, Limits, Run, RunResult
 from .worker import SandboxError, Worker
 
 _GRACE = 5.0
@@ -66,7 +66,7 @@ class Result:
         memory: largest size in bytes.
     """
 
-    outcomes: list[Outcome]
+    outcomes: list[RunResult]
     stdout: str
     stderr: str
     cpu_seconds: float
@@ -78,7 +78,7 @@ class Sample:
     """A job on its way: the outcomes so far, and what its processes used."""
 
     job: Job
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[RunResult] = field(default_factory=list)
     used: float = 0.0
     cpu_seconds: float = 0.0
     memory: int = 0
@@ -99,7 +99,7 @@ class Sample:
     def give_up(self, status: str, why: str) -> None:
         """Let the inputs that are left have a status without being run."""
         left = len(self.job.inputs) - len(self.outcomes)
-        self.outcomes += [Outcome(status, error=why)] * left
+        self.outcomes += [RunResult(status, error=why)] * left
 
     def result(self) -> Result:
         """Return what the program did."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from . import plain
-from .running import Outcome
+from .running import RunResult
 
 # comparison -> does a value that was read satisfy it; both sides plain data
 Comparison = Callable[[Any, Any, float], bool]
@@ -94,7 +94,7 @@ class Problem:
         return (self.units - len(failed)) / self.units
 
 
-def passes(test: Test, outcome: Outcome) -> bool:
+def passes(test: Test, outcome: RunResult) -> bool:
     """Tell whether an outcome is right; never raises, whatever the bytes."""
     if outcome.status != "ok":
         return False

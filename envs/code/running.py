@@ -39,7 +39,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What a program made of one input.
 
     Attributes:
@@ -94,7 +94,7 @@ class Run:
     limits: Limits
     deadline: float
     prints: bool
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[RunResult] = field(default_factory=list)
     outputs: tuple[bytes, bytes] = (b"", b"")
     load_error: str | None = None
     is_done: bool = False
@@ -169,7 +169,7 @@ class Run:
         os.ftruncate(descriptor, 0)
         return data
 
-    def conclude(self, status: str | None, why: str) -> list[Outcome]:
+    def conclude(self, status: str | None, why: str) -> list[RunResult]:
         """Return the outcomes of the inputs that were reached.
 
         Args:
@@ -181,27 +181,27 @@ class Run:
         """
         status = self.ended_for or status
         if self.ended_for == "forged":
-            return [Outcome("forged", error="records out of order")] * self.count
+            return [RunResult("forged", error="records out of order")] * self.count
         if self.load_error is not None and status is None:
-            return [Outcome("error", error=self.load_error)] * self.count
+            return [RunResult("error", error=self.load_error)] * self.count
         found = list(self.outcomes)
         if status is None and not self.is_done:
             status, why = "exit", "the program left before it had answered"
         if status is not None and (len(found) < self.count or self.prints):
             del found[self.count - 1 :]
-            found.append(Outcome(status, error=why, seconds=time.monotonic() - self._last))
+            found.append(RunResult(status, error=why, seconds=time.monotonic() - self._last))
         elif status is not None:
             # every answer is there, but the end is not: the last one does not count
-            found[-1] = Outcome(status, error=why)
+            found[-1] = RunResult(status, error=why)
         if self.prints and found and found[-1].status == "ok":
             found[-1] = self._printed(found[-1])
         return found
 
-    def _printed(self, outcome: Outcome) -> Outcome:
+    def _printed(self, outcome: RunResult) -> RunResult:
         if self._printed_bytes > len(self.outputs[0]):
-            return Outcome("unplain", error=f"more than {self.limits.output} bytes were printed")
+            return RunResult("unplain", error=f"more than {self.limits.output} bytes were printed")
         text = self.outputs[0].decode("utf-8", "replace")
-        return Outcome("ok", plain.encode(text, 4 * self.limits.output + 8), seconds=outcome.seconds)
+        return RunResult("ok", plain.encode(text, 4 * self.limits.output + 8), seconds=outcome.seconds)
 
 
 def _error(payload: bytes) -> str:
@@ -212,7 +212,7 @@ def _error(payload: bytes) -> str:
         return "an error that cannot be read"
 
 
-def _outcome(kind: int, payload: bytes, seconds: float) -> Outcome:
+def _outcome(kind: int, payload: bytes, seconds: float) -> RunResult:
     if kind == wire.VALUE:
-        return Outcome("ok", payload, seconds=seconds)
-    return Outcome("error" if kind == wire.ERROR else "unplain", error=_error(payload), seconds=seconds)
+        return RunResult("ok", payload, seconds=seconds)
+    return RunResult("error" if kind == wire.ERROR else "unplain", error=_error(payload), seconds=seconds)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .mujoco_arrays import Array, Arrays
-from .mujoco_tasks import Fields, MujocoTask, Outcome, fallen
+from .mujoco_tasks import Fields, MujocoTask, PhysicsStep, fallen
 
 _TENDONS = {"tendon_length": "ten_length", "tendon_velocity": "ten_velocity"}
 
@@ -39,7 +39,7 @@ class _Body(MujocoTask):
         """Return the price of external contact forces, [N]."""
         raise NotImplementedError
 
-    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> PhysicsStep:
         """Pay velocity along x and being up, less the squares of action and contact forces."""
         place, velocity = self._moved(track, now)
         x_velocity, y_velocity = self._split(velocity)
@@ -51,7 +51,7 @@ class _Body(MujocoTask):
         moves = {"x_velocity": x_velocity, "y_velocity": y_velocity}
         info = {**self.measure(now), **moves, **parts, "reward_survive": survive}
         reward = forward + survive - (control + contact)
-        return Outcome(self.observe(now), reward, fallen(healthy, self.options), place, info)
+        return PhysicsStep(self.observe(now), reward, fallen(healthy, self.options), place, info)
 
 
 class Ant(_Body):

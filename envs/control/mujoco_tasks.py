@@ -16,7 +16,7 @@ from .mujoco_arrays import Array, Arrays
 Fields = Mapping[str, Array]
 
 
-class Outcome(NamedTuple):
+class PhysicsStep(NamedTuple):
     """What acting gives.
 
     Attributes:
@@ -111,7 +111,7 @@ class MujocoTask:
         """Return the info that a reset gives, as copies."""
         raise NotImplementedError
 
-    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> PhysicsStep:
         """Judge a step.
 
         Args:
@@ -148,13 +148,13 @@ class HalfCheetah(MujocoTask):
         """Return the position along the track."""
         return {"x_position": self.arrays.copy(now["x"])}
 
-    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> PhysicsStep:
         """Pay velocity, less the square of the action."""
         place, x_velocity = self._moved(track, now)
         forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
         reward = forward - cost
         info = {**self.measure(now), "x_velocity": x_velocity, "reward_forward": forward, "reward_ctrl": -cost}
-        return Outcome(self.observe(now), reward, None, place, info)
+        return PhysicsStep(self.observe(now), reward, None, place, info)
 
 
 class Swimmer(MujocoTask):
@@ -172,7 +172,7 @@ class Swimmer(MujocoTask):
         """Return the position of the head and its distance from the origin."""
         return self._planar(now)
 
-    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> PhysicsStep:
         """Pay velocity along x, less the square of the action."""
         place, velocity = self._moved(track, now)
         x_velocity, y_velocity = self._split(velocity)
@@ -180,7 +180,7 @@ class Swimmer(MujocoTask):
         reward = forward - cost
         moves = {"x_velocity": x_velocity, "y_velocity": y_velocity}
         info = {**self.measure(now), **moves, "reward_forward": forward, "reward_ctrl": -cost}
-        return Outcome(self.observe(now), reward, None, place, info)
+        return PhysicsStep(self.observe(now), reward, None, place, info)
 
 
 class Walker2d(MujocoTask):
@@ -204,7 +204,7 @@ class Walker2d(MujocoTask):
         (min_z, max_z), (min_angle, max_angle) = self.options["healthy_z_range"], self.options["healthy_angle_range"]
         return (height > min_z) & (height < max_z) & (angle > min_angle) & (angle < max_angle)
 
-    def act(self, track: Array, now: Fields, action: Array) -> Outcome:
+    def act(self, track: Array, now: Fields, action: Array) -> PhysicsStep:
         """Pay velocity and being upright, less the square of the action."""
         place, x_velocity = self._moved(track, now)
         healthy = self.healthy(now)
@@ -212,7 +212,7 @@ class Walker2d(MujocoTask):
         forward, cost = x_velocity * self.forward_weight, self._control_cost(action, now)
         parts = {"reward_forward": forward, "reward_ctrl": -cost, "reward_survive": survive}
         info = {**self.measure(now), "x_velocity": x_velocity, **parts}
-        return Outcome(self.observe(now), forward + survive - cost, fallen(healthy, self.options), place, info)
+        return PhysicsStep(self.observe(now), forward + survive - cost, fallen(healthy, self.options), place, info)
 
 
 class Hopper(Walker2d):

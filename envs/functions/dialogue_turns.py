@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from polyathlon.envs.language import Turn, Verdict
+from polyathlon.envs.language import TaskReply, Verdict
 
 from .calls import DecodeError, write_calls
 from .checking import Schema
@@ -19,7 +19,7 @@ DONE = "Done."
 NUM_CANDIDATES = 6
 
 
-def take_message(dialogue: Dialogue, text: str, reward: str) -> Turn:
+def take_message(dialogue: Dialogue, text: str, reward: str) -> TaskReply:
     """Take a message of the policy as one turn of the task; never raises, whatever the text.
 
     Args:
@@ -32,18 +32,18 @@ def take_message(dialogue: Dialogue, text: str, reward: str) -> Turn:
     if not dialogue.is_over:
         moved = dialogue.turn > turn
         reason = f"turn {turn + 1} is right" if moved else f"{dialogue.calls} calls were executed in this turn"
-        return Turn(observation, 0.0, False, Verdict(False, 0.0, False, reason, _parts(dialogue)))
+        return TaskReply(observation, 0.0, False, Verdict(False, 0.0, False, reason, _parts(dialogue)))
     is_right = dialogue.failure is None
     score = float(is_right) if reward == "exact" else _share(dialogue)
     verdict = Verdict(is_right, score, False, dialogue.failure or "right", _parts(dialogue))
-    return Turn("", score, True, verdict)
+    return TaskReply("", score, True, verdict)
 
 
-def refuse_message(dialogue: Dialogue, reason: str, reward: str) -> Turn:
+def refuse_message(dialogue: Dialogue, reason: str, reward: str) -> TaskReply:
     """End a conversation over a message that cannot be read."""
     dialogue.failure, dialogue.is_over = reason, True
     score = _share(dialogue) if reward == "dense" else 0.0
-    return Turn("", score, True, Verdict(False, score, True, reason, _parts(dialogue)))
+    return TaskReply("", score, True, Verdict(False, score, True, reason, _parts(dialogue)))
 
 
 def _share(dialogue: Dialogue) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply
 
 from .bfcl import locate_problems
 from .conversations import Conversation
@@ -100,7 +100,7 @@ class FunctionCall(LanguageTask):
         """Draw the id of a problem."""
         return self.ids[int(rng.integers(len(self.ids)))]
 
-    def begin(self, task_id: TaskId) -> Episode:
+    def begin(self, task_id: TaskId) -> TaskEpisode:
         """Ask a problem.
 
         Raises:
@@ -115,16 +115,16 @@ class FunctionCall(LanguageTask):
         else:
             system, data = instructions(entry.functions, entry.language, False, self.style), None
         messages = [{"role": "system", "content": system}, *(dict(message) for message in first)]
-        return Episode(entry.id, f"{system}\n\n{spoken(first)}", data, messages)
+        return TaskEpisode(entry.id, f"{system}\n\n{spoken(first)}", data, messages)
 
-    def judge(self, episode: Episode, text: str) -> Turn:
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Judge an answer, or take one message of a conversation."""
         if episode.data is not None:
             return take_message(episode.data, text, self.reward)
         verdict = judge_answer(self.entries[str(episode.task)], text, self.reward == "dense")
-        return Turn("", verdict.score, True, verdict)
+        return TaskReply("", verdict.score, True, verdict)
 
-    def refuse(self, episode: Episode, reason: str) -> Turn:
+    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
         """End the episode: an answer that cannot be read is never right."""
         if episode.data is not None:
             return refuse_message(episode.data, reason, self.reward)
@@ -143,7 +143,7 @@ class FunctionCall(LanguageTask):
             return [] if answer is None else [answer]
         return messages_of(Conversation(self.folder, entry, self.strict_empty, self.style).script())
 
-    def candidates(self, episode: Episode) -> list[str]:
+    def candidates(self, episode: TaskEpisode) -> list[str]:
         """Return answers to choose from: a right one and plausible wrong ones, in an order that the problem decides."""
         entry = self.entries[str(episode.task)]
         if episode.data is not None:

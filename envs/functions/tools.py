@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply
 
 from .calls import Call, DecodeError, shown
 from .checking import Schema
@@ -159,7 +159,7 @@ class ToolEnv(LanguageTask):
         """Draw the number of a task."""
         return int(rng.integers(len(self.tasks)))
 
-    def begin(self, task_id: TaskId) -> Episode:
+    def begin(self, task_id: TaskId) -> TaskEpisode:
         """Ask a task.
 
         Raises:
@@ -168,13 +168,13 @@ class ToolEnv(LanguageTask):
         script = self._script_of(task_id)
         system = instructions(self.schemas, "python", True, self.style)
         messages = [{"role": "system", "content": system}, {"role": "user", "content": script.turns[0]}]
-        return Episode(task_id, f"{system}\n\n{script.turns[0]}", open_dialogue(script), messages)
+        return TaskEpisode(task_id, f"{system}\n\n{script.turns[0]}", open_dialogue(script), messages)
 
-    def judge(self, episode: Episode, text: str) -> Turn:
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Take one message."""
         return take_message(episode.data, text, self.reward)
 
-    def refuse(self, episode: Episode, reason: str) -> Turn:
+    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
         """End the episode over a message that cannot be read."""
         return refuse_message(episode.data, reason, self.reward)
 
@@ -186,7 +186,7 @@ class ToolEnv(LanguageTask):
         """Return the messages of a right conversation."""
         return messages_of(self._script_of(task_id))
 
-    def candidates(self, episode: Episode) -> list[str]:
+    def candidates(self, episode: TaskEpisode) -> list[str]:
         """Return messages to choose from: the right one and plausible wrong ones, in an order that the place decides."""
         return message_candidates(episode.data, str(episode.task), self.schemas)
 

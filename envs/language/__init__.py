@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import LanguageBatch as LanguageBatch
-    from .task import Episode as Episode
     from .task import LanguageTask as LanguageTask
+    from .task import TaskEpisode as TaskEpisode
     from .task import TaskId as TaskId
-    from .task import Turn as Turn
+    from .task import TaskReply as TaskReply
     from .task import Verdict as Verdict
     from .task import task_seed as task_seed
     from .utterance import Utterance as Utterance
 
 _EXPORTS = {
-    "Episode": "task",
+    "TaskEpisode": "task",
     "LanguageBatch": "batch",
     "LanguageTask": "task",
     "TaskId": "task",
-    "Turn": "task",
+    "TaskReply": "task",
     "Utterance": "utterance",
     "Verdict": "task",
     "task_seed": "task",

@@ -56,7 +56,7 @@ class Verdict:
         }
 
 
-class Turn(NamedTuple):
+class TaskReply(NamedTuple):
     """What follows an answer: the next text, the reward, whether the task is over, and the verdict.
 
     The reward is a number, or with several objectives an array (k,) float32.
@@ -69,7 +69,7 @@ class Turn(NamedTuple):
 
 
 @dataclass
-class Episode:
+class TaskEpisode:
     """One running episode of a language task.
 
     Attributes:
@@ -91,7 +91,7 @@ class Episode:
     over: bool = False
 
 
-class Outcome(NamedTuple):
+class TaskStep(NamedTuple):
     """A step of a row: next text, reward (a number or, with several objectives, an array), terminated, truncated, info."""
 
     observation: str
@@ -140,7 +140,7 @@ class LanguageTask(gym.Env[str, str]):
     """A language task as a Gymnasium environment.
 
     A subclass writes `draw`, `begin` and `judge`, and `solution` and `candidates` where it has them. These are functions of their
-    arguments: an episode's state lives in the `Episode` alone, so any number of rows can share one task.
+    arguments: an episode's state lives in the `TaskEpisode` alone, so any number of rows can share one task.
 
     Args:
         max_turns: an episode is truncated after this many answers, unless the task ends it first; None: no limit.
@@ -169,7 +169,7 @@ class LanguageTask(gym.Env[str, str]):
         """Draw the id of a task."""
         raise NotImplementedError
 
-    def begin(self, task_id: TaskId) -> Episode:
+    def begin(self, task_id: TaskId) -> TaskEpisode:
         """Start an episode of a task: its first text, and whatever `judge` needs, in `data`.
 
         Raises:
@@ -177,19 +177,19 @@ class LanguageTask(gym.Env[str, str]):
         """
         raise NotImplementedError
 
-    def judge(self, episode: Episode, text: str) -> Turn:
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Judge an answer. May change `episode.data`; must not raise, whatever the text."""
         raise NotImplementedError
 
-    def refuse(self, episode: Episode, reason: str) -> Turn:
+    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
         """Judge an answer that cannot be read. By default it ends the episode with reward 0."""
-        return Turn("", 0.0, True, Verdict(False, 0.0, True, reason))
+        return TaskReply("", 0.0, True, Verdict(False, 0.0, True, reason))
 
     def solution(self, task_id: TaskId) -> str | None:
         """Return a right answer to a task, or None when none is known."""
         return None
 
-    def candidates(self, episode: Episode) -> list[str]:
+    def candidates(self, episode: TaskEpisode) -> list[str]:
         """Return answers to choose from at this point, or an empty list where the task offers none.
 
         A right one is among them, with plausible wrong ones; what they are and their order depend on the task and its
@@ -212,17 +212,17 @@ class LanguageTask(gym.Env[str, str]):
             raise UsageError("the environment has no episode yet: call reset first")
         return self.candidates(self._row.episode)
 
-    def prepare(self, answers: Sequence[tuple[Episode, str]]) -> None:
+    def prepare(self, answers: Sequence[tuple[TaskEpisode, str]]) -> None:
         """Do at once what `judge` will need for several answers; called by `batch` before it judges them one by one."""
 
-    def start(self, task_id: TaskId) -> Episode:
+    def start(self, task_id: TaskId) -> TaskEpisode:
         """Begin an episode and its conversation."""
         episode = self.begin(task_id)
         if not episode.messages:
             episode.messages = [{"role": "user", "content": episode.observation}]
         return episode
 
-    def answer(self, episode: Episode, text: str) -> Outcome:
+    def answer(self, episode: TaskEpisode, text: str) -> TaskStep:
         """Advance an episode by one answer.
 
         Args:
@@ -251,7 +251,7 @@ class LanguageTask(gym.Env[str, str]):
         episode.over = turn.terminated or truncated
         info = {"verdict": turn.verdict.as_dict(), **conversation(episode), "episode_log": list(episode.log)}
         reward = turn.reward if isinstance(turn.reward, np.ndarray) else float(turn.reward)
-        return Outcome(turn.observation, reward, turn.terminated, truncated, info)
+        return TaskStep(turn.observation, reward, turn.terminated, truncated, info)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Begin the next episode.
@@ -309,9 +309,9 @@ class Row:
 
     seed: int
     index: int = -1
-    episode: Episode | None = None
+    episode: TaskEpisode | None = None
 
-    def reset(self, task: LanguageTask, given: bool, task_id: TaskId) -> Episode:
+    def reset(self, task: LanguageTask, given: bool, task_id: TaskId) -> TaskEpisode:
         """Begin the next episode: of the given task, or of one that depends on (seed, index)."""
         self.index += 1
         self.episode = task.start(task_id if given else task.draw(task_seed(self.seed, self.index)))
@@ -335,7 +335,7 @@ class Row:
         return row
 
 
-def conversation(episode: Episode) -> dict[str, Any]:
+def conversation(episode: TaskEpisode) -> dict[str, Any]:
     """Return what every info dict tells of an episode: its task and its messages so far."""
     return {"task": episode.task, "messages": [dict(message) for message in episode.messages]}
 

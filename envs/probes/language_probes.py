@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from polyathlon.envs.errors import unknown_name
-from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn, Verdict
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 
 
 class _LetterTask(LanguageTask):
@@ -23,7 +23,7 @@ class _LetterTask(LanguageTask):
 
     letters: tuple[str, ...] = ("y",)
 
-    def begin(self, task_id: TaskId) -> Episode:
+    def begin(self, task_id: TaskId) -> TaskEpisode:
         """Ask for the letter.
 
         Raises:
@@ -31,17 +31,17 @@ class _LetterTask(LanguageTask):
         """
         if task_id not in self.letters:
             raise unknown_name("task", str(task_id), self.letters)
-        return Episode(task_id, self.question(str(task_id)))
+        return TaskEpisode(task_id, self.question(str(task_id)))
 
     def question(self, letter: str) -> str:
         """Return the text that asks for a letter."""
         raise NotImplementedError
 
-    def judge(self, episode: Episode, text: str) -> Turn:
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Pay 1 for the letter, 0 for anything else, and end."""
         is_right = text[:1] == episode.task
         reason = "the letter asked for" if is_right else f"expected {episode.task!r}"
-        return Turn("", float(is_right), True, Verdict(is_right, float(is_right), False, reason))
+        return TaskReply("", float(is_right), True, Verdict(is_right, float(is_right), False, reason))
 
     def solution(self, task_id: TaskId) -> str:
         """Return the letter."""

@@ -17,7 +17,7 @@ from .base import TensorEnv
 from .compiled import CompiledFunction
 from .pool import Pool, depth_for, gather
 from .rules import (
-    Turn,
+    StepResult,
     advance,
     allowed,
     check_seed,
@@ -36,7 +36,7 @@ _FEW_ROWS = 4096
 _DRAWN_AT_ONCE = 1024
 
 
-class Outcome(NamedTuple):
+class RowsStep(NamedTuple):
     """What an interface needs of one step of all rows.
 
     Attributes:
@@ -184,8 +184,8 @@ class Engine:
 
     # ---- steps
 
-    def step(self, action: Tensor) -> Outcome:
-        """Act in every row, and reset by `mode`; see `Outcome`.
+    def step(self, action: Tensor) -> RowsStep:
+        """Act in every row, and reset by `mode`; see `RowsStep`.
 
         Args:
             action: [N, ...] of the right type and shape.
@@ -210,7 +210,7 @@ class Engine:
             hint = "call reset()" if self.num_envs == 1 else "call reset(options={'reset_mask': done})"
             raise UsageError(f"the episodes of rows {rows} are over and autoreset is disabled; {hint} before step()")
 
-    def _branching_step(self, action: Tensor) -> Outcome:
+    def _branching_step(self, action: Tensor) -> RowsStep:
         """Step all rows, then restart those that need it, which are looked up."""
         turn, obs, mask, ended, facts = self._run(self._play)(self.state, action, self.mask, self.ended)
         is_valid, any_ended = facts
@@ -228,7 +228,7 @@ class Engine:
             if mask is not None:
                 mask = mask.index_copy(0, rows, allowed(self.task, fresh, torch.zeros_like(ended[rows])))
         rewards = (turn.reward, turn.terminated, turn.truncated)
-        return Outcome(state, obs, *rewards, ended, mask, turn.illegal, final, final_obs)
+        return RowsStep(state, obs, *rewards, ended, mask, turn.illegal, final, final_obs)
 
     def _run(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, compiled if asked for."""
@@ -238,7 +238,7 @@ class Engine:
 
     def _play(
         self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor
-    ) -> tuple[Turn, Tree, Tensor | None, Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[StepResult, Tree, Tensor | None, Tensor, tuple[Tensor, Tensor]]:
         """Act in every row and observe. Rows that wait for a restart count as stepping without reward."""
         action, is_valid = confined(self.num_actions, action)
         turn = advance(self.task, self.limit, state, action, mask, self.is_branching and not self.is_compiled)
@@ -284,7 +284,7 @@ class Engine:
             self._pool.lasts()
         return self._pool
 
-    def _fused_step(self, action: Tensor) -> Outcome:
+    def _fused_step(self, action: Tensor) -> RowsStep:
         """Compute everything in one function without questions."""
         pool = None if self.mode is AutoresetMode.DISABLED else self._filled_pool()
         starts, cursor = (pool.states, pool.cursor) if pool else (None, None)
@@ -298,7 +298,7 @@ class Engine:
 
     def _pure_step(
         self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor, starts: Any, cursor: Any
-    ) -> tuple[Outcome, Any, tuple[Tensor, Tensor]]:
+    ) -> tuple[RowsStep, Any, tuple[Tensor, Tensor]]:
         """Act, restart and observe; returns the outcome, the new cursor of the pool and two facts of the batch."""
         turn, obs, new_mask, ended, facts = self._play(state, action, mask, was_ended)
         after, final, final_obs = turn.state, None, None
@@ -311,7 +311,7 @@ class Engine:
             cursor = cursor + restarts
             obs, new_mask = self._observed(after, turn.state), allowed(self.task, after, ended & ~restarts)
         rewards = (turn.reward, turn.terminated, turn.truncated)
-        return Outcome(after, obs, *rewards, ended, new_mask, turn.illegal, final, final_obs), cursor, facts
+        return RowsStep(after, obs, *rewards, ended, new_mask, turn.illegal, final, final_obs), cursor, facts
 
     def _check(self, is_valid: Tensor, action: Tensor) -> None:
         """Refuse actions outside the space: at once on a processor, every 64 steps on an accelerator."""
@@ -359,9 +359,9 @@ class Engine:
         self.mask = None if state is None else allowed(self.task, state, ended)
 
 
-def _restarted(turn: Turn, ended: Tensor) -> Turn:
+def _restarted(turn: StepResult, ended: Tensor) -> StepResult:
     """Return the turn in which the rows that had `ended` get no reward and do not end (NEXT_STEP)."""
-    return Turn(
+    return StepResult(
         turn.state,
         turn.reward.masked_fill(column(ended, turn.reward), 0.0),
         turn.terminated & ~ended,

@@ -16,7 +16,7 @@ from . import trees
 from .base import TensorEnv
 
 
-class Turn(NamedTuple):
+class StepResult(NamedTuple):
     """What one step gives, before any reset.
 
     Attributes:
@@ -39,7 +39,9 @@ def column(rows: Tensor, like: Tensor) -> Tensor:
     return rows.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def advance(task: TensorEnv, limit: int, state: Any, action: Tensor, mask: Tensor | None, is_branching: bool) -> Turn:
+def advance(
+    task: TensorEnv, limit: int, state: Any, action: Tensor, mask: Tensor | None, is_branching: bool
+) -> StepResult:
     """Act in every row. An action that is not allowed ends the episode with `task.illegal_reward`.
 
     The row then stays where it was, but the step counts.
@@ -54,7 +56,7 @@ def advance(task: TensorEnv, limit: int, state: Any, action: Tensor, mask: Tenso
     """
     if mask is None:
         after, reward, terminated = task.step(state, action)
-        return Turn(after, reward.to(torch.float32), terminated, after.t >= limit, None)
+        return StepResult(after, reward.to(torch.float32), terminated, after.t >= limit, None)
     illegal_each = ~mask.gather(-1, action.unsqueeze(-1)).squeeze(-1)
     illegal = illegal_each if illegal_each.dim() == 1 else illegal_each.any(1)
     needs_care = not is_branching or bool(illegal.any())
@@ -66,7 +68,7 @@ def advance(task: TensorEnv, limit: int, state: Any, action: Tensor, mask: Tenso
         after = trees.where(illegal, state._replace(t=after.t), after)
         reward = torch.where(column(illegal, reward), _penalty(task, state, illegal_each, reward), reward)
         terminated = terminated | illegal
-    return Turn(after, reward, terminated, after.t >= limit, illegal)
+    return StepResult(after, reward, terminated, after.t >= limit, illegal)
 
 
 def _penalty(task: TensorEnv, state: Any, illegal_each: Tensor, reward: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .base import TensorEnv
-from .engine import Engine, Outcome
+from .engine import Engine, RowsStep
 from .lazy_info import LateInfo
 from .output import actor_reward, collect_info, interface_info, row_of, task_info, to_numpy
 from .rewards import reward_space_of
@@ -200,7 +200,7 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             return ready
         return LateInfo(ready, self._late_names, lambda: self._info_out(task_info(self.task, state)))
 
-    def _finals(self, outcome: Outcome) -> dict[str, Any]:
+    def _finals(self, outcome: RowsStep) -> dict[str, Any]:
         """Return what finished rows saw and knew last, in Gymnasium's form."""
         mask = None if outcome.mask is None else torch.ones_like(outcome.mask)
         info = collect_info(self.task, outcome.final, mask, outcome.illegal)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language import Episode, LanguageTask, TaskId, Turn, Verdict
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 
 from .reasoning_items import LAST_PROBLEM, Items, dataset_names
 
@@ -91,14 +91,14 @@ class Reasoning(LanguageTask):
         """Draw the number of a problem."""
         return self.first + int(rng.integers(self.size))
 
-    def begin(self, task_id: TaskId) -> Episode:
+    def begin(self, task_id: TaskId) -> TaskEpisode:
         """Ask problem `task_id`.
 
         Raises:
             UsageError: `task_id` is not the number of a problem.
         """
         number = _number(task_id)
-        return Episode(number, self.items.item(number)["question"], data=0.0)
+        return TaskEpisode(number, self.items.item(number)["question"], data=0.0)
 
     def solution(self, task_id: TaskId) -> str | None:
         """Return the reference answer; None where the data set keeps none."""
@@ -122,25 +122,25 @@ class Reasoning(LanguageTask):
             return Verdict(True, 1.0, False, "right", parts)
         return Verdict(False, 0.0 if self.strict else score, False, "wrong" if score == 0 else "not fully right", parts)
 
-    def judge(self, episode: Episode, text: str) -> Turn:
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Judge an attempt."""
         return self._attempt(episode, self.verdict(episode.task, text))
 
-    def refuse(self, episode: Episode, reason: str) -> Turn:
+    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
         """Count an answer that cannot be read as a wrong attempt."""
         return self._attempt(episode, Verdict(False, 0.0, True, reason, {"scorer": 0.0}))
 
-    def _attempt(self, episode: Episode, verdict: Verdict) -> Turn:
+    def _attempt(self, episode: TaskEpisode, verdict: Verdict) -> TaskReply:
         attempt = len(episode.answers) + 1
         best = max(episode.data, verdict.score)
         reward, episode.data = best - episode.data, best
         assert self.max_turns is not None
         if verdict.correct or attempt >= self.max_turns:
-            return Turn("", reward, True, verdict)
+            return TaskReply("", reward, True, verdict)
         why = f" ({verdict.reason})" if verdict.invalid else ""
         left = self.max_turns - attempt
         feedback = f"That is not right{why}. Attempts left: {left}. Give only the answer."
-        return Turn(feedback, reward, False, verdict)
+        return TaskReply(feedback, reward, False, verdict)
 
 
 def _number(task_id: TaskId) -> int:

@@ -94,7 +94,7 @@ class _Clock:
 def ours(folder: Path, what: str, **options: Any) -> Subject:
     """Measure an agent that goes on learning: whole steps, or rollouts (per token)."""
     from polyathlon.agents import LanguageAgent
-    from polyathlon.envs.language import Episode, LanguageTask, Turn, Verdict
+    from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
     from polyathlon.wrappers import TokenAction
 
     class Letters(LanguageTask):
@@ -103,14 +103,14 @@ def ours(folder: Path, what: str, **options: Any) -> Subject:
         def draw(self, rng: Any) -> int:
             return int(rng.integers(10_000))
 
-        def begin(self, task_id: Any) -> Episode:
-            return Episode(task_id, words(task_id))
+        def begin(self, task_id: Any) -> TaskEpisode:
+            return TaskEpisode(task_id, words(task_id))
 
-        def judge(self, episode: Episode, text: str) -> Turn:
+        def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
             score = text.count("a") / max(len(text), 1)
-            return Turn("", score, True, Verdict(False, score, False, "counted"))
+            return TaskReply("", score, True, Verdict(False, score, False, "counted"))
 
-        def refuse(self, episode: Episode, reason: str) -> Turn:
+        def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
             return self.judge(episode, "")
 
     env = TokenAction(Letters(max_turns=1), model=str(folder), max_new_tokens=COMPLETION, max_length=256)

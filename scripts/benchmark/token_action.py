@@ -31,7 +31,7 @@ prompts, verdicts and records; a ratio of 0.95 or more is at most 5 % on top."""
 
 def make_task() -> Any:
     """Return a task in words whose verdict is cheap."""
-    from polyathlon.envs.language import Episode, LanguageTask, Turn, Verdict
+    from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
 
     class Letters(LanguageTask):
         """Pay the share of one letter."""
@@ -39,14 +39,14 @@ def make_task() -> Any:
         def draw(self, rng: np.random.Generator) -> int:
             return int(rng.integers(10_000))
 
-        def begin(self, task_id: Any) -> Episode:
-            return Episode(task_id, f"{task_id} Write the letter a.")
+        def begin(self, task_id: Any) -> TaskEpisode:
+            return TaskEpisode(task_id, f"{task_id} Write the letter a.")
 
-        def judge(self, episode: Episode, text: str) -> Turn:
+        def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
             score = text.count("a") / max(len(text), 1)
-            return Turn("", score, True, Verdict(False, score, False, "counted"))
+            return TaskReply("", score, True, Verdict(False, score, False, "counted"))
 
-        def refuse(self, episode: Episode, reason: str) -> Turn:
+        def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
             return self.judge(episode, "")
 
     return Letters(max_turns=1)

@@ -11,7 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 import polyathlon
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.functions import FunctionCall, ToolEnv, ToolTask
-from polyathlon.envs.language import Episode, LanguageTask, Turn, Verdict
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
 from polyathlon.envs.probes import TEXT_PROBES
 from polyathlon.envs.tensor.copies import copy_env
 from polyathlon.wrappers import CandidateAction
@@ -65,13 +65,13 @@ class Objectives(LanguageTask):
     def draw(self, rng: np.random.Generator) -> int:
         return 0
 
-    def begin(self, task_id) -> Episode:
-        return Episode(task_id, "a or b?")
+    def begin(self, task_id) -> TaskEpisode:
+        return TaskEpisode(task_id, "a or b?")
 
-    def judge(self, episode: Episode, text: str) -> Turn:
-        return Turn("", np.array([text == "a", 1.0], np.float32), True, Verdict(text == "a", 1.0, False, "x"))
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
+        return TaskReply("", np.array([text == "a", 1.0], np.float32), True, Verdict(text == "a", 1.0, False, "x"))
 
-    def candidates(self, episode: Episode) -> list[str]:
+    def candidates(self, episode: TaskEpisode) -> list[str]:
         return self.offered
 
 

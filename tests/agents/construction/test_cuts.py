@@ -11,7 +11,7 @@ import torch
 from polyathlon.agents.construction import cuts as cuts_module
 from polyathlon.agents.construction.cuts import sample_cuts
 from polyathlon.agents.construction.imitation import imitation_loss, one_cycle
-from polyathlon.agents.construction.policies import AttentionPolicy
+from polyathlon.agents.construction.policies import ConstructionAttentionPolicy
 from polyathlon.agents.construction.problems import among_rows
 from polyathlon.agents.construction.solved import as_choices
 from polyathlon.agents.parts.cross_entropy import soft_cross_entropy
@@ -194,7 +194,7 @@ def test_the_loss_is_the_cross_entropy_of_the_policy(name):
     task, labels, _ = solved(name)
     _, cut = cuts(task, labels, rows=32)
     torch.manual_seed(0)
-    policy = AttentionPolicy(
+    policy = ConstructionAttentionPolicy(
         task.observation_space,
         task.action_space,
         lambda _: 1e-3,
@@ -214,7 +214,7 @@ def test_labels_that_were_pruned_away_teach_nothing():
     task, labels, _ = solved("tsp:TSP")
     _, cut = cuts(task, labels, rows=64)
     torch.manual_seed(0)
-    policy = AttentionPolicy(
+    policy = ConstructionAttentionPolicy(
         task.observation_space, task.action_space, lambda _: 1e-3, width=16, num_heads=2, num_layers=1, neighbours=3
     )
     logits = policy.scores(cut.obs, True).logits

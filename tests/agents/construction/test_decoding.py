@@ -10,7 +10,7 @@ import torch
 
 from polyathlon.agents.construction import decoding
 from polyathlon.agents.construction.decoding import beam_decode, greedy_decode, renumbered, solve_instances
-from polyathlon.agents.construction.policies import AttentionPolicy, ReZeroPolicy
+from polyathlon.agents.construction.policies import ConstructionAttentionPolicy, ReZeroPolicy
 from polyathlon.envs.combinatorial.solutions import solution_cost
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
@@ -31,7 +31,7 @@ def made(name: str, rows: int = 12, mdp: str = "bq", **more):
     return task, task.generate(make_keys(torch.arange(rows), torch.zeros(rows, dtype=torch.int64)))
 
 
-def policy_for(task, policy_class=AttentionPolicy):
+def policy_for(task, policy_class=ConstructionAttentionPolicy):
     torch.manual_seed(1)
     options = {"width": 16, "num_heads": 2, "num_layers": 1, "precision": "float32"}
     policy = policy_class(task.observation_space, task.action_space, lambda _: 1e-3, **options)

@@ -6,7 +6,7 @@ import gymnasium as gym
 import pytest
 import torch
 
-from polyathlon.agents.construction.policies import AttentionPolicy, ReZeroPolicy
+from polyathlon.agents.construction.policies import ConstructionAttentionPolicy, ReZeroPolicy
 from polyathlon.agents.construction.problems import allowed_in, nearest_rows, select_rows, spread_logits
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import choice, make_keys
@@ -20,7 +20,7 @@ TASKS = {
     "knapsack:Knapsack": {"num_items": 9},
 }
 POLICIES = {
-    AttentionPolicy: {"width": 16, "num_layers": 2, "num_heads": 2},
+    ConstructionAttentionPolicy: {"width": 16, "num_layers": 2, "num_heads": 2},
     ReZeroPolicy: {"width": 16, "num_layers": 2, "num_heads": 2, "hidden": 32},
 }
 
@@ -108,7 +108,7 @@ def test_the_papers_network_has_its_number_of_parameters():
 @pytest.mark.parametrize("angle", [0.3, 2.0])
 def test_the_scale_free_view_ignores_place_size_and_direction(angle):
     task = task_named("tsp:TSP", num_nodes=12)
-    policy = policy_for(AttentionPolicy, task, neighbours=6)
+    policy = policy_for(ConstructionAttentionPolicy, task, neighbours=6)
     obs = task.observe(walk(task, 4, 3))
     turn = torch.tensor([[torch.cos(torch.tensor(angle)), -torch.sin(torch.tensor(angle))], [0.0, 0.0]])
     turn[1] = torch.tensor([-turn[0, 1], turn[0, 0]])
@@ -137,7 +137,7 @@ def test_keeping_all_rows_is_no_pruning(name, policy_class):
 def test_pruning_keeps_the_ends_and_the_nearest(name):
     task = task_named(name)
     obs = task.observe(walk(task, 6, 1))
-    index = nearest_rows(obs, policy_for(AttentionPolicy, task).problem, 5)
+    index = nearest_rows(obs, policy_for(ConstructionAttentionPolicy, task).problem, 5)
     assert index.shape == (6, 5) and all(len(set(row)) == 5 for row in index.tolist())
     assert bool((obs["kind"].gather(1, index) != 0).all())
     if task.has_route:
@@ -179,12 +179,12 @@ def test_bad_options_are_refused():
     task, direct = task_named("tsp:TSP"), task_named("tsp:TSP", mdp="direct")
     for options in ({"width": 10, "num_heads": 4}, {"neighbours": 2}, {"neighbours": "few"}, {"precision": "float8"}):
         with pytest.raises(UsageError, match=next(iter(options))):
-            policy_for(AttentionPolicy, task, **options)
+            policy_for(ConstructionAttentionPolicy, task, **options)
     with pytest.raises(UsageError, match='mdp="bq"'):
-        policy_for(AttentionPolicy, direct)
+        policy_for(ConstructionAttentionPolicy, direct)
     with pytest.raises(UsageError, match='mdp="bq"'):
         policy_for(ReZeroPolicy, direct).logits(direct.observe(direct.reset(keys(1))), neighbours=3)
     with pytest.raises(UsageError, match="at least 3"):
         policy_for(ReZeroPolicy, task).logits(task.observe(task.reset(keys(1))), neighbours=1)
     with pytest.raises(UsageError, match="polyathlon/TSP-v0"):
-        AttentionPolicy(gym.spaces.Box(0, 1, (3,)), gym.spaces.Discrete(3), lambda _: 1e-3)
+        ConstructionAttentionPolicy(gym.spaces.Box(0, 1, (3,)), gym.spaces.Discrete(3), lambda _: 1e-3)

@@ -11,7 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from polyathlon.agents.language.policy import CausalLMPolicy, left_padded
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language import Episode, LanguageTask, Turn, Verdict
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
 from polyathlon.envs.models import load_model
 from polyathlon.envs.text.reasoning import Reasoning
 from polyathlon.wrappers.tokens.token_action import TokenAction
@@ -26,11 +26,11 @@ class Even(LanguageTask):
         return int(rng.integers(10))
 
     def begin(self, task_id):
-        return Episode(task_id, "even" * (1 + task_id % 3))
+        return TaskEpisode(task_id, "even" * (1 + task_id % 3))
 
     def judge(self, episode, text):
         share = sum(ord(c) % 2 == 0 for c in text) / max(len(text), 1)
-        return Turn("", share, True, Verdict(share == 1, share, False, "counted"))
+        return TaskReply("", share, True, Verdict(share == 1, share, False, "counted"))
 
 
 def even_env(max_new_tokens=4):

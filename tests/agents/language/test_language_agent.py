@@ -16,8 +16,7 @@ from polyathlon.agents.language.updates import Targets, recipe_loss, shaped_rewa
 from polyathlon.agents.parts.surrogates import ppo_surrogate
 from polyathlon.agents.parts.time_returns import gae_time
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language import Episode as TaskEpisode
-from polyathlon.envs.language import LanguageTask, Turn, Verdict
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
 from polyathlon.wrappers import TokenAction
 
 
@@ -36,7 +35,7 @@ class Letter(LanguageTask):
         is_right = text == self.solution(episode.task)
         verdict = Verdict(is_right, float(is_right), False, "right" if is_right else "wrong")
         over = is_right or len(episode.answers) + 1 >= self.max_turns
-        return Turn("" if over else "no", verdict.score, over, verdict)
+        return TaskReply("" if over else "no", verdict.score, over, verdict)
 
     def solution(self, task_id):
         return self.letters[task_id]

@@ -18,7 +18,7 @@ from polyathlon.envs.code.code import Code
 from polyathlon.envs.code.feedback import LONGEST
 from polyathlon.envs.code.plain import encode
 from polyathlon.envs.code.problems import COMPARISONS, Problem, Test, extract, passes, program_of
-from polyathlon.envs.code.running import Outcome
+from polyathlon.envs.code.running import RunResult
 from polyathlon.envs.code.scoring import evaluate, pass_at_k
 from polyathlon.envs.errors import UsageError
 
@@ -270,12 +270,12 @@ def test_any_bytes_are_compared_without_an_exception(data, compare, expected):
         expected = [1, 2]
     if compare == "lines":
         expected = "1\n2"
-    assert passes(Test([1], expected, compare, 1e-6), Outcome("ok", data)) in (True, False)
+    assert passes(Test([1], expected, compare, 1e-6), RunResult("ok", data)) in (True, False)
 
 
 def test_comparisons():
     def holds(value, expected, compare, tolerance=0.0):
-        return passes(Test([0], expected, compare, tolerance), Outcome("ok", encode(value)))
+        return passes(Test([0], expected, compare, tolerance), RunResult("ok", encode(value)))
 
     assert (
         holds([2, 1], [1, 2], "members")

@@ -11,7 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language import Episode, LanguageBatch, LanguageTask, Turn, Utterance, Verdict, task_seed
+from polyathlon.envs.language import LanguageBatch, LanguageTask, TaskEpisode, TaskReply, Utterance, Verdict, task_seed
 
 
 class Guess(LanguageTask):
@@ -23,17 +23,17 @@ class Guess(LanguageTask):
     def begin(self, task_id):
         if not 0 <= task_id < 100:
             raise UsageError(f"no such number: {task_id}")
-        return Episode(task_id, "Guess!", data={"tries": 0})
+        return TaskEpisode(task_id, "Guess!", data={"tries": 0})
 
     def judge(self, episode, text):
         episode.data["tries"] += 1
         if not text.strip().isdecimal():
-            return Turn("A number, please.", 0.0, False, Verdict(False, 0.0, True, "no number"))
+            return TaskReply("A number, please.", 0.0, False, Verdict(False, 0.0, True, "no number"))
         guess = int(text)
         if guess == episode.task:
-            return Turn("", 1.0, True, Verdict(True, 1.0, False, "right", {"tries": float(episode.data["tries"])}))
+            return TaskReply("", 1.0, True, Verdict(True, 1.0, False, "right", {"tries": float(episode.data["tries"])}))
         said = "higher" if guess < episode.task else "lower"
-        return Turn(said, 0.0, False, Verdict(False, 0.0, False, said))
+        return TaskReply(said, 0.0, False, Verdict(False, 0.0, False, said))
 
     def solution(self, task_id):
         return str(task_id)

@@ -13,7 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language import Episode, LanguageTask, Turn, Verdict
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
 from polyathlon.envs.text.reasoning import Reasoning
 from polyathlon.wrappers.tokens.token_action import TokenAction
 
@@ -27,13 +27,13 @@ class Talk(LanguageTask):
         return int(rng.integers(1000))
 
     def begin(self, task_id):
-        return Episode(task_id, f"{task_id}?")
+        return TaskEpisode(task_id, f"{task_id}?")
 
     def judge(self, episode, text):
         turn = len(episode.answers) + 1
         over = text == "bye" or turn == 3
         said = "" if over else f"{turn}: {text[:2]}?"
-        return Turn(said, len(text) / 10, over, Verdict(over, 1.0, False, f"read {text!r}"))
+        return TaskReply(said, len(text) / 10, over, Verdict(over, 1.0, False, f"read {text!r}"))
 
 
 def token_env(**options):
