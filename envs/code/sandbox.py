@@ -21,7 +21,7 @@ from .pool import Job, Pool, Result, Sample
 from .running import Limits
 from .worker import SandboxError, Worker, bare_interpreter
 
-__all__ = ["Isolation", "Job", "LAYERS", "Limits", "Outcome", "Result", "Sandbox", "SandboxError", "shared_sandbox"]
+__all__ = ["Isolation", "Job", "LAYERS", "Limits", "Result", "RunResult", "Sandbox", "SandboxError", "shared_sandbox"]
 
 LAYERS = ("rlimits", "landlock", "seccomp", "namespaces")
 REQUIRED = ("rlimits", "landlock", "seccomp")
