@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.rewards import num_objectives
-from polyathlon.wrappers.forms import action_form, refusal, reward_refusal
+from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
 from .streams.env_stream import Source, make_source
 from .streams.environments import as_vec_env, several_rows
@@ -49,7 +49,7 @@ class Agent(BaseAlgorithm):
         seed: seed of everything random in the agent and its environment; None draws one from the system.
 
     Attributes:
-        action_forms: the forms of action the agent can act in (see `polyathlon.wrappers.forms`).
+        action_forms: the forms of action the agent can act in (see `polyathlon.wrappers.action_kinds`).
         takes_objectives: the agent learns from vector rewards, one number for each objective.
         environments: ids of the environments that the agent is made for; None for any.
         default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.

@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from polyathlon.agents.streams.environments import find_spec
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
+from polyathlon.wrappers.action_kinds import action_form, refusal
 from polyathlon.wrappers.candidate_action import offers_candidates
-from polyathlon.wrappers.forms import action_form, refusal
 
 from .registration import algorithms, recipes
 

@@ -17,7 +17,7 @@ from polyathlon.agents.parts.replay_data import dataset_replay
 from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, dataset_path, open_dataset
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.rewards import num_objectives
-from polyathlon.wrappers.forms import is_text_space
+from polyathlon.wrappers.action_kinds import is_text_space
 
 from .adaptation import adapt, is_language_agent, make_env
 from .evaluation import Policy, agent_policy, load_run, random_policy

@@ -15,7 +15,7 @@ def check_wheel(path: Path) -> None:
     assert all(name == "polyathlon" or name.endswith(".dist-info") for name in top), (
         f"unexpected top-level names: {top}"
     )
-    for needed in ("envs/tensor/make.py", "agents/base.py", "wrappers/forms.py", "cli.py", "py.typed"):
+    for needed in ("envs/tensor/make.py", "agents/base.py", "wrappers/action_kinds.py", "cli.py", "py.typed"):
         assert f"polyathlon/{needed}" in names, f"{needed} is missing from {path.name}"
 
 
@@ -23,7 +23,7 @@ def check_sdist(path: Path) -> None:
     """Raise AssertionError when the source archive lacks a room."""
     with tarfile.open(path) as archive:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
-    for needed in ("setup.py", "envs/errors.py", "agents/base.py", "wrappers/forms.py"):
+    for needed in ("setup.py", "envs/errors.py", "agents/base.py", "wrappers/action_kinds.py"):
         assert needed in names, f"{needed} is missing from {path.name}"
 
 

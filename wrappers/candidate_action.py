@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError
 
+from .action_kinds import is_text_space
 from .candidate_features import NUM_RELATIONS, CandidateFeatures
-from .forms import is_text_space
 
 PADDING, OPEN = 0, 3
 Observation = dict[str, Any]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError
 
-from .forms import is_text_space, is_token_space
+from .action_kinds import is_text_space, is_token_space
 
 Array = NDArray[np.float32]
 MAX_ONE_HOT = 1024

@@ -15,7 +15,7 @@ from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskRepl
 from polyathlon.envs.language.task import TaskStep
 from polyathlon.envs.tensor.copies import copy_env
 
-from .forms import is_text_space
+from .action_kinds import is_text_space
 from .natural_words import natural_description
 from .words import Describe, Parse, default_action, describe_actions, describe_observation, read_action
 

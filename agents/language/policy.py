@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model
-from polyathlon.wrappers.forms import is_token_space
+from polyathlon.wrappers.action_kinds import is_token_space
 
 
 class CausalLMPolicy(ActorCriticPolicy):

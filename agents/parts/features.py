@@ -17,7 +17,7 @@ from stable_baselines3.common.torch_layers import (
 from torch import Tensor, nn
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.forms import is_text_space, is_token_space
+from polyathlon.wrappers.action_kinds import is_text_space, is_token_space
 
 OPEN_KIND = 3
 

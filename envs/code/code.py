@@ -15,10 +15,10 @@ from polyathlon.envs.language.task import TaskStep, unreadable
 
 from .candidates import candidates
 from .feedback import LEVELS, call_of, feedback, harmless
+from .problem_set import ProblemSet
 from .problems import Problem, passes, program_of
 from .running import Limits
 from .sandbox import Job, Result, Sandbox, shared_sandbox
-from .shelf import Shelf
 
 __all__ = ["Code"]
 
@@ -99,7 +99,7 @@ class Code(LanguageTask):
                 raise unknown_name(name, value, allowed)
         super().__init__(max_turns=max_turns, max_answer=max_answer, max_bytes=1 << 17)
         self.reward, self.feedback, self.isolation = reward, feedback, isolation
-        self.shelf = Shelf(problems, levels, names)
+        self.problem_set = ProblemSet(problems, levels, names)
         self.limits = Limits(seconds, total_seconds, memory)
         self.workers, self.allow_weak = workers, allow_weak
         self._sandbox: Sandbox | None = None
@@ -122,7 +122,7 @@ class Code(LanguageTask):
 
     def draw(self, rng: np.random.Generator) -> str:
         """Draw the name of a problem."""
-        return self.shelf.draw(rng)
+        return self.problem_set.draw(rng)
 
     def begin(self, task_id: TaskId) -> TaskEpisode:
         """Ask a problem.
@@ -130,19 +130,19 @@ class Code(LanguageTask):
         Raises:
             UsageError: there is no problem of that name.
         """
-        problem = self.shelf.problem(task_id)
+        problem = self.problem_set.problem(task_id)
         return TaskEpisode(task_id, question(problem), data=0.0)
 
     def solution(self, task_id: TaskId) -> str | None:
         """Return a right answer; None where none is known."""
-        problem = self.shelf.problem(task_id)
+        problem = self.problem_set.problem(task_id)
         if problem.solution is None or not problem.is_completion:
             return problem.solution
         return problem.solution.removeprefix(problem.prompt)
 
     def candidates(self, episode: TaskEpisode) -> list[str]:
         """Return eight programs to choose from, one of them right; none where no solution is known."""
-        return candidates(self.shelf.problem(episode.task))
+        return candidates(self.problem_set.problem(episode.task))
 
     def job(self, problem: Problem, text: str) -> Job:
         """Return what is run for an answer: the program and the inputs, without what is right."""
@@ -157,18 +157,20 @@ class Code(LanguageTask):
             if not episode.over and isinstance(text, str) and unreadable(text, self.max_answer) is None
         ]
         pairs = list(dict.fromkeys(readable))
-        jobs = [self.job(self.shelf.problem(task), text) for task, text in pairs]
+        jobs = [self.job(self.problem_set.problem(task), text) for task, text in pairs]
         self._results = dict(zip(pairs, self.sandbox.run_many(jobs)))
 
     def fractions(self, samples: Mapping[TaskId, Sequence[str]]) -> list[list[float]]:
         """Return for each problem the part of the tests that each of its answers passes."""
-        jobs = [self.job(self.shelf.problem(task), text) for task, texts in samples.items() for text in texts]
+        jobs = [self.job(self.problem_set.problem(task), text) for task, texts in samples.items() for text in texts]
         results = iter(self.sandbox.run_many(jobs))
-        return [[_score(self.shelf.problem(task), next(results))[0] for _ in texts] for task, texts in samples.items()]
+        return [
+            [_score(self.problem_set.problem(task), next(results))[0] for _ in texts] for task, texts in samples.items()
+        ]
 
     def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Run an answer's program and judge it."""
-        problem = self.shelf.problem(episode.task)
+        problem = self.problem_set.problem(episode.task)
         result = self._results.get((episode.task, text)) or self.sandbox.run(self.job(problem, text))
         fraction, passed = _score(problem, result)
         exact = float(all(passed))

@@ -18,7 +18,7 @@ from typing import Any
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .pool import Job, Pool, Result, Sample
-from .running import Limits
+from .running import Limits, RunResult
 from .worker import SandboxError, Worker, bare_interpreter
 
 __all__ = ["Isolation", "Job", "LAYERS", "Limits", "Result", "RunResult", "Sandbox", "SandboxError", "shared_sandbox"]

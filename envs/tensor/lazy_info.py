@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 
-class LateInfo(dict[str, Any]):
+class LazyInfo(dict[str, Any]):
     """A dict some of whose entries are computed together when the first of them is read, or all entries are gone through.
 
     Args:
         ready: the entries that are known.
-        late: names of the others.
+        lazy: names of the others.
         compute: returns the others, at any later time the same.
     """
 
-    def __init__(self, ready: dict[str, Any], late: Iterable[str], compute: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, ready: dict[str, Any], lazy: Iterable[str], compute: Callable[[], dict[str, Any]]) -> None:
         super().__init__(ready)
-        self._late = frozenset(late)
+        self._lazy = frozenset(lazy)
         self._compute: Callable[[], dict[str, Any]] | None = compute
 
     def fill(self) -> None:
@@ -29,18 +29,18 @@ class LateInfo(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         """Look up an entry that is not there yet."""
-        if self._compute is None or name not in self._late:
+        if self._compute is None or name not in self._lazy:
             raise KeyError(name)
         self.fill()
         return dict.__getitem__(self, name)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is such an entry, without computing it."""
-        return dict.__contains__(self, name) or (self._compute is not None and name in self._late)
+        return dict.__contains__(self, name) or (self._compute is not None and name in self._lazy)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return an entry, or `default` where there is none."""
-        if name in self._late:
+        if name in self._lazy:
             self.fill()
         return dict.get(self, name, default)
 
@@ -53,7 +53,7 @@ class LateInfo(dict[str, Any]):
 def _filled_first(name: str) -> Callable[..., Any]:
     method = getattr(dict, name)
 
-    def filled(self: LateInfo, *arguments: Any, **keywords: Any) -> Any:
+    def filled(self: LazyInfo, *arguments: Any, **keywords: Any) -> Any:
         self.fill()
         return method(self, *arguments, **keywords)
 
@@ -65,4 +65,4 @@ for _name in (
     *("__iter__", "__reversed__", "__len__", "__eq__", "__ne__", "__repr__", "__or__", "__ror__", "__delitem__"),
     *("keys", "values", "items", "copy", "pop", "popitem", "setdefault", "clear"),
 ):
-    setattr(LateInfo, _name, _filled_first(_name))
+    setattr(LazyInfo, _name, _filled_first(_name))

@@ -15,7 +15,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 
 from .base import TensorEnv
 from .engine import Engine, RowsStep
-from .lazy_info import LateInfo
+from .lazy_info import LazyInfo
 from .output import actor_reward, collect_info, interface_info, row_of, task_info, to_numpy
 from .rewards import reward_space_of
 from .rules import read_action
@@ -79,7 +79,7 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Many rows of a tensor task, stepped together.
 
     `info["action_mask"]` holds the allowed actions where a task has masks; what else a task tells is computed when it is
-    read (`LateInfo`). In games the reward is that of the player
+    read (`LazyInfo`). In games the reward is that of the player
     who moved, `info["rewards"]` (N, num_players) has everybody's and `info["player"]` tells who is to move. With
     SAME_STEP, `info["final_obs"]` and `info["final_info"]` hold what finished rows saw last, as in Gymnasium; with
     torch output they are full tensors of which the rows in `info["_final_obs"]` count.
@@ -128,7 +128,7 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.engine = Engine(task, self.num_envs, self.max_episode_steps, self.autoreset_mode, compile)
         self._every_row = np.ones(self.num_envs, bool)
         self._every_row.setflags(write=False)
-        self._late_names: tuple[str, ...] | None = None
+        self._lazy_names: tuple[str, ...] | None = None
 
     @property
     def state(self) -> Any:
@@ -192,13 +192,13 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def _info(self, state: Any, facts: dict[str, Tensor]) -> dict[str, Any]:
         """Return the facts and, computed when they are read, those of the task."""
         ready = self._info_out(facts)
-        if self._late_names is None:  # the first step tells them
+        if self._lazy_names is None:  # the first step tells them
             own = self._info_out(task_info(self.task, state))
-            self._late_names = tuple(own)
+            self._lazy_names = tuple(own)
             return {**own, **ready}
-        if not self._late_names:
+        if not self._lazy_names:
             return ready
-        return LateInfo(ready, self._late_names, lambda: self._info_out(task_info(self.task, state)))
+        return LazyInfo(ready, self._lazy_names, lambda: self._info_out(task_info(self.task, state)))
 
     def _finals(self, outcome: RowsStep) -> dict[str, Any]:
         """Return what finished rows saw and knew last, in Gymnasium's form."""

@@ -46,7 +46,7 @@ def measure_ours(count: int) -> None:
     from polyathlon.envs.code.code import Code
 
     task = Code("humaneval")
-    problems = list(task.shelf.problems.values())[:count]
+    problems = list(task.problem_set.problems.values())[:count]
     answers = [(problem, task.solution(problem.name) or "") for problem in problems]
     assert task.sandbox.isolation.level == "full"
     warm = [worker.process.pid for worker in task.sandbox._pool]

@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import polyathlon
-from polyathlon.wrappers.forms import is_text_space
+from polyathlon.wrappers.action_kinds import is_text_space
 
 ROWS = 3
 SEED = 11

@@ -12,7 +12,7 @@ import polyathlon
 from polyathlon.adaptation import resolve_agent, token_model
 from polyathlon.agents.base import Agent
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.forms import action_form
+from polyathlon.wrappers.action_kinds import action_form
 
 
 class Talker(Agent):

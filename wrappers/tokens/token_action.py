@@ -12,7 +12,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.forms import is_text_space
+from polyathlon.wrappers.action_kinds import is_text_space
 
 from .token_rules import TokenRules
 

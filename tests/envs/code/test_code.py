@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import polyathlon
 from polyathlon.envs.code import records
 from polyathlon.envs.code.builtin.families import FAMILIES, make
-from polyathlon.envs.code.builtin.shelf import fixed_problems
+from polyathlon.envs.code.builtin.problem_set import fixed_problems
 from polyathlon.envs.code.code import Code
 from polyathlon.envs.code.feedback import LONGEST
 from polyathlon.envs.code.plain import encode
@@ -64,7 +64,7 @@ def test_there_are_problems_on_four_levels_with_shown_and_hidden_tests():
 def test_every_solution_passes_and_no_constant_does():
     task = Code()
     names = [*fixed_problems(), *(f"{family}/{number}" for family in FAMILIES for number in range(3))]
-    problems = {name: task.shelf.problem(name) for name in names}
+    problems = {name: task.problem_set.problem(name) for name in names}
     constants = ["None", "0", "1", "True", "False", "[]", "''", "{}"]
     samples = {
         name: [
@@ -82,7 +82,7 @@ def test_examples_are_shown_and_hidden_tests_are_not():
     task = Code()
     for name in ("edit_distance", "sort_lines", "linear/4"):
         text, _ = task.reset(options={"task": name})
-        problem = task.shelf.problem(name)
+        problem = task.problem_set.problem(name)
         assert problem.prompt in text
         hidden = [repr(test.inputs) for test in problem.tests if not test.visible and len(repr(test.inputs)) > 25]
         assert all(inputs not in text for inputs in hidden)

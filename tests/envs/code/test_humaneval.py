@@ -21,10 +21,10 @@ def task():
 
 
 def test_every_constant_assert_is_dropped_and_the_rest_is_kept(task):
-    problems = task.shelf.problems.values()
+    problems = task.problem_set.problems.values()
     assert len(problems) == 164 and sum(problem.units for problem in problems) == 1133
     assert sorted(problem.units for problem in problems)[0] == 1 and max(problem.units for problem in problems) == 26
-    single = [name for name, problem in task.shelf.problems.items() if problem.units == 1]
+    single = [name for name, problem in task.problem_set.problems.items() if problem.units == 1]
     assert single == ["HumanEval/32", "HumanEval/34", "HumanEval/38", "HumanEval/50"]
 
 
@@ -37,7 +37,7 @@ def test_canonical_solutions_are_right_and_empty_bodies_are_not(task):
             "    pass\n",
             f"```python\n{problem.solution}```",
         ]
-        for name, problem in task.shelf.problems.items()
+        for name, problem in task.problem_set.problems.items()
     }
     for name, scores in zip(samples, task.fractions(samples)):
         canonical, whole, none, empty, fenced = scores
@@ -64,7 +64,7 @@ def test_other_records_of_that_format_are_read(tmp_path):
     )
     (tmp_path / "own.jsonl").write_text(row)
     task = Code(tmp_path / "own.jsonl")
-    assert task.shelf.problem("A/1").units == 5
+    assert task.problem_set.problem("A/1").units == 5
     task.reset(seed=0)
     assert task.step("    return x * 2\n")[1] == 1.0
 

@@ -14,15 +14,15 @@ from polyathlon.envs.combinatorial.tables import as_words, in_pairs
 from polyathlon.envs.combinatorial.tsp import TSP
 from polyathlon.envs.random import make_keys
 from polyathlon.envs.tensor import make_vector
-from polyathlon.envs.tensor.lazy_info import LateInfo
+from polyathlon.envs.tensor.lazy_info import LazyInfo
 
 
-def late(calls):
+def lazy(calls):
     def compute():
         calls.append(1)
         return {"cost": 3, "solution": 4}
 
-    return LateInfo({"action_mask": 1}, ("cost", "solution"), compute)
+    return LazyInfo({"action_mask": 1}, ("cost", "solution"), compute)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def late(calls):
 )
 def test_every_way_of_reading_finds_all_entries_and_computes_them_once(read):
     calls = []
-    info = late(calls)
+    info = lazy(calls)
     assert "cost" in info and "other" not in info and info["action_mask"] == 1 and info.get("action_mask") == 1
     assert not calls
     assert read(info) and calls == [1]
@@ -51,7 +51,7 @@ def test_every_way_of_reading_finds_all_entries_and_computes_them_once(read):
 
 
 def test_what_was_set_meanwhile_stays():
-    info = late([])
+    info = lazy([])
     info["cost"] = 7
     assert dict(info) == {"action_mask": 1, "cost": 7, "solution": 4}
 

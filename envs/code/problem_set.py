@@ -13,13 +13,13 @@ from polyathlon.envs.language import TaskId
 
 from . import records
 from .builtin.families import FAMILIES, make
-from .builtin.shelf import fixed_problems
+from .builtin.problem_set import fixed_problems
 from .problems import Problem
 
 LAST_NUMBER = (1 << 31) - 1
 
 
-class Shelf:
+class ProblemSet:
     """The problems of a task.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-FORMS = ("box", "discrete", "multidiscrete", "tokens", "text")
+ACTION_KINDS = ("box", "discrete", "multidiscrete", "tokens", "text")
 
 # (form an environment speaks, form an agent acts in) -> what the user should do
 _CURES = {
