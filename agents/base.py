@@ -26,7 +26,7 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
-from .streams.env_stream import Source, make_source
+from .streams.env_stream import EnvStream, make_env_stream
 from .streams.environments import as_vec_env, several_rows
 
 CHECKPOINT_FORMAT = 1
@@ -98,7 +98,7 @@ class Agent(BaseAlgorithm):
             support_multi_env=True,
             seed=seed,
         )
-        self.source: Source | None = None if self.env is None else make_source(self.env, self.device)
+        self.source: EnvStream | None = None if self.env is None else make_env_stream(self.env, self.device)
         self._new_generators(seed)
 
     @classmethod
@@ -163,7 +163,7 @@ class Agent(BaseAlgorithm):
         self._refuse_objectives(env)
         super().set_env(env, force_reset)
         assert self.env is not None
-        self.source = make_source(self.env, self.device)
+        self.source = make_env_stream(self.env, self.device)
 
     def _excluded_save_params(self) -> list[str]:
         return [
@@ -221,12 +221,12 @@ class Agent(BaseAlgorithm):
         """Start the episodes: with the agent's seed the first time, going on from there later."""
         assert self.source is not None
         self.source.reset(None if self.source.started else self.seed)
-        self.source.drain()
+        self.source.pop_episode_stats()
 
     def _record_episodes(self) -> int:
         """Move finished episodes into SB3's statistics buffer and return how many there were."""
         assert self.source is not None and self.ep_info_buffer is not None
-        finished = self.source.drain()
+        finished = self.source.pop_episode_stats()
         self.ep_info_buffer.extend({"r": r, "l": length, "t": 0.0} for r, length in finished)
         self._episode_num += len(finished)
         return len(finished)

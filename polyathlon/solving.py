@@ -12,7 +12,7 @@ from polyathlon.envs.errors import UsageError
 PRETRAINED = "pretrained"
 
 
-class Solved(NamedTuple):
+class SolveResult(NamedTuple):
     """What was found.
 
     Attributes:
@@ -42,7 +42,7 @@ def solve_file(
     out: str | Path | None = None,
     device: str = "auto",
     **options: Any,
-) -> Solved:
+) -> SolveResult:
     """Solve an instance of TSPLIB, CVRPLIB or OPLib.
 
     Args:
@@ -78,7 +78,7 @@ def solve_file(
     if out is not None:
         draw(read, solution, cost, Path(out))
     gap = None if known is None else (cost - known) / abs(known)
-    return Solved(read.name, read.problem, by, solution, cost, gap)
+    return SolveResult(read.name, read.problem, by, solution, cost, gap)
 
 
 def _reference_cost(reference: float | str | Path | None, problem: str) -> float | None:

@@ -83,7 +83,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         """Begin an episode; seed and options are the task's."""
         _, info = self.env.reset(seed=seed, options=options)
         self._is_over = False
-        self._look(info["messages"])
+        self._refresh(info["messages"])
         return self._observation(), self._told(info)
 
     def step(self, action: int | np.integer[Any]) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -105,7 +105,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         text = self._offered[int(action)]
         _, reward, terminated, truncated, info = self.env.step(text)
         self._is_over = terminated or truncated
-        self._look(info["messages"])
+        self._refresh(info["messages"])
         return self._observation(), reward, terminated, truncated, {**self._told(info), "text": text}
 
     def _penalty(self) -> Any:
@@ -113,7 +113,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         space = getattr(self.env.unwrapped, "reward_space", None)
         return self.penalty if space is None else np.full(space.shape, self.penalty, np.float32)
 
-    def _look(self, messages: list[dict[str, str]]) -> None:
+    def _refresh(self, messages: list[dict[str, str]]) -> None:
         self._messages = messages
         self._offered = [] if self._is_over else list(self.env.get_wrapper_attr("current_candidates")())
         if not self._is_over and not self._offered:
@@ -152,7 +152,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         """Return to a state that `get_state` gave."""
         self.env.get_wrapper_attr("set_state")(state["task"])
         self._is_over = state["is_over"]
-        self._look([dict(one) for one in state["messages"]])
+        self._refresh([dict(one) for one in state["messages"]])
 
 
 def offers_candidates(env: gym.Env[Any, Any]) -> bool:

@@ -18,13 +18,13 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.random import make_keys
 
 from . import reinforce
-from .cuts import SAMPLINGS, Cut, sample_cuts, share
 from .decoding import Solution, solve_instances
 from .distributed import rank_and_size, sum_gradients
+from .expert_data import ROUTE_ORDERS, LabelledInstances, as_choices, packed, unpacked
 from .imitation import ImitationLoss, imitation_loss, one_cycle
 from .policies import ConstructionAttentionPolicy, ConstructionPolicy, ReZeroPolicy
 from .problems import PROBLEMS, Observation, problem_of
-from .solved import ROUTE_ORDERS, Solved, as_choices, packed, unpacked
+from .sub_instances import SAMPLINGS, SubInstance, sample_sub_instances, share
 from .tasks import find_task, read_instances, task_of
 
 SelfBQNCO = TypeVar("SelfBQNCO", bound="BQNCO")
@@ -55,13 +55,13 @@ class BQNCO(Agent):
         solver: name of the solver; None for the usual one of the problem.
         solver_options: options of the solver, such as `seconds`.
         route_order: of CVRP, "fullest_first", "as_given" or "random" (see `as_choices`).
-        sampling: "infix" or "suffix", see `sample_cuts`; None takes suffixes of routes sorted "fullest_first", whose last
+        sampling: "infix" or "suffix", see `sample_sub_instances`; None takes suffixes of routes sorted "fullest_first", whose last
             vehicle has the most room only there, and infixes elsewhere.
-        mirror: show instances in the plane under random symmetries of the square.
+        augment: show instances in the plane under random symmetries of the square.
         edge_coef: weight of the loss of the edges (see `imitation_loss`); 0 leaves it out.
         schedule: "one_cycle" (see `one_cycle`) or "constant", times `learning_rate`.
-        warm_up: share of the run in which the step size rises.
-        average: how much of the moving average of the weights, which acts, stays in each update.
+        warmup_fraction: share of the run in which the step size rises.
+        ema_decay: how much of the moving average of the weights, which acts, stays in each update.
         max_grad_norm: bound of the gradient's norm; None sets none.
         learn_from: "solutions" or "rewards".
         num_starts: starts of an instance, from rewards.
@@ -95,11 +95,11 @@ class BQNCO(Agent):
         solver_options: dict[str, Any] | None = None,
         route_order: str = "fullest_first",
         sampling: str | None = None,
-        mirror: bool = True,
+        augment: bool = True,
         edge_coef: float = 0.5,
         schedule: str = "one_cycle",
-        warm_up: float = 0.05,
-        average: float = 0.995,
+        warmup_fraction: float = 0.05,
+        ema_decay: float = 0.995,
         max_grad_norm: float | None = 1.0,
         learn_from: str = "solutions",
         num_starts: int = 8,
@@ -112,7 +112,7 @@ class BQNCO(Agent):
         for name, value in (("batch_size", batch_size), ("num_labels", num_labels), ("num_starts", num_starts)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise UsageError(f"{name} must be a positive integer, got {value!r}")
-        for name, number in (("warm_up", warm_up), ("average", average)):
+        for name, number in (("warmup_fraction", warmup_fraction), ("ema_decay", ema_decay)):
             if not 0 <= number < 1:
                 raise UsageError(f"{name} must lie in [0, 1), got {number!r}")
         for name, given, allowed in (
@@ -129,10 +129,15 @@ class BQNCO(Agent):
             raise UsageError('learn_from="rewards" imitates nothing: leave labels out')
         self.batch_size, self.num_labels, self.num_starts = batch_size, num_labels, num_starts
         self.solver, self.solver_options, self.route_order = solver, dict(solver_options or {}), route_order
-        self.sampling, self.mirror, self.edge_coef = sampling, mirror, edge_coef
-        self.schedule, self.warm_up, self.average, self.max_grad_norm = schedule, warm_up, average, max_grad_norm
+        self.sampling, self.augment, self.edge_coef = sampling, augment, edge_coef
+        self.schedule, self.warmup_fraction, self.ema_decay, self.max_grad_norm = (
+            schedule,
+            warmup_fraction,
+            ema_decay,
+            max_grad_norm,
+        )
         self.learn_from, self.ent_coef = learn_from, ent_coef
-        self._solved: Solved | None = None
+        self._solved: LabelledInstances | None = None
         if labels is not None:
             self.set_labels(*labels)
         if _init_setup_model:
@@ -207,7 +212,7 @@ class BQNCO(Agent):
         solution = getattr(labels, "solution", labels)
         self._solved = as_choices(self.task, instances, solution, self.route_order).to(self.device)
 
-    def _labels(self) -> Solved:
+    def _labels(self) -> LabelledInstances:
         """Return what is imitated; solves instances of the environment's own when nothing was given."""
         if self._solved is None:
             seed = self._initial_seed % 2**40
@@ -221,7 +226,7 @@ class BQNCO(Agent):
     def _step_size(self) -> float:
         factor = 1.0
         if self.schedule == "one_cycle":
-            factor = one_cycle(self._current_progress_remaining, self.warm_up)
+            factor = one_cycle(self._current_progress_remaining, self.warmup_fraction)
         return factor * self.lr_schedule(self._current_progress_remaining)
 
     def _update(self) -> None:
@@ -235,15 +240,15 @@ class BQNCO(Agent):
         self.policy.optimizer.step()
         self.policy.optimizer.zero_grad()
         self._n_updates += 1
-        self.policy.average(min(self.average, 1.0 - 1.0 / self._n_updates))
+        self.policy.update_average(min(self.ema_decay, 1.0 - 1.0 / self._n_updates))
         self.logger.record("train/learning_rate", lr)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def next_cuts(self) -> Cut:
+    def next_sub_instances(self) -> SubInstance:
         """Draw the next batch of sub-instances, the same on every process."""
         labels = self._labels()
         which = torch.randint(len(labels), (self.batch_size,), generator=self.generator, device=self.device)
-        return sample_cuts(self.task, labels, which, self.generator, self._sampling(), self.mirror)
+        return sample_sub_instances(self.task, labels, which, self.generator, self._sampling(), self.augment)
 
     def _sampling(self) -> str:
         if self.sampling is not None:
@@ -253,7 +258,7 @@ class BQNCO(Agent):
 
     def _imitation_gradient(self) -> tuple[ImitationLoss, int]:
         """Compute the gradient of this process's share of the next batch; return the losses and the number of rows."""
-        cut = share(self.next_cuts(), *rank_and_size())
+        cut = share(self.next_sub_instances(), *rank_and_size())
         loss = imitation_loss(self.policy, cut, with_edges=self.edge_coef > 0)
         ((loss.choice + self.edge_coef * loss.edges) / self.batch_size).backward()
         return loss, max(1, len(cut.target))

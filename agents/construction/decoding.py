@@ -12,8 +12,8 @@ from polyathlon.envs.combinatorial.construction import ConstructionTask, State
 from polyathlon.envs.combinatorial.instances import augment8
 from polyathlon.envs.errors import UsageError
 
+from .expert_data import choose, from_zero
 from .problems import Observation
-from .solved import choose, from_zero
 
 LogProbs = Callable[[Observation, Tensor], Tensor]
 ROWS_AT_ONCE = 1 << 18  # rows of tables that one forward pass takes, which bounds the memory

@@ -11,10 +11,10 @@ from torch import Tensor
 from polyathlon.agents.parts.action_distributions import masked_log_softmax
 from polyathlon.agents.parts.cross_entropy import soft_cross_entropy
 
-from .cuts import Cut
 from .networks import Scores
 from .policies import ConstructionPolicy
 from .problems import DESTINATION, ORIGIN, PADDING
+from .sub_instances import SubInstance
 
 
 class ImitationLoss(NamedTuple):
@@ -31,7 +31,7 @@ class ImitationLoss(NamedTuple):
     right: Tensor
 
 
-def imitation_loss(policy: ConstructionPolicy, cut: Cut, with_edges: bool) -> ImitationLoss:
+def imitation_loss(policy: ConstructionPolicy, batch: SubInstance, with_edges: bool) -> ImitationLoss:
     """Return the losses of a batch of cuts.
 
     The loss of the edges takes every kept row as a place from which the route goes on, not only the origin, so that one
@@ -43,24 +43,24 @@ def imitation_loss(policy: ConstructionPolicy, cut: Cut, with_edges: bool) -> Im
         cut: B sub-instances.
         with_edges: add the loss of the edges, where the network scores them.
     """
-    scores = policy.scores(cut.obs, is_training=True)
+    scores = policy.scores(batch.obs, is_training=True)
     # a label that was pruned away teaches nothing
-    is_seen = (cut.target * (scores.logits > -1e8)).sum(1) > 1.0 - 1e-6
-    losses = soft_cross_entropy(scores.logits, cut.target, cut.mask)
+    is_seen = (batch.target * (scores.logits > -1e8)).sum(1) > 1.0 - 1e-6
+    losses = soft_cross_entropy(scores.logits, batch.target, batch.mask)
     choice = torch.where(is_seen, losses, 0.0).sum()
-    best = scores.logits.detach().masked_fill(~cut.mask, -torch.inf).argmax(1, keepdim=True)
-    right = (cut.target.gather(1, best) > 0).sum()
+    best = scores.logits.detach().masked_fill(~batch.mask, -torch.inf).argmax(1, keepdim=True)
+    right = (batch.target.gather(1, best) > 0).sum()
     edges = torch.zeros_like(choice)
     if with_edges and scores.edges is not None:
-        edges = _edge_loss(scores, cut, is_symmetric=policy.problem.geometry == "plane")
+        edges = _edge_loss(scores, batch, is_symmetric=policy.problem.geometry == "plane")
     return ImitationLoss(choice, edges, right)
 
 
-def _edge_loss(scores: Scores, cut: Cut, is_symmetric: bool) -> Tensor:
+def _edge_loss(scores: Scores, batch: SubInstance, is_symmetric: bool) -> Tensor:
     """Sum over the batch of the mean, over the rows that have a neighbour among the kept ones, of their cross-entropy."""
     assert scores.edges is not None
     kept = scores.edges.shape[1]
-    position, kind = cut.position, cut.obs["kind"].long()
+    position, kind = batch.position, batch.obs["kind"].long()
     if scores.kept is None:
         position, kind = position[:, :kept], kind[:, :kept]
     else:
@@ -79,15 +79,15 @@ def _edge_loss(scores: Scores, cut: Cut, is_symmetric: bool) -> Tensor:
     return (total / is_next.any(2).sum(1).clamp(min=1)).sum()
 
 
-def one_cycle(progress_remaining: float, warm_up: float) -> float:
-    """Return the factor of the step size: a linear rise over the share `warm_up` of the run, then half a cosine down to 0.
+def one_cycle(progress_remaining: float, warmup_fraction: float) -> float:
+    """Return the factor of the step size: a linear rise over the share `warmup_fraction` of the run, then half a cosine down to 0.
 
     Smith and Topin, "Super-convergence", 2018.
 
     Args:
         progress_remaining: from 1 at the start to 0 at the end.
-        warm_up: share of the run, in [0, 1).
+        warmup_fraction: share of the run, in [0, 1).
     """
     done = min(max(1.0 - progress_remaining, 0.0), 1.0)
-    rise = min(1.0, done / warm_up) if warm_up > 0 else 1.0
+    rise = min(1.0, done / warmup_fraction) if warmup_fraction > 0 else 1.0
     return rise * 0.5 * (1.0 + math.cos(math.pi * done))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from polyathlon.agents.parts.attention import AttentionBlock
 from polyathlon.envs.errors import UsageError
 
+from .invariant_features import invariant_features, num_features
 from .problems import (
     DESTINATION,
     ORIGIN,
@@ -21,7 +22,6 @@ from .problems import (
     select_rows,
     spread_logits,
 )
-from .views import num_features, view_of
 
 NUM_ROLES = 4
 IDENTIFIERS = 8  # width of the random identifiers of nodes that are known by their distances alone
@@ -44,7 +44,7 @@ class Scores(NamedTuple):
 class LocalAttention(nn.Module):
     """Attention among the nearest rows, seen relative to origin and destination in their own unit of length.
 
-    The features (see `views`) do not change when an instance is moved, turned or scaled, attention and scores are biased
+    The features (see `invariant_features`) do not change when an instance is moved, turned or scaled, attention and scores are biased
     by distance, and the cost of a decision does not depend on the size of the instance: what is learnt on 50 nodes
     serves for 200. The score of a row is that of the edge to it from the origin (of CVRP's action by the depot: from the
     depot, given the origin); edges between other rows are scored too, which `imitation` trains on.
@@ -101,13 +101,13 @@ class LocalAttention(nn.Module):
         return Scores(logits, edges, index)
 
     def _score(self, obs: Observation, kept: Observation, index: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        view = view_of(obs, kept, index, self.problem, self.num_sectors)
-        dtype = view.rows.dtype
-        x = self.embed(view.rows).to(dtype) + self.role(kept["kind"].long()).to(dtype)
-        x = x + self.embed_whole(view.whole).to(dtype).unsqueeze(1)
-        hidden = view.is_padding[:, None, None]
+        features = invariant_features(obs, kept, index, self.problem, self.num_sectors)
+        dtype = features.rows.dtype
+        x = self.embed(features.rows).to(dtype) + self.role(kept["kind"].long()).to(dtype)
+        x = x + self.embed_whole(features.whole).to(dtype).unsqueeze(1)
+        hidden = features.is_padding[:, None, None]
         for block in self.blocks:
-            x = block(x, view.pairs, hidden)
+            x = block(x, features.pairs, hidden)
         x = self.norm(x)
         if not self.has_route:
             return self.score(x).to(dtype).squeeze(2), None
@@ -115,7 +115,7 @@ class LocalAttention(nn.Module):
         query, key = (layer(x).to(dtype).unflatten(2, (heads, -1)).transpose(1, 2) for layer in (self.query, self.key))
         with torch.autocast(x.device.type, enabled=False):
             edges = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(2, 3))
-        pairs = torch.stack(view.pairs, 1)
+        pairs = torch.stack(features.pairs, 1)
         edges = edges - torch.einsum("hp,bpij->bhij", self.nearness, pairs)
         logits = edges[:, 0, 0]
         if self.by_depot is not None:

@@ -171,7 +171,7 @@ class ConstructionPolicy(BasePolicy):
         return (action if is_batch else action[0]), state
 
     @torch.no_grad()
-    def average(self, keep: float) -> None:
+    def update_average(self, keep: float) -> None:
         """Move the averaged weights towards the trained ones: averaged <- keep averaged + (1 - keep) trained."""
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.network.parameters()), 1.0 - keep)
 

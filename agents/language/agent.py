@@ -246,11 +246,11 @@ class LanguageAgent(TokenAgent):
             order = torch.randperm(len(episodes), generator=self.generator, device=self.device)
             for part, index in enumerate(order.chunk(recipe.minibatches)):
                 rows = Batch(*(x[index] for x in batch))
-                aims = Targets(*(None if x is None else x[index] for x in targets))  # type: ignore[arg-type]
+                targets_of_rows = Targets(*(None if x is None else x[index] for x in targets))  # type: ignore[arg-type]
                 reading = self._read(self.policy.language_model, rows, recipe.advantage == "gae")
                 if epoch == part == 0 and recipe.rollout == "sample":
                     gap = self._check_gap(reading, rows)
-                loss, metrics = recipe_loss(reading, rows, aims, recipe, self.token_env.max_new_tokens)
+                loss, metrics = recipe_loss(reading, rows, targets_of_rows, recipe, self.token_env.max_new_tokens)
                 self._step(loss, recipe.max_grad_norm)
                 seen.append(metrics)
         report = {name: float(torch.stack([m[name] for m in seen]).mean()) for name in seen[0]}

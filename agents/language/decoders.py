@@ -47,7 +47,7 @@ def make_decoder(model: Any, contexts: Contexts, room: int, device: torch.device
     return CacheDecoder(model, contexts, device)
 
 
-def different_ones(contexts: Contexts, device: torch.device) -> tuple[list[tuple[int, ...]], Tensor]:
+def unique_prefixes(contexts: Contexts, device: torch.device) -> tuple[list[tuple[int, ...]], Tensor]:
     """Return the different contexts in the order in which they come, and for each row [n] the number of its own."""
     numbers: dict[tuple[int, ...], int] = {}
     index = [numbers.setdefault(tuple(context), len(numbers)) for context in contexts]
@@ -65,10 +65,10 @@ class CacheDecoder:
 
     def __init__(self, model: Any, contexts: Contexts, device: torch.device) -> None:
         self.model, self.options = model, keeps_last(model)
-        different, index = different_ones(contexts, device)
-        longest = max(len(c) for c in different)
-        tokens = torch.tensor([[c[0]] * (longest - len(c)) + list(c) for c in different], device=device)
-        lengths = torch.tensor([len(c) for c in different], device=device)
+        unique, index = unique_prefixes(contexts, device)
+        longest = max(len(c) for c in unique)
+        tokens = torch.tensor([[c[0]] * (longest - len(c)) + list(c) for c in unique], device=device)
+        lengths = torch.tensor([len(c) for c in unique], device=device)
         positions = torch.arange(longest, device=device) - (longest - lengths[:, None])
         mask = (positions >= 0).long()
         out = model(
@@ -120,32 +120,32 @@ class LlamaDecoder:
 
     def __init__(self, model: Any, contexts: Contexts, room: int, device: torch.device) -> None:
         self.llama = llama = Llama(model)
-        different, owner = different_ones(contexts, device)
-        lengths = torch.tensor([len(c) for c in different], device=device)
+        unique, inverse = unique_prefixes(contexts, device)
+        lengths = torch.tensor([len(c) for c in unique], device=device)
         self.longest, self.room, self.step = int(lengths.max()), room, 0
-        tokens = torch.tensor([list(c) + [c[-1]] * (self.longest - len(c)) for c in different], device=device)
+        tokens = torch.tensor([list(c) + [c[-1]] * (self.longest - len(c)) for c in unique], device=device)
         last, kept = llama.read_prefixes(tokens)
-        hidden = llama.hidden(last[torch.arange(len(different), device=device), lengths - 1])
-        self.logits = torch.mm(hidden, llama.head.t())[owner]
-        context, self.slot = self._arrange(owner)
+        hidden = llama.hidden(last[torch.arange(len(unique), device=device), lengths - 1])
+        self.logits = torch.mm(hidden, llama.head.t())[inverse]
+        context, self.slot = self._arrange(inverse)
         self.lengths = lengths[context]
         self.cache = [torch.stack([self._with_room(part[context]) for part in pair]) for pair in kept]
         self._prepare()
 
-    def _arrange(self, owner: Tensor) -> tuple[Tensor, Tensor]:
+    def _arrange(self, inverse: Tensor) -> tuple[Tensor, Tensor]:
         """Form blocks of rows with equal owners [n], and set how many rows a block has at most.
 
         Returns:
             The owner of each block, and the slot of each row, [n]: block * width + place in the block.
         """
-        counts = owner.bincount()
+        counts = inverse.bincount()
         self.width = int(counts.max().clamp(max=BLOCK))
         blocks = (counts + self.width - 1) // self.width
-        order = owner.argsort(stable=True)
+        order = inverse.argsort(stable=True)
         rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=owner.device) - (counts.cumsum(0) - counts)[owner[order]]
-        slot = (blocks.cumsum(0) - blocks)[owner] * self.width + rank
-        return torch.arange(len(counts), device=owner.device).repeat_interleave(blocks), slot
+        rank[order] = torch.arange(len(order), device=inverse.device) - (counts.cumsum(0) - counts)[inverse[order]]
+        slot = (blocks.cumsum(0) - blocks)[inverse] * self.width + rank
+        return torch.arange(len(counts), device=inverse.device).repeat_interleave(blocks), slot
 
     def _with_room(self, part: Tensor) -> Tensor:
         """Lay keys or values [blocks, kv heads, A, size] out with room for the tokens to come."""
@@ -155,7 +155,7 @@ class LlamaDecoder:
         """Make what depends on the blocks: rotations [room, slots, 1, size / 2], and masks of what others wrote."""
         device = self.lengths.device
         places = self.lengths.repeat_interleave(self.width)[:, None] + torch.arange(self.room, device=device)
-        self.turns = self.llama.turns(places).transpose(0, 1).contiguous()
+        self.rotary = self.llama.rotary(places).transpose(0, 1).contiguous()
         self.is_full = len(self.slot) == len(self.lengths) * self.width and bool(
             (self.slot == torch.arange(len(self.slot), device=device)).all()
         )
@@ -173,16 +173,16 @@ class LlamaDecoder:
         """Read tokens [n] and return the logits [n, V] of the next."""
         llama, begin = self.llama, self.longest + self.step * self.width
         if not self.is_full:
-            tokens = tokens.new_zeros(self.turns.shape[1]).index_copy_(0, self.slot, tokens)
-        x, turns = llama.embedding[tokens], self.turns[self.step]
+            tokens = tokens.new_zeros(self.rotary.shape[1]).index_copy_(0, self.slot, tokens)
+        x, rotary = llama.embedding[tokens], self.rotary[self.step]
         blocks, end = (-1, self.width), begin + self.width
         bias = self.bias[:, :, :end]
         for layer, cache in zip(llama.layers, self.cache, strict=True):
-            turned, value = llama.project(x, layer, turns)
+            turned, value = llama.project(x, layer, rotary)
             cache[0, :, :, begin:end] = turned[:, llama.heads :].unflatten(0, blocks).transpose(1, 2)
             cache[1, :, :, begin:end] = value.unflatten(0, blocks).transpose(1, 2)
             keys, values = cache.flatten(1, 2)[:, :, :end]
-            query = turned[:, : llama.heads].reshape(*turns.shape[:1], llama.kv_heads, -1, llama.size)
+            query = turned[:, : llama.heads].reshape(*rotary.shape[:1], llama.kv_heads, -1, llama.size)
             query = query.unflatten(0, blocks).transpose(1, 2).reshape(len(keys), -1, llama.size)
             mixed = torch.bmm(torch.baddbmm(bias, query, keys.transpose(1, 2)).softmax(2), values)
             mixed = mixed.view(-1, llama.kv_heads, self.width, query.shape[1] // self.width * llama.size)
@@ -194,7 +194,7 @@ class LlamaDecoder:
     def keep(self, index: Tensor) -> None:
         """Go on with the rows `index` [k] alone; their caches move together when half of the slots are empty."""
         self.slot, self.is_full = self.slot[index], False
-        if 2 * len(self.slot) > self.turns.shape[1]:
+        if 2 * len(self.slot) > self.rotary.shape[1]:
             return
         block, place, before = self.slot // self.width, self.slot % self.width, self.width
         context, self.slot = self._arrange(block)

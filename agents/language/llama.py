@@ -80,7 +80,7 @@ class Llama:
             mlp.down_proj.weight,
         )
 
-    def turns(self, places: Tensor) -> Tensor:
+    def rotary(self, places: Tensor) -> Tensor:
         """Return the rotations [..., 1, size / 2] of places [n, k] in the context, complex."""
         cos, sin = self._rotary(self.embedding[:1].float(), places)
         half = self.size // 2
@@ -91,18 +91,18 @@ class Llama:
         length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
         return x * torch.rsqrt(length.square() / x.shape[1] + self.eps).to(x.dtype)
 
-    def project(self, x: Tensor, layer: Layer, turns: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, x: Tensor, layer: Layer, rotary: Tensor) -> tuple[Tensor, Tensor]:
         """Return rotated queries and keys [M, heads + kv heads, size], and values [M, kv heads, size].
 
         Args:
             x: [M, width].
             layer: weights.
-            turns: [M, 1, size / 2].
+            rotary: [M, 1, size / 2].
         """
         turning = self.heads + self.kv_heads
         qkv = torch.mm(self.norm(x), layer.qkv.t()).unflatten(1, (-1, self.size))
         pairs = torch.view_as_complex(qkv[:, :turning].float().unflatten(2, (-1, 2)))
-        turned = torch.view_as_real(pairs * turns).flatten(2).to(x.dtype)
+        turned = torch.view_as_real(pairs * rotary).flatten(2).to(x.dtype)
         return turned, qkv[:, turning:]
 
     def finish(self, x: Tensor, mixed: Tensor, layer: Layer) -> Tensor:
@@ -121,10 +121,10 @@ class Llama:
             What the last layer gives, [P, A, width], and each layer's rotated keys and values, [P, kv heads, A, size].
         """
         shape = tokens.shape
-        turns = self.turns(torch.arange(shape[1], device=tokens.device).expand(shape)).flatten(0, 1)
+        rotary = self.rotary(torch.arange(shape[1], device=tokens.device).expand(shape)).flatten(0, 1)
         x, kept = self.embedding[tokens.reshape(-1)], []
         for layer in self.layers:
-            turned, value = self.project(x, layer, turns)
+            turned, value = self.project(x, layer, rotary)
             query, key = self.by_head(turned[:, : self.heads], shape), self.by_head(turned[:, self.heads :], shape)
             value = self.by_head(value, shape)
             mixed = F.scaled_dot_product_attention(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoders import different_ones, keeps_last
+from .decoders import keeps_last, unique_prefixes
 from .llama import Llama, is_plain_llama
 
 
@@ -73,10 +73,15 @@ def read_episodes(
 
 
 def _judge(
-    logits: Tensor, hidden: Tensor | None, value_net: nn.Module | None, following: Tensor, vocabulary: int, heat: float
+    logits: Tensor,
+    hidden: Tensor | None,
+    value_net: nn.Module | None,
+    following: Tensor,
+    vocabulary: int,
+    temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log-probabilities of the tokens that follow, entropies and values, each in their shape."""
-    logps = (logits[..., :vocabulary].float() / heat).log_softmax(-1)
+    logps = (logits[..., :vocabulary].float() / temperature).log_softmax(-1)
     # the backward pass of `nll_loss` writes one number a row; that of `gather` would add them up
     logp = -F.nll_loss(logps.flatten(0, 1), following.flatten(), reduction="none").view(following.shape)
     with torch.no_grad():
@@ -92,7 +97,7 @@ def _read_llama(
     tokens: Tensor,
     attention: Tensor,
     vocabulary: int,
-    heat: float,
+    temperature: float,
     starts: Tensor,
 ) -> Reading:
     """Read each different beginning once, and the rest of each row after it.
@@ -102,18 +107,18 @@ def _read_llama(
     device, length = tokens.device, tokens.shape[1]
     sizes = starts - 1
     texts = [row[:size] for row, size in zip(tokens.tolist(), sizes.tolist(), strict=True)]
-    different, owner = different_ones(texts, device)
-    longest = max(len(text) for text in different)
-    beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in different], device=device)
+    unique, inverse = unique_prefixes(texts, device)
+    longest = max(len(text) for text in unique)
+    beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in unique], device=device)
     llama = Llama(model)
-    kept = llama.read_prefixes(beginnings.reshape(len(different), longest).long())[1] if longest else None
+    kept = llama.read_prefixes(beginnings.reshape(len(unique), longest).long())[1] if longest else None
     width = int((attention.sum(1) - sizes).max())
     places = sizes[:, None] + torch.arange(width, device=device)
     rest = tokens.gather(1, places.clamp(max=length - 1))
-    hidden = _read_rest(llama, rest, places, kept, owner, sizes)[:, :-1]
+    hidden = _read_rest(llama, rest, places, kept, inverse, sizes)[:, :-1]
     following = rest[:, 1:]
     logits = F.linear(hidden, llama.head)
-    judged = _judge(logits, hidden, value_net, following, vocabulary, heat)
+    judged = _judge(logits, hidden, value_net, following, vocabulary, temperature)
     # a row's places beyond its own length go into a column that is cut off
     is_own = attention.gather(1, places[:, 1:].clamp(max=length - 1)).bool() & (places[:, 1:] < length)
     target = torch.where(is_own, places[:, :-1], length - 1)
@@ -125,13 +130,13 @@ def _read_rest(
     rest: Tensor,
     places: Tensor,
     kept: list[tuple[Tensor, Tensor]] | None,
-    owner: Tensor,
+    inverse: Tensor,
     sizes: Tensor,
 ) -> Tensor:
     """Return the last hidden states [N, R, width] of tokens [N, R] that follow beginnings."""
     shape = rest.shape
     longest = 0 if kept is None else kept[0][0].shape[2]
-    turns = llama.turns(places).flatten(0, 1)
+    rotary = llama.rotary(places).flatten(0, 1)
     own = torch.ones(shape[1], shape[1], dtype=torch.bool, device=rest.device).tril()
     far = torch.arange(longest, device=rest.device) < sizes[:, None]
     if bool(far.all()):
@@ -140,12 +145,12 @@ def _read_rest(
         mask = torch.cat([far[:, None, None].expand(-1, 1, shape[1], -1), own.expand(shape[0], 1, -1, -1)], 3)
     x = llama.embedding[rest.reshape(-1)]
     for i, layer in enumerate(llama.layers):
-        turned, value = llama.project(x, layer, turns)
+        turned, value = llama.project(x, layer, rotary)
         query = llama.by_head(turned[:, : llama.heads], shape)
         key, value = llama.by_head(turned[:, llama.heads :], shape), llama.by_head(value, shape)
         if kept is not None:
-            key = torch.cat([kept[i][0].index_select(0, owner), key], 2)
-            value = torch.cat([kept[i][1].index_select(0, owner), value], 2)
+            key = torch.cat([kept[i][0].index_select(0, inverse), key], 2)
+            value = torch.cat([kept[i][1].index_select(0, inverse), value], 2)
         mixed = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0, enable_gqa=llama.is_grouped)
         x = llama.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
     return llama.hidden(x).unflatten(0, shape)

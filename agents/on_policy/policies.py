@@ -248,7 +248,7 @@ class ActorCritic(ActorCriticPolicy):
         return (actions if is_batch else actions[0]), state
 
 
-class ForeignPolicy:
+class SB3PolicyAdapter:
     """Gives any SB3 `ActorCriticPolicy` the few methods that our agents call.
 
     Args:

@@ -20,8 +20,8 @@ from polyathlon.agents.streams.rollout import Rollout, tree_map
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .attention import AttentionActorCritic
-from .policies import ActorCritic, ForeignPolicy
-from .ppo_fast import MlpUpdate, can_update
+from .policies import ActorCritic, SB3PolicyAdapter
+from .ppo_fast import FastPPOUpdate, can_update
 from .ppo_update import Minibatches, PPOSettings, update
 
 SelfPPO = TypeVar("SelfPPO", bound="PPO")
@@ -111,7 +111,7 @@ class PPO(Agent):
         self.ent_coef, self.vf_coef, self.max_grad_norm, self.target_kl = ent_coef, vf_coef, max_grad_norm, target_kl
         self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
         self.fast_update = fast_update
-        self._fast: MlpUpdate | None = None
+        self._fast: FastPPOUpdate | None = None
         self._iterations = 0
         self.rollout: Rollout | None = None
         self._carried_return: Tensor | None = None
@@ -149,9 +149,9 @@ class PPO(Agent):
         self._clip_vf_schedule = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
 
     @property
-    def _actor(self) -> ActorCritic | ForeignPolicy:
+    def _actor(self) -> ActorCritic | SB3PolicyAdapter:
         """The policy, as an object with `act`, `evaluate` and `values`."""
-        return self.policy if isinstance(self.policy, ActorCritic) else ForeignPolicy(self.policy)  # type: ignore[arg-type]
+        return self.policy if isinstance(self.policy, ActorCritic) else SB3PolicyAdapter(self.policy)  # type: ignore[arg-type]
 
     def _reset_source(self) -> None:
         super()._reset_source()
@@ -181,9 +181,9 @@ class PPO(Agent):
                 action = actor.act(source.obs, source.mask, self.generator)
                 if self.rollout is None or self.rollout.reward.shape[1] != source.num_envs:
                     self.rollout = Rollout(self.n_steps, source.obs, action, source.mask)
-                self.rollout.note(source.obs, action, source.mask)
+                self.rollout.add_action(source.obs, action, source.mask)
                 step = source.step(self._to_environment(action))
-                self.rollout.take(step)
+                self.rollout.add_step(step)
                 self.num_timesteps += source.num_envs
                 infos, rewards = step.infos, step.reward
                 callback.update_locals(locals())
@@ -209,7 +209,7 @@ class PPO(Agent):
         if not self.normalize_rewards:
             return rollout.reward
         start = torch.zeros_like(rollout.reward[0]) if self._carried_return is None else self._carried_return
-        sums, self._carried_return = discounted_sums(rollout.reward, rollout.cut, start, self.gamma)
+        sums, self._carried_return = discounted_sums(rollout.reward, rollout.done, start, self.gamma)
         self.reward_moments.update(sums.flatten())
         return self.reward_moments.scale_only(rollout.reward)
 
@@ -219,10 +219,16 @@ class PPO(Agent):
         assert self.source is not None
         value, log_prob = self._evaluate_rollout(rollout)
         last = self._actor.values(self.source.obs)
-        finals = [self._actor.values(obs) for _, _, obs in rollout.finals]
+        finals = [self._actor.values(obs) for _, _, obs in rollout.truncated_final_obs]
         following = rollout.next_values(value, last, finals)
         advantage, returns = gae_time(
-            self._scaled_reward(rollout), value, following, rollout.terminated, rollout.cut, self.gamma, self.gae_lambda
+            self._scaled_reward(rollout),
+            value,
+            following,
+            rollout.terminated,
+            rollout.done,
+            self.gamma,
+            self.gae_lambda,
         )
         obs, action, mask = rollout.flat()
         return Minibatches(
@@ -275,7 +281,7 @@ class PPO(Agent):
             or fast.policy is not self.policy
             or (fast.number, fast.batch_size) != (number, self.batch_size)
         ):
-            fast = self._fast = MlpUpdate(self.policy, number, self.batch_size)
+            fast = self._fast = FastPPOUpdate(self.policy, number, self.batch_size)
         return fast.run(data, settings, self.generator)
 
     def learn(

@@ -21,7 +21,7 @@ from .ppo_update import Minibatches, PPOSettings, summary
 
 
 def can_update(policy: Any, data: Minibatches) -> bool:
-    """Tell whether `MlpUpdate` covers the policy and its data: two equal tanh or ReLU networks on a flat observation."""
+    """Tell whether `FastPPOUpdate` covers the policy and its data: two equal tanh or ReLU networks on a flat observation."""
     if (
         not isinstance(policy, ActorCritic)
         or not policy.is_plain
@@ -116,7 +116,7 @@ class _Batch:
         self.index = part
 
 
-class MlpUpdate:
+class FastPPOUpdate:
     """Runs updates of one policy on rollouts of one size; see `can_update`.
 
     Args:

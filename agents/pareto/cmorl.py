@@ -206,9 +206,9 @@ class CMORL(ParetoAgent):
             if self.rollout is None or self.rollout.action.shape[1] != source.num_envs:
                 shape = () if num_objectives(self.env) is None else (self.num_objectives,)
                 self.rollout = Rollout(self.n_steps, source.obs, action, source.mask, shape)
-            self.rollout.note(source.obs, action, source.mask)
+            self.rollout.add_action(source.obs, action, source.mask)
             step = source.step(taken)
-            self.rollout.take(step)
+            self.rollout.add_step(step)
             self.num_timesteps += source.num_envs
             infos, rewards = step.infos, step.reward
             callback.update_locals(locals())

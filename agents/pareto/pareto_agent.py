@@ -19,7 +19,7 @@ from torch import Tensor
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.pareto import expected_utility, hypervolume, simplex_grid, sparsity
-from polyathlon.agents.streams.env_stream import make_source
+from polyathlon.agents.streams.env_stream import make_env_stream
 from polyathlon.agents.streams.environments import several_rows
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, unknown_name
@@ -100,7 +100,7 @@ class ParetoAgent(Agent):
             )
         self.n_envs = env.num_envs
         if is_twin:
-            self.env, self.source, self._last_obs = env, make_source(env, self.device), None
+            self.env, self.source, self._last_obs = env, make_env_stream(env, self.device), None
         elif env is not self.env:
             super().set_env(env, force_reset)
 

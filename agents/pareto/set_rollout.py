@@ -60,12 +60,12 @@ def prepare(
     Returns:
         The transitions, their features before normalisation [P, M, D], and the new `carried`.
     """
-    steps, rows = rollout.cut.shape
+    steps, rows = rollout.done.shape
     number = policies.num_policies
     reward = rollout.reward if rollout.reward.dim() == 3 else rollout.reward.unsqueeze(2)
     start = torch.zeros_like(reward[0]) if carried is None else carried
     if normalize_rewards:
-        sums, start = discounted_sums(reward, rollout.cut, start, gamma)
+        sums, start = discounted_sums(reward, rollout.done, start, gamma)
         policies.update_returns(by_policy(sums, number))
     obs, _, _ = rollout.flat()
     raw = by_policy(policies.features(obs).view(steps, rows, -1), number)
@@ -82,8 +82,12 @@ def prepare(
     scale = policies.value_scale()
     of_rows = scale.repeat_interleave(rows // number, 0)
     value = by_row(value, steps)
-    following = rollout.next_values(value, policies.values(last_obs), final_values(policies, rollout.finals, rows))
-    advantage, target = gae_time(reward / of_rows, value, following, rollout.terminated, rollout.cut, gamma, gae_lambda)
+    following = rollout.next_values(
+        value, policies.values(last_obs), final_values(policies, rollout.truncated_final_obs, rows)
+    )
+    advantage, target = gae_time(
+        reward / of_rows, value, following, rollout.terminated, rollout.done, gamma, gae_lambda
+    )
     advantage, target = by_policy(advantage, number), by_policy(target, number)
     weighted = (advantage * (scale * weights)[:, None]).sum(2)
     return SetBatch(features, action, mask, log_prob, weighted, target, target * scale[:, None]), raw, start

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def gae_time(
-    reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, cut: Tensor, gamma: float, lam: float
+    reward: Tensor, value: Tensor, next_value: Tensor, terminated: Tensor, done: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, equation 16) on a rollout of T steps in N rows.
 
@@ -19,7 +19,7 @@ def gae_time(
         value: like `reward`, V(s_t).
         next_value: like `reward`, V of the true next observation: the final one of an episode, not the one after it.
         terminated: [T, N] bool, the task ended the episode.
-        cut: [T, N] bool, the episode ended there for whatever reason (terminated or truncated).
+        done: [T, N] bool, the episode ended there for whatever reason (terminated or truncated).
         gamma: discount.
         lam: 0 gives one-step errors, 1 Monte Carlo returns.
 
@@ -28,7 +28,7 @@ def gae_time(
     """
     extra = (1,) * (reward.dim() - terminated.dim())
     alive = (~terminated).to(reward.dtype).reshape(*terminated.shape, *extra)
-    carry = (~cut).to(reward.dtype).reshape(*cut.shape, *extra).mul_(gamma * lam)
+    carry = (~done).to(reward.dtype).reshape(*done.shape, *extra).mul_(gamma * lam)
     advantage = torch.addcmul(reward - value, alive, next_value, value=gamma)
     rows, weights = advantage.unbind(), carry.unbind()
     for t in range(len(rows) - 2, -1, -1):
@@ -36,12 +36,12 @@ def gae_time(
     return advantage, advantage + value
 
 
-def discounted_sums(reward: Tensor, cut: Tensor, start: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+def discounted_sums(reward: Tensor, done: Tensor, start: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """Discounted sums of the rewards so far, G_t = gamma G_{t-1} + r_t, starting from zero in every episode.
 
     Args:
         reward: [T, N] (or [T, N, k] for k objectives).
-        cut: [T, N] bool, the episode ended with this step.
+        done: [T, N] bool, the episode ended with this step.
         start: [N] (or [N, k]) what the first step carries over, already discounted (zeros at first).
         gamma: discount.
 
@@ -49,7 +49,7 @@ def discounted_sums(reward: Tensor, cut: Tensor, start: Tensor, gamma: float) ->
         The sums, shaped like `reward`, and what the next rollout carries over, shaped like `start`.
     """
     sums = reward.clone()
-    going_on = (~cut).to(reward.dtype).mul_(gamma).reshape(*cut.shape, *(1,) * (reward.dim() - cut.dim()))
+    going_on = (~done).to(reward.dtype).mul_(gamma).reshape(*done.shape, *(1,) * (reward.dim() - done.dim()))
     carried = start
     for t in range(reward.shape[0]):
         sums[t].add_(carried)

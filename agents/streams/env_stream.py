@@ -60,7 +60,7 @@ def _is_finite(value: Any) -> bool | Tensor:
     return torch.isfinite(value).all()
 
 
-class Source(ABC):
+class EnvStream(ABC):
     """Rollout side of an environment.
 
     After `reset` and after each `step`, `obs` is what to act on and `mask` what is allowed (None when everything is);
@@ -71,7 +71,7 @@ class Source(ABC):
         device: where the tensors live.
         obs: [N, ...] tensor, or a dict of them.
         mask: [N, A] bool or None.
-        episodes: (return, length) of the episodes finished since `drain`.
+        episodes: (return, length) of the episodes finished since `pop_episode_stats`.
     """
 
     check_every = 128  # an accelerator is asked for the finiteness flag only this often: asking stalls it
@@ -110,7 +110,7 @@ class Source(ABC):
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
 
-    def drain(self) -> list[tuple[float, int]]:
+    def pop_episode_stats(self) -> list[tuple[float, int]]:
         """Return the (return, length) of the episodes finished since the last call, and forget them."""
         finished, self.episodes = self.episodes, []
         return finished
@@ -134,7 +134,7 @@ class Source(ABC):
             )
 
 
-class VectorSource(Source):
+class VectorEnvStream(EnvStream):
     """Experience from a Gymnasium vector environment in SAME_STEP mode; with torch output nothing leaves the device."""
 
     def __init__(self, vec_env: SB3VecEnv, device: torch.device, name: str) -> None:
@@ -159,7 +159,7 @@ class VectorSource(Source):
         self.started = True
 
     def step(self, action: Tensor) -> Step:
-        """Act in every row; see `Source.step`."""
+        """Act in every row; see `EnvStream.step`."""
         self.steps += 1
         observation, reward, terminated, truncated, info = self.vector_env.step(
             action if self._speaks_torch else action.detach().cpu().numpy()
@@ -218,7 +218,7 @@ class VectorSource(Source):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; see `Source.set_state`."""
+        """Continue from a saved state; see `EnvStream.set_state`."""
         refuse_unsupported(state)
         self.vector_env.set_state(state["environment"])  # type: ignore[attr-defined]
         self.obs = _moved(state["obs"], self.device)
@@ -229,7 +229,7 @@ class VectorSource(Source):
         self.started = True
 
 
-class SB3Source(Source):
+class SB3EnvStream(EnvStream):
     """Experience from any SB3 vector environment, moved to the device row batch by row batch."""
 
     def __init__(self, vec_env: VecEnv, device: torch.device, name: str) -> None:
@@ -254,7 +254,7 @@ class SB3Source(Source):
         self.started = True
 
     def step(self, action: Tensor) -> Step:
-        """Act in every row; see `Source.step`."""
+        """Act in every row; see `EnvStream.step`."""
         self.steps += 1
         observation, reward, done, infos = self.vec_env.step(action.detach().cpu().numpy())
         self.check("reward", np.asarray(reward))
@@ -294,7 +294,7 @@ class SB3Source(Source):
         return {"environment": self.vec_env.get_state(), "steps": self.steps}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; see `Source.set_state`."""
+        """Continue from a saved state; see `EnvStream.set_state`."""
         refuse_unsupported(state)
         if not isinstance(self.vec_env, ScalarEnvs):
             raise UsageError(f"a run saved on scalar environments cannot continue on {type(self.vec_env).__name__}")
@@ -328,7 +328,7 @@ def _moved(observation: Observation, device: torch.device) -> Observation:
     return observation.to(device)
 
 
-def make_source(vec_env: VecEnv, device: torch.device) -> Source:
+def make_env_stream(vec_env: VecEnv, device: torch.device) -> EnvStream:
     """Make the source that reads `vec_env` with the fewest copies.
 
     Args:
@@ -337,8 +337,8 @@ def make_source(vec_env: VecEnv, device: torch.device) -> Source:
     """
     name = environment_name(vec_env)
     if isinstance(vec_env, SB3VecEnv):
-        return VectorSource(vec_env, device, name)
-    return SB3Source(vec_env, device, name)
+        return VectorEnvStream(vec_env, device, name)
+    return SB3EnvStream(vec_env, device, name)
 
 
 def environment_name(vec_env: VecEnv) -> str:

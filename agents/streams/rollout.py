@@ -28,9 +28,9 @@ class Rollout:
         mask: [T, N, A] bool or None.
         reward: [T, N], or [T, N, k].
         terminated: [T, N] bool.
-        cut: [T, N] bool, terminated or truncated.
+        done: [T, N] bool, terminated or truncated.
         position: number of steps taken so far.
-        finals: step, rows and final observations of the truncated episodes, whose value must be bootstrapped.
+        truncated_final_obs: step, rows and final observations of the truncated episodes, whose value must be bootstrapped.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Rollout:
         device, rows = action.device, action.shape[0]
         self.reward = torch.zeros(n_steps, rows, *reward_shape, device=device)
         self.terminated = torch.zeros(n_steps, rows, dtype=torch.bool, device=device)
-        self.cut = torch.zeros_like(self.terminated)
+        self.done = torch.zeros_like(self.terminated)
         self.position = 0
-        self.finals: list[tuple[int, Tensor, Observation]] = []
+        self.truncated_final_obs: list[tuple[int, Tensor, Observation]] = []
 
     @property
     def is_full(self) -> bool:
@@ -60,9 +60,9 @@ class Rollout:
     def clear(self) -> None:
         """Forget everything and start at the first step."""
         self.position = 0
-        self.finals = []
+        self.truncated_final_obs = []
 
-    def note(self, obs: Observation, action: Tensor, mask: Tensor | None) -> None:
+    def add_action(self, obs: Observation, action: Tensor, mask: Tensor | None) -> None:
         """Copy what is about to be acted on, and the action; `take` completes the step.
 
         Raises:
@@ -76,7 +76,7 @@ class Rollout:
         if mask is not None and self.mask is not None:
             self.mask[t].copy_(mask)
 
-    def take(self, step: Step) -> None:
+    def add_step(self, step: Step) -> None:
         """Copy what came of the action.
 
         Raises:
@@ -90,11 +90,11 @@ class Rollout:
             )
         self.reward[t].copy_(step.reward)
         self.terminated[t].copy_(step.terminated)
-        torch.logical_or(step.terminated, step.truncated, out=self.cut[t])
+        torch.logical_or(step.terminated, step.truncated, out=self.done[t])
         if bool(step.truncated.any()):
             rows = torch.nonzero(step.truncated & ~step.terminated)[:, 0]
             if rows.numel():
-                self.finals.append((t, rows, tree_map(step.next_obs, lambda x: x[rows].clone())))
+                self.truncated_final_obs.append((t, rows, tree_map(step.next_obs, lambda x: x[rows].clone())))
         self.position += 1
 
     def next_values(self, value: Tensor, last: Tensor, final_values: list[Tensor]) -> Tensor:
@@ -103,10 +103,10 @@ class Rollout:
         Args:
             value: [T, N] (or [T, N, k]) value of the observations acted on.
             last: [N] (or [N, k]) value of the observation after the last step.
-            final_values: values of the observations in `finals`.
+            final_values: values of the observations in `truncated_final_obs`.
         """
         following = torch.cat([value[1:], last.unsqueeze(0)])
-        for (t, rows, _), final in zip(self.finals, final_values):
+        for (t, rows, _), final in zip(self.truncated_final_obs, final_values):
             following[t, rows] = final
         return following
 
@@ -118,13 +118,13 @@ class Rollout:
     def get_state(self) -> dict[str, Any]:
         """Return the steps taken so far, for a checkpoint in the middle of an iteration."""
         t = self.position
-        taken = {name: getattr(self, name)[:t].clone() for name in ("action", "reward", "terminated", "cut")}
+        taken = {name: getattr(self, name)[:t].clone() for name in ("action", "reward", "terminated", "done")}
         mask = None if self.mask is None else self.mask[:t].clone()
         return {
             **taken,
             "obs": tree_map(self.obs, lambda x: x[:t].clone()),
             "mask": mask,
-            "finals": self.finals,
+            "truncated_final_obs": self.truncated_final_obs,
             "rows": self.reward.shape[1],
         }
 
@@ -138,13 +138,15 @@ class Rollout:
         shape = tuple(state["reward"].shape[2:])
         rollout = cls(n_steps, first[0], first[1], first[2], shape)  # type: ignore[arg-type]
         taken = action.shape[0]
-        for name in ("action", "reward", "terminated", "cut"):
+        for name in ("action", "reward", "terminated", "done"):
             getattr(rollout, name)[:taken].copy_(state[name])
         for t in range(taken):
             write(rollout.obs, t, tree_map(obs, lambda x, t=t: x[t]))
         if mask is not None and rollout.mask is not None:
             rollout.mask[:taken].copy_(mask)
-        rollout.finals = [(t, r.to(device), tree_map(o, lambda x: x.to(device))) for t, r, o in state["finals"]]
+        rollout.truncated_final_obs = [
+            (t, r.to(device), tree_map(o, lambda x: x.to(device))) for t, r, o in state["truncated_final_obs"]
+        ]
         rollout.position = taken
         return rollout
 

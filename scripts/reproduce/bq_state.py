@@ -22,8 +22,8 @@ from _claim import REPOSITORY, Claim, Comparison, Run, main
 
 import polyathlon  # noqa: F401
 from polyathlon.agents import BQNCO
-from polyathlon.agents.construction import cuts
-from polyathlon.agents.construction.cuts import Cut
+from polyathlon.agents.construction import sub_instances
+from polyathlon.agents.construction.sub_instances import SubInstance
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.combinatorial.tsp import TSP
 
@@ -38,11 +38,13 @@ TEST_COUNT = 100
 class DirectImitation(BQNCO):
     """Imitates with all nodes in view, those that were visited marked."""
 
-    def next_cuts(self) -> Cut:
+    def next_sub_instances(self) -> SubInstance:
         """Draw suffixes of the tours as states of the direct formulation."""
         labels = self._labels()
         which = torch.randint(len(labels), (self.batch_size,), generator=self.generator)
-        instance = cuts.mirrored(type(labels.instance)(*(part[which] for part in labels.instance)), self.generator)
+        instance = sub_instances.mirrored(
+            type(labels.instance)(*(part[which] for part in labels.instance)), self.generator
+        )
         order = labels.nodes[which]
         size = order.shape[1]
         # a random start and direction of the tour, whose first node is numbered 0 in the direct formulation
@@ -66,7 +68,7 @@ class DirectImitation(BQNCO):
             "globals": torch.zeros(self.batch_size, 1),
         }
         target = (place == taken + 1).float().gather(1, rows)
-        return Cut(obs, ~visited.gather(1, rows), target, torch.full_like(rows, cuts.NOWHERE))
+        return SubInstance(obs, ~visited.gather(1, rows), target, torch.full_like(rows, sub_instances.NOWHERE))
 
 
 def labelled(nodes: int, count: int, seed: int) -> tuple[TSP, Any, Any]:

@@ -13,7 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from polyathlon.agents.base import Agent
-from polyathlon.agents.streams.env_stream import NonFiniteError, make_source
+from polyathlon.agents.streams.env_stream import NonFiniteError, make_env_stream
 from polyathlon.agents.streams.environments import as_vec_env, several_rows
 from polyathlon.agents.streams.vec_envs import ScalarEnvs, episode_seed
 from polyathlon.envs.errors import UsageError
@@ -79,21 +79,21 @@ def test_a_row_is_the_same_for_any_number_of_rows(rows):
 
 
 def test_final_observation_and_truncation_reach_the_agent():
-    source = make_source(as_vec_env(gym.make("Pendulum-v1", max_episode_steps=3)), torch.device("cpu"))
+    source = make_env_stream(as_vec_env(gym.make("Pendulum-v1", max_episode_steps=3)), torch.device("cpu"))
     source.reset(0)
     for _ in range(2):
         assert not source.step(torch.zeros(1, 1)).truncated.any()
     step = source.step(torch.zeros(1, 1))
     assert step.truncated.all() and not step.terminated.any()
     assert not torch.equal(step.next_obs, source.obs)
-    assert source.drain()[0][1] == 3
+    assert source.pop_episode_stats()[0][1] == 3
 
 
 def test_same_step_vector_environment_equals_scalar_rows():
     options = {"vector_kwargs": {"autoreset_mode": AutoresetMode.SAME_STEP}}
     vector = gym.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="sync", **options, max_episode_steps=4)
-    left = make_source(as_vec_env(vector), torch.device("cpu"))
-    right = make_source(
+    left = make_env_stream(as_vec_env(vector), torch.device("cpu"))
+    right = make_env_stream(
         ScalarEnvs([gym.make("Pendulum-v1", max_episode_steps=4) for _ in range(2)]), torch.device("cpu")
     )
     left.reset(5), right.reset(5)

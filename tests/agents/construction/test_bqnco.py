@@ -15,9 +15,9 @@ import polyathlon
 from polyathlon.agents import BQNCO
 from polyathlon.agents.construction import bqnco as bqnco_module
 from polyathlon.agents.construction import reinforce
-from polyathlon.agents.construction.cuts import sample_cuts
 from polyathlon.agents.construction.distributed import sum_gradients
 from polyathlon.agents.construction.pretrained import DATA, export, pretrained_names, read
+from polyathlon.agents.construction.sub_instances import sample_sub_instances
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.combinatorial.solutions import solution_cost
 from polyathlon.envs.combinatorial.solvers import solve
@@ -78,7 +78,7 @@ def test_rewards_teach_too():
         learn_from="rewards",
         batch_size=16,
         schedule="constant",
-        average=0.9,
+        ema_decay=0.9,
         policy_kwargs={**SMALL, "hidden": 64},
         seed=0,
     )
@@ -267,9 +267,9 @@ def test_given_labels_are_imitated_and_come_back_with_a_checkpoint(tmp_path):
 def test_sorted_routes_are_cut_to_their_ends_unless_told_otherwise(options, expected, monkeypatch):
     taken = []
 
-    def watch(task, labels, which, generator, sampling, mirror):
+    def watch(task, labels, which, generator, sampling, augment):
         taken.append(sampling)
-        return sample_cuts(task, labels, which, generator, sampling, mirror)
+        return sample_sub_instances(task, labels, which, generator, sampling, augment)
 
     monkeypatch.setattr(bqnco_module, "sample_cuts", watch)
     env = gym.make("polyathlon/CVRP-v0", num_nodes=5)
@@ -283,8 +283,8 @@ def test_bad_arguments_are_refused():
     for options in (
         {"batch_size": 0},
         {"num_labels": 1.5},
-        {"warm_up": 1.0},
-        {"average": -0.1},
+        {"warmup_fraction": 1.0},
+        {"ema_decay": -0.1},
         {"sampling": "prefix"},
         {"schedule": "cosine"},
         {"learn_from": "demonstrations"},

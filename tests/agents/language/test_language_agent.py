@@ -157,9 +157,9 @@ def test_the_divergence_from_the_reference_is_part_of_the_loss():
     episode = Episode([5, 7, 8], [False, True, True], [0.0, -1.0, -2.0], [0.0, 0.0, 1.0], 0)
     batch = collate([episode], 0, torch.device("cpu"))
     reading = Reading(batch.old_logp.clone(), torch.zeros(1, 2), torch.zeros(1, 2))
-    aims = Targets(torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([[-1.3, -2.1]]))
+    targets = Targets(torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([[-1.3, -2.1]]))
     recipe = find_recipe("grpo", kl_coef=0.1, kl_kind="k2")
-    loss, metrics = recipe_loss(reading, batch, aims, recipe, 3)
+    loss, metrics = recipe_loss(reading, batch, targets, recipe, 3)
     # the ratio is 1, so the surrogate is -0.5; k2 is (0.3^2 / 2 + 0.1^2 / 2) / 2
     assert float(metrics["reference_kl"]) == pytest.approx(0.025)
     assert float(loss) == pytest.approx(-0.5 + 0.1 * 0.025)

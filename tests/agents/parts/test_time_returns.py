@@ -37,15 +37,15 @@ def test_gae_equals_its_definition_on_random_rollouts(lam):
     steps, rows, gamma = 12, 5, 0.9
     reward, value, following = (torch.randn(steps, rows, generator=generator) for _ in range(3))
     terminated = torch.rand(steps, rows, generator=generator) < 0.2
-    cut = terminated | (torch.rand(steps, rows, generator=generator) < 0.2)
-    advantage, returns = gae_time(reward, value, following, terminated, cut, gamma, lam)
+    done = terminated | (torch.rand(steps, rows, generator=generator) < 0.2)
+    advantage, returns = gae_time(reward, value, following, terminated, done, gamma, lam)
     delta = reward + gamma * following * ~terminated - value
     for row in range(rows):
         for start in range(steps):
             total, weight = 0.0, 1.0
             for t in range(start, steps):
                 total += weight * delta[t, row].item()
-                if cut[t, row]:
+                if done[t, row]:
                     break
                 weight *= gamma * lam
             assert advantage[start, row].item() == pytest.approx(total, abs=1e-5)
@@ -54,20 +54,20 @@ def test_gae_equals_its_definition_on_random_rollouts(lam):
 
 def test_each_objective_has_its_own_advantage():
     reward, value, following = (torch.randn(4, 2, 3) for _ in range(3))
-    terminated, cut = torch.zeros(4, 2, dtype=torch.bool), torch.zeros(4, 2, dtype=torch.bool)
-    together, _ = gae_time(reward, value, following, terminated, cut, 0.9, 0.5)
+    terminated, done = torch.zeros(4, 2, dtype=torch.bool), torch.zeros(4, 2, dtype=torch.bool)
+    together, _ = gae_time(reward, value, following, terminated, done, 0.9, 0.5)
     for k in range(3):
-        alone, _ = gae_time(reward[..., k], value[..., k], following[..., k], terminated, cut, 0.9, 0.5)
+        alone, _ = gae_time(reward[..., k], value[..., k], following[..., k], terminated, done, 0.9, 0.5)
         torch.testing.assert_close(together[..., k], alone)
 
 
 def test_discounted_sums_start_again_with_each_episode_and_go_on_over_rollouts():
-    reward, cut = column(1.0, 1.0, 1.0, 1.0), flags(0, 1, 0, 0)
-    sums, carried = discounted_sums(reward, cut, torch.tensor([2.0]), 0.5)
+    reward, done = column(1.0, 1.0, 1.0, 1.0), flags(0, 1, 0, 0)
+    sums, carried = discounted_sums(reward, done, torch.tensor([2.0]), 0.5)
     torch.testing.assert_close(sums, column(3.0, 2.5, 1.0, 1.5))
     torch.testing.assert_close(carried, torch.tensor([0.75]))
-    first, middle = discounted_sums(reward[:2], cut[:2], torch.tensor([2.0]), 0.5)
-    second, _ = discounted_sums(reward[2:], cut[2:], middle, 0.5)
+    first, middle = discounted_sums(reward[:2], done[:2], torch.tensor([2.0]), 0.5)
+    second, _ = discounted_sums(reward[2:], done[2:], middle, 0.5)
     torch.testing.assert_close(torch.cat([first, second]), sums)
 
 
@@ -75,14 +75,14 @@ def test_objectives_are_summed_and_estimated_each_by_itself():
     generator = torch.Generator().manual_seed(5)
     reward, value, following = (torch.randn(6, 2, 3, generator=generator) for _ in range(3))
     terminated = torch.rand(6, 2, generator=generator) < 0.3
-    cut = terminated | (torch.rand(6, 2, generator=generator) < 0.2)
+    done = terminated | (torch.rand(6, 2, generator=generator) < 0.2)
     start = torch.randn(2, 3, generator=generator)
-    sums, carried = discounted_sums(reward, cut, start, 0.9)
-    advantage, returns = gae_time(reward, value, following, terminated, cut, 0.9, 0.8)
+    sums, carried = discounted_sums(reward, done, start, 0.9)
+    advantage, returns = gae_time(reward, value, following, terminated, done, 0.9, 0.8)
     for k in range(3):
-        own_sums, own_carried = discounted_sums(reward[..., k], cut, start[:, k], 0.9)
+        own_sums, own_carried = discounted_sums(reward[..., k], done, start[:, k], 0.9)
         torch.testing.assert_close(sums[..., k], own_sums)
         torch.testing.assert_close(carried[:, k], own_carried)
-        own = gae_time(reward[..., k], value[..., k], following[..., k], terminated, cut, 0.9, 0.8)
+        own = gae_time(reward[..., k], value[..., k], following[..., k], terminated, done, 0.9, 0.8)
         torch.testing.assert_close(advantage[..., k], own[0])
         torch.testing.assert_close(returns[..., k], own[1])

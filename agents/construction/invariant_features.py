@@ -21,7 +21,7 @@ MOST_OPEN = 40.0
 TINY = 1e-6
 
 
-class View(NamedTuple):
+class InvariantFeatures(NamedTuple):
     """Features of a table of K rows.
 
     Attributes:
@@ -47,7 +47,9 @@ def num_features(problem: Problem, num_sectors: int) -> tuple[int, int, int]:
     return 10 + NUM_NEAREST + extra[0], 3 + 2 * num_sectors + extra[1], 2
 
 
-def view_of(obs: Observation, kept: Observation, index: Tensor | None, problem: Problem, num_sectors: int) -> View:
+def invariant_features(
+    obs: Observation, kept: Observation, index: Tensor | None, problem: Problem, num_sectors: int
+) -> InvariantFeatures:
     """Return the view of the kept rows of an observation.
 
     Args:
@@ -93,7 +95,7 @@ def _plane(
     num_open: Tensor,
     problem: Problem,
     num_sectors: int,
-) -> View:
+) -> InvariantFeatures:
     points = kept["nodes"][..., :2]
     from_origin = points - points[:, :1]
     unit = _mean_of_open(from_origin.norm(dim=2), is_padding)
@@ -127,7 +129,7 @@ def _plane(
     if num_sectors:
         whole += _sectors(obs, index, points[:, 0], direction, unit, num_open, num_sectors)
     rows = torch.cat(columns, dim=2)
-    return View(rows, torch.cat(whole, dim=1), [distance, torch.log(distance + 0.1)], is_padding)
+    return InvariantFeatures(rows, torch.cat(whole, dim=1), [distance, torch.log(distance + 0.1)], is_padding)
 
 
 def _turned(vectors: Tensor, direction: Tensor) -> Tensor:
@@ -175,7 +177,7 @@ def _sectors(
     return [share, nearest.log() - 1.0]
 
 
-def _matrix(kept: Observation, is_padding: Tensor, num_open: Tensor) -> View:
+def _matrix(kept: Observation, is_padding: Tensor, num_open: Tensor) -> InvariantFeatures:
     distance = kept["distances"]
     unit = _mean_of_open(distance[:, 0], is_padding)
     distance = distance / unit.unsqueeze(2)
@@ -183,10 +185,12 @@ def _matrix(kept: Observation, is_padding: Tensor, num_open: Tensor) -> View:
     ends = torch.stack((distance[:, 0], distance[:, :, 0], distance[:, :, 1], distance[:, 1]), dim=2)
     rows = torch.cat([ends, _log(ends), _nearest(distance, is_padding), _nearest(back, is_padding)], dim=2)
     whole = torch.cat([num_open.clamp(max=MOST_OPEN).log(), _log(distance[:, 0, 1:2])], dim=1)
-    return View(rows, whole, [distance, torch.log(distance + 0.1), back, torch.log(back + 0.1)], is_padding)
+    return InvariantFeatures(
+        rows, whole, [distance, torch.log(distance + 0.1), back, torch.log(back + 0.1)], is_padding
+    )
 
 
-def _items(kept: Observation, is_padding: Tensor, num_open: Tensor) -> View:
+def _items(kept: Observation, is_padding: Tensor, num_open: Tensor) -> InvariantFeatures:
     value, weight = kept["nodes"].unbind(2)
     left = kept["globals"][:, 1:2]
     worth = value / weight.clamp(min=1e-3)
@@ -207,4 +211,4 @@ def _items(kept: Observation, is_padding: Tensor, num_open: Tensor) -> View:
         ],
         dim=1,
     )
-    return View(torch.stack(rows, dim=2), whole, [], is_padding)
+    return InvariantFeatures(torch.stack(rows, dim=2), whole, [], is_padding)

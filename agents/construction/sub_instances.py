@@ -16,15 +16,15 @@ from polyathlon.envs.combinatorial.construction import ConstructionTask, State
 from polyathlon.envs.combinatorial.tables import ReducedRows
 from polyathlon.envs.errors import unknown_name
 
+from .expert_data import LabelledInstances
 from .problems import Observation
-from .solved import Solved
 
 FIRST = 2  # row of the next node on the route: cuts lay the open nodes out in the order of the solution
 LEAST_ROWS = 4
 SAMPLINGS = ("infix", "suffix")
 
 
-class Cut(NamedTuple):
+class SubInstance(NamedTuple):
     """A batch of sub-instances with their next choices.
 
     Attributes:
@@ -43,9 +43,14 @@ class Cut(NamedTuple):
 NOWHERE = -(10**6)
 
 
-def sample_cuts(
-    task: ConstructionTask, labels: Solved, which: Tensor, generator: torch.Generator, sampling: str, mirror: bool
-) -> Cut:
+def sample_sub_instances(
+    task: ConstructionTask,
+    labels: LabelledInstances,
+    which: Tensor,
+    generator: torch.Generator,
+    sampling: str,
+    augment: bool,
+) -> SubInstance:
     """Cut one sub-instance out of each of some solved instances.
 
     Args:
@@ -56,7 +61,7 @@ def sample_cuts(
         sampling: "infix" (from anywhere on the solution to anywhere, as far as what remains is of the same form: to the
             end of a vehicle's route of CVRP, to the depot of orienteering) or "suffix" (to the end of the solution; of
             tours with 3 to N rows, as in the paper's code, which never shows the closed tour).
-        mirror: draw one of the eight symmetries of the square for instances in the plane.
+        augment: draw one of the eight symmetries of the square for instances in the plane.
 
     Raises:
         UsageError: there is no such sampling.
@@ -64,19 +69,19 @@ def sample_cuts(
     if sampling not in SAMPLINGS:
         raise unknown_name("sampling", sampling, SAMPLINGS)
     instance = type(labels.instance)(*(part[which] for part in labels.instance))
-    if mirror and "x" in task.features:
+    if augment and "x" in task.features:
         instance = mirrored(instance, generator)
     nodes = labels.nodes[which]
-    return _CUTS[type(task).__name__](task, instance, nodes, labels.via[which], generator, sampling)
+    return _SAMPLERS[type(task).__name__](task, instance, nodes, labels.via[which], generator, sampling)
 
 
-def share(cut: Cut, rank: int, size: int) -> Cut:
+def share(cut: SubInstance, rank: int, size: int) -> SubInstance:
     """Return the rows of a batch that fall to process `rank` of `size`."""
     if size == 1:
         return cut
     rows = torch.arange(rank, len(cut.target), size, device=cut.target.device)
     obs = {key: value[rows] for key, value in cut.obs.items()}
-    return Cut(obs, cut.mask[rows], cut.target[rows], cut.position[rows])
+    return SubInstance(obs, cut.mask[rows], cut.target[rows], cut.position[rows])
 
 
 def mirrored(instance: Any, generator: torch.Generator) -> Any:
@@ -106,7 +111,7 @@ def _make(
     amount: Tensor,
     position: Tensor,
     via: Tensor | None = None,
-) -> Cut:
+) -> SubInstance:
     """Lay out the table whose rows hold the nodes `numbers` [B, R], and let the task say what is seen and allowed.
 
     With `via`, [B] 0 or 1, the target is the node in the first open row.
@@ -130,7 +135,7 @@ def _make(
         target.scatter_(1, (task.actions_per_row * FIRST + via).unsqueeze(1), 1.0)
     # the label's own step is allowed even where a solver's rounding exceeds a limit by more than the tolerance
     position = torch.where(is_used, position, NOWHERE)
-    return Cut(task.observe(state), allowed | (target > 0), target, position)
+    return SubInstance(task.observe(state), allowed | (target > 0), target, position)
 
 
 def _fit(columns: Tensor, width: int, fill: int) -> Tensor:
@@ -140,7 +145,7 @@ def _fit(columns: Tensor, width: int, fill: int) -> Tensor:
 
 def _tour(
     task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor, generator: torch.Generator, sampling: str
-) -> Cut:
+) -> SubInstance:
     """Cut a piece of a closed tour: origin, destination and what lies between, in either direction where both are equal."""
     batch, size = nodes.shape[0], instance.size.unsqueeze(1)
     if sampling == "infix":
@@ -164,7 +169,7 @@ def _tour(
 
 def _routes(
     task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor, generator: torch.Generator, sampling: str
-) -> Cut:
+) -> SubInstance:
     """Cut a walk by the depot: from the depot or a customer to the end of a vehicle's route, routes in either direction."""
     batch, most = nodes.shape
     count = instance.size - 1
@@ -203,7 +208,7 @@ def _routes(
 
 def _prize_tour(
     task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor, generator: torch.Generator, sampling: str
-) -> Cut:
+) -> SubInstance:
     """Cut the rest of a tour that collects prizes, with all that is not on it, in either direction."""
     batch, most = nodes.shape
     count = (nodes >= 0).sum(1)
@@ -240,7 +245,7 @@ def _prize_tour(
 
 def _items(
     task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor, generator: torch.Generator, sampling: str
-) -> Cut:
+) -> SubInstance:
     """Leave some random items of the packing out of the knapsack again; the next item is any of these."""
     batch = nodes.shape[0]
     is_there = nodes >= 0
@@ -264,7 +269,7 @@ def _items(
     return cut._replace(target=target, mask=cut.mask | wanted)
 
 
-_CUTS: dict[str, Callable[..., Cut]] = {
+_SAMPLERS: dict[str, Callable[..., SubInstance]] = {
     "TSP": _tour,
     "ATSP": _tour,
     "CVRP": _routes,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from polyathlon.agents.construction import cuts as cuts_module
-from polyathlon.agents.construction.cuts import sample_cuts
+from polyathlon.agents.construction import sub_instances as cuts_module
+from polyathlon.agents.construction.expert_data import as_choices
 from polyathlon.agents.construction.imitation import imitation_loss, one_cycle
 from polyathlon.agents.construction.policies import ConstructionAttentionPolicy
 from polyathlon.agents.construction.problems import among_rows
-from polyathlon.agents.construction.solved import as_choices
+from polyathlon.agents.construction.sub_instances import sample_sub_instances
 from polyathlon.agents.parts.cross_entropy import soft_cross_entropy
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.errors import UsageError
@@ -36,10 +36,10 @@ def solved(name: str, route_order: str = "fullest_first"):
     return task, as_choices(task, instance, labels.solution, route_order), labels
 
 
-def cuts(task, labels, rows=256, seed=0, sampling="infix", mirror=False):
+def cuts(task, labels, rows=256, seed=0, sampling="infix", augment=False):
     generator = torch.Generator().manual_seed(seed)
     which = torch.randint(COUNT, (rows,), generator=generator)
-    return which, sample_cuts(task, labels, which, generator, sampling, mirror)
+    return which, sample_sub_instances(task, labels, which, generator, sampling, augment)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -69,7 +69,7 @@ def test_a_suffix_is_a_state_on_the_way_of_the_solution(name, monkeypatch):
         state, _, _ = task.step(state, action)
     compared = 0
     for _ in range(4):
-        cut = sample_cuts(task, labels, torch.arange(COUNT), generator, "suffix", False)
+        cut = sample_sub_instances(task, labels, torch.arange(COUNT), generator, "suffix", False)
         for i in range(COUNT):
             if name == "knapsack:Knapsack":  # whose items have no order
                 continue
@@ -138,7 +138,7 @@ def test_mirrored_instances_keep_their_solutions():
     which, plain = cuts(task, labels, seed=1)
     generator = torch.Generator().manual_seed(1)
     torch.randint(COUNT, (256,), generator=generator)
-    turned = sample_cuts(task, labels, which, generator, "infix", True)
+    turned = sample_sub_instances(task, labels, which, generator, "infix", True)
     assert not torch.equal(plain.obs["nodes"], turned.obs["nodes"])
     assert bool((turned.obs["nodes"] >= 0).all()) and bool((turned.obs["nodes"] <= 1).all())
 

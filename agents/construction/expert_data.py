@@ -16,7 +16,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 ROUTE_ORDERS = ("fullest_first", "as_given", "random")
 
 
-class Solved(NamedTuple):
+class LabelledInstances(NamedTuple):
     """A set of M solved instances.
 
     Attributes:
@@ -35,13 +35,15 @@ class Solved(NamedTuple):
     def __len__(self) -> int:
         return len(self.cost)
 
-    def to(self, device: torch.device) -> Solved:
+    def to(self, device: torch.device) -> LabelledInstances:
         """Return a copy on a device."""
         instance = type(self.instance)(*(part.to(device) for part in self.instance))
-        return Solved(instance, self.nodes.to(device), self.via.to(device), self.cost.to(device))
+        return LabelledInstances(instance, self.nodes.to(device), self.via.to(device), self.cost.to(device))
 
 
-def as_choices(task: ConstructionTask, instance: Any, solution: Any, route_order: str = "fullest_first") -> Solved:
+def as_choices(
+    task: ConstructionTask, instance: Any, solution: Any, route_order: str = "fullest_first"
+) -> LabelledInstances:
     """Turn instances and solutions into choices to imitate, playing each solution to see that it is one.
 
     Args:
@@ -64,7 +66,7 @@ def as_choices(task: ConstructionTask, instance: Any, solution: Any, route_order
         )
     name = type(task).__name__
     nodes, via = _CHOICES[name](task, instance, solution, route_order)
-    return Solved(instance, nodes, via, play(task, instance, nodes, via))
+    return LabelledInstances(instance, nodes, via, play(task, instance, nodes, via))
 
 
 def play(task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor) -> Tensor:
@@ -73,8 +75,8 @@ def play(task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor) -> T
     Args:
         task: the task, with `mdp="bq"`.
         instance: M instances.
-        nodes: [M, L] as in `Solved`.
-        via: [M, L] as in `Solved`.
+        nodes: [M, L] as in `LabelledInstances`.
+        via: [M, L] as in `LabelledInstances`.
 
     Raises:
         UsageError: a choice is not allowed, or something is left to do at the end.
@@ -104,16 +106,16 @@ def play(task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor) -> T
     return state.cost
 
 
-def packed(solved: Solved) -> tuple[str, list[Tensor], list[Tensor]]:
+def packed(solved: LabelledInstances) -> tuple[str, list[Tensor], list[Tensor]]:
     """Return solved instances as plain lists on the CPU, for a file."""
     cpu = solved.to(torch.device("cpu"))
     return type(cpu.instance).__name__, list(cpu.instance), [cpu.nodes, cpu.via, cpu.cost]
 
 
-def unpacked(content: tuple[str, list[Tensor], list[Tensor]]) -> Solved:
+def unpacked(content: tuple[str, list[Tensor], list[Tensor]]) -> LabelledInstances:
     """Return what `packed` was given."""
     kind, parts, rest = content
-    return Solved(getattr(instances, kind)(*parts), *rest)
+    return LabelledInstances(getattr(instances, kind)(*parts), *rest)
 
 
 def choose(mask: Tensor, first: Any, second: Any) -> Any:
