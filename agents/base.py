@@ -27,7 +27,7 @@ from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
 from .streams.env_stream import EnvStream, make_env_stream
-from .streams.environments import as_vec_env, several_rows
+from .streams.environments import as_vec_env, make_vec_env
 
 CHECKPOINT_FORMAT = 1
 SelfAgent = TypeVar("SelfAgent", bound="Agent")
@@ -40,7 +40,7 @@ class Agent(BaseAlgorithm):
         policy: name of a policy, or a policy class.
         env: an id, a Gymnasium environment, a Gymnasium vector environment in SAME_STEP mode, or an SB3 `VecEnv`.
         learning_rate: step size, or a schedule of the remaining progress (1 to 0).
-        n_envs: number of rows to make of an id or a scalar environment; None takes the environment as it is.
+        n_envs: number of environments to make of an id or a scalar environment; None takes the environment as it is.
         policy_kwargs: keyword arguments of the policy.
         stats_window_size: number of episodes that the rollout statistics average over.
         tensorboard_log: folder of the TensorBoard events; None writes none.
@@ -83,7 +83,7 @@ class Agent(BaseAlgorithm):
     ) -> None:
         device = utils.get_device(device)
         if env is not None:
-            env = several_rows(env, n_envs, device)
+            env = make_vec_env(env, n_envs, device)
             self.refuse_wrong_form(env.observation_space, env.action_space)
             self._refuse_objectives(env)
         super().__init__(
@@ -120,7 +120,7 @@ class Agent(BaseAlgorithm):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        return several_rows(env, None, torch.device("cpu")) if isinstance(env, str) else as_vec_env(env)
+        return make_vec_env(env, None, torch.device("cpu")) if isinstance(env, str) else as_vec_env(env)
 
     def _new_generators(self, seed: int | None) -> None:
         root = np.random.SeedSequence(seed)
@@ -158,7 +158,7 @@ class Agent(BaseAlgorithm):
             yield
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Exchange the environment for another one of equal spaces and number of rows."""
+        """Exchange the environment for another one of equal spaces and number of environments."""
         env = self._wrap_env(env)
         self._refuse_objectives(env)
         super().set_env(env, force_reset)

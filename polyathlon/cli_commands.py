@@ -151,7 +151,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
     add("--model", help="language model (default tiny)")
     add("--warm-start", type=int, default=0, metavar="N", help="let a language agent imitate N solutions first")
-    add("--n-envs", type=int, help="number of rows (default: as the YAML file says, else 1)")
+    add("--n-envs", type=int, help="number of environments (default: as the YAML file says, else 1)")
     add("--tuned", type=Path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
     add("--plain", action="store_true", help="leave the file of hyper-parameters out")
     add("--out", type=Path, help="run folder (default runs/AGENT-ENV-seedSEED)")

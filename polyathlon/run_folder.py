@@ -28,7 +28,7 @@ class RunConfig:
         env: id of the environment.
         total_timesteps: steps of the whole run.
         seed: seed of everything random.
-        n_envs: number of rows.
+        n_envs: number of environments.
         model: language model; None for the default or none.
         warm_start: problems that a language agent imitates first.
         env_kwargs: options of the environment.

@@ -124,7 +124,7 @@ def train(
         wrapper_kwargs: options of the wrappers (see `adapt`).
         model: language model; None is "tiny" where one is needed.
         warm_start: number of problems whose solutions a language agent imitates first.
-        n_envs: number of rows; a batched twin of the environment is used where there is one. None takes what the file of
+        n_envs: number of environments; a batched twin of the environment is used where there is one. None takes what the file of
             hyper-parameters says, else 1.
         tuned: take the hyper-parameters of `polyathlon/data/hyperparameters/AGENT.yml` where it has the environment (what
             `agent_kwargs` give goes before them); False leaves them out; a path is a file of your own. The run folder keeps
@@ -265,7 +265,11 @@ def _made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str) -
         agent_class, _ = resolve_agent(config.agent)
         assert issubclass(agent_class, Agent)
         if config.n_envs > 1:
-            env = rows_for(env, config.n_envs, device)
+            from stable_baselines3.common.utils import get_device
+
+            from polyathlon.agents.streams.environments import make_vec_env
+
+            env = make_vec_env(env, config.n_envs, get_device(device))
         return agent_class.resume(checkpoint, env, device=device)
     rows = {} if config.n_envs == 1 else {"n_envs": config.n_envs}
     options = with_schedules(config.all_agent_kwargs)
@@ -273,15 +277,6 @@ def _made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str) -
     if config.warm_start and not hasattr(agent, "warm_start"):
         raise UsageError(f"warm_start is for language agents; {config.agent} has nothing to imitate")
     return agent
-
-
-def rows_for(env: Any, n_envs: int, device: str) -> Any:
-    """Make the rows that an agent would make of `env` by itself."""
-    from stable_baselines3.common.utils import get_device
-
-    from polyathlon.agents.streams.environments import several_rows
-
-    return several_rows(env, n_envs, get_device(device))
 
 
 def _as_callback(callback: MaybeCallback) -> BaseCallback:

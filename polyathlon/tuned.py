@@ -22,7 +22,7 @@ class Tuned:
 
     Attributes:
         total_timesteps: length of a run; None when it says nothing.
-        n_envs: number of rows; None when it says nothing.
+        n_envs: number of environments; None when it says nothing.
         agent_kwargs: options of the agent.
         path: the file; None when there is no entry.
     """

@@ -61,7 +61,7 @@ class LinearReward(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorA
         return observation, number, terminated, truncated, {**info, "vector_reward": reward}
 
     def batch(self, n: int) -> WeighedBatch:
-        """Return n rows of a task in words that answer at once, with weighted rewards.
+        """Return n episodes at once of a task in words that answer at once, with weighted rewards.
 
         Raises:
             UsageError: the environment is no task in words, or a wrapper between changes it.

@@ -109,7 +109,7 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         return self._task.step(action)
 
     def batch(self, n: int) -> LanguageBatch:
-        """Return n rows of this task, each on a copy of the wrapped environment.
+        """Return n episodes at once of this task, each on a copy of the wrapped environment.
 
         Raises:
             UsageError: `n` is not a positive integer, or the environment cannot be copied.

@@ -111,13 +111,13 @@ class LanguageAgent(TokenAgent):
         assert self.source is not None
         seed = self.seed if self.seed is not None else self._initial_seed % 2**31
         is_first = self._prompts is None
-        self._make_rows()
+        self._make_vec_env()
         assert self._prompts is not None and self._rows is not None
         if is_first:
             self._prompts.reset(seed=seed)
             self._rows.reset(seed=seed)
 
-    def _make_rows(self) -> None:
+    def _make_vec_env(self) -> None:
         if self._prompts is None:
             env = self.token_env
             self._prompts = env.batch(self.num_prompts)
@@ -384,7 +384,7 @@ class LanguageAgent(TokenAgent):
         self._iterations, self._sampled = state["iterations"], state["sampled"]
         self._initial_seed = state["initial_seed"]
         if state["prompts"] is not None:
-            self._make_rows()
+            self._make_vec_env()
             assert self._prompts is not None and self._rows is not None
             self._prompts.set_state(state["prompts"])
             self._rows.set_state(state["rows"])

@@ -35,8 +35,8 @@ class AWAC(OfflineAgent):
         env: see `OfflineAgent`.
         learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
-        advantage_scale: 1 / lambda of the actor's weights exp(advantage / lambda): large values imitate only the best actions.
-        largest_weight: bound of these weights.
+        beta: 1 / lambda of the actor's weights exp(advantage / lambda): large values imitate only the best actions.
+        max_weight: bound of these weights.
         **kwargs: `dataset`, `offline_steps`, `on_disk` of `OfflineAgent`, and those of `OffPolicyAgent`.
 
     Raises:
@@ -53,12 +53,12 @@ class AWAC(OfflineAgent):
         env: GymEnv | str | None = None,
         learning_rate: Any = 3e-4,
         *args: Any,
-        advantage_scale: float = 1.0,
-        largest_weight: float = 100.0,
+        beta: float = 1.0,
+        max_weight: float = 100.0,
         **kwargs: Any,
     ) -> None:
-        refuse_negative(advantage_scale=advantage_scale, largest_weight=largest_weight)
-        self.advantage_scale, self.largest_weight = advantage_scale, largest_weight
+        refuse_negative(beta=beta, max_weight=max_weight)
+        self.beta, self.max_weight = beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 
     def _setup_model(self) -> None:
@@ -67,9 +67,7 @@ class AWAC(OfflineAgent):
 
     def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
         assert self._update is not None
-        self._update.step(
-            batch, learning_rate, self.gamma, self.tau, self.advantage_scale, self.largest_weight, self.generator
-        )
+        self._update.step(batch, learning_rate, self.gamma, self.tau, self.beta, self.max_weight, self.generator)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.actor.optimizer", "policy.critic.optimizer"], []

@@ -42,8 +42,8 @@ class AWACUpdate(CriticsUpdate):
         learning_rate: float,
         gamma: float,
         tau: float,
-        advantage_scale: float,
-        largest_weight: float,
+        beta: float,
+        max_weight: float,
         generator: torch.Generator | None,
         eps: Tensor | None = None,
     ) -> None:
@@ -54,8 +54,8 @@ class AWACUpdate(CriticsUpdate):
             learning_rate: step size.
             gamma: discount.
             tau: how far the target critics move.
-            advantage_scale: 1 / lambda of the actor's weights.
-            largest_weight: their bound.
+            beta: 1 / lambda of the actor's weights.
+            max_weight: their bound.
             generator: source of the noise.
             eps: [2 B, A] standard normal noise instead, for states and successors.
         """
@@ -71,7 +71,7 @@ class AWACUpdate(CriticsUpdate):
         critic_loss = self._critic_step(batch.obs_action, y, learning_rate)
         advantage = self.q.amin(1) - baseline  # `q` holds the values of the data before the step
 
-        weight = advantage_weight(advantage, advantage_scale, largest_weight)
+        weight = advantage_weight(advantage, beta, max_weight)
         actor_loss, _ = self.actor.imitate(batch.obs, batch.action, weight, learning_rate)
         polyak_(self.target, self.critic.vector.data, tau)
         self._record(critic_loss, actor_loss, advantage.mean(), weight.mean())

@@ -37,8 +37,8 @@ class IQL(OfflineAgent):
         learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         expectile: of the value, 0.5 is the behaviour's, towards 1 the best action's. 0.7 for locomotion, 0.9 for mazes.
-        advantage_scale: beta of the actor's weights exp(beta advantage): 3 for locomotion, 10 for mazes.
-        largest_weight: bound of these weights.
+        beta: inverse temperature of the actor's weights exp(beta advantage): 3 for locomotion, 10 for mazes.
+        max_weight: bound of these weights.
         **kwargs: `dataset`, `offline_steps`, `on_disk` of `OfflineAgent`, and those of `OffPolicyAgent`.
 
     Raises:
@@ -56,14 +56,14 @@ class IQL(OfflineAgent):
         learning_rate: Any = 3e-4,
         *args: Any,
         expectile: float = 0.7,
-        advantage_scale: float = 3.0,
-        largest_weight: float = 100.0,
+        beta: float = 3.0,
+        max_weight: float = 100.0,
         **kwargs: Any,
     ) -> None:
         if not 0 < expectile < 1:
             raise UsageError(f"expectile must lie between 0 and 1, got {expectile!r}")
-        refuse_negative(advantage_scale=advantage_scale, largest_weight=largest_weight)
-        self.expectile, self.advantage_scale, self.largest_weight = expectile, advantage_scale, largest_weight
+        refuse_negative(beta=beta, max_weight=max_weight)
+        self.expectile, self.beta, self.max_weight = expectile, beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 
     def _setup_model(self) -> None:
@@ -72,9 +72,7 @@ class IQL(OfflineAgent):
 
     def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
         assert self._update is not None
-        self._update.step(
-            batch, learning_rate, self.gamma, self.tau, self.expectile, self.advantage_scale, self.largest_weight
-        )
+        self._update.step(batch, learning_rate, self.gamma, self.tau, self.expectile, self.beta, self.max_weight)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         names = ("actor", "critic", "value_net")

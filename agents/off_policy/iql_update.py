@@ -47,8 +47,8 @@ class IQLUpdate(CriticsUpdate):
         gamma: float,
         tau: float,
         expectile: float,
-        advantage_scale: float,
-        largest_weight: float,
+        beta: float,
+        max_weight: float,
     ) -> None:
         """Take one gradient step.
 
@@ -58,8 +58,8 @@ class IQLUpdate(CriticsUpdate):
             gamma: discount.
             tau: how far the target critics move.
             expectile: of the value.
-            advantage_scale: beta of the actor's weights.
-            largest_weight: their bound.
+            beta: inverse temperature of the actor's weights.
+            max_weight: their bound.
         """
         rows, outs = self.batch_size, self.outs[0]
         y = td_target(batch.reward, batch.done, forward(self.value_layers, batch.next_obs, outs)[:, 0], gamma)
@@ -71,7 +71,7 @@ class IQLUpdate(CriticsUpdate):
         backward(self.value_layers, batch.obs, outs, pull.mul_(-2 / rows)[:, None], self.slopes)
         self.value.clipped_step(learning_rate, None)
 
-        weight = advantage_weight(gap, advantage_scale, largest_weight)
+        weight = advantage_weight(gap, beta, max_weight)
         self.actor.mean(batch.obs)
         actor_loss, _ = self.actor.imitate(batch.obs, batch.action, weight, learning_rate)
 

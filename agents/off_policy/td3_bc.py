@@ -33,7 +33,7 @@ class TD3BC(OfflineAgent):
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
         learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
-        value_weight: the paper's alpha, weight of the value against the imitation; 0 imitates, large values are TD3.
+        alpha: weight of the value against the imitation; 0 imitates, large values are TD3.
         policy_delay: steps of the critics for each step of the actor and the targets.
         target_policy_noise: standard deviation of the noise on the target action.
         target_noise_clip: bound of that noise.
@@ -55,7 +55,7 @@ class TD3BC(OfflineAgent):
         env: GymEnv | str | None = None,
         learning_rate: Any = 3e-4,
         *args: Any,
-        value_weight: float = 2.5,
+        alpha: float = 2.5,
         policy_delay: int = 2,
         target_policy_noise: float = 0.2,
         target_noise_clip: float = 0.5,
@@ -63,10 +63,8 @@ class TD3BC(OfflineAgent):
         **kwargs: Any,
     ) -> None:
         refuse_no_count(policy_delay=policy_delay)
-        refuse_negative(
-            value_weight=value_weight, target_policy_noise=target_policy_noise, target_noise_clip=target_noise_clip
-        )
-        self.value_weight, self.policy_delay, self.is_standardised = value_weight, policy_delay, standardise
+        refuse_negative(alpha=alpha, target_policy_noise=target_policy_noise, target_noise_clip=target_noise_clip)
+        self.alpha, self.policy_delay, self.is_standardised = alpha, policy_delay, standardise
         self.target_policy_noise, self.target_noise_clip = target_policy_noise, target_noise_clip
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 
@@ -80,7 +78,7 @@ class TD3BC(OfflineAgent):
         assert update is not None
         update.step(batch, learning_rate, self.gamma, self.target_policy_noise, self.target_noise_clip, self.generator)
         if self._n_updates % self.policy_delay == 0:
-            update.actor_step(batch, learning_rate, self.tau, self.value_weight)
+            update.actor_step(batch, learning_rate, self.tau, self.alpha)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.actor.optimizer", "policy.critic.optimizer"], []

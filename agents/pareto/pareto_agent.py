@@ -20,7 +20,7 @@ from torch import Tensor
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.pareto import expected_utility, hypervolume, simplex_grid, sparsity
 from polyathlon.agents.streams.env_stream import make_env_stream
-from polyathlon.agents.streams.environments import several_rows
+from polyathlon.agents.streams.environments import make_vec_env
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
@@ -91,7 +91,7 @@ class ParetoAgent(Agent):
             wanted = step * math.ceil(ROWS_PER_POLICY * self.numbers_of_policies()[0] / step)
             check_for_correct_spaces(env, self.observation_space, self.action_space)
             # a batched twin may see in float32 what the scalar environment gives in float64: the agent keeps the latter's space
-            env, is_twin = several_rows(env.envs[0], wanted, self.device), True
+            env, is_twin = make_vec_env(env.envs[0], wanted, self.device), True
         if env.num_envs % step:
             numbers = " and to ".join(map(str, self.numbers_of_policies()))
             raise UsageError(

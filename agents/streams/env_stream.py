@@ -67,7 +67,7 @@ class EnvStream(ABC):
     both stay valid until the following `step`. Rows that finish start their next episode by themselves.
 
     Attributes:
-        num_envs: number of rows N.
+        num_envs: number of environments N.
         device: where the tensors live.
         obs: [N, ...] tensor, or a dict of them.
         mask: [N, A] bool or None.

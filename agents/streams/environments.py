@@ -64,7 +64,7 @@ def monitored(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     return env if is_wrapped(env, Monitor) or num_objectives(env) is not None else Monitor(env)
 
 
-def batched_twin(env_id: str) -> str | None:
+def vectorized_id(env_id: str) -> str | None:
     """Return the id of this package whose vector entry point runs the task `env_id`, or None.
 
     MO-Gymnasium's robots have one too, which needs `twin_options` as well.
@@ -107,12 +107,12 @@ def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
     return gym.registry[env_id]
 
 
-def several_rows(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
+def make_vec_env(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
     """Make the vector environment of an agent.
 
     Args:
         env: an id, or anything that `as_vec_env` takes.
-        n_envs: number of rows to make of an id or a scalar environment; None takes the environment as it is.
+        n_envs: number of environments to make of an id or a scalar environment; None takes the environment as it is.
         device: device of the rows of a tensor task.
 
     Raises:
@@ -122,15 +122,15 @@ def several_rows(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
         raise UsageError(f"n_envs must be a positive integer, got {n_envs!r}")
     if isinstance(env, str):
         spec = find_spec(env)
-        twin = batched_twin(spec.id)
+        twin = vectorized_id(spec.id)
         if n_envs is not None and n_envs > 1 and twin is not None:
-            return as_vec_env(make_rows(twin, n_envs, device, **twin_options(spec, twin)))
+            return as_vec_env(make_tensor_vec_env(twin, n_envs, device, **twin_options(spec, twin)))
         env = make_unchecked(spec)
     rows = getattr(env, "num_envs", None) if isinstance(env, gym.vector.VectorEnv | VecEnv) else None
     if rows is not None:
         if n_envs not in (None, rows):
             raise UsageError(
-                f"n_envs={n_envs} contradicts the vector environment, which has {rows} rows; leave n_envs out"
+                f"n_envs={n_envs} contradicts the vector environment, which has {rows} environments; leave n_envs out"
             )
         return as_vec_env(env)
     if n_envs is None or n_envs == 1:
@@ -138,7 +138,7 @@ def several_rows(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
     found = twin_of(env)
     if found is not None:
         twin_id, kwargs = found
-        return as_vec_env(make_rows(twin_id, n_envs, device, **kwargs))
+        return as_vec_env(make_tensor_vec_env(twin_id, n_envs, device, **kwargs))
     return as_vec_env(ScalarEnvs([monitored(env), *(monitored(copy_env(env)) for _ in range(n_envs - 1))]))
 
 
@@ -154,12 +154,14 @@ def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
             return None
         inner = inner.env
     spec = env.spec
-    if spec is None or (twin := batched_twin(spec.id)) is None:
+    if spec is None or (twin := vectorized_id(spec.id)) is None:
         return None
     return twin, twin_options(spec, twin)
 
 
-def make_rows(env_id: str, n_envs: int, device: torch.device, **kwargs: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+def make_tensor_vec_env(
+    env_id: str, n_envs: int, device: torch.device, **kwargs: Any
+) -> gym.vector.VectorEnv[Any, Any, Any]:
     """Make `n_envs` rows through a vector entry point of this package, as tensors on `device`, for an agent."""
     return gym.make_vec(
         env_id,

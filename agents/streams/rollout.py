@@ -13,7 +13,7 @@ from .env_stream import Observation, Step
 
 
 class Rollout:
-    """T steps of N rows.
+    """T steps of N environments.
 
     Args:
         n_steps: number of steps T.

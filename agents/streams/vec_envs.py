@@ -137,7 +137,7 @@ class ScalarEnvs(VecEnv):
             The current observations, stacked.
 
         Raises:
-            UsageError: the number of rows differs, or an episode ends earlier than it did (the environment is then not
+            UsageError: the number of environments differs, or an episode ends earlier than it did (the environment is then not
                 a function of its seed and actions, and an exact resume is impossible).
         """
         if len(state["rows"]) != self.num_envs:

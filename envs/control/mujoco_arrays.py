@@ -15,7 +15,7 @@ Array = Any  # np.ndarray or torch.Tensor: formulas use what both understand
 
 
 class Arrays(Protocol):
-    """What differs between the two libraries; N is the number of rows."""
+    """What differs between the two libraries; N is the number of environments."""
 
     def concatenate(self, parts: Sequence[Array]) -> Array:
         """Join [N, ...] parts along axis 1, into new memory."""

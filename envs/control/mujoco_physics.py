@@ -74,7 +74,7 @@ class CpuPhysics:
         Args:
             model: `mujoco.MjModel`, shared by all rows.
             names: the fields of `MjData` to read.
-            num_envs: number of rows N.
+            num_envs: number of environments N.
             frame_skip: physics steps of one step.
             has_contact_forces: compute `cfrc_ext` after each step.
             num_threads: threads that step, the caller's included.
@@ -160,7 +160,7 @@ class CpuPhysics:
         """Continue from what `get_state` gave.
 
         Raises:
-            UsageError: it belongs to another model or another number of rows.
+            UsageError: it belongs to another model or another number of environments.
         """
         expected = (len(self.rows), mujoco.mj_stateSize(self.model, _STATE))
         rows = state["integration"].detach().cpu().numpy()

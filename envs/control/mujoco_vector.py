@@ -34,7 +34,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
 
     On the CPU back end every number equals that of `gym.make("X-v5")`, step for step. Row i of `reset(seed=s)` starts
     as `gym.make("X-v5").reset(seed=s + i)`; each later episode depends on (s + i, its number) alone, whatever the
-    number of rows or threads. Infos are batched as in Gymnasium's `SyncVectorEnv`, each with its mask `_key`.
+    number of environments or threads. Infos are batched as in Gymnasium's `SyncVectorEnv`, each with its mask `_key`.
 
     Attributes:
         task: observation and reward.
@@ -64,12 +64,12 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
 
         Args:
             task: HalfCheetah, Hopper, Walker2d, Ant, Humanoid or Swimmer.
-            num_envs: number of rows.
+            num_envs: number of environments.
             device: where the tensors of output "torch" go, and where the "warp" back end computes.
             output: "numpy" arrays or "torch" tensors.
             autoreset_mode: Gymnasium's mode (or its name).
             max_episode_steps: steps after which an episode is truncated; None for never.
-            num_threads: threads of the physics; None chooses by the cores and the number of rows.
+            num_threads: threads of the physics; None chooses by the cores and the number of environments.
             backend: "cpu" (MuJoCo itself) or "warp" (`mujoco_warp`, for GPUs; float32, close but not equal).
             dtype: "float64" or "float32" of observations, rewards and infos; None: float64 for output "numpy", as
                 Gymnasium (whose `reward_ctrl` keeps the type of the action), float32 for "torch".
@@ -368,7 +368,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         """Continue from what `get_state` gave.
 
         Raises:
-            UsageError: it belongs to another task, back end or number of rows.
+            UsageError: it belongs to another task, back end or number of environments.
         """
         here = (type(self.task).__name__, self.backend, self.num_envs)
         there = (state["task"], state["backend"], len(state["seeds"]))

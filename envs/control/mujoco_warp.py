@@ -46,7 +46,7 @@ class WarpPhysics:
         Args:
             model: `mujoco.MjModel`.
             names: the fields of `MjData` to read.
-            num_envs: number of rows N.
+            num_envs: number of environments N.
             frame_skip: physics steps of one step.
             has_contact_forces: compute `cfrc_ext` after each step.
             device: "cpu" or a CUDA device.
@@ -142,7 +142,7 @@ class WarpPhysics:
         """Continue from what `get_state` gave.
 
         Raises:
-            UsageError: it belongs to another model or another number of rows.
+            UsageError: it belongs to another model or another number of environments.
         """
         if state["qpos"].shape != self._live["qpos"].shape:
             expected, given = tuple(self._live["qpos"].shape), tuple(state["qpos"].shape)

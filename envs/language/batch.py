@@ -23,7 +23,7 @@ class LanguageBatch:
 
     Args:
         task: the task.
-        n: number of rows.
+        n: number of environments.
 
     Raises:
         UsageError: `n` is not a positive integer.
@@ -31,7 +31,7 @@ class LanguageBatch:
 
     def __init__(self, task: LanguageTask, n: int) -> None:
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise UsageError(f"the number of rows must be a positive integer, got {n!r}")
+            raise UsageError(f"the number of environments must be a positive integer, got {n!r}")
         self.task = task
         self.num_rows = int(n)
         self._rows: list[Row] | None = None
@@ -138,7 +138,7 @@ class LanguageBatch:
         """Return to a state that `get_state` gave.
 
         Raises:
-            UsageError: the state has another number of rows.
+            UsageError: the state has another number of environments.
         """
         rows = state["rows"]
         if rows is not None and len(rows) != self.num_rows:

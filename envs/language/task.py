@@ -1,7 +1,7 @@
 """Language tasks: a text in, a text out, a verdict that says why.
 
 A task says what it asks and judges what is answered; `LanguageTask` makes a Gymnasium environment of it, and `batch(n)`
-runs n rows of it at once without Gymnasium's overhead. Which task row i draws in its episode e depends on
+runs n episodes of it at once without Gymnasium's overhead. Which task environment i draws in its episode e depends on
 (seed + i, e) alone, so an episode is the same in every form.
 """
 
@@ -140,7 +140,7 @@ class LanguageTask(gym.Env[str, str]):
     """A language task as a Gymnasium environment.
 
     A subclass writes `draw`, `begin` and `judge`, and `solution` and `candidates` where it has them. These are functions of their
-    arguments: an episode's state lives in the `TaskEpisode` alone, so any number of rows can share one task.
+    arguments: an episode's state lives in the `TaskEpisode` alone, so any number of environments can share one task.
 
     Args:
         max_turns: an episode is truncated after this many answers, unless the task ends it first; None: no limit.
@@ -285,7 +285,7 @@ class LanguageTask(gym.Env[str, str]):
         return outcome.observation, outcome.reward, outcome.terminated, outcome.truncated, outcome.info
 
     def batch(self, n: int) -> LanguageBatch:
-        """Run n rows of this task at once.
+        """Run n episodes of this task at once.
 
         Raises:
             UsageError: `n` is not a positive integer.

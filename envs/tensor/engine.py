@@ -69,7 +69,7 @@ class Engine:
 
     Attributes:
         task: the dynamics.
-        num_envs: number of rows N.
+        num_envs: number of environments N.
         limit: steps after which an episode is cut.
         mode: what happens after the end of an episode.
         seeds: [N] int64, the seed of each row.

@@ -57,7 +57,7 @@ def make_vector(
 
     Args:
         tensor_env: the task, its class, or "module:Class".
-        num_envs: number of rows N.
+        num_envs: number of environments N.
         device: where the tensors live; of a task that is made already, its own.
         output: "numpy", or "torch" for tensors that stay on the device.
         autoreset_mode: when finished rows start again.
@@ -80,7 +80,7 @@ def make_sb3(tensor_env: Task | TensorVectorEnv, num_envs: int = 1, **options: A
 
     Args:
         tensor_env: the task, its class, "module:Class", or a vector environment in SAME_STEP mode.
-        num_envs: number of rows; of a vector environment, its own.
+        num_envs: number of environments; of a vector environment, its own.
         options: as for `make_vector`.
 
     Raises:

@@ -86,7 +86,7 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     Args:
         task: the dynamics.
-        num_envs: number of rows.
+        num_envs: number of environments.
         output: "numpy", or "torch" for tensors on the task's device.
         autoreset_mode: when finished rows start again.
         max_episode_steps: steps after which an episode is cut; None for the task's own limit.

@@ -198,7 +198,7 @@ def iql(seed: int, task: str) -> Run:
         dataset=_data(seed),
         offline_steps=OFFLINE,
         expectile=0.9,
-        advantage_scale=10.0,
+        beta=10.0,
         policy_kwargs=NETWORKS,
         seed=seed,
         **SETTINGS,

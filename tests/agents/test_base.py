@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.streams.env_stream import NonFiniteError, make_env_stream
-from polyathlon.agents.streams.environments import as_vec_env, several_rows
+from polyathlon.agents.streams.environments import as_vec_env, make_vec_env
 from polyathlon.agents.streams.vec_envs import ScalarEnvs, episode_seed
 from polyathlon.envs.errors import UsageError
 
@@ -123,7 +123,7 @@ def test_a_bad_number_of_rows_is_refused(given):
 def test_n_envs_contradicting_a_vector_environment_is_refused():
     env = DummyVecEnv([lambda: gym.make("Pendulum-v1")])
     with pytest.raises(UsageError, match="contradicts"):
-        several_rows(env, 3, torch.device("cpu"))
+        make_vec_env(env, 3, torch.device("cpu"))
 
 
 def test_an_unknown_id_suggests_the_nearest():

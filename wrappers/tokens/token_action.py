@@ -188,7 +188,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         return {**info, "written_by_policy": written}
 
     def task_batch(self, n: int) -> LanguageBatch:
-        """Return n rows of the wrapped text task.
+        """Return n episodes at once of the wrapped text task.
 
         Raises:
             UsageError: a wrapper between changes the task, so that its rows cannot be run at once.
@@ -205,7 +205,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         return batch
 
     def batch(self, n: int) -> TokenBatch:
-        """Return n rows of this task that take whole utterances."""
+        """Return n episodes at once of this task that take whole utterances."""
         from .token_batch import TokenBatch
 
         return TokenBatch(self, n)

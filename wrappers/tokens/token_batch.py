@@ -39,11 +39,11 @@ class TokenTurn:
 
 
 class TokenBatch:
-    """n rows of a `TokenAction` environment that take whole utterances, without autoreset.
+    """n environments of a `TokenAction` environment that take whole utterances, without autoreset.
 
     Args:
         env: the scalar wrapper; its rules and its task are used, its running episode is not touched.
-        n: number of rows.
+        n: number of environments.
 
     Attributes:
         rules: the token rules, the same as the scalar wrapper's.
@@ -160,7 +160,7 @@ class TokenBatch:
         """Return to a state that `get_state` gave.
 
         Raises:
-            UsageError: the state has another number of rows.
+            UsageError: the state has another number of environments.
         """
         if len(state["ids"]) != self.num_rows:
             raise UsageError(f"the state holds {len(state['ids'])} rows, this batch has {self.num_rows}")

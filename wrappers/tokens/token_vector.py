@@ -30,7 +30,7 @@ class TokenVector(gym.vector.VectorEnv[Tensors, torch.Tensor, torch.Tensor]):
 
     Args:
         env: the scalar wrapper; its rules and its task are used, its running episode is not touched.
-        num_envs: number of rows.
+        num_envs: number of environments.
         device: where the tensors are.
         autoreset_mode: NEXT_STEP, SAME_STEP or DISABLED, as in Gymnasium; an enum member or its value.
         copy: hand out copies of the contexts. Without, an observation's tensors are the buffers themselves: the next

@@ -58,7 +58,7 @@ def test_the_data_are_far_from_what_can_be_reached():
     [
         (IQL, {"expectile": 0.8}, 3500, -200),
         (AWAC, {}, 3500, -200),
-        (TD3BC, {"value_weight": 40.0}, 4500, -350),
+        (TD3BC, {"alpha": 40.0}, 4500, -350),
     ],
 )
 def test_learns_more_from_data_than_they_show(agent_class, options, steps, least):
@@ -193,7 +193,7 @@ def test_a_run_folder_trains_from_data_and_resumes(tmp_path):
         (BC, {"env": "Pendulum-v1"}, "learns from recorded actions"),
         (BC, {"dataset": CLEAN, "loss": "msee"}, "Did you mean 'mse'"),
         (IQL, {"dataset": CLEAN, "expectile": 1.0}, "between 0 and 1"),
-        (AWAC, {"dataset": CLEAN, "advantage_scale": -1}, "not be negative"),
+        (AWAC, {"dataset": CLEAN, "beta": -1}, "not be negative"),
         (TD3BC, {"dataset": CLEAN, "policy_delay": 0}, "positive integer"),
         (TD3, {"env": "Pendulum-v1", "exploration_noise": -0.1}, "not be negative"),
         (TD3, {"env": "Pendulum-v1", "policy_kwargs": {"net_arch": []}}, "at least one hidden layer"),

@@ -9,7 +9,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 import polyathlon  # noqa: F401
-from polyathlon.agents.streams.environments import TWINS, find_spec, several_rows, twin_options
+from polyathlon.agents.streams.environments import TWINS, find_spec, make_vec_env, twin_options
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.rewards import num_objectives
 
@@ -77,7 +77,7 @@ def test_the_scalar_environment_with_a_vector_reward_is_mo_gymnasium_s():
 @pytest.mark.parametrize("env_id", ["mo-halfcheetah-v5", "mo-hopper-2obj-v5"])
 def test_agents_step_mo_gymnasium_s_tasks_in_a_batch(env_id):
     for given in (mo_gymnasium.make(env_id), f"mo_gymnasium:{env_id}"):
-        rows = several_rows(given, 3, torch.device("cpu"))
+        rows = make_vec_env(given, 3, torch.device("cpu"))
         assert type(rows.vector_env).__name__ == "MujocoVector" and num_objectives(rows) == 2
     assert find_spec(f"mo_gymnasium:{env_id}").id == env_id
 

@@ -8,7 +8,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import polyathlon  # noqa: F401
-from polyathlon.agents.streams.environments import several_rows
+from polyathlon.agents.streams.environments import make_vec_env
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.games.tic_tac_toe import TicTacToe
@@ -68,8 +68,8 @@ def test_sb3_s_vec_env_hands_vectors_to_those_who_ask_for_them():
         SB3VecEnv(make_vector(Tradeoff, 3, autoreset_mode=AutoresetMode.SAME_STEP))
 
 
-def test_several_rows_of_a_vector_task_are_one_batch():
+def test_copies_of_a_vector_task_are_one_batch():
     import torch
 
-    rows = several_rows(make_scalar(Tradeoff), 4, torch.device("cpu"))
+    rows = make_vec_env(make_scalar(Tradeoff), 4, torch.device("cpu"))
     assert rows.num_envs == 4 and num_objectives(rows) == 2
