@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common import utils
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.agents.parts.saved_states import SavedStates
+from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
+from polyathlon.checkpoints import FILE_FORMAT
+from polyathlon.envs.errors import UsageError, refuse_unknown_arguments
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
-from .streams.env_stream import EnvStream, make_env_stream
+from .streams.env_stream import EnvStream, StreamState, make_env_stream
 from .streams.environments import as_vec_env, make_vec_env
 
-CHECKPOINT_FORMAT = 1
-SelfAgent = TypeVar("SelfAgent", bound="Agent")
+COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
 
 
-class Agent(BaseAlgorithm):
+class Agent(SavedStates):
     """Base of this package's agents: an SB3 algorithm that also takes vector environments and never touches global random state.
+
+    A subclass makes its policy in `_setup_model`, takes steps in `collect` and learns from them in `train`; `learn` is the loop
+    around both.
 
     Args:
         policy: name of a policy, or a policy class.
@@ -53,19 +54,28 @@ class Agent(BaseAlgorithm):
         takes_objectives: the agent learns from vector rewards, one number for each objective.
         environments: ids of the environments that the agent is made for; None for any.
         default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
+        log_interval: what `learn` takes when no `log_interval` is given; in iterations, where the agent does not say otherwise.
         source: rollout side of the environment; None for an agent loaded without one.
         generator: torch generator on the agent's device.
-        numpy_generator: numpy generator.
 
     Raises:
         UsageError: the environment speaks a form that the agent cannot act in or pays in one that it cannot learn from, or
             `n_envs` is not positive.
+        UnknownArgument: a keyword that no constructor of the agent names; the message says which is nearest.
     """
 
     action_forms: ClassVar[tuple[str, ...]] = ("box",)
     takes_objectives: ClassVar[bool] = False
     environments: ClassVar[tuple[str, ...] | None] = None
     default_policy: ClassVar[str | None] = None
+    log_interval: ClassVar[int] = 1
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse unknown keywords before anything is made."""
+        refuse_unknown_arguments(cls, kwargs, hidden=("_init_setup_model",))
+        agent = super().__new__(cls)
+        agent._states = {}
+        return agent
 
     def __init__(
         self,
@@ -100,6 +110,17 @@ class Agent(BaseAlgorithm):
         )
         self.source: EnvStream | None = None if self.env is None else make_env_stream(self.env, self.device)
         self._new_generators(seed)
+        self._iterations = 0
+        self.file_format = FILE_FORMAT  # stands in the files
+        self.register_state("policy", ReferenceState(self, "policy"))
+        for name, thing in (
+            ("counters", AttributeState(self, *COUNTERS)),
+            ("episodes", EpisodesState(self)),
+            ("generator", GeneratorState(self, "generator")),
+            ("prediction_generator", GeneratorState(self, "_prediction_generator")),
+            ("env_stream", StreamState(self)),
+        ):
+            self.register_state(name, thing, checkpoint_only=True)
 
     @classmethod
     def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
@@ -124,11 +145,13 @@ class Agent(BaseAlgorithm):
 
     def _new_generators(self, seed: int | None) -> None:
         root = np.random.SeedSequence(seed)
-        torch_seed, numpy_seed, self._initial_seed = (int(x) for x in root.generate_state(3, np.uint64) >> np.uint64(1))
+        torch_seed, _, self._initial_seed = (int(x) for x in root.generate_state(3, np.uint64) >> np.uint64(1))
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(torch_seed)
         self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
-        self.numpy_generator = np.random.default_rng(numpy_seed)
+        policy = getattr(self, "policy", None)
+        if hasattr(policy, "generator"):
+            policy.generator = self._prediction_generator
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the agent's own generators and its environment (row i with `seed + i`); global generators stay as they are."""
@@ -170,7 +193,6 @@ class Agent(BaseAlgorithm):
             *super()._excluded_save_params(),
             "source",
             "generator",
-            "numpy_generator",
             "_prediction_generator",
             "_last_obs",
             "ep_success_buffer",
@@ -243,96 +265,96 @@ class Agent(BaseAlgorithm):
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
 
-    def training_state(self) -> dict[str, Any]:
-        """Return everything beyond SB3's zip that a bit-equal resume needs; subclasses add to it."""
-        return {
-            "counters": {
-                name: getattr(self, name)
-                for name in ("num_timesteps", "_episode_num", "_n_updates", "_current_progress_remaining")
-            },
-            "episodes": list(self.ep_info_buffer or []),
-            "generator": self.generator.get_state(),
-            "numpy_generator": self.numpy_generator.bit_generator.state,
-            "prediction_generator": self._prediction_generator.get_state(),
-            "source": None if self.source is None or not self.source.started else self.source.get_state(),
-        }
+    # ------------------------------------------------------------------------------------------------------ the loop
 
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Continue from the dictionary that `training_state` returned."""
-        for name, value in state["counters"].items():
-            setattr(self, name, value)
-        self.ep_info_buffer = deque(state["episodes"], maxlen=self._stats_window_size)
-        self.ep_success_buffer = deque(maxlen=self._stats_window_size)
-        self.generator.set_state(state["generator"].cpu())
-        self.numpy_generator.bit_generator.state = state["numpy_generator"]
-        self._prediction_generator.set_state(state["prediction_generator"].cpu())
-        if self.source is not None and state["source"] is not None:
-            self.source.set_state(state["source"])
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | Literal["auto"] | None = "auto",
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for at least `total_timesteps` steps, in whole iterations, as SB3's `learn`.
 
-    def checkpoint(self, path: str | Path) -> Path:
-        """Write the agent with everything that a bit-equal resume needs into one file, atomically.
-
-        A crash while writing leaves the previous file as it was.
+        An iteration collects, trains and logs. Between `on_rollout_end` and the next `on_rollout_start` the agent's state is
+        whole; `polyathlon.train` writes its checkpoints there.
 
         Args:
-            path: the file to write.
-
-        Returns:
-            The path written.
-        """
-        path = Path(path)
-        archive = io.BytesIO()
-        self.save(archive)
-        content = {
-            "format": CHECKPOINT_FORMAT,
-            "agent": type(self).__name__,
-            "zip": archive.getvalue(),
-            "state": self.training_state(),
-        }
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        return path
-
-    @classmethod
-    def resume(cls: type[SelfAgent], path: str | Path, env: GymEnv, **kwargs: Any) -> SelfAgent:
-        """Continue from a checkpoint: `learn(..., reset_num_timesteps=False)` then gives the numbers of an unbroken run.
-
-        Args:
-            path: a file written by `checkpoint`.
-            env: an environment made with the same settings; its state is restored.
-            **kwargs: passed to `load`.
+            total_timesteps: steps of this call; what a step is, the agent says.
+            callback: callbacks of SB3.
+            log_interval: iterations (episodes, for off-policy agents) between two records; None writes none, "auto" takes
+                the agent's own.
+            tb_log_name: folder of the TensorBoard events; None takes the agent's name.
+            reset_num_timesteps: count from zero; False goes on with the count and the episodes.
+            progress_bar: show one.
 
         Raises:
-            UsageError: the file is missing, corrupted, of another agent or of an unknown format.
+            UsageError: there is no environment, or `total_timesteps` is not positive.
         """
-        content = read_checkpoint(path)
-        if content["agent"] != cls.__name__:
-            raise UsageError(
-                f"{path} holds a {content['agent']}, not a {cls.__name__}; resume it with {content['agent']}.resume"
-            )
-        agent = cls.load(io.BytesIO(content["zip"]), env=env, **kwargs)
-        agent.load_training_state(content["state"])
-        return agent
+        log_interval = self.log_interval if log_interval == "auto" else log_interval
+        tb_log_name = tb_log_name or type(self).__name__
+        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._before_training()
+        callback.on_training_start(locals(), globals())
+        self._start_training()
+        while not self._has_finished(total):
+            if not self._iterate(callback, total, log_interval):
+                break
+        self._finish_training()
+        callback.on_training_end()
+        return self
 
+    def collect(self, callback: BaseCallback) -> bool:
+        """Take the steps of an iteration and count them in `num_timesteps`.
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read and check a file written by `Agent.checkpoint`.
+        After each step it calls `callback.update_locals(locals())` and `callback.on_step()`.
 
-    Raises:
-        UsageError: the file is missing, corrupted or of an unknown format.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=False)
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no checkpoint {path}") from error
-    except Exception as error:  # a damaged archive fails in many ways, all of which mean the same to the user
-        raise UsageError(
-            f"the checkpoint {path} is corrupted ({type(error).__name__}: {error}); delete it to resume from an older one"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
-        raise UsageError(f"{path} is not a checkpoint of format {CHECKPOINT_FORMAT} written by Agent.checkpoint")
-    return content
+        Returns:
+            False when the callback asked to stop.
+        """
+        raise NotImplementedError
+
+    def train(self) -> None:
+        """Learn from what was collected."""
+        raise NotImplementedError
+
+    def _before_training(self) -> None:
+        """Make what learning needs, before callbacks are told that it starts."""
+
+    def _start_training(self) -> None:
+        """Do what comes before the first iteration."""
+
+    def _finish_training(self) -> None:
+        """Do what comes after the last iteration, also when a callback stopped it."""
+
+    def _has_finished(self, total: int) -> bool:
+        return self.num_timesteps >= total
+
+    def _iterate(self, callback: BaseCallback, total: int, log_interval: int | None) -> bool:
+        """Run one iteration; return False when the callback asked to stop."""
+        callback.on_rollout_start()
+        if not self.collect(callback):
+            return False
+        callback.on_rollout_end()
+        self._iterations += 1
+        return self._after_rollout(callback, total, log_interval)
+
+    def _after_rollout(self, callback: BaseCallback, total: int, log_interval: int | None) -> bool:
+        """Log and train, in this order; agents that know what to log only after training override it."""
+        self._update_current_progress_remaining(self.num_timesteps, total)
+        finished = self._record_episodes()
+        if self._is_log_due(log_interval, finished):
+            self._log()
+        self.train()
+        return True
+
+    def _is_log_due(self, log_interval: int | None, finished: int) -> bool:
+        """Return whether to log after an iteration in which `finished` episodes ended."""
+        return log_interval is not None and self._iterations % log_interval == 0
+
+    def _log(self) -> None:
+        """Write one record."""
+        self.logger.record("time/iterations", self._iterations, exclude="tensorboard")
+        self.dump_logs()

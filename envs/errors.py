@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -13,6 +14,10 @@ class UsageError(ValueError):
 
     The command line prints its message in one line and exits with code 2; from Python it is an ordinary `ValueError`.
     """
+
+
+class UnknownArgument(UsageError, TypeError):
+    """A keyword that a constructor does not take: Python's own `TypeError`, with the nearest keyword that it does take."""
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str | None:
@@ -60,3 +65,33 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is not None and error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise ImportError(f"{module} is not installed. Install it with: pip install 'polyathlon[{extra}]'") from error
+
+
+def constructor_keywords(cls: type) -> set[str]:
+    """Return the keywords that a class takes: those of its constructor, and of the next in line while there is `**kwargs`."""
+    known: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+        known |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return known
+
+
+def refuse_unknown_arguments(cls: type, given: Iterable[str], hidden: Iterable[str] = ()) -> None:
+    """Refuse keywords that no constructor of a class names.
+
+    Args:
+        cls: the class that is to be made.
+        given: names of the keywords.
+        hidden: keywords that the message does not list, for they are not for users.
+
+    Raises:
+        UnknownArgument: naming the first one, and the nearest that there is.
+    """
+    known = constructor_keywords(cls)
+    for name in given:
+        if name not in known:
+            raise UnknownArgument(str(unknown_name(f"argument of {cls.__name__}", name, known - set(hidden))))

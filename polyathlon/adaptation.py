@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.streams.environments import find_spec
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, refuse_unknown_arguments, unknown_name
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal
 from polyathlon.wrappers.candidate_action import offers_candidates
@@ -20,6 +20,7 @@ from polyathlon.wrappers.candidate_action import offers_candidates
 from .registration import algorithms, recipes
 
 FLAT_POLICIES = ("MlpPolicy",)
+HIDDEN_ARGUMENTS = ("env", "policy", "_init_setup_model")  # which make_agent gives itself
 
 
 def resolve_agent(agent: str | type[BaseAlgorithm]) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
@@ -261,20 +262,5 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
         dictionary = isinstance(getattr(env, "observation_space", None), spaces.Dict)
         usual = "MultiInputPolicy" if dictionary else "MlpPolicy"
         first = kwargs.pop("policy", getattr(agent_class, "default_policy", None) or usual)
-    _refuse_unknown_arguments(agent_class, kwargs)
+    refuse_unknown_arguments(agent_class, kwargs, HIDDEN_ARGUMENTS)
     return agent_class(first, env, **kwargs)
-
-
-def _refuse_unknown_arguments(agent_class: type[BaseAlgorithm], kwargs: dict[str, Any]) -> None:
-    """Name the nearest argument for one that no constructor of the class knows."""
-    known: set[str] = set()
-    for base in agent_class.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-            known |= {p.name for p in parameters.values() if p.kind is not p.VAR_KEYWORD}
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                break
-    for key in kwargs:
-        if key not in known:
-            hidden = {"self", "env", "_init_setup_model", "policy"}
-            raise unknown_name(f"argument of {agent_class.__name__}", key, known - hidden)

@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from polyathlon.envs.errors import UsageError
 
 from .adaptation import resolve_agent
+from .checkpoints import read_checkpoint
 from .run_folder import RunFolder
 from .training import build_env
 
@@ -171,8 +172,6 @@ def load_run(path: str | Path, device: str = "auto", **env_options: Any) -> tupl
     if checkpoint is None:
         raise UsageError(f"nothing of the run in {folder.path} is saved yet; go on with polyathlon train ... --resume")
     from io import BytesIO
-
-    from polyathlon.agents.base import read_checkpoint
 
     content = read_checkpoint(checkpoint)
     return agent_class.load(BytesIO(content["zip"]), device=device), env

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.envs.errors import UsageError
 
 from . import __version__
+from .checkpoints import CheckpointFiles, write_atomically
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "transformers", "peft", "reasoning-gym")
 
@@ -90,8 +90,7 @@ class RunFolder:
         self.config_path = self.path / "config.json"
         self.versions_path = self.path / "versions.json"
         self.progress_path = self.path / "progress.csv"
-        self.checkpoint_path = self.path / "checkpoint.pt"
-        self.previous_path = self.path / "checkpoint.previous.pt"
+        self.checkpoints = CheckpointFiles(self.path)
         self.logs_path = self.path / "checkpoint.logs.json"
         self.agent_path = self.path / "agent.zip"
         self.curve_path = self.path / "curve.png"
@@ -161,7 +160,7 @@ class RunFolder:
 
     def newest_checkpoint(self) -> Path | None:
         """Return the file to go on from; None before the first checkpoint."""
-        return next((p for p in (self.checkpoint_path, self.previous_path) if p.exists()), None)
+        return self.checkpoints.newest()
 
     def save(self, agent: Agent) -> None:
         """Write a checkpoint and keep the one before; a crash at any moment leaves one of them whole."""
@@ -176,10 +175,7 @@ class RunFolder:
         newest = sorted(entries, key=int)[-3:]
         try:
             write_atomically(self.logs_path, json.dumps({key: entries[key] for key in newest}))
-            fresh = agent.checkpoint(self.path / "checkpoint.new.pt")
-            if self.checkpoint_path.exists():
-                os.replace(self.checkpoint_path, self.previous_path)
-            os.replace(fresh, self.checkpoint_path)
+            self.checkpoints.write(agent)
         except OSError as error:
             raise UsageError(
                 f"the checkpoint in {self.path} cannot be written ({error.strerror or error}); the one before is whole: "
@@ -234,10 +230,3 @@ def keep_rows(path: Path, rows: int) -> None:
         return
     lines = path.read_text().splitlines(keepends=True)
     write_atomically(path, "".join(lines[: rows + 1]) if rows else "")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a crash leaves the old one or the new one, whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

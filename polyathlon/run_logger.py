@@ -17,7 +17,8 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from .run_folder import RunFolder, plain, write_atomically
+from .checkpoints import write_atomically
+from .run_folder import RunFolder, plain
 
 
 class ProgressCSV(KVWriter):

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
@@ -20,7 +21,7 @@ from polyathlon.envs.random import make_keys
 from . import reinforce
 from .decoding import Solution, solve_instances
 from .distributed import rank_and_size, sum_gradients
-from .expert_data import ROUTE_ORDERS, LabelledInstances, as_choices, packed, unpacked
+from .expert_data import ROUTE_ORDERS, LabelledInstances, LabelsState, as_choices
 from .imitation import ImitationLoss, imitation_loss, one_cycle
 from .policies import ConstructionAttentionPolicy, ConstructionPolicy, ReZeroPolicy
 from .problems import PROBLEMS, Observation, problem_of
@@ -76,6 +77,7 @@ class BQNCO(Agent):
     action_forms = ("discrete",)
     environments = tuple(f"polyathlon/{problem.name}-v0" for problem in PROBLEMS)
     default_policy = "AttentionPolicy"
+    log_interval = 10
     reads_any_observation = True
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "AttentionPolicy": ConstructionAttentionPolicy,
@@ -166,16 +168,11 @@ class BQNCO(Agent):
         assert isinstance(policy, ConstructionPolicy)
         self.policy = policy.to(self.device)
         self.policy.generator = self._prediction_generator
-
-    def _new_generators(self, seed: int | None) -> None:
-        super()._new_generators(seed)
-        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
-        policy = getattr(self, "policy", None)
-        if isinstance(policy, ConstructionPolicy):
-            policy.generator = self._prediction_generator
+        self.register_state("policy.optimizer", self.policy.optimizer)
+        self.register_state("labels", LabelsState(self), checkpoint_only=True)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_solved", "_prediction_generator"]
+        return [*super()._excluded_save_params(), "_solved"]
 
     @property
     def task(self) -> ConstructionTask:
@@ -296,42 +293,34 @@ class BQNCO(Agent):
         self.ep_info_buffer.extend({"r": -c, "l": n, "t": 0.0} for c, n in zip(rollouts.cost.tolist(), lengths))
         return len(rollouts.actions) * len(rollouts.cost) * size
 
-    def learn(
-        self: SelfBQNCO,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 10,
-        tb_log_name: str = "BQNCO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfBQNCO:
-        """Train on at least `total_timesteps` decisions, in whole batches; see SB3.
-
-        Raises:
-            UsageError: there is no environment, `total_timesteps` is not positive, or there is nothing to imitate.
-        """
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+    def _before_training(self) -> None:
         if self.learn_from == "solutions":
             if self.task.mdp != "bq":
                 raise UsageError('imitation needs an environment made with mdp="bq"; learn_from="rewards" takes both')
             self._labels()
-        callback.on_training_start(locals(), globals())
+
+    def _start_training(self) -> None:
         self.policy.set_training_mode(True)
-        iteration = 0
-        while self.num_timesteps < total:
-            callback.on_rollout_start()
-            self._update_current_progress_remaining(self.num_timesteps, total)
-            self.num_timesteps += self._imitate() if self.learn_from == "solutions" else self._explore()
-            iteration += 1
-            callback.on_rollout_end()
-            if log_interval is not None and iteration % log_interval == 0:
-                self.dump_logs()
-            callback.update_locals(locals())
-            if not callback.on_step():
-                break
+
+    def _finish_training(self) -> None:
         self.policy.set_training_mode(False)
-        callback.on_training_end()
-        return self
+
+    def collect(self, callback: BaseCallback) -> bool:
+        """Make a batch of decisions and learn from it at once: here a step is one that was learnt."""
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        self.train()
+        return True
+
+    def train(self) -> None:
+        """Update the policy on the next batch, and count its decisions."""
+        self.num_timesteps += self._imitate() if self.learn_from == "solutions" else self._explore()
+
+    def _after_rollout(self, callback: BaseCallback, total: int, log_interval: int | None) -> bool:
+        iteration = self._iterations
+        if self._is_log_due(log_interval, 0):
+            self.dump_logs()
+        callback.update_locals(locals())
+        return callback.on_step()
 
     # ---- acting
 
@@ -388,21 +377,3 @@ class BQNCO(Agent):
         agent = read(cls, problem, DATA, **kwargs)
         assert isinstance(agent, cls)
         return agent
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what `Agent` returns, and what is imitated."""
-        state = super().training_state()
-        state["prediction_generator"] = self._prediction_generator.get_state()
-        if self._solved is not None:
-            state["solved"] = packed(self._solved)
-        return state
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Continue from the dictionary that `training_state` returned."""
-        super().load_training_state(state)
-        self._prediction_generator.set_state(state["prediction_generator"].cpu())
-        if "solved" in state:
-            self._solved = unpacked(state["solved"]).to(self.device)

@@ -118,6 +118,26 @@ def unpacked(content: tuple[str, list[Tensor], list[Tensor]]) -> LabelledInstanc
     return LabelledInstances(getattr(instances, kind)(*parts), *rest)
 
 
+class LabelsState:
+    """What is imitated, as a state of the agent.
+
+    Args:
+        agent: has `_solved`, None before there is something to imitate.
+    """
+
+    def __init__(self, agent: Any) -> None:
+        self.agent = agent
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the solved instances."""
+        return {"solved": None if self.agent._solved is None else packed(self.agent._solved)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Imitate them."""
+        if state["solved"] is not None:
+            self.agent._solved = unpacked(state["solved"]).to(self.agent.device)
+
+
 def choose(mask: Tensor, first: Any, second: Any) -> Any:
     """Take the rows of `first` where `mask` [B] is True and those of `second` elsewhere, in a tree of tensors [B, ...]."""
     if first is second:

@@ -10,10 +10,11 @@ import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.response_filters import keep_mixed
+from polyathlon.agents.parts.states import AttributeState
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
 from polyathlon.wrappers.tokens.token_batch import TokenBatch
@@ -23,6 +24,7 @@ from .imitation import find_solver, like, solved
 from .policy import CausalLMPolicy
 from .reading import Reading, read_episodes
 from .recipes import Recipe, find_recipe
+from .states import ReferenceModelState, RowsState
 from .token_agent import TokenAgent
 from .updates import Targets, recipe_loss, shaped_rewards, token_advantages
 
@@ -97,10 +99,14 @@ class LanguageAgent(TokenAgent):
             )
         self.num_prompts, self.temperature, self.max_logp_gap = int(num_prompts), float(temperature), max_logp_gap
         self.fast_forward = fast_forward
-        self._iterations, self._sampled = 0, 0
+        self._sampled = 0
+        self._episodes: Sequence[Episode] = []
         self._prompts: TokenBatch | None = None
         self._rows: TokenBatch | None = None
         self._reference: nn.Module | None = None
+        self.register_state("sampling", AttributeState(self, "_sampled", "_initial_seed"), checkpoint_only=True)
+        self.register_state("rows", RowsState(self), checkpoint_only=True)
+        self.register_state("reference", ReferenceModelState(self), checkpoint_only=True)
         if _init_setup_model:
             self._setup_model()
 
@@ -137,7 +143,7 @@ class LanguageAgent(TokenAgent):
         self._prompts.reset()
         return list(self._prompts.tasks)
 
-    def collect(self) -> list[Episode]:
+    def collect_episodes(self) -> list[Episode]:
         """Play the episodes of one iteration; with dynamic sampling, several times until enough groups differ."""
         assert self._rows is not None
         size = self.recipe.group_size
@@ -312,18 +318,24 @@ class LanguageAgent(TokenAgent):
         self.policy.optimizer.state.clear()
         return self
 
-    def _iterate(self, callback: BaseCallback) -> bool:
-        callback.on_rollout_start()
+    def _before_training(self) -> None:
+        self._make_or_start_rows()
+
+    def collect(self, callback: BaseCallback) -> bool:
+        """Play the episodes of an iteration, or take the task's own answers; all of them are one step to callbacks."""
         if self.recipe.rollout == "solutions":
             episodes = self.solutions(self.num_prompts)
             self.num_timesteps += sum(episode.length for episode in episodes)
         else:
-            episodes = self.collect()
+            episodes = self.collect_episodes()
+        self._episodes = episodes
         infos: list[dict[str, Any]] = []
         callback.update_locals(locals())
-        if not callback.on_step():
-            return False
-        callback.on_rollout_end()
+        return callback.on_step()
+
+    def train(self) -> None:
+        """Update the model on the episodes that were collected."""
+        episodes = self._episodes
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         for name, number in self.update(episodes, self.recipe).items():
@@ -331,63 +343,16 @@ class LanguageAgent(TokenAgent):
         judged = [episode.is_correct for episode in episodes if episode.is_correct is not None]
         if judged:
             self.logger.record("rollout/correct", float(np.mean(judged)))
+        self._episodes = []
+
+    def _after_rollout(self, callback: BaseCallback, total: int, log_interval: int | None) -> bool:
+        self.train()
+        self._update_current_progress_remaining(self.num_timesteps, total)
+        if self._is_log_due(log_interval, 0):
+            self._log()
         return True
-
-    def learn(
-        self: SelfLanguageAgent,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 1,
-        tb_log_name: str = "LanguageAgent",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfLanguageAgent:
-        """Train until the policy has written at least `total_timesteps` tokens, in whole iterations; see SB3.
-
-        Raises:
-            UsageError: there is no environment, or `total_timesteps` is not positive.
-        """
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self._make_or_start_rows()
-        callback.on_training_start(locals(), globals())
-        while self.num_timesteps < total:
-            if not self._iterate(callback):
-                break
-            self._iterations += 1
-            self._update_current_progress_remaining(self.num_timesteps, total)
-            if log_interval is not None and self._iterations % log_interval == 0:
-                self.logger.record("time/iterations", self._iterations, exclude="tensorboard")
-                self.dump_logs()
-        callback.on_training_end()
-        return self
 
     # ------------------------------------------------------------------------------------------------ files
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference"]
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what a bit-equal resume needs: the rows' states and the model that training started with among it."""
-        return {
-            **super().training_state(),
-            "iterations": self._iterations,
-            "sampled": self._sampled,
-            "initial_seed": self._initial_seed,
-            "prompts": None if self._prompts is None else self._prompts.get_state(),
-            "rows": None if self._rows is None else self._rows.get_state(),
-            "reference": None if self._reference is None else self._reference.state_dict(),
-        }
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Continue from the dictionary that `training_state` returned."""
-        super().load_training_state(state)
-        self._iterations, self._sampled = state["iterations"], state["sampled"]
-        self._initial_seed = state["initial_seed"]
-        if state["prompts"] is not None:
-            self._make_vec_env()
-            assert self._prompts is not None and self._rows is not None
-            self._prompts.set_state(state["prompts"])
-            self._rows.set_state(state["rows"])
-        if state["reference"] is not None:
-            self._reference = copy.deepcopy(self.policy.language_model).requires_grad_(False)
-            self._reference.load_state_dict(state["reference"])
+        return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference", "_episodes"]

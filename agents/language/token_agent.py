@@ -42,6 +42,7 @@ class TokenAgent(Agent):
             ).to(self.device)
         assert isinstance(policy, CausalLMPolicy)
         self.policy = policy
+        self.register_state("policy.optimizer", policy.optimizer)
 
     @property
     def model_name(self) -> str:
@@ -119,6 +120,3 @@ class TokenAgent(Agent):
         return answers(
             self.policy.language_model, rules, texts, keys, self.temperature, deterministic, self.fast_forward
         )
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []

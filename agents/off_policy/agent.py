@@ -1,15 +1,15 @@
-"""What agents that learn from a replay memory have in common: the memory, the loop, resuming."""
+"""What agents that learn from a replay memory have in common: the memory, steps in the environment, resuming."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
@@ -17,14 +17,13 @@ from polyathlon.agents.parts.products import hidden_dtype
 from polyathlon.agents.parts.replay import Replay, Transitions
 from polyathlon.envs.errors import UsageError, unknown_name
 
-SelfOffPolicy = TypeVar("SelfOffPolicy", bound="OffPolicyAgent")
-
 
 class OffPolicyAgent(Agent):
     """Base of agents with continuous actions that learn from a replay memory; words and defaults are SB3's.
 
     Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass names its policy, whose `make_update`
-    returns the memory of a gradient step, says how to act in `_choose`, and takes one gradient step in `_gradient_step`.
+    returns the memory of a gradient step, names its networks that have an optimiser in `optimizers`, says how to act in
+    `_choose`, and takes one gradient step in `_gradient_step`.
 
     Args:
         policy: "MlpPolicy", or a subclass of the class that it names.
@@ -46,6 +45,8 @@ class OffPolicyAgent(Agent):
 
     action_forms = ("box",)
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
+    optimizers: ClassVar[tuple[str, ...]] = ("actor", "critic")  # those networks of the policy that have one
+    log_interval = 4
     policy: Any
 
     def __init__(
@@ -84,11 +85,6 @@ class OffPolicyAgent(Agent):
         self.replay: Replay | None = None
         self._update: Any = None
 
-    def _new_generators(self, seed: int | None) -> None:
-        super()._new_generators(seed)
-        if hasattr(getattr(self, "policy", None), "generator"):
-            self.policy.generator = self._prediction_generator
-
     def _setup_model(self) -> None:
         self._refuse_spaces()
         self._setup_lr_schedule()
@@ -99,6 +95,11 @@ class OffPolicyAgent(Agent):
         self.policy.product_dtype = hidden_dtype(self.matmul_precision, self.device)
         self.policy.flatten_parameters()
         self.policy.generator = self._prediction_generator
+        for name in self.optimizers:
+            optimizer = getattr(self.policy, name).optimizer
+            self.register_state(f"policy.{name}.optimizer", optimizer)
+        self.register_state("replay", ReplayState(self), checkpoint_only=True)
+        self.register_state("metrics", MetricsState(self), checkpoint_only=True)
         space = self.action_space
         assert isinstance(space, spaces.Box)
         self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
@@ -144,7 +145,7 @@ class OffPolicyAgent(Agent):
     def _flat(obs: Any) -> Tensor:
         return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
 
-    def collect_rollouts(self, callback: BaseCallback) -> bool:
+    def collect(self, callback: BaseCallback) -> bool:
         """Take `train_freq` steps of every row.
 
         Returns:
@@ -152,7 +153,6 @@ class OffPolicyAgent(Agent):
         """
         source, replay = self.source, self.replay
         assert source is not None and replay is not None
-        callback.on_rollout_start()
         for _ in range(self.train_freq):
             with torch.no_grad():
                 obs = self._flat(source.obs).clone()
@@ -164,7 +164,6 @@ class OffPolicyAgent(Agent):
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-        callback.on_rollout_end()
         return True
 
     def _ready(self) -> Any:
@@ -186,7 +185,33 @@ class OffPolicyAgent(Agent):
         """Take one gradient step on a minibatch; `_n_updates` counts it already."""
         raise NotImplementedError
 
-    def train(self, gradient_steps: int) -> None:
+    @property
+    def _recorded_transitions(self) -> int:
+        """How many transitions the memory took from a dataset, before any other."""
+        return 0
+
+    def _before_training(self) -> None:
+        self._ready()
+
+    def _is_log_due(self, log_interval: int | None, finished: int) -> bool:
+        before = self._episode_num - finished
+        return log_interval is not None and self._episode_num // log_interval > before // log_interval
+
+    def train(self, gradient_steps: int | None = None) -> None:
+        """Take gradient steps.
+
+        Args:
+            gradient_steps: how many; None takes as many as are due after an iteration, none before `learning_starts`.
+        """
+        if gradient_steps is None:
+            assert self.source is not None
+            taken = self.train_freq * self.source.num_envs
+            gradient_steps = taken if self.gradient_steps < 0 else self.gradient_steps
+            if self.num_timesteps <= self.learning_starts:
+                return
+        self._train(gradient_steps)
+
+    def _train(self, gradient_steps: int) -> None:
         """Take gradient steps on samples of the replay memory."""
         self._ready()
         assert self.replay is not None
@@ -204,43 +229,6 @@ class OffPolicyAgent(Agent):
             if wanted != before:
                 torch.set_float32_matmul_precision(before)
 
-    def learn(
-        self: SelfOffPolicy,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfOffPolicy:
-        """Train for at least `total_timesteps` steps; logs are written every `log_interval` episodes; see SB3.
-
-        Raises:
-            UsageError: there is no environment, or `total_timesteps` is not positive.
-        """
-        name = tb_log_name or type(self).__name__
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
-        self._ready()
-        callback.on_training_start(locals(), globals())
-        self._learn_online(total, callback, log_interval)
-        callback.on_training_end()
-        return self
-
-    def _learn_online(self, total: int, callback: BaseCallback, log_interval: int | None) -> None:
-        """Take steps in the environment, and gradient steps in between, up to `total` steps."""
-        assert self.source is not None
-        while self.num_timesteps < total:
-            if not self.collect_rollouts(callback):
-                break
-            self._update_current_progress_remaining(self.num_timesteps, total)
-            before = self._episode_num
-            self._record_episodes()
-            if log_interval is not None and self._episode_num // log_interval > before // log_interval:
-                self._log()
-            if self.num_timesteps > self.learning_starts:
-                taken = self.train_freq * self.source.num_envs
-                self.train(taken if self.gradient_steps < 0 else self.gradient_steps)
-
     def _log(self) -> None:
         update = self._update
         if update is not None and update.count:
@@ -254,26 +242,52 @@ class OffPolicyAgent(Agent):
         own = ["replay", "_update", "_low", "_half_range"]
         return [*super()._excluded_save_params(), *own]
 
-    def training_state(self) -> dict[str, Any]:
-        """Return what a bit-equal resume needs, the replay memory among it."""
-        metrics = None if self._update is None else (self._update.metrics.clone(), self._update.count)
-        return {
-            **super().training_state(),
-            "replay": None if self.replay is None else self.replay.get_state(),
-            "metrics": metrics,
-        }
 
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Continue from the dictionary that `training_state` returned."""
-        super().load_training_state(state)
+class ReplayState:
+    """The replay memory as a state of the agent; it is made anew before it is loaded.
+
+    Args:
+        agent: has the memory.
+    """
+
+    def __init__(self, agent: OffPolicyAgent) -> None:
+        self.agent = agent
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the transitions that are not in a dataset."""
+        replay = self.agent.replay
+        return {"replay": None if replay is None else replay.get_state(self.agent._recorded_transitions)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Fill the memory."""
         if state["replay"] is not None:
-            self._update = None
-            update = self._ready()
-            assert self.replay is not None
-            self.replay.set_state(state["replay"])
-            if state["metrics"] is not None:
-                update.metrics.copy_(state["metrics"][0])
-                update.count = state["metrics"][1]
+            self.agent._update = None
+            self.agent._ready()
+            assert self.agent.replay is not None
+            self.agent.replay.set_state(state["replay"])
+
+
+class MetricsState:
+    """The metrics that wait for the next record, as a state of the agent.
+
+    Args:
+        agent: has the gradient step that counts them.
+    """
+
+    def __init__(self, agent: OffPolicyAgent) -> None:
+        self.agent = agent
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums and the number of steps in them."""
+        update = self.agent._update
+        return {"sums": None} if update is None else {"sums": update.metrics.clone(), "count": update.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on adding to them."""
+        if state["sums"] is not None:
+            update = self.agent._ready()
+            update.metrics.copy_(state["sums"])
+            update.count = state["count"]
 
 
 def refuse_no_count(**numbers: Any) -> None:

@@ -68,6 +68,3 @@ class AWAC(OfflineAgent):
     def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
         assert self._update is not None
         self._update.step(batch, learning_rate, self.gamma, self.tau, self.beta, self.max_weight, self.generator)
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.actor.optimizer", "policy.critic.optimizer"], []

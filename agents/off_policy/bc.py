@@ -75,6 +75,7 @@ class BC(OfflineAgent):
     """
 
     needs_dataset, needs_demonstrations = True, True
+    optimizers = ("actor",)
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ImitationPolicy}
     policy: ImitationPolicy
     _update: BCUpdate | None
@@ -100,6 +101,3 @@ class BC(OfflineAgent):
     def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
         assert self._update is not None
         self._update.step(batch, learning_rate, self.loss)
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.actor.optimizer"], []

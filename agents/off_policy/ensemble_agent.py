@@ -113,7 +113,7 @@ class EnsembleAgent(HasTemperature, OffPolicyAgent):
             self.replay, self.offline, gradient_steps, self.batch_size, self.offline_ratio, self.generator
         )
 
-    def train(self, gradient_steps: int) -> None:
+    def _train(self, gradient_steps: int) -> None:
         """Take `gradient_steps` steps of the critics, then one of the rest."""
         self._ready()
         rate = self.lr_schedule(self._current_progress_remaining)

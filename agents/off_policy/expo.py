@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
@@ -73,6 +72,7 @@ class EXPO(EnsembleAgent):
         UsageError: a number is impossible, or the environment's form or the dataset does not fit.
     """
 
+    optimizers = ("base", "edit", "critic")
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ExpressivePolicy}
     policy: ExpressivePolicy
     _update: EXPOUpdate | None
@@ -173,11 +173,10 @@ class EXPO(EnsembleAgent):
             update.imitate(batch, rate, self._next_average_rate(), self.generator)
         return self
 
-    def _learn_online(self, total: int, callback: BaseCallback, log_interval: int | None) -> None:
+    def _start_training(self) -> None:
         left = self.pretraining_steps - self._n_base_updates
         if left > 0 and self._n_updates == 0:
             self.pretrain(left)
-        super()._learn_online(total, callback, log_interval)
 
     def _next_average_rate(self) -> float:
         self._n_base_updates += 1
@@ -196,7 +195,3 @@ class EXPO(EnsembleAgent):
             self._next_average_rate(),
             self.generator,
         )
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        names = ["policy", "policy.base.optimizer", "policy.edit.optimizer", "policy.critic.optimizer"]
-        return [*names, *self._temperature_save_names()], ["log_ent_coef"]

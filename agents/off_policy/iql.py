@@ -45,6 +45,7 @@ class IQL(OfflineAgent):
         UsageError: a number is impossible, or the environment or the dataset does not fit.
     """
 
+    optimizers = ("actor", "critic", "value_net")
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ImplicitPolicy}
     policy: ImplicitPolicy
     _update: IQLUpdate | None
@@ -73,7 +74,3 @@ class IQL(OfflineAgent):
     def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
         assert self._update is not None
         self._update.step(batch, learning_rate, self.gamma, self.tau, self.expectile, self.beta, self.max_weight)
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        names = ("actor", "critic", "value_net")
-        return ["policy", *(f"policy.{name}.optimizer" for name in names)], []

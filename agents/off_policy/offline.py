@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LOG_EVERY = 1000  # gradient steps between two records of offline learning
 ROWS_AT_ONCE = 1 << 16
 SMALLEST_STD = 1e-3  # added to the standard deviations, as in the authors' TD3+BC
-SelfOffline = TypeVar("SelfOffline", bound="OfflineAgent")
 
 
 class OfflineAgent(OffPolicyAgent):
@@ -30,7 +29,8 @@ class OfflineAgent(OffPolicyAgent):
 
     With a dataset, a timestep of `learn` is a gradient step on it, and no environment is needed. `offline_steps` makes
     the agent go on online: from timestep `offline_steps` on, a timestep is a step in the environment again, and what it
-    meets there joins the data in one memory. Without a dataset everything is online.
+    meets there joins the data in one memory. Without a dataset everything is online. Online, `learn` logs every
+    `log_interval` episodes, offline every 1,000 gradient steps.
 
     Args:
         policy: see `OffPolicyAgent`.
@@ -52,6 +52,7 @@ class OfflineAgent(OffPolicyAgent):
     needs_dataset: ClassVar[bool] = False
     needs_demonstrations: ClassVar[bool] = False
     is_standardised = False
+    _was_offline = False  # in the iteration that runs
 
     def __init__(
         self,
@@ -143,55 +144,37 @@ class OfflineAgent(OffPolicyAgent):
         if total_timesteps > self.offline_end:
             super()._refuse_no_task(total_timesteps)
 
-    def learn(
-        self: SelfOffline,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 4,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfOffline:
-        """Train for at least `total_timesteps` steps: gradient steps on the dataset, then steps in the environment.
+    @property
+    def _is_offline(self) -> bool:
+        return self.num_timesteps < min(self._total_timesteps, self.offline_end)
 
-        Online, logs are written every `log_interval` episodes, offline every 1,000 gradient steps; see SB3.
-
-        Raises:
-            UsageError: there is neither a dataset nor an environment, or `total_timesteps` is not positive.
-        """
-        name = tb_log_name or type(self).__name__
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, name, progress_bar)
-        self._ready()
-        callback.on_training_start(locals(), globals())
-        goes_on = self._learn_offline(min(total, self.offline_end), total, callback, log_interval is not None)
-        if goes_on and self.num_timesteps < total:
-            self._learn_online(total, callback, log_interval)
-        callback.on_training_end()
-        return self
-
-    def _learn_offline(self, end: float, total: int, callback: BaseCallback, is_logged: bool) -> bool:
-        """Take gradient steps on the dataset up to timestep `end`; return False when the callback asked to stop."""
-        while self.num_timesteps < end:
-            callback.on_rollout_start()
-            until = min(end, (self.num_timesteps // LOG_EVERY + 1) * LOG_EVERY)
-            while self.num_timesteps < until:
-                self._update_current_progress_remaining(self.num_timesteps, total)
-                self.train(1)
-                self.num_timesteps += 1
-                callback.update_locals(locals())
-                if not callback.on_step():
-                    return False
-            callback.on_rollout_end()
-            if is_logged and self.num_timesteps % LOG_EVERY == 0:
-                self._log()
+    def collect(self, callback: BaseCallback) -> bool:
+        """Take gradient steps on the dataset up to the next record, or steps in the environment."""
+        self._was_offline = self._is_offline
+        if not self._was_offline:
+            return super().collect(callback)
+        total = self._total_timesteps
+        end = min(total, self.offline_end)
+        until = min(end, (self.num_timesteps // LOG_EVERY + 1) * LOG_EVERY)
+        while self.num_timesteps < until:
+            self._update_current_progress_remaining(self.num_timesteps, total)
+            self.train(1)
+            self.num_timesteps += 1
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
         return True
+
+    def _after_rollout(self, callback: BaseCallback, total: int, log_interval: int | None) -> bool:
+        if not self._was_offline:
+            return super()._after_rollout(callback, total, log_interval)
+        if log_interval is not None and self.num_timesteps % LOG_EVERY == 0:
+            self._log()
+        return True
+
+    @property
+    def _recorded_transitions(self) -> int:
+        return 0 if self.dataset_source is None else int(self.dataset_source["steps"])
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "actor", "critic", "actor_target", "critic_target"]
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what a bit-equal resume needs; of the replay memory only what is not in the dataset."""
-        state = super().training_state()
-        if self.replay is not None and self.dataset_source is not None:
-            state["replay"] = self.replay.get_state(self.dataset_source["steps"])
-        return state

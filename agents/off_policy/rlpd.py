@@ -118,7 +118,3 @@ class RLPD(EnsembleAgent):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "actor"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        names = ["policy", "policy.actor.optimizer", "policy.critic.optimizer"]
-        return [*names, *self._temperature_save_names()], ["log_ent_coef"]

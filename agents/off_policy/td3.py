@@ -124,9 +124,6 @@ class TD3(OffPolicyAgent):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "actor", "actor_target", "critic", "critic_target"]
 
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.actor.optimizer", "policy.critic.optimizer"], []
-
 
 def refuse_negative(**numbers: float) -> None:
     """Refuse numbers below zero.

@@ -79,6 +79,3 @@ class TD3BC(OfflineAgent):
         update.step(batch, learning_rate, self.gamma, self.target_policy_noise, self.target_noise_clip, self.generator)
         if self._n_updates % self.policy_delay == 0:
             update.actor_step(batch, learning_rate, self.tau, self.alpha)
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.actor.optimizer", "policy.critic.optimizer"], []

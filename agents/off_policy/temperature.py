@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.flat_adam import ScalarAdam
+from polyathlon.agents.parts.states import NumbersState
 from polyathlon.envs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class HasTemperature:
     device: torch.device
     log_ent_coef: Tensor
     ent_coef_optimizer: torch.optim.Adam | None
+    register_state: Callable[..., None]
 
     def _setup_temperature(self, default_goal: float) -> None:
         """Start the temperature; `default_goal` is the entropy that `target_entropy="auto"` stands for.
@@ -42,13 +45,13 @@ class HasTemperature:
         self.ent_coef_optimizer = (
             ScalarAdam([self.log_ent_coef], lr=self.lr_schedule(1), fused=True) if is_learned else None
         )
+        self.register_state("log_ent_coef", NumbersState(self.log_ent_coef))
+        if self.ent_coef_optimizer is not None:
+            self.register_state("ent_coef_optimizer", self.ent_coef_optimizer)
 
     def _set_temperature_rate(self, learning_rate: float) -> None:
         if self.ent_coef_optimizer is not None:
             self.ent_coef_optimizer.param_groups[0]["lr"] = learning_rate
-
-    def _temperature_save_names(self) -> list[str]:
-        return [] if self.ent_coef_optimizer is None else ["ent_coef_optimizer"]
 
 
 def parse_temperature(ent_coef: Any) -> tuple[float, bool]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.moments import RunningMoments
+from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
-from polyathlon.agents.streams.rollout import Rollout, tree_map
+from polyathlon.agents.streams.rollout import Rollout, RolloutState, tree_map
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .attention import AttentionActorCritic
@@ -24,7 +25,6 @@ from .policies import ActorCritic, SB3PolicyAdapter
 from .ppo_fast import FastPPOUpdate, can_update
 from .ppo_update import Minibatches, PPOSettings, update
 
-SelfPPO = TypeVar("SelfPPO", bound="PPO")
 CHUNK = 16_384  # rows of one forward pass when a whole rollout is evaluated
 
 
@@ -112,7 +112,6 @@ class PPO(Agent):
         self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
         self.fast_update = fast_update
         self._fast: FastPPOUpdate | None = None
-        self._iterations = 0
         self.rollout: Rollout | None = None
         self._carried_return: Tensor | None = None
         if _init_setup_model:
@@ -122,12 +121,6 @@ class PPO(Agent):
         if policy_name not in self.policy_aliases:
             raise unknown_name("policy", policy_name, self.policy_aliases)
         return self.policy_aliases[policy_name]
-
-    def _new_generators(self, seed: int | None) -> None:
-        super()._new_generators(seed)
-        policy = getattr(self, "policy", None)
-        if isinstance(policy, ActorCritic):
-            policy.generator = self._prediction_generator
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
@@ -147,6 +140,10 @@ class PPO(Agent):
         self.reward_moments = RunningMoments(()).to(self.device)
         self._clip_schedule = FloatSchedule(self.clip_range)
         self._clip_vf_schedule = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
+        self.register_state("policy.optimizer", self.policy.optimizer)
+        self.register_state("reward_moments", self.reward_moments)
+        self.register_state("rollout", RolloutState(self), checkpoint_only=True)
+        self.register_state("carried_return", AttributeState(self, "_carried_return"), checkpoint_only=True)
 
     @property
     def _actor(self) -> ActorCritic | SB3PolicyAdapter:
@@ -166,7 +163,7 @@ class PPO(Agent):
         low, high = (torch.as_tensor(x, device=self.device) for x in (self.action_space.low, self.action_space.high))
         return action.clamp(low, high)
 
-    def collect_rollouts(self, callback: BaseCallback) -> bool:
+    def collect(self, callback: BaseCallback) -> bool:
         """Act until the rollout is full.
 
         Returns:
@@ -175,7 +172,6 @@ class PPO(Agent):
         source, actor = self.source, self._actor
         assert source is not None
         self.policy.set_training_mode(False)
-        callback.on_rollout_start()
         with torch.no_grad():
             while self.rollout is None or not self.rollout.is_full:
                 action = actor.act(source.obs, source.mask, self.generator)
@@ -189,7 +185,6 @@ class PPO(Agent):
                 callback.update_locals(locals())
                 if not callback.on_step():
                     return False
-        callback.on_rollout_end()
         return True
 
     @torch.no_grad()
@@ -284,35 +279,6 @@ class PPO(Agent):
             fast = self._fast = FastPPOUpdate(self.policy, number, self.batch_size)
         return fast.run(data, settings, self.generator)
 
-    def learn(
-        self: SelfPPO,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 1,
-        tb_log_name: str = "PPO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfPPO:
-        """Train for at least `total_timesteps` steps, in whole rollouts; see SB3.
-
-        Raises:
-            UsageError: there is no environment, or `total_timesteps` is not positive.
-        """
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        callback.on_training_start(locals(), globals())
-        while self.num_timesteps < total:
-            if not self.collect_rollouts(callback):
-                break
-            self._iterations += 1
-            self._update_current_progress_remaining(self.num_timesteps, total)
-            self._record_episodes()
-            if log_interval is not None and self._iterations % log_interval == 0:
-                self.logger.record("time/iterations", self._iterations, exclude="tensorboard")
-                self.dump_logs()
-            self.train()
-        callback.on_training_end()
-        return self
-
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -333,30 +299,6 @@ class PPO(Agent):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer", "reward_moments"], []
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what a bit-equal resume needs, also in the middle of a rollout."""
-        is_started = self.rollout is not None and self.rollout.position > 0
-        return {
-            **super().training_state(),
-            "rollout": self.rollout.get_state() if is_started and self.rollout is not None else None,
-            "finished_episodes": [] if self.source is None else list(self.source.episodes),
-            "carried_return": self._carried_return,
-            "iterations": self._iterations,
-        }
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Continue from the dictionary that `training_state` returned."""
-        super().load_training_state(state)
-        saved, carried = state["rollout"], state["carried_return"]
-        self.rollout = None if saved is None else Rollout.from_state(self.n_steps, saved, self.device)
-        self._carried_return = None if carried is None else carried.to(self.device)
-        if self.source is not None:
-            self.source.episodes = list(state["finished_episodes"])
-        self._iterations = state["iterations"]
 
 
 def _numpy(value: Tensor) -> np.ndarray:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
 from polyathlon.agents.parts.pareto import spread_weights
-from polyathlon.agents.streams.rollout import Rollout
+from polyathlon.agents.parts.states import AttributeState
+from polyathlon.agents.streams.rollout import Rollout, RolloutState
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
 
@@ -24,7 +25,6 @@ from .policy_set import PolicySet
 from .set_rollout import prepare
 from .set_update import Constraint, SetSettings, constraint_of, update_set
 
-SelfCMORL = TypeVar("SelfCMORL", bound="CMORL")
 BARRIERS = ("paper", "code")
 
 
@@ -128,7 +128,7 @@ class CMORL(ParetoAgent):
         self.num_objectives = 1 if self.env is None else (num_objectives(self.env) or 1)
         self._are_rows_given = kwargs.get("n_envs") is not None
         self.stage = "initial"
-        self._iterations = self._round_iterations = self._extensions = 0
+        self._round_iterations = self._extensions = 0
         self._is_due = False
         self._weights: Tensor | None = None
         self._constraint: Constraint | None = None
@@ -164,6 +164,10 @@ class CMORL(ParetoAgent):
         reference = None if self.reference_point is None else self.vector("reference_point", self.reference_point)
         self.archive = ParetoArchive(self.num_objectives, self.archive_size, reference)
         self.population, self.policy = self._new_set(self.num_initial_policies), self._new_set(1)
+        self.register_state("population", self.population)
+        self.register_state("archive", self.archive)
+        self.register_state("rollout", RolloutState(self), checkpoint_only=True)
+        self.register_state("carried_return", AttributeState(self, "_carried_return"), checkpoint_only=True)
         self._shown = None
         if self.env is not None:
             self._use_rows(self.env)
@@ -192,7 +196,7 @@ class CMORL(ParetoAgent):
     # -------------------------------------------------------------------------------------------------- learning
 
     @torch.no_grad()
-    def collect_rollouts(self, callback: BaseCallback) -> bool:
+    def collect(self, callback: BaseCallback) -> bool:
         """Let every policy act in its rows until the rollout is full.
 
         Returns:
@@ -200,7 +204,6 @@ class CMORL(ParetoAgent):
         """
         source = self.source
         assert source is not None
-        callback.on_rollout_start()
         while self.rollout is None or not self.rollout.is_full:
             action, taken = self._act(False)
             if self.rollout is None or self.rollout.action.shape[1] != source.num_envs:
@@ -214,7 +217,6 @@ class CMORL(ParetoAgent):
             callback.update_locals(locals())
             if not callback.on_step():
                 return False
-        callback.on_rollout_end()
         return True
 
     def train(self) -> None:
@@ -279,49 +281,34 @@ class CMORL(ParetoAgent):
         is_last_stage = self._extensions > 0 or self.num_extension_policies == 0
         return self.num_timesteps >= total and is_last_stage and not self._is_due
 
-    def learn(
-        self: SelfCMORL,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int | None = 1,
-        tb_log_name: str = "CMORL",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfCMORL:
-        """Train for at least `total_timesteps` steps, evaluations included, with at least one iteration of each stage.
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
 
-        Called again, it goes on extending the front.
+    def _iterate(self, callback: BaseCallback, total: int, log_interval: int | None) -> bool:
+        if not self._is_due and not super()._iterate(callback, total, log_interval):
+            return False
+        return not self._is_due or self._judge(callback)
 
-        Raises:
-            UsageError: there is no environment, or `total_timesteps` is not positive.
-        """
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        callback.on_training_start(locals(), globals())
-        while not self._has_finished(total):
-            if not self._is_due:
-                if not self.collect_rollouts(callback):
-                    break
-                self._iterations += 1
-                self._round_iterations += 1
-                self._extensions += self.stage == "extension"
-                self._update_current_progress_remaining(min(self.num_timesteps, total), total)
-                self._record_episodes()
-                if log_interval is not None and self._iterations % log_interval == 0:
-                    self.logger.record("time/iterations", self._iterations, exclude="tensorboard")
-                    self.dump_logs()
-                self.train()
-                self._is_due = self._is_round_over()
-            if self._is_due:
-                returns = self.evaluate_population(callback)
-                if returns is None:
-                    break
-                self.archive.add(self.population.rows(), returns)
-                self._is_due = False
-                self.record_front()
-                self._start_round()
+    def _after_rollout(self, callback: BaseCallback, total: int, log_interval: int | None) -> bool:
+        self._round_iterations += 1
+        self._extensions += self.stage == "extension"
+        super()._after_rollout(callback, total, log_interval)
+        self._is_due = self._is_round_over()
+        return True
+
+    def _judge(self, callback: BaseCallback) -> bool:
+        """Let the archive take the policies in, and start the next round; return False when the callback asked to stop."""
+        returns = self.evaluate_population(callback)
+        if returns is None:
+            return False
+        self.archive.add(self.population.rows(), returns)
+        self._is_due = False
+        self.record_front()
+        self._start_round()
+        return True
+
+    def _finish_training(self) -> None:
         self.policy_for()
-        callback.on_training_end()
-        return self
 
     def _nearest(self, preference: Tensor) -> int:
         assert self._weights is not None
@@ -330,28 +317,4 @@ class CMORL(ParetoAgent):
     # --------------------------------------------------------------------------------------------------- storage
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "_carried_return", "_prediction_generator"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "population", "archive"], []
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what a bit-equal resume needs, also in the middle of a rollout."""
-        is_started = self.rollout is not None and self.rollout.position > 0
-        return {
-            **super().training_state(),
-            "rollout": self.rollout.get_state() if is_started and self.rollout is not None else None,
-            "finished_episodes": [] if self.source is None else list(self.source.episodes),
-            "carried_return": self._carried_return,
-            "prediction_generator": self._prediction_generator.get_state(),
-        }
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Continue from the dictionary that `training_state` returned."""
-        super().load_training_state(state)
-        saved, carried = state["rollout"], state["carried_return"]
-        self.rollout = None if saved is None else Rollout.from_state(self.n_steps, saved, self.device)
-        self._carried_return = None if carried is None else carried.to(self.device)
-        if self.source is not None:
-            self.source.episodes = list(state["finished_episodes"])
-        self._prediction_generator.set_state(state["prediction_generator"].cpu())
+        return [*super()._excluded_save_params(), "rollout", "_carried_return"]

@@ -61,12 +61,6 @@ class ParetoAgent(Agent):
             raise unknown_name("policy", policy_name, self.policy_aliases)
         return self.policy_aliases[policy_name]
 
-    def _new_generators(self, seed: int | None) -> None:
-        super()._new_generators(seed)
-        self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
-        if isinstance(getattr(self, "policy", None), PolicySet):
-            self.policy.generator = self._prediction_generator
-
     def _new_set(self, number: int) -> PolicySet:
         made: PolicySet = self.policy_class(  # type: ignore[assignment]
             self.observation_space,

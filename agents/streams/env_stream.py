@@ -304,6 +304,37 @@ class SB3EnvStream(EnvStream):
         self.started = True
 
 
+class StreamState:
+    """Where an agent's environments stand, as a state of the agent.
+
+    Args:
+        agent: has `source`, a stream or None.
+    """
+
+    def __init__(self, agent: Any) -> None:
+        self.agent = agent
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the environments stand, and the episodes that nobody has read yet."""
+        source = self.agent.source
+        if source is None or not source.started:
+            return {"stream": None, "episodes": []}
+        return {"stream": source.get_state(), "episodes": list(source.episodes)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there.
+
+        Raises:
+            UsageError: the environments cannot be put there.
+        """
+        source = self.agent.source
+        if source is None:
+            return
+        if state["stream"] is not None:
+            source.set_state(state["stream"])
+        source.episodes = list(state["episodes"])
+
+
 def refuse_unsupported(state: dict[str, Any]) -> None:
     """Raise when the saved run stood on an environment whose state cannot be saved."""
     if "unsupported" in state:

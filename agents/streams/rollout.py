@@ -151,6 +151,28 @@ class Rollout:
         return rollout
 
 
+class RolloutState:
+    """A rollout that is being filled, as a state of an agent: for a checkpoint in the middle of an iteration.
+
+    Args:
+        agent: has `rollout` (None before its first step), `n_steps` and `device`.
+    """
+
+    def __init__(self, agent: Any) -> None:
+        self.agent = agent
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the steps taken."""
+        rollout = self.agent.rollout
+        is_started = rollout is not None and rollout.position > 0
+        return {"rollout": rollout.get_state() if is_started else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the rollout anew."""
+        agent, saved = self.agent, state["rollout"]
+        agent.rollout = None if saved is None else Rollout.from_state(agent.n_steps, saved, agent.device)
+
+
 def tree_map(value: Any, function: Any) -> Any:
     """Apply `function` to a tensor, or to each tensor of a dict."""
     if isinstance(value, dict):

@@ -50,7 +50,7 @@ def ours(stage: str) -> Subject:
 
     def measure() -> Sample:
         cpu, wall = time.process_time(), time.perf_counter()
-        agent.collect_rollouts(callback)
+        agent.collect(callback)
         agent.train()
         return Sample(ITERATION, time.process_time() - cpu, time.perf_counter() - wall)
 

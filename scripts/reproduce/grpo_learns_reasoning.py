@@ -46,9 +46,11 @@ def _train(seed: int, shuffle: bool, tokens: int) -> Run:
     from polyathlon.agents import LanguageAgent
 
     class Shuffled(LanguageAgent):
-        def collect(self):
-            episodes = super().collect()
-            _shuffled(episodes, self.numpy_generator)
+        draws = np.random.default_rng(int(np.random.SeedSequence(seed).generate_state(3, np.uint64)[1] >> np.uint64(1)))
+
+        def collect_episodes(self):
+            episodes = super().collect_episodes()
+            _shuffled(episodes, self.draws)
             return episodes
 
     agent_class = Shuffled if shuffle else LanguageAgent

@@ -38,26 +38,16 @@ class RandomAgent(Agent):
         with self.seeded_initialisation():
             self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule)
 
-    def learn(
-        self,
-        total_timesteps,
-        callback=None,
-        log_interval=1,
-        tb_log_name="r",
-        reset_num_timesteps=True,
-        progress_bar=False,
-    ):
-        total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        callback.on_training_start(locals(), globals())
-        while self.num_timesteps < total:
-            shape = (self.source.num_envs, *self.action_space.shape)
-            step = self.source.step(torch.rand(shape, generator=self.generator) * 2 - 1)
-            self.rewards += step.reward.tolist()
-            self.num_timesteps += self.source.num_envs
-            callback.on_step()
-            self._record_episodes()
-        callback.on_training_end()
-        return self
+    def collect(self, callback: Any) -> bool:
+        shape = (self.source.num_envs, *self.action_space.shape)
+        step = self.source.step(torch.rand(shape, generator=self.generator) * 2 - 1)
+        self.rewards += step.reward.tolist()
+        self.num_timesteps += self.source.num_envs
+        callback.update_locals(locals())
+        return callback.on_step()
+
+    def train(self) -> None:
+        """Nothing is learnt."""
 
 
 def test_episode_seeds_differ_between_episodes_and_rows():

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import polyathlon
-from polyathlon.agents.base import read_checkpoint
+from polyathlon.checkpoints import read_checkpoint
 from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
 from polyathlon.evaluation import agent_policy, evaluate, load_run
@@ -74,7 +74,7 @@ def assert_same_run(left: Path, right: Path) -> None:
     """The logs and the whole training state of two finished runs are equal."""
     assert log(left) == log(right)
     a, b = (read_checkpoint(folder / "checkpoint.pt") for folder in (left, right))
-    assert_equal(a["state"], b["state"])
+    assert_equal(a["states"], b["states"])
     weights = [load_run(folder)[0].policy.state_dict() for folder in (left, right)]
     assert_equal(*[dict(w) for w in weights])
 

@@ -66,7 +66,7 @@ def started(agent):
 def test_one_update_equals_token_by_token(max_turns):
     agent = started(LanguageAgent("tiny", letters(max_turns), recipe="ppo", num_prompts=6, seed=0))
     torch.nn.init.normal_(agent.policy.value_net.weight, std=0.3, generator=torch.Generator().manual_seed(0))
-    episodes = agent.collect()
+    episodes = agent.collect_episodes()
     recipe = find_recipe("ppo", whiten=False, gamma=0.9, gae_lambda=0.8)
     batch = collate(episodes, agent.token_env.rules.pad, agent.device)
     reading = agent._read(agent.policy.language_model, batch, True)
@@ -110,9 +110,9 @@ def test_learns_letters_from_a_few_examples():
     agent = LanguageAgent("tiny", letters(), recipe="grpo", learning_rate=2e-3, seed=0)
     agent.warm_start(n=48, epochs=8)
     started(agent)
-    before = np.mean([episode.total for episode in agent.collect()])
+    before = np.mean([episode.total for episode in agent.collect_episodes()])
     agent.learn(6_000)
-    after = np.mean([episode.total for episode in agent.collect()])
+    after = np.mean([episode.total for episode in agent.collect_episodes()])
     assert before < 0.5
     assert after > 0.8
 
@@ -131,7 +131,7 @@ def test_every_recipe_updates_the_model_and_reports(recipe):
 
 def test_a_second_turn_is_read_and_not_trained_on():
     agent = started(LanguageAgent("tiny", letters(max_turns=2), num_prompts=4, group_size=2, seed=1))
-    episodes = agent.collect()
+    episodes = agent.collect_episodes()
     two = [episode for episode in episodes if episode.turns == 2]
     assert two  # an untrained model is rarely right at once
     tokenizer = agent.token_env.tokenizer
@@ -145,7 +145,7 @@ def test_a_second_turn_is_read_and_not_trained_on():
 
 def test_groups_share_their_problem_and_draw_on_their_own():
     agent = started(LanguageAgent("tiny", sums(), num_prompts=3, group_size=4, seed=0))
-    episodes = agent.collect()
+    episodes = agent.collect_episodes()
     for group in range(3):
         rows = [episode for episode in episodes if episode.group == group]
         starts = {tuple(e.ids[: e.written.index(True)]) for e in rows}

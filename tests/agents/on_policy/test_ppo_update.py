@@ -43,7 +43,7 @@ def collected(agent, learnt=STEPS):
     agent.learn(learnt)
     callback = agent._init_callback(None)
     callback.on_training_start({}, {})
-    agent.collect_rollouts(callback)
+    agent.collect(callback)
     return agent.prepare_minibatches(agent.rollout)
 
 

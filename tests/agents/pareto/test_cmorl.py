@@ -83,7 +83,7 @@ def test_the_hypervolume_never_falls_while_the_archive_has_room():
 def test_the_extension_holds_what_the_parent_had():
     trained = CMORL("MlpPolicy", bandit(60), num_initial_policies=3, num_extension_policies=5, **BANDIT)
     trained.learn(3_000)
-    trained.collect_rollouts(trained._setup_learn(1, None, False)[1])
+    trained.collect(trained._setup_learn(1, None, False)[1])
     trained.train()
     constraint = trained._constraint
     assert trained.stage == "extension" and torch.equal(
