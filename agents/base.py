@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
@@ -306,6 +307,7 @@ class Agent(SavedStates):
         callback.on_training_end()
         return self
 
+    @abstractmethod
     def collect(self, callback: BaseCallback) -> bool:
         """Take the steps of an iteration and count them in `num_timesteps`.
 
@@ -314,11 +316,10 @@ class Agent(SavedStates):
         Returns:
             False when the callback asked to stop.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def train(self) -> None:
         """Learn from what was collected."""
-        raise NotImplementedError
 
     def _before_training(self) -> None:
         """Make what learning needs, before callbacks are told that it starts."""

@@ -18,7 +18,7 @@ import polyathlon
 from polyathlon.agents.base import Agent
 from polyathlon.datasets import play_episodes
 from polyathlon.envs.data.datasets import DatasetWriter
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, constructor_keywords
 from polyathlon.envs.probes import OBJECTIVE_PROBES, TENSOR_PROBES, TEXT_PROBES
 from polyathlon.envs.tensor import load_task, make_scalar, make_vector
 from polyathlon.envs.tensor.rewards import num_objectives
@@ -445,6 +445,18 @@ def test_training_without_a_task_is_refused(name, form, tmp_path):
 def test_an_agent_that_learns_from_data_says_how_to_get_some(name):
     with pytest.raises(UsageError, match=r"polyathlon\.datasets\.record"):
         polyathlon.make_agent(name, probe_env("ValueNow", "box"))
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_unknown_keyword_is_refused_with_the_nearest(name):
+    agent_class = RECORDS[name].load()
+    known = constructor_keywords(agent_class) - {"self", "policy", "env", "_init_setup_model"}
+    assert {"learning_rate", "seed", "device"} <= known
+    for keyword in sorted(known):
+        misspelt = keyword + "e"
+        with pytest.raises(UsageError, match=f"unknown argument of {agent_class.__name__} '{misspelt}'") as error:
+            agent_class("MlpPolicy", None, **{misspelt: 0})
+        assert isinstance(error.value, TypeError) and f"Did you mean '{keyword}'" in str(error.value)
 
 
 @pytest.mark.parametrize("name", AGENTS)
