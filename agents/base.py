@@ -150,7 +150,7 @@ class Agent(SavedStates):
         self.generator = torch.Generator(device=self.device)
         self.generator.manual_seed(torch_seed)
         self._prediction_generator = torch.Generator(device=self.device).manual_seed(self._initial_seed)
-        policy = getattr(self, "policy", None)
+        policy: Any = getattr(self, "policy", None)
         if hasattr(policy, "generator"):
             policy.generator = self._prediction_generator
 

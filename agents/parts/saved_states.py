@@ -107,7 +107,7 @@ class SavedStates(BaseAlgorithm):
         given: dict[str, Any] = load_path_or_dict  # type: ignore[assignment]
         if not isinstance(load_path_or_dict, dict):
             checkpoints.refuse_other_agent_file(load_path_or_dict)
-            _, given, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)  # type: ignore[assignment]
+            _, given, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)
         names = self._state_names(False)
         wanted = set(names) if exact_match else set(names) & set(given)
         refuse_other_names(set(given), wanted, f"this {type(self).__name__}")
@@ -176,6 +176,6 @@ class SavedStates(BaseAlgorithm):
             raise UsageError(
                 f"{path} holds a {content['agent']}, not a {cls.__name__}; resume it with {content['agent']}.resume"
             )
-        agent = cls.load(io.BytesIO(content["zip"]), env=env, **kwargs)  # type: ignore[arg-type]
+        agent = cls.load(io.BytesIO(content["zip"]), env=env, **kwargs)
         agent.load_checkpoint_states(content["states"])
         return agent
