@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -18,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.envs.data.cache import cache_folder
 from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, dataset_path, open_dataset
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, constructor_keywords, unknown_name
 
 from .adaptation import adapt, make_env, resolve_agent
 from .checkpoints import write_atomically
@@ -278,9 +277,7 @@ def _played(
 
 
 def _takes(agent: str, argument: str) -> bool:
-    agent_class, _ = resolve_agent(agent)
-    owners = [c for c in agent_class.__mro__ if "__init__" in vars(c)]
-    return any(argument in inspect.signature(c.__init__).parameters for c in owners)  # type: ignore[misc]
+    return argument in constructor_keywords(resolve_agent(agent)[0])
 
 
 def replay_episodes(agent: Any, env: gym.Env[Any, Any], steps: int) -> Iterator[Trajectory]:

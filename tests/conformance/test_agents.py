@@ -94,12 +94,7 @@ by_token_agent = pytest.mark.parametrize("name", TOKEN_AGENTS)
 
 def known_settings(agent_class: type[Agent], **changes: Any) -> dict[str, Any]:
     """Return those settings that some constructor of the agent names."""
-    known = {
-        parameter
-        for owner in agent_class.__mro__
-        if "__init__" in vars(owner)
-        for parameter in inspect.signature(owner.__init__).parameters
-    }
+    known = constructor_keywords(agent_class)
     return {key: value for key, value in {**SETTINGS, **changes}.items() if key in known}
 
 
@@ -144,6 +139,10 @@ def needs_data(name: str) -> bool:
 def make(name: str, env: Any, **changes: Any) -> Any:
     agent_class = RECORDS[name].load()
     settings = known_settings(agent_class, **changes)
+    if agent_class.takes_objectives:
+        settings.pop(
+            "beta", None
+        )  # C-MORL's is the share of a return that a constraint holds, not an inverse temperature
     if needs_data(name):
         settings["dataset"] = recorded(env, agent_class.needs_demonstrations)
     if name in SPECIALISTS or not {"box", "discrete"} & set(forms_of(name)):
