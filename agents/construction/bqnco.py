@@ -16,6 +16,7 @@ from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.random import make_keys
+from polyathlon.registration import register_agent
 
 from . import reinforce
 from .decoding import Solution, solve_instances
@@ -32,6 +33,9 @@ SOURCES = ("solutions", "rewards")
 SCHEDULES = ("one_cycle", "constant")
 
 
+@register_agent(
+    "bqnco", family="construction", summary="combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)"
+)
 class BQNCO(Agent):
     """Bisimulation-quotiented neural combinatorial optimisation (Drakulic et al. 2023), a Stable-Baselines3 algorithm.
 

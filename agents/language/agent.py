@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from polyathlon.agents.parts.response_filters import keep_mixed
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
+from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_batch import TokenBatch
 
 from .episodes import Batch, Episode, collate, play
@@ -29,6 +30,9 @@ from .updates import Targets, recipe_loss, shaped_rewards, token_advantages
 SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
 
 
+@register_agent(
+    "language", family="language", summary="a causal language model trained by any recipe (see `polyathlon recipes`)"
+)
 class LanguageAgent(TokenAgent):
     """Train a causal language model on a `TokenAction` environment by any recipe, with whole utterances.
 

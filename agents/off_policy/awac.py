@@ -8,6 +8,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.registration import register_agent
 
 from .awac_update import AWACUpdate
 from .bounded_policy import BoundedPolicy
@@ -25,6 +26,7 @@ class AdvantageWeightedPolicy(BoundedPolicy):
         return AWACUpdate(self, batch_size)
 
 
+@register_agent("awac", family="off_policy", summary="advantage-weighted actor-critic, from a dataset and on online")
 class AWAC(OfflineAgent):
     """AWAC (Nair et al. 2020, "Accelerating Online Reinforcement Learning with Offline Datasets"), an SB3 algorithm.
 

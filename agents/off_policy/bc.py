@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
 from polyathlon.envs.errors import unknown_name
+from polyathlon.registration import register_agent
 
 from .bounded_policy import BoundedPolicy
 from .bounded_update import BoundedActor
@@ -57,6 +58,7 @@ class BCUpdate(GradientStep):
         self._record(value, squared)
 
 
+@register_agent("bc", family="off_policy", summary="behaviour cloning of a dataset")
 class BC(OfflineAgent):
     """Behaviour cloning: the actions of a dataset, imitated.
 

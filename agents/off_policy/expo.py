@@ -14,6 +14,7 @@ from torch import Tensor
 from polyathlon.agents.parts.replay import split_rows
 from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
 from polyathlon.envs.errors import UsageError
+from polyathlon.registration import register_agent
 
 from .ensemble_agent import EnsembleAgent
 from .expo_policy import ExpressivePolicy, check_candidates
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 SelfEXPO = TypeVar("SelfEXPO", bound="EXPO")
 
 
+@register_agent(
+    "expo", family="off_policy", summary="a diffusion or flow policy by imitation, edited and chosen by value"
+)
 class EXPO(EnsembleAgent):
     """EXPO (Dong et al. 2025, "EXPO: Stable Reinforcement Learning with Expressive Policies"), an SB3 algorithm.
 

@@ -9,6 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
 from polyathlon.envs.errors import UsageError
+from polyathlon.registration import register_agent
 
 from .bounded_policy import BoundedPolicy
 from .iql_update import IQLUpdate
@@ -26,6 +27,7 @@ class ImplicitPolicy(BoundedPolicy):
         return IQLUpdate(self, batch_size)
 
 
+@register_agent("iql", family="off_policy", summary="implicit Q-learning, from a dataset and on online")
 class IQL(OfflineAgent):
     """IQL (Kostrikov et al. 2021, "Offline Reinforcement Learning with Implicit Q-Learning"), an SB3 algorithm.
 

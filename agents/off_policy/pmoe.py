@@ -11,12 +11,18 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from polyathlon.agents.parts.expert_routing import refuse_experts
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.registration import register_agent
 
 from .pmoe_policy import MixturePolicy
 from .pmoe_update import ESTIMATORS, PMOEUpdate
 from .sac import SAC
 
 
+@register_agent(
+    "pmoe",
+    family="off_policy",
+    summary="mixture of experts on soft actor-critic, for continuous actions with several good choices",
+)
 class PMOE(SAC):
     """Probabilistic mixture of experts on soft actor-critic (Ren et al. 2021, arXiv 2104.09122).
 

@@ -9,6 +9,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
+from polyathlon.registration import register_agent
+
 from .ensemble_agent import EnsembleAgent
 from .rlpd_policy import EnsemblePolicy
 from .rlpd_update import RLPDUpdate
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from minari import MinariDataset
 
 
+@register_agent(
+    "rlpd", family="off_policy", summary="soft actor-critic with a critic ensemble and half of its data from a dataset"
+)
 class RLPD(EnsembleAgent):
     """RLPD (Ball et al. 2023, "Efficient Online Reinforcement Learning with Offline Data"), an SB3 algorithm.
 

@@ -9,6 +9,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.registration import register_agent
 
 from .agent import OffPolicyAgent, refuse_no_count
 from .sac_policy import SquashedGaussianPolicy
@@ -16,6 +17,7 @@ from .sac_update import SACUpdate
 from .temperature import HasTemperature
 
 
+@register_agent("sac", family="off_policy", summary="soft actor-critic, for continuous actions")
 class SAC(HasTemperature, OffPolicyAgent):
     """Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), an SB3 algorithm.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyathlon.agents.parts.replay import Transitions
 from polyathlon.envs.errors import UsageError
+from polyathlon.registration import register_agent
 
 from .agent import OffPolicyAgent, refuse_no_count
 from .bounded_policy import BoundedPolicy
@@ -25,6 +26,9 @@ class DeterministicPolicy(BoundedPolicy):
         return TD3Update(self, batch_size)
 
 
+@register_agent(
+    "td3", family="off_policy", summary="twin delayed deep deterministic policy gradient, for continuous actions"
+)
 class TD3(OffPolicyAgent):
     """TD3 (Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods"), an SB3 algorithm.
 

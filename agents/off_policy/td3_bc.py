@@ -8,6 +8,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.registration import register_agent
 
 from .agent import refuse_no_count
 from .bounded_policy import Standardised
@@ -23,6 +24,7 @@ class StandardisedPolicy(DeterministicPolicy):
         super().__init__(*args, **{"features_extractor_class": Standardised, **kwargs})
 
 
+@register_agent("td3_bc", family="off_policy", summary="TD3 held close to the actions of a dataset")
 class TD3BC(OfflineAgent):
     """TD3+BC (Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning"), an SB3 algorithm.
 

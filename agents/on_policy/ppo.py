@@ -18,6 +18,7 @@ from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.agents.streams.rollout import Rollout, tree_map
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.registration import register_agent
 
 from .attention import AttentionActorCritic
 from .policies import ActorCritic, SB3PolicyAdapter
@@ -28,6 +29,7 @@ SelfPPO = TypeVar("SelfPPO", bound="PPO")
 CHUNK = 16_384  # rows of one forward pass when a whole rollout is evaluated
 
 
+@register_agent("ppo", family="on_policy", summary="proximal policy optimisation, continuous or (masked) discrete")
 class PPO(Agent):
     """Proximal policy optimisation with a clipped surrogate (Schulman et al. 2017), a Stable-Baselines3 algorithm.
 

@@ -17,6 +17,7 @@ from polyathlon.agents.parts.pareto import spread_weights
 from polyathlon.agents.streams.rollout import Rollout
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
+from polyathlon.registration import register_agent
 
 from .pareto_agent import ParetoAgent
 from .pareto_archive import ParetoArchive
@@ -28,6 +29,9 @@ SelfCMORL = TypeVar("SelfCMORL", bound="CMORL")
 BARRIERS = ("paper", "code")
 
 
+@register_agent(
+    "cmorl", family="pareto", summary="a Pareto front of policies for several objectives, by constrained extension"
+)
 class CMORL(ParetoAgent):
     """Constrained multi-objective reinforcement learning, C-MORL-IPO (Liu et al. 2025, arXiv 2410.02236).
 
