@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_int
 
 from .action_kinds import is_text_space
 from .candidate_features import NUM_RELATIONS, CandidateFeatures
@@ -53,9 +53,8 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
             self, num_candidates=num_candidates, text_features=text_features, penalty=penalty
         )
         gym.Wrapper.__init__(self, env)
-        for name, value, least in (("num_candidates", num_candidates, 2), ("text_features", text_features, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
+        check_int(2, num_candidates=num_candidates)
+        check_int(0, text_features=text_features)
         if not is_text_space(env.action_space):
             raise UsageError(
                 f"CandidateAction wraps a text task, but {env} takes {env.action_space}, which an agent can act in itself"

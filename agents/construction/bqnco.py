@@ -14,7 +14,7 @@ from torch import Tensor
 from polyathlon.agents.base import Agent
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.combinatorial.labels import make_labels
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
 
@@ -113,9 +113,7 @@ class BQNCO(Agent):
     ) -> None:
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
-        for name, value in (("batch_size", batch_size), ("num_labels", num_labels), ("num_starts", num_starts)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise UsageError(f"{name} must be a positive integer, got {value!r}")
+        check_positive_int(batch_size=batch_size, num_labels=num_labels, num_starts=num_starts)
         for name, number in (("warmup_fraction", warmup_fraction), ("ema_decay", ema_decay)):
             if not 0 <= number < 1:
                 raise UsageError(f"{name} must lie in [0, 1), got {number!r}")

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.response_filters import keep_mixed
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_batch import TokenBatch
@@ -93,8 +93,7 @@ class LanguageAgent(TokenAgent):
         self.recipe = find_recipe(recipe, **changes)
         if num_prompts is None:
             num_prompts = max(64 // self.recipe.group_size, 1)
-        if isinstance(num_prompts, bool) or not isinstance(num_prompts, int | np.integer) or num_prompts < 1:
-            raise UsageError(f"num_prompts must be a positive integer, got {num_prompts!r}")
+        check_positive_int(num_prompts=num_prompts)
         if not temperature > 0:
             raise UsageError(
                 f"temperature must be positive, got {temperature!r}; predict(deterministic=True) is greedy"

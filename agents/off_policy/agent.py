@@ -15,7 +15,7 @@ from torch import Tensor
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.products import hidden_dtype
 from polyathlon.agents.parts.replay import Replay, Transitions
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
 SelfOffPolicy = TypeVar("SelfOffPolicy", bound="OffPolicyAgent")
 
@@ -68,14 +68,12 @@ class OffPolicyAgent(Agent):
         # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
         policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
-        refuse_no_count(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
+        check_positive_int(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
         if gradient_steps == 0 or gradient_steps < -1:
             raise UsageError(f"gradient_steps must be positive, or -1 for one each transition, got {gradient_steps!r}")
         if learning_starts < 0:
             raise UsageError(f"learning_starts must not be negative, got {learning_starts!r}")
-        for name, number in (("gamma", gamma), ("tau", tau)):
-            if not 0 <= number <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, got {number!r}")
+        check_fraction(gamma=gamma, tau=tau)
         if matmul_precision not in ("highest", "medium"):
             raise UsageError(f"matmul_precision must be 'highest' or 'medium', got {matmul_precision!r}")
         self.buffer_size, self.learning_starts, self.batch_size = buffer_size, learning_starts, batch_size
@@ -274,14 +272,3 @@ class OffPolicyAgent(Agent):
             if state["metrics"] is not None:
                 update.metrics.copy_(state["metrics"][0])
                 update.count = state["metrics"][1]
-
-
-def refuse_no_count(**numbers: Any) -> None:
-    """Refuse what is no positive integer.
-
-    Raises:
-        UsageError: naming the argument.
-    """
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
-            raise UsageError(f"{name} must be a positive integer, got {value!r}")

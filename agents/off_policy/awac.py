@@ -8,12 +8,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.envs.errors import check_non_negative
 from polyathlon.registration import register_agent
 
 from .awac_update import AWACUpdate
 from .bounded_policy import BoundedPolicy
 from .offline import OfflineAgent
-from .td3 import refuse_negative
 
 
 class AdvantageWeightedPolicy(BoundedPolicy):
@@ -59,7 +59,7 @@ class AWAC(OfflineAgent):
         max_weight: float = 100.0,
         **kwargs: Any,
     ) -> None:
-        refuse_negative(beta=beta, max_weight=max_weight)
+        check_non_negative(beta=beta, max_weight=max_weight)
         self.beta, self.max_weight = beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyathlon.agents.parts.replay import split_rows
 from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_fraction
 from polyathlon.registration import register_agent
 
 from .ensemble_agent import EnsembleAgent
@@ -136,8 +136,7 @@ class EXPO(EnsembleAgent):
             policy_kwargs={**own, **(policy_kwargs or {})},
             **kwargs,
         )
-        if not 0 <= base_tau <= 1:
-            raise UsageError(f"base_tau must lie between 0 and 1, got {base_tau!r}")
+        check_fraction(base_tau=base_tau)
         if pretraining_steps < 0 or (pretraining_steps and dataset is None):
             raise UsageError(f"pretraining_steps needs a dataset and must not be negative, got {pretraining_steps!r}")
         self.base_tau, self.pretraining_steps = base_tau, pretraining_steps

@@ -8,13 +8,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_non_negative
 from polyathlon.registration import register_agent
 
 from .bounded_policy import BoundedPolicy
 from .iql_update import IQLUpdate
 from .offline import OfflineAgent
-from .td3 import refuse_negative
 
 
 class ImplicitPolicy(BoundedPolicy):
@@ -64,7 +63,7 @@ class IQL(OfflineAgent):
     ) -> None:
         if not 0 < expectile < 1:
             raise UsageError(f"expectile must lie between 0 and 1, got {expectile!r}")
-        refuse_negative(beta=beta, max_weight=max_weight)
+        check_non_negative(beta=beta, max_weight=max_weight)
         self.expectile, self.beta, self.max_weight = expectile, beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 

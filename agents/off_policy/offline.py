@@ -12,9 +12,9 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
 from polyathlon.envs.data.datasets import open_dataset
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
-from .agent import OffPolicyAgent, refuse_no_count
+from .agent import OffPolicyAgent
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -66,7 +66,7 @@ class OfflineAgent(OffPolicyAgent):
     ) -> None:
         super().__init__(policy, env, *args, **kwargs)
         if offline_steps is not None:
-            refuse_no_count(offline_steps=offline_steps)
+            check_positive_int(offline_steps=offline_steps)
             if self.needs_dataset:
                 raise UsageError(f"{type(self).__name__} learns from its dataset alone: leave offline_steps out")
             if dataset is None:

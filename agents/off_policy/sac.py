@@ -9,9 +9,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.envs.errors import check_positive_int
 from polyathlon.registration import register_agent
 
-from .agent import OffPolicyAgent, refuse_no_count
+from .agent import OffPolicyAgent
 from .sac_policy import SquashedGaussianPolicy
 from .sac_update import SACUpdate
 from .temperature import HasTemperature
@@ -83,7 +84,7 @@ class SAC(HasTemperature, OffPolicyAgent):
             matmul_precision,
             **kwargs,
         )
-        refuse_no_count(target_update_interval=target_update_interval)
+        check_positive_int(target_update_interval=target_update_interval)
         self.ent_coef, self.target_entropy = ent_coef, target_entropy
         self.target_update_interval = target_update_interval
         if _init_setup_model:

@@ -10,10 +10,10 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.parts.replay import Transitions
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import check_non_negative, check_positive_int
 from polyathlon.registration import register_agent
 
-from .agent import OffPolicyAgent, refuse_no_count
+from .agent import OffPolicyAgent
 from .bounded_policy import BoundedPolicy
 from .td3_update import TD3Update
 
@@ -95,8 +95,8 @@ class TD3(OffPolicyAgent):
             matmul_precision,
             **kwargs,
         )
-        refuse_no_count(policy_delay=policy_delay)
-        refuse_negative(
+        check_positive_int(policy_delay=policy_delay)
+        check_non_negative(
             target_policy_noise=target_policy_noise,
             target_noise_clip=target_noise_clip,
             exploration_noise=exploration_noise,
@@ -130,14 +130,3 @@ class TD3(OffPolicyAgent):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.actor.optimizer", "policy.critic.optimizer"], []
-
-
-def refuse_negative(**numbers: float) -> None:
-    """Refuse numbers below zero.
-
-    Raises:
-        UsageError: naming the argument.
-    """
-    for name, value in numbers.items():
-        if not value >= 0:
-            raise UsageError(f"{name} must not be negative, got {value!r}")

@@ -8,12 +8,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.envs.errors import check_non_negative, check_positive_int
 from polyathlon.registration import register_agent
 
-from .agent import refuse_no_count
 from .bounded_policy import Standardised
 from .offline import OfflineAgent
-from .td3 import DeterministicPolicy, refuse_negative
+from .td3 import DeterministicPolicy
 from .td3_update import TD3Update
 
 
@@ -64,8 +64,8 @@ class TD3BC(OfflineAgent):
         standardise: bool = True,
         **kwargs: Any,
     ) -> None:
-        refuse_no_count(policy_delay=policy_delay)
-        refuse_negative(alpha=alpha, target_policy_noise=target_policy_noise, target_noise_clip=target_noise_clip)
+        check_positive_int(policy_delay=policy_delay)
+        check_non_negative(alpha=alpha, target_policy_noise=target_policy_noise, target_noise_clip=target_noise_clip)
         self.alpha, self.policy_delay, self.is_standardised = alpha, policy_delay, standardise
         self.target_policy_noise, self.target_noise_clip = target_policy_noise, target_noise_clip
         super().__init__(policy, env, learning_rate, *args, **kwargs)

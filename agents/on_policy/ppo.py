@@ -17,7 +17,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.agents.streams.rollout import Rollout, tree_map
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 from polyathlon.registration import register_agent
 
 from .attention import AttentionActorCritic
@@ -97,12 +97,8 @@ class PPO(Agent):
     ) -> None:
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
-        for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("n_epochs", n_epochs)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
-                raise UsageError(f"{name} must be a positive integer, got {value!r}")
-        for name, number in (("gamma", gamma), ("gae_lambda", gae_lambda)):
-            if not 0 <= number <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, got {number!r}")
+        check_positive_int(n_steps=n_steps, batch_size=batch_size, n_epochs=n_epochs)
+        check_fraction(gamma=gamma, gae_lambda=gae_lambda)
         is_single = env is not None and n_steps * self.n_envs == 1
         if normalize_advantage and (batch_size == 1 or is_single):
             raise UsageError("advantages of a single transition cannot be normalised: raise batch_size and n_steps")

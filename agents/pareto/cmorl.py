@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polyathlon.agents.parts.pareto import spread_weights
 from polyathlon.agents.streams.rollout import Rollout
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.registration import register_agent
 
@@ -143,13 +143,10 @@ class CMORL(ParetoAgent):
 
     def _check_numbers(self) -> None:
         names = "num_initial_policies iterations_per_round n_steps batch_size n_epochs archive_size evaluation_episodes"
-        for name in (*names.split(), "num_extension_policies"):
-            value, least = getattr(self, name), int(name != "num_extension_policies")
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
-        for name in ("gamma", "gae_lambda", "initial_share", "beta", "eval_gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
+        check_positive_int(**{name: getattr(self, name) for name in names.split()})
+        check_int(0, num_extension_policies=self.num_extension_policies)
+        fractions = ("gamma", "gae_lambda", "initial_share", "beta", "eval_gamma")
+        check_fraction(**{name: getattr(self, name) for name in fractions})
         if not self.barrier_t > 0:
             raise UsageError(f"barrier_t must be positive, got {self.barrier_t!r}")
         if self.barrier not in BARRIERS:

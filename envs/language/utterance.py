@@ -19,7 +19,7 @@ from gymnasium.vector.utils import (
 )
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
 DEFAULT_MAX_BYTES = 1 << 16
 _HEADER = 8
@@ -52,8 +52,7 @@ class Utterance(gym.Space[str]):
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES, seed: int | np.random.Generator | None = None) -> None:
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int | np.integer) or max_bytes < 1:
-            raise UsageError(f"max_bytes must be a positive integer, got {max_bytes!r}")
+        check_positive_int(max_bytes=max_bytes)
         self.max_bytes = int(max_bytes)
         super().__init__(shape=None, dtype=None, seed=seed)
 
