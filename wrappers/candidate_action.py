@@ -10,12 +10,12 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from polyathlon.envs.combinatorial.node_kinds import OPEN, PADDING
 from polyathlon.envs.errors import UsageError, check_int
 
 from .action_kinds import is_text_space
 from .candidate_features import NUM_RELATIONS, CandidateFeatures
 
-PADDING, OPEN = 0, 3
 Observation = dict[str, Any]
 
 

@@ -12,8 +12,9 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.parts.replay import Replay
-from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
+from polyathlon.agents.parts.replay_data import dataset_replay
 from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
+from polyathlon.envs.data.dataset_source import agent_spaces, dataset_source, reopen
 from polyathlon.envs.data.datasets import open_dataset
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int
 

@@ -10,7 +10,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from polyathlon.agents.parts.replay import Replay
-from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
+from polyathlon.agents.parts.replay_data import dataset_replay
+from polyathlon.envs.data.dataset_source import agent_spaces, dataset_source, reopen
 from polyathlon.envs.data.datasets import open_dataset
 from polyathlon.envs.errors import UsageError, check_positive_int
 
