@@ -39,6 +39,7 @@ class Case:
         noise: what is random [n, ...].
         hyper: numbers of the method, for the file.
         log_alpha: the temperature's logarithm and its optimiser, or None.
+        head_scale: how much the head of the log-deviations of a squashed Gaussian is widened before the recording.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Case:
         noise: Fields,
         hyper: dict[str, Any],
         log_alpha: tuple[Tensor, torch.optim.Optimizer | None] | None = None,
+        head_scale: float = 8.0,
     ) -> None:
         self.name, self.policy, self.optimisers, self.step = name, policy, optimisers, step
         self.batches, self.noise, self.hyper, self.log_alpha = batches, noise, hyper, log_alpha
+        self.head_scale = head_scale
 
     def named(self, optimiser: FlatAdam, vector: Tensor) -> Fields:
         """Split a flat vector by the names of the parameters of its optimiser."""
@@ -157,14 +160,22 @@ class Case:
         trained = {loss: list(self.named(o, o.gradient)) for loss, o in self.optimisers.items()}
         if self.log_alpha is not None and self.log_alpha[1] is not None:
             trained["temperature"] = ["log_ent_coef"]
-        meta = {"commit": COMMIT, "torch": torch.__version__, "learning_rate": LR, **self.hyper, "trained": trained}
+        eps = {loss: o.param_groups[0]["eps"] for loss, o in self.optimisers.items()}
+        meta = {
+            "adam_eps": {**eps, "temperature": 1e-8},
+            "commit": COMMIT,
+            "torch": torch.__version__,
+            "learning_rate": LR,
+            **self.hyper,
+            "trained": trained,
+        }
         write(folder / f"{self.name}.npz", meta, out)
 
     def prepare_edges(self) -> None:
         """Make the heads of squashed Gaussians wide, so that the last minibatch meets the bounds of the log-deviation."""
         actor = getattr(self.policy, "edit", getattr(self.policy, "actor", None))
         if isinstance(getattr(actor, "log_std", None), torch.nn.Linear):
-            actor.log_std.weight.data.mul_(3)  # type: ignore[union-attr]
+            actor.log_std.weight.data.mul_(self.head_scale)  # type: ignore[union-attr]
 
 
 def write(path: Path, meta: dict[str, Any], tensors: Fields) -> None:

@@ -125,7 +125,10 @@ def pmoe(estimator: str, seed: int, number: int) -> Case:
     hyper.update(num_experts=EXPERTS, gumbel_temperature=softness)
     with torch.no_grad():
         policy.actor.router.weight.copy_(0.3 * normal(EXPERTS, OBS))
-    return Case(f"pmoe_{estimator}", policy, optimisers, step, transitions(seed + 2, number), noise, hyper, log_alpha)
+    # the pre-image of a mean of squashed actions is ill-conditioned where they saturate, so that one stays away from there
+    is_wide = estimator != "gumbel_softmax"
+    data, scale = transitions(seed + 2, number, is_wide), 8.0 if is_wide else 1.0
+    return Case(f"pmoe_{estimator}", policy, optimisers, step, data, noise, hyper, log_alpha, scale)
 
 
 def rlpd(seed: int, number: int, backup_entropy: bool = True) -> Case:
@@ -216,7 +219,7 @@ def offline(method: str, name: str, seed: int, number: int, log_std: tuple[float
     if method in classes:
         watched(update, "_critic_step", found, backup=1)
         watched(update.actor, "imitate", found, weight=2)
-    expectile, beta, most = 0.8, 2.0, 2.5
+    expectile, beta, most = 0.8, 10.0, 1.5
 
     def step(batch: Fields, noise: Fields, lr: float) -> Fields:
         if method == "iql":
@@ -260,7 +263,9 @@ def ppo(name: str, seed: int, number: int, discrete: bool = False, experts: int 
         data = Minibatches(batch["obs"], batch["action"], mask, *(batch[key] for key in names))
         chosen = settings._replace(learning_rate=lr)
         fast = None
-        if lr == 0 and can_update(policy, data):  # with the step size 0 nothing but the moments changes, and they are set back
+        if lr == 0 and can_update(
+            policy, data
+        ):  # with the step size 0 nothing but the moments changes, and they are set back
             MlpUpdate(policy, ROWS, ROWS).run(data, chosen, torch.Generator().manual_seed(0))
             fast = policy.optimizer.gradient.clone()
         with Draws(*noise.values()).given():
