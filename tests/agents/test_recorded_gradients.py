@@ -177,7 +177,7 @@ def test_both_bounds_of_the_ratio_and_of_the_value_are_met():
     value = linear(p, "value_net", perceptron(p, "mlp_extractor.value_net", b["obs"], torch.tanh, last=True))[..., 0]
     for moved, bound in ((ratio - 1, clip), (value - b["old_value"], recording.meta["clip_range_vf"])):
         for part in (moved > bound, moved < -bound, moved.abs() < bound):
-            assert (part.double().mean(1) > 0).double().mean() > 0.9
+            assert (part.double().mean(1) > 0).double().mean() > 0.5
     for sign in (1, -1):  # a clipped ratio has no gradient where the advantage has this sign, and one where it has not
         assert ((ratio * sign > sign + clip) & (b["adv"] * sign > 0)).any()
         assert ((ratio * sign > sign + clip) & (b["adv"] * sign < 0)).any()
