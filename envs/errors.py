@@ -48,7 +48,7 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UsageError:
 
 
 def is_integer(value: Any, least: int) -> bool:
-    """Tell whether `value` is an integer of at least `least` (numpy's count, truth values do not)."""
+    """Return whether `value` is an integer of at least `least` (numpy's count, truth values do not)."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 

@@ -202,7 +202,7 @@ def gumbel(normal: Callable[..., Tensor], *shape: int) -> Tensor:
 
 
 def transitions(seed: int, number: int, wide: bool = True) -> Fields:
-    """Minibatches [number, B, ...] of a replay memory; a fifth of the rows terminates, another is truncated."""
+    """Minibatches [number, B, ...] of a replay buffer; a fifth of the rows terminates, another is truncated."""
     normal = drawn(seed)
     obs = normal(number, ROWS, OBS)
     if wide:

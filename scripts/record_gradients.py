@@ -4,7 +4,7 @@
     python scripts/record_gradients.py [FOLDER]
 
 It writes tests/data/gradients/METHOD.npz; tests/data/gradients/README.md has the layout. It ran at the commit that added it, where every
-off-policy method still had its derivatives written out (`agents/actor_critic/*_update.py`), and cannot run without
+off-policy method still had its derivatives written out (`agents/off_policy/*_update.py`), and cannot run without
 those files: it is kept to say where the numbers come from. It is deterministic: seeds are fixed, and one thread computes.
 
 Each case: a few real optimiser steps, so that targets, moments and networks differ; then, from that one state, the gradients of every
@@ -46,8 +46,6 @@ from _gradient_recorder import (
     watched,
 )
 from gymnasium import spaces
-
-from polyathlon.agents.actor_critic import action_generator, td3_update
 from polyathlon.agents.actor_critic.awac import AdvantageWeightedPolicy
 from polyathlon.agents.actor_critic.bc import ImitationPolicy
 from polyathlon.agents.actor_critic.expo_policy import ExpressivePolicy
@@ -64,6 +62,8 @@ from polyathlon.agents.actor_critic.sac_policy import SquashedGaussianPolicy
 from polyathlon.agents.actor_critic.set_update import METRICS as SET_METRICS
 from polyathlon.agents.actor_critic.set_update import Constraint, SetBatch, SetSettings, set_loss
 from polyathlon.agents.actor_critic.td3 import DeterministicPolicy
+
+from polyathlon.agents.actor_critic import action_generator, td3_update
 from polyathlon.agents.parts.squashed_gaussian import tanh_gaussian
 
 TIME_FEATURES = 4  # of EXPO's base policy, whose 64 would be most of the files

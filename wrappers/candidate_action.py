@@ -83,7 +83,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         _, info = self.env.reset(seed=seed, options=options)
         self._is_over = False
         self._refresh(info["messages"])
-        return self._observation(), self._told(info)
+        return self._observation(), self._info(info)
 
     def step(self, action: int | np.integer[Any]) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Answer with a candidate.
@@ -100,12 +100,12 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
             raise UsageError("there is no running episode: call reset before step")
         if int(action) >= len(self._offered):
             self._is_over = True
-            return self._observation(), self._penalty(), True, False, self._told({"illegal_action": True})
+            return self._observation(), self._penalty(), True, False, self._info({"illegal_action": True})
         text = self._offered[int(action)]
         _, reward, terminated, truncated, info = self.env.step(text)
         self._is_over = terminated or truncated
         self._refresh(info["messages"])
-        return self._observation(), reward, terminated, truncated, {**self._told(info), "text": text}
+        return self._observation(), reward, terminated, truncated, {**self._info(info), "text": text}
 
     def _penalty(self) -> Any:
         """Return the penalty, for each objective where there are several."""
@@ -139,7 +139,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         """Return which actions have a candidate (n,); all of them where the episode is over."""
         return (np.arange(self.num_candidates) < len(self._offered)) | self._is_over
 
-    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
+    def _info(self, info: dict[str, Any]) -> dict[str, Any]:
         return {**info, "candidates": list(self._offered), "action_mask": self.action_masks()}
 
     def get_state(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
 
 
 def offers_candidates(env: gym.Env[Any, Any]) -> bool:
-    """Tell whether a task offers candidate answers."""
+    """Return whether a task offers candidate answers."""
     try:
         return bool(env.get_wrapper_attr("has_candidates"))
     except AttributeError:

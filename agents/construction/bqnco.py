@@ -51,7 +51,7 @@ class BQNCO(Agent):
         policy: "AttentionPolicy" (scale-free, quick), "ReZeroPolicy" (the paper's network), or a subclass of
             `ConstructionPolicy`.
         env: a combinatorial task: its id or environment, made with `mdp="bq"` to imitate.
-        learning_rate: step size of AdamW (that of Muon is ten times as large), or a schedule of the remaining progress.
+        learning_rate: learning rate of AdamW (that of Muon is ten times as large), or a schedule of the remaining progress.
         batch_size: decisions in an update; from rewards, instances in an update.
         labels: what to imitate: (instances, labels) of `polyathlon.envs.combinatorial.labels.make_labels`; None
             draws `num_labels` instances of the environment's own and solves them.
@@ -66,10 +66,10 @@ class BQNCO(Agent):
         schedule: "one_cycle" (see `one_cycle`) or "constant", times `learning_rate`.
         warmup_fraction: share of the run in which the step size rises.
         ema_decay: how much of the moving average of the weights, which acts, stays in each update.
-        max_grad_norm: bound of the gradient's norm; None sets none.
+        max_grad_norm: gradient clipping, the largest norm of the gradient; None sets none.
         learn_from: "solutions" or "rewards".
         num_starts: starts of an instance, from rewards.
-        ent_coef: weight of the entropy bonus, from rewards.
+        ent_coef: entropy coefficient, from rewards.
         policy_kwargs: keyword arguments of the policy.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 

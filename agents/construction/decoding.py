@@ -186,7 +186,7 @@ def _is_in_plane(task: ConstructionTask) -> bool:
 
 
 def is_tour(task: ConstructionTask) -> bool:
-    """Tell whether every node of a task is visited on one closed tour, which may start anywhere."""
+    """Return whether every node of a task is visited on one closed tour, which may start anywhere."""
     return type(task).__name__ in ("TSP", "ATSP")
 
 

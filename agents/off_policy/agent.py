@@ -1,4 +1,4 @@
-"""What agents that learn from a replay memory have in common: the memory, the loop, resuming."""
+"""What agents that learn from a replay buffer have in common: the memory, the loop, resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SelfOffPolicy = TypeVar("SelfOffPolicy", bound="OffPolicyAgent")
 
 
 class OffPolicyAgent(Agent):
-    """Base of agents with continuous actions that learn from a replay memory; words and defaults are SB3's.
+    """Base of agents with continuous actions that learn from a replay buffer; words and defaults are SB3's.
 
     Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass names its policy, whose `make_update`
     returns the memory of a gradient step, says how to act in `_choose`, and takes one gradient step in `_gradient_step`.
@@ -29,13 +29,13 @@ class OffPolicyAgent(Agent):
     Args:
         policy: "MlpPolicy", or a subclass of the class that it names.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
-        tau: how far the target critics move towards the critics.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
         **kwargs: `policy_kwargs`, `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
@@ -185,7 +185,7 @@ class OffPolicyAgent(Agent):
         raise NotImplementedError
 
     def train(self, gradient_steps: int) -> None:
-        """Take gradient steps on samples of the replay memory."""
+        """Take gradient steps on samples of the replay buffer."""
         self._ready()
         assert self.replay is not None
         rate = self.lr_schedule(self._current_progress_remaining)
@@ -253,7 +253,7 @@ class OffPolicyAgent(Agent):
         return [*super()._excluded_save_params(), *own]
 
     def training_state(self) -> dict[str, Any]:
-        """Return what a bit-equal resume needs, the replay memory among it."""
+        """Return what a bit-equal resume needs, the replay buffer among it."""
         metrics = None if self._update is None else (self._update.metrics.clone(), self._update.count)
         return {
             **super().training_state(),

@@ -35,7 +35,7 @@ class AWAC(OfflineAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `AdvantageWeightedPolicy`.
         env: see `OfflineAgent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         beta: 1 / lambda of the actor's weights exp(advantage / lambda): large values imitate only the best actions.
         max_weight: bound of these weights.

@@ -67,7 +67,7 @@ class BC(OfflineAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `ImitationPolicy`.
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         loss: "log_prob" fits a Gaussian whose standard deviations do not depend on the state, "mse" its mean alone.
         **kwargs: `dataset`, `on_disk` of `OfflineAgent`, and those of `OffPolicyAgent`.

@@ -48,7 +48,7 @@ class EXPO(EnsembleAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `ExpressivePolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         dataset: a local Minari dataset: its id, its folder or Minari's object; None learns from own experience alone.
         offline_ratio: share of the dataset's transitions in a minibatch.
         pretraining_steps: gradient steps of the base policy on the dataset before the first step in the environment.
@@ -61,9 +61,9 @@ class EXPO(EnsembleAgent):
         buffer_size: number of own transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
-        tau: how far the target critics move towards the critics.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: steps of the critics in an update; -1 means as many as transitions were taken since the last one.
         num_min_critics: members of the ensemble, drawn afresh each time, whose smallest value is believed.
         ent_coef: the temperature of the edits; "auto" learns it, "auto_0.1" starts from 0.1.

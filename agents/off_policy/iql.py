@@ -35,7 +35,7 @@ class IQL(OfflineAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `ImplicitPolicy`.
         env: see `OfflineAgent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         expectile: of the value, 0.5 is the behaviour's, towards 1 the best action's. 0.7 for locomotion, 0.9 for mazes.
         beta: inverse temperature of the actor's weights exp(beta advantage): 3 for locomotion, 10 for mazes.

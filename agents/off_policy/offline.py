@@ -1,4 +1,4 @@
-"""What agents that learn from a dataset have in common: the data in the replay memory, gradient steps as timesteps."""
+"""What agents that learn from a dataset have in common: the data in the replay buffer, gradient steps as timesteps."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class OfflineAgent(OffPolicyAgent):
         return [*super()._excluded_save_params(), "actor", "critic", "actor_target", "critic_target"]
 
     def training_state(self) -> dict[str, Any]:
-        """Return what a bit-equal resume needs; of the replay memory only what is not in the dataset."""
+        """Return what a bit-equal resume needs; of the replay buffer only what is not in the dataset."""
         state = super().training_state()
         if self.replay is not None and self.dataset_source is not None:
             state["replay"] = self.replay.get_state(self.dataset_source["steps"])

@@ -34,7 +34,7 @@ class PMOE(SAC):
     Args:
         policy: "MlpPolicy", or a subclass of `MixturePolicy`.
         env: as of `SAC`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_experts: number of experts K.
         estimator: how router and experts learn: "frequency" is the paper's; "backprop_all" lets every expert learn from
             its own action; "score_ratio" draws an expert, which learns, and reinforces the choice by Q - alpha log pi;

@@ -28,13 +28,13 @@ class SAC(HasTemperature, OffPolicyAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `SquashedGaussianPolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
-        tau: how far the target critics move towards the critics.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
         ent_coef: the temperature; "auto" learns it, "auto_0.1" starts from 0.1.
         target_entropy: entropy that "auto" aims at; "auto" is minus the number of action components.

@@ -90,7 +90,7 @@ class SACUpdate(CriticsUpdate):
             log_alpha: [] logarithm of the temperature, with `.grad` set here.
             alpha_optimizer: steps the temperature; None keeps it.
             learning_rate: step size of actor and critics.
-            gamma: discount.
+            gamma: discount factor.
             tau: how far the target critics move; 0 leaves them.
             target_entropy: entropy that the temperature aims at.
             generator: source of the noise.

@@ -38,13 +38,13 @@ class TD3(OffPolicyAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `DeterministicPolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
         tau: how far the targets move towards the networks, at each step of the actor.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
         policy_delay: steps of the critics for each step of the actor and the targets.
         target_policy_noise: standard deviation of the noise on the target action.

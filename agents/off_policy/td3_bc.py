@@ -33,7 +33,7 @@ class TD3BC(OfflineAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `StandardisedPolicy`.
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         alpha: weight of the value against the imitation; 0 imitates, large values are TD3.
         policy_delay: steps of the critics for each step of the actor and the targets.

@@ -35,7 +35,7 @@ class PMOEPPO(PPO):
     Args:
         policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of `MixtureActorCritic`.
         env: an id or an environment with a Box of actions; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_experts: number of experts K.
         estimator: "frequency" is the paper's; "score_ratio" leaves the router to the surrogate alone, without Q.
         policy_kwargs: keyword arguments of the policy.

@@ -39,23 +39,22 @@ class PPO(Agent):
     Args:
         policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", "AttentionPolicy", or a subclass of SB3's `ActorCriticPolicy`.
         env: an id or an environment; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
-        n_steps: steps of each row in an iteration; n_steps * n_envs transitions make one update.
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
+        n_steps: rollout length, steps of each environment per update; n_steps * n_envs transitions.
         batch_size: transitions in a minibatch.
         n_epochs: passes over the transitions in an update.
-        gamma: discount.
+        gamma: discount factor.
         gae_lambda: 0 gives one-step advantages, 1 Monte Carlo returns.
-        clip_range: how far the probability ratio may leave 1, or a schedule.
-        clip_range_vf: how far a value may leave its old one, or a schedule; None does not clip.
+        clip_range: clip ratio eps, the probability ratio is clipped to [1 - eps, 1 + eps]; a number or a schedule.
+        clip_range_vf: value clipping, a value is clipped to its old one plus or minus this; a number or a schedule; None does not clip.
         normalize_advantage: centre and scale the advantages of each minibatch.
-        ent_coef: weight of the entropy bonus.
-        vf_coef: weight of the value loss.
-        max_grad_norm: bound of the gradient's norm; None sets none.
+        ent_coef: entropy coefficient.
+        vf_coef: value coefficient.
+        max_grad_norm: gradient clipping, the largest norm of the gradient; None sets none.
         target_kl: an update stops once the divergence exceeds 1.5 times this; None never stops it.
         normalize_observations: centre and scale flat Box observations by running moments (kept in the policy).
         normalize_rewards: divide rewards by the running standard deviation of the discounted return.
-        fast_update: write the derivatives of two equal perceptrons out instead of back-propagating; the numbers agree up to
-            rounding.
+        fast_update: hand-written backward pass for two MLPs of equal widths; equal to back-propagation up to rounding.
         policy_kwargs: keyword arguments of the policy.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 

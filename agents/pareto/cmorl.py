@@ -43,7 +43,7 @@ class CMORL(ParetoAgent):
     Args:
         policy: "MlpPolicy".
         env: an id or an environment that pays for m objectives; see `Agent`. The rows are dealt evenly to the policies.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_initial_policies: policies of the first stage.
         num_extension_policies: policies extended in a round, each for every objective; 0 leaves the second stage out.
         initial_share: share of the steps that the first stage gets.
@@ -52,11 +52,11 @@ class CMORL(ParetoAgent):
         n_steps: steps of each row in an iteration.
         batch_size: transitions of each policy in a minibatch.
         n_epochs: passes over the transitions in an update.
-        gamma: discount.
+        gamma: discount factor.
         gae_lambda: 0 gives one-step advantages, 1 Monte Carlo returns.
-        clip_range: how far the probability ratio may leave 1, or a schedule.
-        ent_coef: weight of the entropy bonus.
-        vf_coef: weight of the value loss.
+        clip_range: clip ratio eps, the probability ratio is clipped to [1 - eps, 1 + eps]; a number or a schedule.
+        ent_coef: entropy coefficient.
+        vf_coef: value coefficient.
         max_grad_norm: bound of the norm of each policy's gradient; None sets none.
         beta: share of the other returns that an extension must keep.
         barrier_t: sharpness of the barrier; larger is closer to a hard constraint.

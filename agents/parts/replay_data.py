@@ -1,4 +1,4 @@
-"""Datasets of episodes in a replay memory: read episode by episode, so that memory holds the transitions and no more."""
+"""Datasets of episodes in a replay buffer: read episode by episode, so that memory holds the transitions and no more."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def dataset_replay(
     spare: int = 0,
     on_disk: bool = False,
 ) -> Replay:
-    """Make a replay memory that holds a dataset.
+    """Make a replay buffer that holds a dataset.
 
     Rows hold float32 observations and actions scaled to [-1, 1]. An episode that a limit cut is bootstrapped: `done` is
     1 only where it terminated. No transition joins two episodes.
@@ -59,7 +59,7 @@ def dataset_replay(
 
 
 def fill(replay: Replay, dataset: MinariDataset, action_space: spaces.Box) -> None:
-    """Add every transition of a dataset to a replay memory, in order.
+    """Add every transition of a dataset to a replay buffer, in order.
 
     Args:
         replay: the memory; the oldest transitions are overwritten when it is too small.

@@ -58,7 +58,7 @@ class Utterance(gym.Space[str]):
 
     @property
     def is_np_flattenable(self) -> bool:
-        """Tell whether the space flattens to a Box: never, a text has no fixed length."""
+        """Return whether the space flattens to a Box: never, a text has no fixed length."""
         return False
 
     def sample(self, mask: int | None = None, probability: None = None) -> str:
@@ -87,7 +87,7 @@ class Utterance(gym.Space[str]):
         return text if len(text.encode()) <= self.max_bytes else ""
 
     def contains(self, x: Any) -> bool:
-        """Tell whether `x` is a string of at most `max_bytes` bytes (lone surrogates count three bytes each)."""
+        """Return whether `x` is a string of at most `max_bytes` bytes (lone surrogates count three bytes each)."""
         if not isinstance(x, str):
             return False
         return len(x) * 4 <= self.max_bytes or len(x.encode("utf-8", "surrogatepass")) <= self.max_bytes

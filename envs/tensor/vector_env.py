@@ -33,7 +33,7 @@ def player_space(task: TensorEnv) -> gym.Space[Any]:
 
 
 def pays_objectives(task: TensorEnv) -> bool:
-    """Tell whether the rewards of a task are vectors, one number for each objective (and not for each player)."""
+    """Return whether the rewards of a task are vectors, one number for each objective (and not for each player)."""
     return task.num_players == 1 and bool(task.reward_shape)
 
 
