@@ -1,32 +1,37 @@
-"""Agents: every one a Stable-Baselines3 algorithm."""
+"""Agents: every one a Stable-Baselines3 algorithm.
+
+The classes are those above which `@register_agent` stands; each is imported when it is used.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-_EXPORTS = {
-    "AWAC": "polyathlon.agents.off_policy.awac",
+_LITERAL = {
     "Agent": "polyathlon.agents.base",
-    "BC": "polyathlon.agents.off_policy.bc",
-    "CMORL": "polyathlon.agents.pareto.cmorl",
-    "BQNCO": "polyathlon.agents.construction.bqnco",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
-    "EXPO": "polyathlon.agents.off_policy.expo",
-    "IQL": "polyathlon.agents.off_policy.iql",
-    "LanguageAgent": "polyathlon.agents.language.agent",
-    "PMOE": "polyathlon.agents.off_policy.pmoe",
-    "PMOEPPO": "polyathlon.agents.on_policy.pmoe_ppo",
-    "PPO": "polyathlon.agents.on_policy.ppo",
-    "RLPD": "polyathlon.agents.off_policy.rlpd",
-    "SAC": "polyathlon.agents.off_policy.sac",
-    "TD3": "polyathlon.agents.off_policy.td3",
-    "TD3BC": "polyathlon.agents.off_policy.td3_bc",
+    "register_agent": "polyathlon.registration",
 }
-__all__ = sorted(_EXPORTS)
+
+
+def _modules() -> dict[str, str]:
+    """Return the module of every public name."""
+    from polyathlon.registration import AGENTS, algorithms
+
+    parts = (record.entry_point.partition(":") for record in algorithms())
+    return {**{name: module for module, _, name in parts if module.startswith(f"{AGENTS}.")}, **_LITERAL}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    if name == "__all__":
+        return sorted(_modules())
+    if not name.startswith("_"):
+        module = _LITERAL.get(name) or _modules().get(name)
+        if module is not None:
+            return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_modules())

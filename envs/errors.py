@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 from types import ModuleType
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -47,6 +50,69 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UsageError:
     hint = f" Did you mean {close!r}?" if close else ""
     listed = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f" ... ({len(names)} in all)"
     return UsageError(f"unknown {kind} {given!r}.{hint} Known: {listed}.")
+
+
+def is_integer(value: Any, least: int) -> bool:
+    """Return whether `value` is an integer of at least `least` (numpy's count, truth values do not)."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_int(least: int, **numbers: Any) -> None:
+    """Refuse arguments that are no integer of at least `least`.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+    for name, value in numbers.items():
+        if not is_integer(value, least):
+            raise UsageError(f"{name} must be {wanted}, got {value!r}")
+
+
+def check_positive_int(**numbers: Any) -> None:
+    """Refuse arguments that are no positive integer.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    check_int(1, **numbers)
+
+
+def check_non_negative(**numbers: Any) -> None:
+    """Refuse arguments that are no number of at least 0 (infinity is one, NaN is none).
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    for name, value in numbers.items():
+        if not (isinstance(value, Real) and not isinstance(value, bool) and float(value) >= 0):
+            raise UsageError(f"{name} must be a number and must not be negative, got {value!r}")
+
+
+def check_positive(**numbers: Any) -> None:
+    """Refuse arguments that are no finite number above 0.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    for name, value in numbers.items():
+        if not (_is_finite(value) and value > 0):
+            raise UsageError(f"{name} must be a positive number, got {value!r}")
+
+
+def check_fraction(**numbers: Any) -> None:
+    """Refuse arguments that do not lie between 0 and 1, both allowed.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    for name, value in numbers.items():
+        if not (_is_finite(value) and 0 <= value <= 1):
+            raise UsageError(f"{name} must lie between 0 and 1, got {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -161,7 +161,7 @@ class _Chain:
         return action_form(self.env.observation_space, self.env.action_space)
 
     def chooses(self) -> bool:
-        """Tell whether the text task is answered by choosing among candidates."""
+        """Return whether the text task is answered by choosing among candidates."""
         if self.candidates is None:
             writes = self.model is not None or bool(_options_of("TokenAction") & set(self.options))
             return offers_candidates(self.env) and not writes
@@ -196,7 +196,7 @@ def _options_of(name: str) -> set[str]:
 
 
 def is_language_agent(forms: Sequence[str]) -> bool:
-    """Tell whether an agent that acts in `forms` has words alone, so that any other task must be put in words for it."""
+    """Return whether an agent that acts in `forms` has words alone, so that any other task must be put in words for it."""
     return bool({"tokens", "text"} & set(forms)) and not {"box", "discrete"} & set(forms)
 
 

@@ -63,7 +63,7 @@ def make_mixes(
     | "random" | uniformly random actions |
     | "medium" | the first stage whose return passes a third of the way from random to the last one |
     | "expert" | the last stage |
-    | "replay" | the replay memory up to the medium stage |
+    | "replay" | the replay buffer up to the medium stage |
     | "medium-expert" | half of each |
     | "noisy" | expert, a fifth of the actions random |
     | "mixed" | four fifths random, one fifth expert |
@@ -76,7 +76,7 @@ def make_mixes(
         kinds: which.
         transitions: steps of each dataset; its last episode is played to the end ("replay" has what there is).
         train_steps: steps of the behaviour agent.
-        agent: name of the behaviour agent; "replay" needs one with a replay memory.
+        agent: name of the behaviour agent; "replay" needs one with a replay buffer.
         seed: seed of everything.
         agent_kwargs: options of the behaviour agent.
         env_kwargs: options of the environment.
@@ -124,7 +124,7 @@ def dataset_name(env_id: str) -> str:
 
 
 def _stands(dataset_id: str, settings: dict[str, Any], overwrite: bool) -> bool:
-    """Tell whether the dataset is there, whole, and made with these settings."""
+    """Return whether the dataset is there, whole, and made with these settings."""
     if not dataset_path(dataset_id).exists():
         return False
     try:
@@ -281,7 +281,7 @@ def _takes(agent: str, argument: str) -> bool:
 
 
 def replay_episodes(agent: Any, env: gym.Env[Any, Any], steps: int) -> Iterator[Trajectory]:
-    """Cut the first transitions of a replay memory into the episodes that they came from.
+    """Cut the first transitions of a replay buffer into the episodes that they came from.
 
     An episode ends where it terminated, or where the next transition does not begin at its last observation (a limit
     cut it). The last one, if it is unfinished, counts as cut.
@@ -292,16 +292,16 @@ def replay_episodes(agent: Any, env: gym.Env[Any, Any], steps: int) -> Iterator[
         steps: number of transitions.
 
     Raises:
-        UsageError: the agent keeps no replay memory, or has overwritten it.
+        UsageError: the agent keeps no replay buffer, or has overwritten it.
     """
     replay = getattr(agent, "replay", None)
     if not isinstance(replay, Replay):
         raise UsageError(
-            f"{type(agent).__name__} keeps no replay memory: leave the kind 'replay' out, or take another agent"
+            f"{type(agent).__name__} keeps no replay buffer: leave the kind 'replay' out, or take another agent"
         )
     if replay.added > replay.capacity:
         raise UsageError(
-            f"the replay memory was overwritten (room for {replay.capacity} of {replay.added}): raise buffer_size"
+            f"the replay buffer was overwritten (room for {replay.capacity} of {replay.added}): raise buffer_size"
         )
     rows = replay.split(replay.rows[: min(steps, replay.size)].cpu())
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]

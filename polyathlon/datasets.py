@@ -15,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.replay_data import dataset_replay
 from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, dataset_path, open_dataset
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import is_text_space
 
@@ -114,9 +114,8 @@ def record(
 def _refuse_numbers(episodes: int | None, steps: int | None, noise: float, max_steps: int | None) -> None:
     if (episodes is None) == (steps is None):
         raise UsageError(f"give either episodes= or steps=, got {episodes!r} and {steps!r}")
-    for name, number in (("episodes", episodes), ("steps", steps), ("max_steps", max_steps)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number <= 0):
-            raise UsageError(f"{name} must be a positive integer, got {number!r}")
+    numbers = {"episodes": episodes, "steps": steps, "max_steps": max_steps}
+    check_positive_int(**{name: number for name, number in numbers.items() if number is not None})
     if not 0 <= noise <= 1:
         raise UsageError(f"noise is a share between 0 and 1, got {noise!r}")
 

@@ -5,13 +5,21 @@ Entry points are strings, so that reading the tables imports nothing heavy.
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.resources
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 
+from polyathlon.envs.errors import UsageError
+
 NAMESPACE = "polyathlon"
+AGENTS = "polyathlon.agents"
+DECORATOR = "register_agent"
+AnyClass = TypeVar("AnyClass", bound=type)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class AlgorithmRecord:
 
 _ENVIRONMENTS: dict[str, EnvironmentRecord] = {}
 _ALGORITHMS: dict[str, AlgorithmRecord] = {}
+_is_read = False
 
 
 def register_environment(
@@ -111,14 +120,108 @@ def register_environment(
 def register_algorithm(name: str, entry_point: str, family: str, summary: str) -> AlgorithmRecord:
     """Give an agent a name for `polyathlon.train`, the command line and the conformance tests.
 
+    Registering the same class under its name again is harmless.
+
     Args:
         name: name on the command line, in lower case.
         entry_point: "module:Class" of a subclass of `polyathlon.agents.base.Agent`.
         family: group in the listing.
         summary: one line.
+
+    Raises:
+        UsageError: another class has this name.
     """
-    _ALGORITHMS[name] = AlgorithmRecord(name, entry_point, family, summary)
-    return _ALGORITHMS[name]
+    _read_own_agents()
+    return _add_algorithm(AlgorithmRecord(name, entry_point, family, summary))
+
+
+def register_agent(name: str, *, family: str, summary: str) -> Callable[[AnyClass], AnyClass]:
+    """Register the agent class below: the decorator of every agent.
+
+    The words of this package's own agents are read from their source files, so that listing names imports no agent; they
+    are literals there. In another package the decorator registers when its module is imported.
+
+    Args:
+        name: name on the command line, in lower case.
+        family: group in the listing; for this package's agents the folder of `agents/`.
+        summary: one line.
+
+    Raises:
+        UsageError: another class has this name.
+    """
+
+    def registered(agent_class: AnyClass) -> AnyClass:
+        module = agent_class.__module__
+        if not module.startswith(f"{AGENTS}."):  # our own are compared with the whole table when it is read
+            _read_own_agents()
+        _add_algorithm(AlgorithmRecord(name, f"{module}:{agent_class.__qualname__}", family, summary))
+        return agent_class
+
+    return registered
+
+
+def _add_algorithm(record: AlgorithmRecord) -> AlgorithmRecord:
+    known = _ALGORITHMS.get(record.name)
+    if known is not None and known.entry_point != record.entry_point:
+        raise UsageError(
+            f"the name {record.name!r} belongs to {known.entry_point}, so {record.entry_point} needs another one"
+        )
+    _ALGORITHMS[record.name] = record
+    return record
+
+
+def _read_own_agents() -> None:
+    """Fill the table with the agents of this package, once."""
+    global _is_read
+    if not _is_read:
+        for record in read_agents():
+            _add_algorithm(record)
+        _is_read = True
+
+
+def read_agents(package: str = AGENTS) -> Iterator[AlgorithmRecord]:
+    """Read the words of every `@register_agent` in the folders of a package from the source, without importing it.
+
+    Args:
+        package: the package, whose sub-packages hold the agents.
+
+    Raises:
+        UsageError: a word is no literal; the message says file and line.
+    """
+    for folder in sorted(importlib.resources.files(package).iterdir(), key=lambda entry: entry.name):
+        if not folder.is_dir():
+            continue
+        for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if file.name.endswith(".py"):
+                text = file.read_text(encoding="utf-8")
+                if f"@{DECORATOR}(" in text:  # parsing all files would take ten times as long
+                    module = f"{package}.{folder.name}.{file.name.removesuffix('.py')}"
+                    yield from _decorated(module, str(file), text)
+
+
+def _decorated(module: str, path: str, text: str) -> Iterator[AlgorithmRecord]:
+    for node in ast.parse(text, path).body:
+        if isinstance(node, ast.ClassDef):
+            for call in node.decorator_list:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == DECORATOR:
+                    yield AlgorithmRecord(entry_point=f"{module}:{node.name}", **_literals(call, path))
+
+
+def _literals(call: ast.Call, path: str) -> dict[str, str]:
+    given: dict[str | None, ast.expr] = {word.arg: word.value for word in call.keywords}
+    if call.args:
+        given["name"] = call.args[0]
+    words: dict[str, str] = {}
+    for word in ("name", "family", "summary"):
+        value = given.get(word)
+        if not (isinstance(value, ast.Constant) and isinstance(value.value, str)):
+            line = call.lineno if value is None else value.lineno
+            raise UsageError(
+                f"{path}, line {line}: {word} of @{DECORATOR} must be a literal text, since it is read without importing "
+                "the module; write the text itself there"
+            )
+        words[word] = value.value
+    return words
 
 
 def environments() -> list[EnvironmentRecord]:
@@ -128,6 +231,7 @@ def environments() -> list[EnvironmentRecord]:
 
 def algorithms() -> list[AlgorithmRecord]:
     """Return the registered agents, by name."""
+    _read_own_agents()
     return sorted(_ALGORITHMS.values(), key=lambda record: record.name)
 
 
@@ -215,48 +319,6 @@ def _register_environments() -> None:
     )
 
 
-def _register_algorithms() -> None:
-    for name, (place, summary) in {
-        "awac": ("off_policy.awac:AWAC", "advantage-weighted actor-critic, from a dataset and on online"),
-        "bc": ("off_policy.bc:BC", "behaviour cloning of a dataset"),
-        "bqnco": (
-            "construction.bqnco:BQNCO",
-            "combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)",
-        ),
-        "cmorl": (
-            "pareto.cmorl:CMORL",
-            "a Pareto front of policies for several objectives, by constrained extension",
-        ),
-        "expo": ("off_policy.expo:EXPO", "a diffusion or flow policy by imitation, edited and chosen by value"),
-        "iql": ("off_policy.iql:IQL", "implicit Q-learning, from a dataset and on online"),
-        "language": (
-            "language.agent:LanguageAgent",
-            "a causal language model trained by any recipe (see `polyathlon recipes`)",
-        ),
-        "pmoe": (
-            "off_policy.pmoe:PMOE",
-            "mixture of experts on soft actor-critic, for continuous actions with several good choices",
-        ),
-        "pmoe_ppo": (
-            "on_policy.pmoe_ppo:PMOEPPO",
-            "mixture of experts on proximal policy optimisation, for continuous actions",
-        ),
-        "ppo": ("on_policy.ppo:PPO", "proximal policy optimisation, continuous or (masked) discrete"),
-        "rlpd": (
-            "off_policy.rlpd:RLPD",
-            "soft actor-critic with a critic ensemble and half of its data from a dataset",
-        ),
-        "sac": ("off_policy.sac:SAC", "soft actor-critic, for continuous actions"),
-        "td3": (
-            "off_policy.td3:TD3",
-            "twin delayed deep deterministic policy gradient, for continuous actions",
-        ),
-        "td3_bc": ("off_policy.td3_bc:TD3BC", "TD3 held close to the actions of a dataset"),
-    }.items():
-        register_algorithm(name, f"polyathlon.agents.{place}", place.partition(".")[0], summary)
-
-
 def register_all() -> None:
     """Register everything that this package brings; a second call changes nothing."""
     _register_environments()
-    _register_algorithms()

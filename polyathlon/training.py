@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
 from .adaptation import adapt, make_agent, make_env, resolve_agent
 from .registration import algorithms
@@ -152,8 +152,7 @@ def train(
             raise UsageError(
                 f"no hyper-parameters say how long {registered} trains on {env_id}: give total_timesteps (--steps)"
             )
-    if isinstance(total_timesteps, bool) or not isinstance(total_timesteps, int) or total_timesteps <= 0:
-        raise UsageError(f"total_timesteps must be a positive integer, got {total_timesteps!r}")
+    check_positive_int(total_timesteps=total_timesteps)
     if checkpoint_every is not None and checkpoint_every <= 0:
         raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
     config = RunConfig(

@@ -1,9 +1,11 @@
-"""A hook of MkDocs: the line `::: every MODULE` of a page stands for every public module of that package."""
+"""A hook of MkDocs: `::: every MODULE` stands for every public module of a package, `::: table agents` for the registered agents."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+import polyathlon
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LINE = re.compile(r"^::: every polyathlon\.([\w.]+)$", re.MULTILINE)
@@ -19,10 +21,19 @@ def modules_of(package: str) -> list[str]:
     return found
 
 
+def table_of_agents() -> str:
+    """Return the registered agents as a Markdown table."""
+    rows = [
+        f"| `{record.entry_point.partition(':')[2]}` | `{record.name}` | {record.family} | {record.summary} |"
+        for record in polyathlon.algorithms()
+    ]
+    return "\n".join(["| class | name | family | |", "|---|---|---|---|", *rows])
+
+
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Write the modules out; MkDocs calls this for every page."""
 
     def written(match: re.Match[str]) -> str:
         return "\n\n".join(f"::: {name}" for name in modules_of(match[1]))
 
-    return LINE.sub(written, markdown)
+    return LINE.sub(written, markdown.replace("::: table agents", table_of_agents()))

@@ -22,12 +22,12 @@ _CURES = {
 
 
 def is_text_space(space: spaces.Space[Any]) -> bool:
-    """Tell whether elements of `space` are strings."""
+    """Return whether elements of `space` are strings."""
     return isinstance(space, spaces.Text) or type(space).__name__ == "Utterance"
 
 
 def is_token_space(space: spaces.Space[Any]) -> bool:
-    """Tell whether `space` is the observation of a token-level task: a Dict of `tokens` and `length`."""
+    """Return whether `space` is the observation of a token-level task: a Dict of `tokens` and `length`."""
     return isinstance(space, spaces.Dict) and {"tokens", "length"} <= set(space.spaces)
 
 

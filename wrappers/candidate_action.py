@@ -10,12 +10,12 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.combinatorial.node_kinds import OPEN, PADDING
+from polyathlon.envs.errors import UsageError, check_int
 
 from .action_kinds import is_text_space
 from .candidate_features import NUM_RELATIONS, CandidateFeatures
 
-PADDING, OPEN = 0, 3
 Observation = dict[str, Any]
 
 
@@ -53,9 +53,8 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
             self, num_candidates=num_candidates, text_features=text_features, penalty=penalty
         )
         gym.Wrapper.__init__(self, env)
-        for name, value, least in (("num_candidates", num_candidates, 2), ("text_features", text_features, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
+        check_int(2, num_candidates=num_candidates)
+        check_int(0, text_features=text_features)
         if not is_text_space(env.action_space):
             raise UsageError(
                 f"CandidateAction wraps a text task, but {env} takes {env.action_space}, which an agent can act in itself"
@@ -84,7 +83,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         _, info = self.env.reset(seed=seed, options=options)
         self._is_over = False
         self._refresh(info["messages"])
-        return self._observation(), self._told(info)
+        return self._observation(), self._info(info)
 
     def step(self, action: int | np.integer[Any]) -> tuple[Observation, SupportsFloat, bool, bool, dict[str, Any]]:
         """Answer with a candidate.
@@ -101,12 +100,12 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
             raise UsageError("there is no running episode: call reset before step")
         if int(action) >= len(self._offered):
             self._is_over = True
-            return self._observation(), self._penalty(), True, False, self._told({"illegal_action": True})
+            return self._observation(), self._penalty(), True, False, self._info({"illegal_action": True})
         text = self._offered[int(action)]
         _, reward, terminated, truncated, info = self.env.step(text)
         self._is_over = terminated or truncated
         self._refresh(info["messages"])
-        return self._observation(), reward, terminated, truncated, {**self._told(info), "text": text}
+        return self._observation(), reward, terminated, truncated, {**self._info(info), "text": text}
 
     def _penalty(self) -> Any:
         """Return the penalty, for each objective where there are several."""
@@ -140,7 +139,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         """Return which actions have a candidate (n,); all of them where the episode is over."""
         return (np.arange(self.num_candidates) < len(self._offered)) | self._is_over
 
-    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
+    def _info(self, info: dict[str, Any]) -> dict[str, Any]:
         return {**info, "candidates": list(self._offered), "action_mask": self.action_masks()}
 
     def get_state(self) -> dict[str, Any]:
@@ -156,7 +155,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
 
 
 def offers_candidates(env: gym.Env[Any, Any]) -> bool:
-    """Tell whether a task offers candidate answers."""
+    """Return whether a task offers candidate answers."""
     try:
         return bool(env.get_wrapper_attr("has_candidates"))
     except AttributeError:

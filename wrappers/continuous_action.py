@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_int
 
 Floats = NDArray[np.float32]
 
@@ -66,8 +66,7 @@ class ContinuousAction(gym.Wrapper[Any, Floats, Any, np.int64], gym.utils.Record
                 f"ContinuousAction wraps Discrete actions, but this environment takes {env.action_space}; "
                 "a text task needs polyathlon.wrappers.TokenAction first, a Box needs no wrapper"
             )
-        if isinstance(dimensions, bool) or not isinstance(dimensions, int | np.integer) or dimensions < 2:
-            raise UsageError(f"dimensions must be an integer of at least 2, got {dimensions!r}")
+        check_int(2, dimensions=dimensions)
         gym.utils.RecordConstructorArgs.__init__(self, dimensions=dimensions, codes=codes)
         gym.Wrapper.__init__(self, env)
         n = int(env.action_space.n)

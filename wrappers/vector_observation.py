@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import check_int, check_positive_int
 
 from .encoders import encoder_of
 
@@ -44,11 +44,8 @@ class VectorObservation(
     def __init__(
         self, env: gym.Env[Any, Any], text_features: int = 256, token_window: int = 16, token_width: int = 16
     ) -> None:
-        sizes = {"text_features": text_features, "token_window": token_window, "token_width": token_width}
-        for name, size in sizes.items():
-            least = 2 if name == "text_features" else 1
-            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < least:
-                raise UsageError(f"{name} must be an integer of at least {least}, got {size!r}")
+        check_int(2, text_features=text_features)
+        check_positive_int(token_window=token_window, token_width=token_width)
         gym.utils.RecordConstructorArgs.__init__(
             self, text_features=text_features, token_window=token_window, token_width=token_width
         )

@@ -15,8 +15,9 @@ from torch import Tensor
 from polyathlon.agents.base import Agent
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.combinatorial.labels import make_labels
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 from polyathlon.envs.random import make_keys
+from polyathlon.registration import register_agent
 
 from . import reinforce
 from .decoding import Solution, solve_instances
@@ -33,6 +34,9 @@ SOURCES = ("solutions", "rewards")
 SCHEDULES = ("one_cycle", "constant")
 
 
+@register_agent(
+    "bqnco", family="construction", summary="combinatorial tasks, learnt from solved instances or from rewards (BQ-NCO)"
+)
 class BQNCO(Agent):
     """Bisimulation-quotiented neural combinatorial optimisation (Drakulic et al. 2023), a Stable-Baselines3 algorithm.
 
@@ -48,7 +52,7 @@ class BQNCO(Agent):
         policy: "AttentionPolicy" (scale-free, quick), "ReZeroPolicy" (the paper's network), or a subclass of
             `ConstructionPolicy`.
         env: a combinatorial task: its id or environment, made with `mdp="bq"` to imitate.
-        learning_rate: step size of AdamW (that of Muon is ten times as large), or a schedule of the remaining progress.
+        learning_rate: learning rate of AdamW (that of Muon is ten times as large), or a schedule of the remaining progress.
         batch_size: decisions in an update; from rewards, instances in an update.
         labels: what to imitate: (instances, labels) of `polyathlon.envs.combinatorial.labels.make_labels`; None
             draws `num_labels` instances of the environment's own and solves them.
@@ -63,10 +67,10 @@ class BQNCO(Agent):
         schedule: "one_cycle" (see `one_cycle`) or "constant", times `learning_rate`.
         warmup_fraction: share of the run in which the step size rises.
         ema_decay: how much of the moving average of the weights, which acts, stays in each update.
-        max_grad_norm: bound of the gradient's norm; None sets none.
+        max_grad_norm: gradient clipping, the largest norm of the gradient; None sets none.
         learn_from: "solutions" or "rewards".
         num_starts: starts of an instance, from rewards.
-        ent_coef: weight of the entropy bonus, from rewards.
+        ent_coef: entropy coefficient, from rewards.
         policy_kwargs: keyword arguments of the policy.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
@@ -111,9 +115,7 @@ class BQNCO(Agent):
     ) -> None:
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
-        for name, value in (("batch_size", batch_size), ("num_labels", num_labels), ("num_starts", num_starts)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise UsageError(f"{name} must be a positive integer, got {value!r}")
+        check_positive_int(batch_size=batch_size, num_labels=num_labels, num_starts=num_starts)
         for name, number in (("warmup_fraction", warmup_fraction), ("ema_decay", ema_decay)):
             if not 0 <= number < 1:
                 raise UsageError(f"{name} must lie in [0, 1), got {number!r}")

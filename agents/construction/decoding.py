@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyathlon.envs.combinatorial.construction import ConstructionTask, State
 from polyathlon.envs.combinatorial.instances import augment8
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
 from .expert_data import choose, from_zero
 from .problems import Observation
@@ -165,9 +165,7 @@ def solve_instances(
     Raises:
         UsageError: a number is not positive, or `augment` is neither 1 nor 8 or has no meaning for the task.
     """
-    for name, value in (("beam", beam), ("augment", augment)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name} must be a positive integer, got {value!r}")
+    check_positive_int(beam=beam, augment=augment)
     if augment not in (1, 8):
         raise UsageError(f"augment is 1 or 8 (forms of an instance), got {augment}")
     if augment == 8 and not (_is_in_plane(task) or is_tour(task)):
@@ -188,7 +186,7 @@ def _is_in_plane(task: ConstructionTask) -> bool:
 
 
 def is_tour(task: ConstructionTask) -> bool:
-    """Tell whether every node of a task is visited on one closed tour, which may start anywhere."""
+    """Return whether every node of a task is visited on one closed tour, which may start anywhere."""
     return type(task).__name__ in ("TSP", "ATSP")
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from polyathlon.agents.parts.action_distributions import masked_log_softmax
 from polyathlon.agents.parts.cross_entropy import soft_cross_entropy
+from polyathlon.envs.combinatorial.node_kinds import DESTINATION, ORIGIN, PADDING
 
 from .networks import Scores
 from .policies import ConstructionPolicy
-from .problems import DESTINATION, ORIGIN, PADDING
 from .sub_instances import SubInstance
 
 

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .problems import OPEN, PADDING, Observation, Problem
+from polyathlon.envs.combinatorial.node_kinds import OPEN, PADDING
+
+from .problems import Observation, Problem
 
 NUM_NEAREST = 4
 MOST = 4.0  # lengths above this many units are cut

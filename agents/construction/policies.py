@@ -92,7 +92,7 @@ class ConstructionPolicy(BasePolicy):
 
     @property
     def uses_bfloat16(self) -> bool:
-        """Tell whether products with weights run in bfloat16 where this policy lives."""
+        """Return whether products with weights run in bfloat16 where this policy lives."""
         if self.precision == "auto":
             return has_bfloat16(self.device)
         return self.precision == "bfloat16"

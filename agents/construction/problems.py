@@ -8,9 +8,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from polyathlon.envs.combinatorial.node_kinds import DESTINATION, OPEN, ORIGIN, PADDING
 from polyathlon.envs.errors import UsageError
 
-PADDING, ORIGIN, DESTINATION, OPEN = 0, 1, 2, 3
 TOLERANCE = 1e-6  # as in the tasks: by which a capacity or a length may be exceeded
 FAR = 1e9
 

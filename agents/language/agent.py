@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from polyathlon.agents.parts.response_filters import keep_mixed
 from polyathlon.agents.parts.states import AttributeState
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.random import make_keys
+from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_batch import TokenBatch
 
 from .episodes import Batch, Episode, collate, play
@@ -31,6 +32,9 @@ from .updates import Targets, recipe_loss, shaped_rewards, token_advantages
 SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
 
 
+@register_agent(
+    "language", family="language", summary="a causal language model trained by any recipe (see `polyathlon recipes`)"
+)
 class LanguageAgent(TokenAgent):
     """Train a causal language model on a `TokenAction` environment by any recipe, with whole utterances.
 
@@ -91,8 +95,7 @@ class LanguageAgent(TokenAgent):
         self.recipe = find_recipe(recipe, **changes)
         if num_prompts is None:
             num_prompts = max(64 // self.recipe.group_size, 1)
-        if isinstance(num_prompts, bool) or not isinstance(num_prompts, int | np.integer) or num_prompts < 1:
-            raise UsageError(f"num_prompts must be a positive integer, got {num_prompts!r}")
+        check_positive_int(num_prompts=num_prompts)
         if not temperature > 0:
             raise UsageError(
                 f"temperature must be positive, got {temperature!r}; predict(deterministic=True) is greedy"

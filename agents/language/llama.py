@@ -20,7 +20,7 @@ class Layer(NamedTuple):
 
 
 def is_plain_llama(model: Any) -> bool:
-    """Tell whether a model is a `LlamaForCausalLM` without adapters and biases, whose rotation does not depend on the length."""
+    """Return whether a model is a `LlamaForCausalLM` without adapters and biases, whose rotation does not depend on the length."""
     if type(model).__name__ != "LlamaForCausalLM":
         return False
     config, layer = model.config, model.model.layers[0]

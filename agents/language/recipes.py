@@ -21,7 +21,7 @@ class Recipe:
         advantage: "group" compares whole responses, "gae" values tokens by a critic, "none" is 1 (imitation).
         center, scale: see `polyathlon.agents.parts.advantages.group_advantage`.
         whiten: give the advantages of all tokens mean 0 and variance 1.
-        clip_low, clip_high: how far the probability ratio may leave 1 on each side.
+        clip_low, clip_high: the probability ratio is clipped to [1 - clip_low, 1 + clip_high].
         dual_clip: bound of the ratio where the advantage is negative; None sets none.
         aggregation: how tokens are averaged (`polyathlon.agents.parts.aggregation.agg_loss`).
         kl_coef: weight of the divergence from the model that training started with; 0 keeps no copy of it.
@@ -32,7 +32,7 @@ class Recipe:
         minibatches: updates a pass.
         gamma, gae_lambda: discount a token and decay of "gae".
         vf_coef, clip_range_vf: weight of the critic's loss, and how far a value may move in an update.
-        max_grad_norm: bound of the gradient's norm.
+        max_grad_norm: gradient clipping, the largest norm of the gradient.
     """
 
     name: str

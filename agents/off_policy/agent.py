@@ -1,4 +1,4 @@
-"""What agents that learn from a replay memory have in common: the memory, steps in the environment, resuming."""
+"""What agents that learn from a replay buffer have in common: the memory, steps in the environment, resuming."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.products import hidden_dtype
 from polyathlon.agents.parts.replay import Replay, Transitions
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
 
 class OffPolicyAgent(Agent):
-    """Base of agents with continuous actions that learn from a replay memory; words and defaults are SB3's.
+    """Base of agents with continuous actions that learn from a replay buffer; words and defaults are SB3's.
 
     Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass names its policy, whose `make_update`
     returns the memory of a gradient step, names its networks that have an optimiser in `optimizers`, says how to act in
@@ -28,13 +28,13 @@ class OffPolicyAgent(Agent):
     Args:
         policy: "MlpPolicy", or a subclass of the class that it names.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
-        tau: how far the target critics move towards the critics.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
         **kwargs: `policy_kwargs`, `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
@@ -69,14 +69,12 @@ class OffPolicyAgent(Agent):
         # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
         policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
-        refuse_no_count(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
+        check_positive_int(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
         if gradient_steps == 0 or gradient_steps < -1:
             raise UsageError(f"gradient_steps must be positive, or -1 for one each transition, got {gradient_steps!r}")
         if learning_starts < 0:
             raise UsageError(f"learning_starts must not be negative, got {learning_starts!r}")
-        for name, number in (("gamma", gamma), ("tau", tau)):
-            if not 0 <= number <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, got {number!r}")
+        check_fraction(gamma=gamma, tau=tau)
         if matmul_precision not in ("highest", "medium"):
             raise UsageError(f"matmul_precision must be 'highest' or 'medium', got {matmul_precision!r}")
         self.buffer_size, self.learning_starts, self.batch_size = buffer_size, learning_starts, batch_size
@@ -212,7 +210,7 @@ class OffPolicyAgent(Agent):
         self._train(gradient_steps)
 
     def _train(self, gradient_steps: int) -> None:
-        """Take gradient steps on samples of the replay memory."""
+        """Take gradient steps on samples of the replay buffer."""
         self._ready()
         assert self.replay is not None
         rate = self.lr_schedule(self._current_progress_remaining)
@@ -288,14 +286,3 @@ class MetricsState:
             update = self.agent._ready()
             update.metrics.copy_(state["sums"])
             update.count = state["count"]
-
-
-def refuse_no_count(**numbers: Any) -> None:
-    """Refuse what is no positive integer.
-
-    Raises:
-        UsageError: naming the argument.
-    """
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
-            raise UsageError(f"{name} must be a positive integer, got {value!r}")

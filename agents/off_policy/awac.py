@@ -8,11 +8,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.envs.errors import check_non_negative
+from polyathlon.registration import register_agent
 
 from .awac_update import AWACUpdate
 from .bounded_policy import BoundedPolicy
 from .offline import OfflineAgent
-from .td3 import refuse_negative
 
 
 class AdvantageWeightedPolicy(BoundedPolicy):
@@ -25,6 +26,7 @@ class AdvantageWeightedPolicy(BoundedPolicy):
         return AWACUpdate(self, batch_size)
 
 
+@register_agent("awac", family="off_policy", summary="advantage-weighted actor-critic, from a dataset and on online")
 class AWAC(OfflineAgent):
     """AWAC (Nair et al. 2020, "Accelerating Online Reinforcement Learning with Offline Datasets"), an SB3 algorithm.
 
@@ -33,7 +35,7 @@ class AWAC(OfflineAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `AdvantageWeightedPolicy`.
         env: see `OfflineAgent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         beta: 1 / lambda of the actor's weights exp(advantage / lambda): large values imitate only the best actions.
         max_weight: bound of these weights.
@@ -57,7 +59,7 @@ class AWAC(OfflineAgent):
         max_weight: float = 100.0,
         **kwargs: Any,
     ) -> None:
-        refuse_negative(beta=beta, max_weight=max_weight)
+        check_non_negative(beta=beta, max_weight=max_weight)
         self.beta, self.max_weight = beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 

@@ -52,7 +52,7 @@ class AWACUpdate(CriticsUpdate):
         Args:
             batch: B transitions.
             learning_rate: step size.
-            gamma: discount.
+            gamma: discount factor.
             tau: how far the target critics move.
             beta: 1 / lambda of the actor's weights.
             max_weight: their bound.

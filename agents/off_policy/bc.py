@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
 from polyathlon.envs.errors import unknown_name
+from polyathlon.registration import register_agent
 
 from .bounded_policy import BoundedPolicy
 from .bounded_update import BoundedActor
@@ -57,6 +58,7 @@ class BCUpdate(GradientStep):
         self._record(value, squared)
 
 
+@register_agent("bc", family="off_policy", summary="behaviour cloning of a dataset")
 class BC(OfflineAgent):
     """Behaviour cloning: the actions of a dataset, imitated.
 
@@ -65,7 +67,7 @@ class BC(OfflineAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `ImitationPolicy`.
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         loss: "log_prob" fits a Gaussian whose standard deviations do not depend on the state, "mse" its mean alone.
         **kwargs: `dataset`, `on_disk` of `OfflineAgent`, and those of `OffPolicyAgent`.

@@ -12,11 +12,10 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.agents.parts.squashed_gaussian import OFFLINE_LOG_STD_MAX, OFFLINE_LOG_STD_MIN
 from polyathlon.envs.errors import UsageError
 
 from .perceptrons import flat_copy, parameters_of, rectified_layers
-
-LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 
 class Standardised(FlattenExtractor):
@@ -149,7 +148,9 @@ class BoundedPolicy(TD3Policy):
             return mean
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         assert isinstance(self.actor.log_std, Tensor)
-        return torch.addcmul(mean, noise, self.actor.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()).clamp_(-1, 1)
+        return torch.addcmul(
+            mean, noise, self.actor.log_std.clamp(OFFLINE_LOG_STD_MIN, OFFLINE_LOG_STD_MAX).exp()
+        ).clamp_(-1, 1)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)

@@ -8,8 +8,9 @@ from torch import Tensor
 from polyathlon.agents.parts.action_distributions import LOG_SQRT_2_PI
 from polyathlon.agents.parts.flat_adam import FlatAdam, section
 from polyathlon.agents.parts.products import hidden_memory
+from polyathlon.agents.parts.squashed_gaussian import OFFLINE_LOG_STD_MAX, OFFLINE_LOG_STD_MIN
 
-from .bounded_policy import LOG_STD_MAX, LOG_STD_MIN, BoundedPolicy
+from .bounded_policy import BoundedPolicy
 from .perceptrons import backward, forward, layers_of
 
 
@@ -57,7 +58,7 @@ class BoundedActor:
 
     def std(self) -> Tensor:
         """Return the standard deviations [A]."""
-        return self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
+        return self.log_std.clamp(OFFLINE_LOG_STD_MIN, OFFLINE_LOG_STD_MAX).exp()
 
     def step(self, obs: Tensor, slope: Tensor, learning_rate: float) -> None:
         """Back-propagate the derivative by the mean of the first rows and take one step.
@@ -88,11 +89,11 @@ class BoundedActor:
             The loss [] and the mean log-density [].
         """
         number = obs.shape[0]
-        inverse = (-self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)).exp()
+        inverse = (-self.log_std.clamp(OFFLINE_LOG_STD_MIN, OFFLINE_LOG_STD_MAX)).exp()
         scaled = (action - self.outs[-1][:number]).mul_(inverse)
         logp = self._log_density(scaled, inverse)
         share = scaled.new_full((number,), 1 / number) if weight is None else weight / number
-        is_inside = (self.log_std > LOG_STD_MIN) & (self.log_std < LOG_STD_MAX)
+        is_inside = (self.log_std > OFFLINE_LOG_STD_MIN) & (self.log_std < OFFLINE_LOG_STD_MAX)
         torch.mul(share @ (1 - scaled.square()), is_inside, out=self.log_std_gradient)
         self.step(obs, scaled.mul_(inverse).mul_(-share[:, None]), learning_rate)
         return -(share @ logp), logp.mean()

@@ -12,12 +12,13 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.parts.replay import Replay
-from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
+from polyathlon.agents.parts.replay_data import dataset_replay
 from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
+from polyathlon.envs.data.dataset_source import agent_spaces, dataset_source, reopen
 from polyathlon.envs.data.datasets import open_dataset
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int
 
-from .agent import OffPolicyAgent, refuse_no_count
+from .agent import OffPolicyAgent
 from .temperature import HasTemperature
 
 if TYPE_CHECKING:
@@ -62,9 +63,8 @@ class EnsembleAgent(HasTemperature, OffPolicyAgent):
         **kwargs: Any,
     ) -> None:
         super().__init__(policy, env, learning_rate, **kwargs)
-        refuse_no_count(num_min_critics=num_min_critics)
-        if not 0 <= offline_ratio <= 1:
-            raise UsageError(f"offline_ratio must lie between 0 and 1, got {offline_ratio!r}")
+        check_positive_int(num_min_critics=num_min_critics)
+        check_fraction(offline_ratio=offline_ratio)
         self.offline_ratio, self.num_min_critics = offline_ratio, num_min_critics
         self.ent_coef, self.target_entropy = ent_coef, target_entropy
         self.dataset_source: dict[str, Any] | None = None

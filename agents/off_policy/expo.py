@@ -12,7 +12,8 @@ from torch import Tensor
 
 from polyathlon.agents.parts.replay import split_rows
 from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_fraction
+from polyathlon.registration import register_agent
 
 from .ensemble_agent import EnsembleAgent
 from .expo_policy import ExpressivePolicy, check_candidates
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 SelfEXPO = TypeVar("SelfEXPO", bound="EXPO")
 
 
+@register_agent(
+    "expo", family="off_policy", summary="a diffusion or flow policy by imitation, edited and chosen by value"
+)
 class EXPO(EnsembleAgent):
     """EXPO (Dong et al. 2025, "EXPO: Stable Reinforcement Learning with Expressive Policies"), an SB3 algorithm.
 
@@ -43,7 +47,7 @@ class EXPO(EnsembleAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `ExpressivePolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         dataset: a local Minari dataset: its id, its folder or Minari's object; None learns from own experience alone.
         offline_ratio: share of the dataset's transitions in a minibatch.
         pretraining_steps: gradient steps of the base policy on the dataset before the first step in the environment.
@@ -56,9 +60,9 @@ class EXPO(EnsembleAgent):
         buffer_size: number of own transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
-        tau: how far the target critics move towards the critics.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: steps of the critics in an update; -1 means as many as transitions were taken since the last one.
         num_min_critics: members of the ensemble, drawn afresh each time, whose smallest value is believed.
         ent_coef: the temperature of the edits; "auto" learns it, "auto_0.1" starts from 0.1.
@@ -132,8 +136,7 @@ class EXPO(EnsembleAgent):
             policy_kwargs={**own, **(policy_kwargs or {})},
             **kwargs,
         )
-        if not 0 <= base_tau <= 1:
-            raise UsageError(f"base_tau must lie between 0 and 1, got {base_tau!r}")
+        check_fraction(base_tau=base_tau)
         if pretraining_steps < 0 or (pretraining_steps and dataset is None):
             raise UsageError(f"pretraining_steps needs a dataset and must not be negative, got {pretraining_steps!r}")
         self.base_tau, self.pretraining_steps = base_tau, pretraining_steps

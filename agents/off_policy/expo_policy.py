@@ -20,7 +20,7 @@ from polyathlon.agents.parts.candidates import best_candidate, with_edits
 from polyathlon.agents.parts.ensembles import random_subset
 from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.agents.parts.row_noise import row_uniforms
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_int, check_positive_int, unknown_name
 
 from .action_generator import ActionGenerator, ActionSampler
 from .ensemble import CriticEnsemble
@@ -216,9 +216,8 @@ def check_candidates(samples: Any, edits: Any, edit_scale: float) -> Candidates:
     Raises:
         UsageError: there is no sample, more edits than samples, or an edit of no size.
     """
-    for name, value, least in (("num_samples", samples, 1), ("num_edits", edits, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
+    check_positive_int(num_samples=samples)
+    check_int(0, num_edits=edits)
     if edits > samples:
         raise UsageError(f"num_edits edits that many of the num_samples samples, got {edits} of {samples}")
     if not (math.isfinite(edit_scale) and 0 < edit_scale <= 2):

@@ -87,7 +87,7 @@ class EXPOUpdate(EnsembleUpdate):
             log_alpha: [1] logarithm of the temperature, with `.grad` set here.
             alpha_optimizer: steps the temperature; None keeps it.
             learning_rate: step size of all networks.
-            gamma: discount.
+            gamma: discount factor.
             tau: how far the target critics move after each step.
             target_entropy: entropy of the scaled edits that the temperature aims at.
             average_rate: how far the moving average of the base policy moves.
@@ -139,7 +139,7 @@ class EXPOUpdate(EnsembleUpdate):
 
         Args:
             batch: B transitions.
-            learning_rate: step size of Adam, with a decoupled decay of the weights (AdamW).
+            learning_rate: learning rate of Adam, with a decoupled decay of the weights (AdamW).
             average_rate: how far the average moves.
             generator: source of noise and times.
         """

@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
-from polyathlon.agents.parts.squashed_gaussian import tanh_gaussian
+from polyathlon.agents.parts.squashed_gaussian import SAC_LOG_STD_MAX, SAC_LOG_STD_MIN, tanh_gaussian
 
 from .perceptrons import backward, forward, layers_of
-from .sac_update import LOG_STD_MAX, LOG_STD_MIN
 
 
 class GaussianActor:
@@ -35,7 +34,7 @@ class GaussianActor:
     def sample(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Return actions [n, A] in (-1, 1) and their log-densities [n], for inputs [n, in] and noise [n, A]."""
         head = self._head(x)
-        log_std = head[:, self.action_size :].clamp(LOG_STD_MIN, LOG_STD_MAX)
+        log_std = head[:, self.action_size :].clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX)
         return tanh_gaussian(head[:, : self.action_size], log_std, eps)
 
     def _head(self, x: Tensor) -> Tensor:
@@ -59,12 +58,12 @@ class GaussianActor:
         """
         size, outs = self.action_size, self._outs[self.rows]
         raw = outs[-1][:, size:]
-        log_std = raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        log_std = raw.clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX)
         weight = alpha / self.rows
         # log pi has the derivatives 2 tanh(u) by u = mean + std eps, and -1 by log std with u held
         slope = 2 * weight * action + by_action * (1 - action.square())
         self.head_slope[:, :size] = slope
-        is_inside = (raw > LOG_STD_MIN) & (raw < LOG_STD_MAX)
+        is_inside = (raw > SAC_LOG_STD_MIN) & (raw < SAC_LOG_STD_MAX)
         self.head_slope[:, size:] = (slope * log_std.exp() * eps - weight) * is_inside
         backward(self.layers, x, outs, self.head_slope, self.slopes)
         self.optimizer.clipped_step(learning_rate, None)

@@ -8,12 +8,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_non_negative
+from polyathlon.registration import register_agent
 
 from .bounded_policy import BoundedPolicy
 from .iql_update import IQLUpdate
 from .offline import OfflineAgent
-from .td3 import refuse_negative
 
 
 class ImplicitPolicy(BoundedPolicy):
@@ -26,6 +26,7 @@ class ImplicitPolicy(BoundedPolicy):
         return IQLUpdate(self, batch_size)
 
 
+@register_agent("iql", family="off_policy", summary="implicit Q-learning, from a dataset and on online")
 class IQL(OfflineAgent):
     """IQL (Kostrikov et al. 2021, "Offline Reinforcement Learning with Implicit Q-Learning"), an SB3 algorithm.
 
@@ -34,7 +35,7 @@ class IQL(OfflineAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `ImplicitPolicy`.
         env: see `OfflineAgent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         expectile: of the value, 0.5 is the behaviour's, towards 1 the best action's. 0.7 for locomotion, 0.9 for mazes.
         beta: inverse temperature of the actor's weights exp(beta advantage): 3 for locomotion, 10 for mazes.
@@ -63,7 +64,7 @@ class IQL(OfflineAgent):
     ) -> None:
         if not 0 < expectile < 1:
             raise UsageError(f"expectile must lie between 0 and 1, got {expectile!r}")
-        refuse_negative(beta=beta, max_weight=max_weight)
+        check_non_negative(beta=beta, max_weight=max_weight)
         self.expectile, self.beta, self.max_weight = expectile, beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 

@@ -55,7 +55,7 @@ class IQLUpdate(CriticsUpdate):
         Args:
             batch: B transitions.
             learning_rate: step size.
-            gamma: discount.
+            gamma: discount factor.
             tau: how far the target critics move.
             expectile: of the value.
             beta: inverse temperature of the actor's weights.

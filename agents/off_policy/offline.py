@@ -1,4 +1,4 @@
-"""What agents that learn from a dataset have in common: the data in the replay memory, gradient steps as timesteps."""
+"""What agents that learn from a dataset have in common: the data in the replay buffer, gradient steps as timesteps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Replay
-from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay, dataset_source, reopen
+from polyathlon.agents.parts.replay_data import dataset_replay
+from polyathlon.envs.data.dataset_source import agent_spaces, dataset_source, reopen
 from polyathlon.envs.data.datasets import open_dataset
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
-from .agent import OffPolicyAgent, refuse_no_count
+from .agent import OffPolicyAgent
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -67,7 +68,7 @@ class OfflineAgent(OffPolicyAgent):
     ) -> None:
         super().__init__(policy, env, *args, **kwargs)
         if offline_steps is not None:
-            refuse_no_count(offline_steps=offline_steps)
+            check_positive_int(offline_steps=offline_steps)
             if self.needs_dataset:
                 raise UsageError(f"{type(self).__name__} learns from its dataset alone: leave offline_steps out")
             if dataset is None:

@@ -11,12 +11,18 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from polyathlon.agents.parts.expert_routing import refuse_experts
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.registration import register_agent
 
 from .pmoe_policy import MixturePolicy
 from .pmoe_update import ESTIMATORS, PMOEUpdate
 from .sac import SAC
 
 
+@register_agent(
+    "pmoe",
+    family="off_policy",
+    summary="mixture of experts on soft actor-critic, for continuous actions with several good choices",
+)
 class PMOE(SAC):
     """Probabilistic mixture of experts on soft actor-critic (Ren et al. 2021, arXiv 2104.09122).
 
@@ -28,7 +34,7 @@ class PMOE(SAC):
     Args:
         policy: "MlpPolicy", or a subclass of `MixturePolicy`.
         env: as of `SAC`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_experts: number of experts K.
         estimator: how router and experts learn: "frequency" is the paper's; "backprop_all" lets every expert learn from
             its own action; "score_ratio" draws an expert, which learns, and reinforces the choice by Q - alpha log pi;

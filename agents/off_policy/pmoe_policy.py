@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from polyathlon.agents.parts.action_distributions import sample_categorical
 from polyathlon.agents.parts.gaussian_mixture import of_expert
+from polyathlon.agents.parts.squashed_gaussian import SAC_LOG_STD_MAX, SAC_LOG_STD_MIN
 
 from .pmoe_update import PMOEUpdate
 from .sac_policy import SquashedGaussianPolicy
-from .sac_update import LOG_STD_MAX, LOG_STD_MIN
 
 
 class MixturePolicy(SquashedGaussianPolicy):
@@ -64,7 +64,7 @@ class MixturePolicy(SquashedGaussianPolicy):
         latent = self.actor.latent_pi(obs)
         mean, raw = self.actor.mu(latent), self.actor.log_std(latent)  # type: ignore[operator]
         shape = (-1, self.num_experts, mean.shape[1] // self.num_experts)
-        return mean.view(shape), raw.view(shape).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return mean.view(shape), raw.view(shape).clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX)
 
     def sample(self, obs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw an expert by its weight, and its action: [B, A] in (-1, 1)."""

@@ -17,12 +17,17 @@ from polyathlon.agents.parts.expert_routing import (
 )
 from polyathlon.agents.parts.gaussian_mixture import gmm_head, of_expert, tanh_gmm_logp
 from polyathlon.agents.parts.replay import Transitions
-from polyathlon.agents.parts.squashed_gaussian import LOG_SQRT_2_PI, log_one_minus_tanh_squared
+from polyathlon.agents.parts.squashed_gaussian import (
+    LOG_SQRT_2_PI,
+    SAC_LOG_STD_MAX,
+    SAC_LOG_STD_MIN,
+    log_one_minus_tanh_squared,
+)
 from polyathlon.agents.parts.targets import polyak_, td_target
 
 from .action_values import ActionValues
 from .perceptrons import backward, forward, layers_of
-from .sac_update import LOG_STD_MAX, LOG_STD_MIN, SACUpdate
+from .sac_update import SACUpdate
 
 ESTIMATORS = ("frequency", "backprop_all", "score_ratio", "gumbel_softmax")
 ALMOST_ONE = 1 - 1e-6  # a mean of squashed actions stays this far inside (-1, 1), so that it has a pre-image
@@ -116,7 +121,7 @@ class PMOEUpdate(SACUpdate):
             log_alpha: [] logarithm of the temperature, with `.grad` set here.
             alpha_optimizer: steps the temperature; None keeps it.
             learning_rate: step size of actor, router and critics.
-            gamma: discount.
+            gamma: discount factor.
             tau: how far the target critics move; 0 leaves them.
             target_entropy: entropy that the temperature aims at.
             generator: source of the noise and of the choices between experts.
@@ -169,7 +174,7 @@ class PMOEUpdate(SACUpdate):
 
     def _draw(self, mean: Tensor, raw: Tensor, noise: Tensor, log_w: Tensor) -> Draw:
         noise = noise.view(mean.shape)
-        log_std = raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        log_std = raw.clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX)
         u = mean + log_std.exp().mul_(noise)
         return Draw(mean, raw, log_std, noise, u, torch.tanh(u), log_w)
 
@@ -187,12 +192,12 @@ class PMOEUpdate(SACUpdate):
         means = self.row * (2 * self.experts) + self._choose(log_w, generator)
         outputs = head.view(-1, self.action_size)
         mean, raw = outputs.index_select(0, means), outputs.index_select(0, means + self.experts)
-        log_std = raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        log_std = raw.clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX)
         u = mean + log_std.exp().mul_(noise)
         if self.learn_from != self._relaxed:
             return torch.tanh(u), _log_density(noise, log_std, u)
         every, spread = gmm_head(head, self.experts)
-        return torch.tanh(u), tanh_gmm_logp(log_w, every, spread.clamp(LOG_STD_MIN, LOG_STD_MAX), u)
+        return torch.tanh(u), tanh_gmm_logp(log_w, every, spread.clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX), u)
 
     def _best(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
         """The expert with the best sample learns, and the router learns how often that is the case for each."""
@@ -259,7 +264,7 @@ class PMOEUpdate(SACUpdate):
         """Turn derivatives of the values by actions into those of the mean loss by means and spreads, [..., A]."""
         rows, action = self.batch_size, torch.tanh(u)
         by_mean = (2 * alpha * action - by_action * (1 - action.square())).div_(rows)
-        is_inside = (log_std > LOG_STD_MIN) & (log_std < LOG_STD_MAX)
+        is_inside = (log_std > SAC_LOG_STD_MIN) & (log_std < SAC_LOG_STD_MAX)
         return by_mean, (by_mean * log_std.exp().mul_(noise) - alpha / rows) * is_inside
 
     def _relaxed(self, obs: Tensor, draw: Draw, alpha: Tensor, generator: torch.Generator | None) -> Learnt:
@@ -268,7 +273,7 @@ class PMOEUpdate(SACUpdate):
         with torch.enable_grad():
             leaves = [x.detach().clone().requires_grad_() for x in (draw.mean, draw.raw, draw.log_w)]
             mean, raw, logits = leaves
-            log_std = raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
+            log_std = raw.clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX)
             log_w = logits.log_softmax(-1)
             choice = relaxed_choice(log_w, gumbel, self.gumbel_temperature)
             action = (choice.unsqueeze(-1) * torch.tanh(mean + log_std.exp() * draw.noise)).sum(1)

@@ -9,6 +9,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
+from polyathlon.registration import register_agent
+
 from .ensemble_agent import EnsembleAgent
 from .rlpd_policy import EnsemblePolicy
 from .rlpd_update import RLPDUpdate
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from minari import MinariDataset
 
 
+@register_agent(
+    "rlpd", family="off_policy", summary="soft actor-critic with a critic ensemble and half of its data from a dataset"
+)
 class RLPD(EnsembleAgent):
     """RLPD (Ball et al. 2023, "Efficient Online Reinforcement Learning with Offline Data"), an SB3 algorithm.
 
@@ -27,15 +32,15 @@ class RLPD(EnsembleAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `EnsemblePolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         dataset: a local Minari dataset: its id, its folder or Minari's object; None learns from own experience alone.
         offline_ratio: share of the dataset's transitions in a minibatch.
         buffer_size: number of own transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
-        tau: how far the target critics move towards the critics.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: steps of the critics in an update; -1 means as many as transitions were taken since the last one.
         num_min_critics: members of the ensemble, drawn afresh each step, whose smallest value is the target's.
         backup_entropy: put the next action's entropy into the targets; the paper leaves it out where rewards are sparse.

@@ -68,7 +68,7 @@ class RLPDUpdate(EnsembleUpdate):
             log_alpha: [1] logarithm of the temperature, with `.grad` set here.
             alpha_optimizer: steps the temperature; None keeps it.
             learning_rate: step size of actor and critics.
-            gamma: discount.
+            gamma: discount factor.
             tau: how far the target critics move after each step.
             target_entropy: entropy that the temperature aims at.
             backup_entropy: whether the targets hold the next action's entropy.

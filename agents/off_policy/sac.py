@@ -9,13 +9,16 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.envs.errors import check_positive_int
+from polyathlon.registration import register_agent
 
-from .agent import OffPolicyAgent, refuse_no_count
+from .agent import OffPolicyAgent
 from .sac_policy import SquashedGaussianPolicy
 from .sac_update import SACUpdate
 from .temperature import HasTemperature
 
 
+@register_agent("sac", family="off_policy", summary="soft actor-critic, for continuous actions")
 class SAC(HasTemperature, OffPolicyAgent):
     """Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), an SB3 algorithm.
 
@@ -25,13 +28,13 @@ class SAC(HasTemperature, OffPolicyAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `SquashedGaussianPolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
-        tau: how far the target critics move towards the critics.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
         ent_coef: the temperature; "auto" learns it, "auto_0.1" starts from 0.1.
         target_entropy: entropy that "auto" aims at; "auto" is minus the number of action components.
@@ -81,7 +84,7 @@ class SAC(HasTemperature, OffPolicyAgent):
             matmul_precision,
             **kwargs,
         )
-        refuse_no_count(target_update_interval=target_update_interval)
+        check_positive_int(target_update_interval=target_update_interval)
         self.ent_coef, self.target_entropy = ent_coef, target_entropy
         self.target_update_interval = target_update_interval
         if _init_setup_model:

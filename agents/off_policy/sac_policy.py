@@ -11,10 +11,11 @@ from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.agents.parts.squashed_gaussian import SAC_LOG_STD_MAX, SAC_LOG_STD_MIN
 from polyathlon.envs.errors import UsageError
 
 from .perceptrons import flat_copy, parameters_of, rectified_layers
-from .sac_update import LOG_STD_MAX, LOG_STD_MIN, SACUpdate
+from .sac_update import SACUpdate
 
 
 def flatten_actor(actor: Actor, learning_rate: float, behind: Sequence[nn.Parameter] = ()) -> list[int]:
@@ -103,7 +104,7 @@ class SquashedGaussianPolicy(SACPolicy):
     def head(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation [B, A] before the squashing, for observations [B, O]."""
         latent = self.actor.latent_pi(obs)
-        return self.actor.mu(latent), self.actor.log_std(latent).clamp(LOG_STD_MIN, LOG_STD_MAX)  # type: ignore[operator]
+        return self.actor.mu(latent), self.actor.log_std(latent).clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX)  # type: ignore[operator]
 
     def sample(self, obs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draw actions [B, A] in (-1, 1)."""

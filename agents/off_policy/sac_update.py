@@ -8,13 +8,16 @@ from torch import Tensor
 from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.agents.parts.products import hidden_memory
 from polyathlon.agents.parts.replay import Transitions
-from polyathlon.agents.parts.squashed_gaussian import LOG_SQRT_2_PI, log_one_minus_tanh_squared
+from polyathlon.agents.parts.squashed_gaussian import (
+    LOG_SQRT_2_PI,
+    SAC_LOG_STD_MAX,
+    SAC_LOG_STD_MIN,
+    log_one_minus_tanh_squared,
+)
 from polyathlon.agents.parts.targets import polyak_, td_target
 
 from .critics_update import CriticsUpdate
 from .perceptrons import backward, forward, layers_of
-
-LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 class SACUpdate(CriticsUpdate):
@@ -87,7 +90,7 @@ class SACUpdate(CriticsUpdate):
             log_alpha: [] logarithm of the temperature, with `.grad` set here.
             alpha_optimizer: steps the temperature; None keeps it.
             learning_rate: step size of actor and critics.
-            gamma: discount.
+            gamma: discount factor.
             tau: how far the target critics move; 0 leaves them.
             target_entropy: entropy that the temperature aims at.
             generator: source of the noise.
@@ -98,7 +101,7 @@ class SACUpdate(CriticsUpdate):
         noise = self.eps.normal_(generator=generator) if eps is None else self.eps.copy_(eps)
         head = forward(self.actor_layers, self.states, self.actor_outs)
         mean, raw = head[:, : self.action_size], head[:, self.action_size :]
-        log_std = raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        log_std = raw.clamp(SAC_LOG_STD_MIN, SAC_LOG_STD_MAX)
         spread = log_std.exp().mul_(noise)
         u = mean + spread
         action = torch.tanh(u)
@@ -123,7 +126,7 @@ class SACUpdate(CriticsUpdate):
         own, std_noise = action[:rows], spread[:rows]
         slope_u = (2 * alpha * own - by_action * (1 - own.square())).div_(rows)
         self.head_slope[:, : self.action_size] = slope_u
-        is_inside = (raw[:rows] > LOG_STD_MIN) & (raw[:rows] < LOG_STD_MAX)
+        is_inside = (raw[:rows] > SAC_LOG_STD_MIN) & (raw[:rows] < SAC_LOG_STD_MAX)
         self.head_slope[:, self.action_size :] = (slope_u * std_noise - alpha / rows) * is_inside
         backward(
             self.actor_layers,

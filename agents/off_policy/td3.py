@@ -10,9 +10,10 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.parts.replay import Transitions
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import check_non_negative, check_positive_int
+from polyathlon.registration import register_agent
 
-from .agent import OffPolicyAgent, refuse_no_count
+from .agent import OffPolicyAgent
 from .bounded_policy import BoundedPolicy
 from .td3_update import TD3Update
 
@@ -25,6 +26,9 @@ class DeterministicPolicy(BoundedPolicy):
         return TD3Update(self, batch_size)
 
 
+@register_agent(
+    "td3", family="off_policy", summary="twin delayed deep deterministic policy gradient, for continuous actions"
+)
 class TD3(OffPolicyAgent):
     """TD3 (Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods"), an SB3 algorithm.
 
@@ -34,13 +38,13 @@ class TD3(OffPolicyAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `DeterministicPolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
         batch_size: transitions in a gradient step.
         tau: how far the targets move towards the networks, at each step of the actor.
-        gamma: discount.
-        train_freq: steps of every row between updates.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
         gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
         policy_delay: steps of the critics for each step of the actor and the targets.
         target_policy_noise: standard deviation of the noise on the target action.
@@ -91,8 +95,8 @@ class TD3(OffPolicyAgent):
             matmul_precision,
             **kwargs,
         )
-        refuse_no_count(policy_delay=policy_delay)
-        refuse_negative(
+        check_positive_int(policy_delay=policy_delay)
+        check_non_negative(
             target_policy_noise=target_policy_noise,
             target_noise_clip=target_noise_clip,
             exploration_noise=exploration_noise,
@@ -123,14 +127,3 @@ class TD3(OffPolicyAgent):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "actor", "actor_target", "critic", "critic_target"]
-
-
-def refuse_negative(**numbers: float) -> None:
-    """Refuse numbers below zero.
-
-    Raises:
-        UsageError: naming the argument.
-    """
-    for name, value in numbers.items():
-        if not value >= 0:
-            raise UsageError(f"{name} must not be negative, got {value!r}")

@@ -8,11 +8,12 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 
 from polyathlon.agents.parts.replay import Transitions
+from polyathlon.envs.errors import check_non_negative, check_positive_int
+from polyathlon.registration import register_agent
 
-from .agent import refuse_no_count
 from .bounded_policy import Standardised
 from .offline import OfflineAgent
-from .td3 import DeterministicPolicy, refuse_negative
+from .td3 import DeterministicPolicy
 from .td3_update import TD3Update
 
 
@@ -23,6 +24,7 @@ class StandardisedPolicy(DeterministicPolicy):
         super().__init__(*args, **{"features_extractor_class": Standardised, **kwargs})
 
 
+@register_agent("td3_bc", family="off_policy", summary="TD3 held close to the actions of a dataset")
 class TD3BC(OfflineAgent):
     """TD3+BC (Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning"), an SB3 algorithm.
 
@@ -31,7 +33,7 @@ class TD3BC(OfflineAgent):
     Args:
         policy: "MlpPolicy", or a subclass of `StandardisedPolicy`.
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `OffPolicyAgent` in their order.
         alpha: weight of the value against the imitation; 0 imitates, large values are TD3.
         policy_delay: steps of the critics for each step of the actor and the targets.
@@ -62,8 +64,8 @@ class TD3BC(OfflineAgent):
         standardise: bool = True,
         **kwargs: Any,
     ) -> None:
-        refuse_no_count(policy_delay=policy_delay)
-        refuse_negative(alpha=alpha, target_policy_noise=target_policy_noise, target_noise_clip=target_noise_clip)
+        check_positive_int(policy_delay=policy_delay)
+        check_non_negative(alpha=alpha, target_policy_noise=target_policy_noise, target_noise_clip=target_noise_clip)
         self.alpha, self.policy_delay, self.is_standardised = alpha, policy_delay, standardise
         self.target_policy_noise, self.target_noise_clip = target_policy_noise, target_noise_clip
         super().__init__(policy, env, learning_rate, *args, **kwargs)

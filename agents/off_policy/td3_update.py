@@ -52,7 +52,7 @@ class TD3Update(CriticsUpdate):
         Args:
             batch: B transitions.
             learning_rate: step size.
-            gamma: discount.
+            gamma: discount factor.
             noise_std: standard deviation of the noise on the target action.
             noise_clip: bound of that noise.
             generator: source of the noise.

@@ -11,11 +11,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.attention import AttentionBlock
+from polyathlon.envs.combinatorial.node_kinds import DESTINATION, ORIGIN, PADDING
 from polyathlon.envs.errors import UsageError
 
 from .policies import ActorCritic
 
-PADDING, ORIGIN, DESTINATION = 0, 1, 2
 NUM_KINDS = 4
 GROUP = 64  # least number of observations that are worth a forward pass of their own
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from polyathlon.agents.parts.expert_routing import frequency_loss, picks, refuse_experts
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.registration import register_agent
 
 from .pmoe_ppo_policy import MixtureActorCritic
 from .ppo import PPO
@@ -20,6 +21,9 @@ from .ppo_update import Minibatches, MinibatchLoss, PPOSettings, clipped_loss, u
 ESTIMATORS = ("frequency", "score_ratio")
 
 
+@register_agent(
+    "pmoe_ppo", family="on_policy", summary="mixture of experts on proximal policy optimisation, for continuous actions"
+)
 class PMOEPPO(PPO):
     """Probabilistic mixture of experts on PPO (Ren et al. 2021, arXiv 2104.09122).
 
@@ -31,7 +35,7 @@ class PMOEPPO(PPO):
     Args:
         policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of `MixtureActorCritic`.
         env: an id or an environment with a Box of actions; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_experts: number of experts K.
         estimator: "frequency" is the paper's; "score_ratio" leaves the router to the surrogate alone, without Q.
         policy_kwargs: keyword arguments of the policy.

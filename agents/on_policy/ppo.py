@@ -18,7 +18,8 @@ from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.agents.streams.rollout import Rollout, RolloutState, tree_map
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
+from polyathlon.registration import register_agent
 
 from .attention import AttentionActorCritic
 from .policies import ActorCritic, SB3PolicyAdapter
@@ -28,6 +29,7 @@ from .ppo_update import Minibatches, PPOSettings, update
 CHUNK = 16_384  # rows of one forward pass when a whole rollout is evaluated
 
 
+@register_agent("ppo", family="on_policy", summary="proximal policy optimisation, continuous or (masked) discrete")
 class PPO(Agent):
     """Proximal policy optimisation with a clipped surrogate (Schulman et al. 2017), a Stable-Baselines3 algorithm.
 
@@ -37,23 +39,22 @@ class PPO(Agent):
     Args:
         policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", "AttentionPolicy", or a subclass of SB3's `ActorCriticPolicy`.
         env: an id or an environment; see `Agent`.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
-        n_steps: steps of each row in an iteration; n_steps * n_envs transitions make one update.
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
+        n_steps: rollout length, steps of each environment per update; n_steps * n_envs transitions.
         batch_size: transitions in a minibatch.
         n_epochs: passes over the transitions in an update.
-        gamma: discount.
+        gamma: discount factor.
         gae_lambda: 0 gives one-step advantages, 1 Monte Carlo returns.
-        clip_range: how far the probability ratio may leave 1, or a schedule.
-        clip_range_vf: how far a value may leave its old one, or a schedule; None does not clip.
+        clip_range: clip ratio eps, the probability ratio is clipped to [1 - eps, 1 + eps]; a number or a schedule.
+        clip_range_vf: value clipping, a value is clipped to its old one plus or minus this; a number or a schedule; None does not clip.
         normalize_advantage: centre and scale the advantages of each minibatch.
-        ent_coef: weight of the entropy bonus.
-        vf_coef: weight of the value loss.
-        max_grad_norm: bound of the gradient's norm; None sets none.
+        ent_coef: entropy coefficient.
+        vf_coef: value coefficient.
+        max_grad_norm: gradient clipping, the largest norm of the gradient; None sets none.
         target_kl: an update stops once the divergence exceeds 1.5 times this; None never stops it.
         normalize_observations: centre and scale flat Box observations by running moments (kept in the policy).
         normalize_rewards: divide rewards by the running standard deviation of the discounted return.
-        fast_update: write the derivatives of two equal perceptrons out instead of back-propagating; the numbers agree up to
-            rounding.
+        fast_update: hand-written backward pass for two MLPs of equal widths; equal to back-propagation up to rounding.
         policy_kwargs: keyword arguments of the policy.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
@@ -95,12 +96,8 @@ class PPO(Agent):
     ) -> None:
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
-        for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("n_epochs", n_epochs)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
-                raise UsageError(f"{name} must be a positive integer, got {value!r}")
-        for name, number in (("gamma", gamma), ("gae_lambda", gae_lambda)):
-            if not 0 <= number <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, got {number!r}")
+        check_positive_int(n_steps=n_steps, batch_size=batch_size, n_epochs=n_epochs)
+        check_fraction(gamma=gamma, gae_lambda=gae_lambda)
         is_single = env is not None and n_steps * self.n_envs == 1
         if normalize_advantage and (batch_size == 1 or is_single):
             raise UsageError("advantages of a single transition cannot be normalised: raise batch_size and n_steps")

@@ -21,7 +21,7 @@ from .ppo_update import Minibatches, PPOSettings, summary
 
 
 def can_update(policy: Any, data: Minibatches) -> bool:
-    """Tell whether `FastPPOUpdate` covers the policy and its data: two equal tanh or ReLU networks on a flat observation."""
+    """Return whether `FastPPOUpdate` covers the policy and its data: two equal tanh or ReLU networks on a flat observation."""
     if (
         not isinstance(policy, ActorCritic)
         or not policy.is_plain

@@ -16,8 +16,9 @@ from torch import Tensor
 from polyathlon.agents.parts.pareto import spread_weights
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.rollout import Rollout, RolloutState
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
+from polyathlon.registration import register_agent
 
 from .pareto_agent import ParetoAgent
 from .pareto_archive import ParetoArchive
@@ -28,6 +29,9 @@ from .set_update import Constraint, SetSettings, constraint_of, update_set
 BARRIERS = ("paper", "code")
 
 
+@register_agent(
+    "cmorl", family="pareto", summary="a Pareto front of policies for several objectives, by constrained extension"
+)
 class CMORL(ParetoAgent):
     """Constrained multi-objective reinforcement learning, C-MORL-IPO (Liu et al. 2025, arXiv 2410.02236).
 
@@ -39,7 +43,7 @@ class CMORL(ParetoAgent):
     Args:
         policy: "MlpPolicy".
         env: an id or an environment that pays for m objectives; see `Agent`. The rows are dealt evenly to the policies.
-        learning_rate: step size of Adam, or a schedule of the remaining progress (1 to 0).
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_initial_policies: policies of the first stage.
         num_extension_policies: policies extended in a round, each for every objective; 0 leaves the second stage out.
         initial_share: share of the steps that the first stage gets.
@@ -48,11 +52,11 @@ class CMORL(ParetoAgent):
         n_steps: steps of each row in an iteration.
         batch_size: transitions of each policy in a minibatch.
         n_epochs: passes over the transitions in an update.
-        gamma: discount.
+        gamma: discount factor.
         gae_lambda: 0 gives one-step advantages, 1 Monte Carlo returns.
-        clip_range: how far the probability ratio may leave 1, or a schedule.
-        ent_coef: weight of the entropy bonus.
-        vf_coef: weight of the value loss.
+        clip_range: clip ratio eps, the probability ratio is clipped to [1 - eps, 1 + eps]; a number or a schedule.
+        ent_coef: entropy coefficient.
+        vf_coef: value coefficient.
         max_grad_norm: bound of the norm of each policy's gradient; None sets none.
         beta: share of the other returns that an extension must keep.
         barrier_t: sharpness of the barrier; larger is closer to a hard constraint.
@@ -139,13 +143,10 @@ class CMORL(ParetoAgent):
 
     def _check_numbers(self) -> None:
         names = "num_initial_policies iterations_per_round n_steps batch_size n_epochs archive_size evaluation_episodes"
-        for name in (*names.split(), "num_extension_policies"):
-            value, least = getattr(self, name), int(name != "num_extension_policies")
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
-        for name in ("gamma", "gae_lambda", "initial_share", "beta", "eval_gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must lie between 0 and 1, got {getattr(self, name)!r}")
+        check_positive_int(**{name: getattr(self, name) for name in names.split()})
+        check_int(0, num_extension_policies=self.num_extension_policies)
+        fractions = ("gamma", "gae_lambda", "initial_share", "beta", "eval_gamma")
+        check_fraction(**{name: getattr(self, name) for name in fractions})
         if not self.barrier_t > 0:
             raise UsageError(f"barrier_t must be positive, got {self.barrier_t!r}")
         if self.barrier not in BARRIERS:

@@ -53,7 +53,7 @@ def prepare(
         last_obs: [P R, ...] observations after the last step.
         weights: [P, m] what each policy maximises, in the environment's units.
         carried: [P R, m] discounted sums of rewards that the rollout goes on from; None starts at zero.
-        gamma: discount.
+        gamma: discount factor.
         gae_lambda: 0 gives one-step advantages, 1 Monte Carlo returns.
         normalize_rewards: keep the unit of the critics up to date.
 

@@ -48,7 +48,7 @@ def batch_barrier(ratio: Tensor, returns: Tensor, beta: float, t: float, clip: f
         returns: [..., B, m] returns of the samples.
         beta: share of the batch's mean return to keep.
         t: sharpness.
-        clip: how far the ratio may leave 1.
+        clip: clip ratio eps, the probability ratio is clipped to [1 - eps, 1 + eps].
 
     Returns:
         [...]. Where rbar is negative the slack is cut off and no gradient is left.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
 
 def frequency_loss(w: Tensor, q: Tensor) -> Tensor:
@@ -88,8 +87,7 @@ def refuse_experts(num_experts: Any, policy_kwargs: dict[str, Any] | None) -> No
     Raises:
         UsageError: in both cases.
     """
-    if isinstance(num_experts, bool) or not isinstance(num_experts, int | np.integer) or num_experts < 1:
-        raise UsageError(f"num_experts must be a positive integer, got {num_experts!r}")
+    check_positive_int(num_experts=num_experts)
     other = (policy_kwargs or {}).get("num_experts", num_experts)
     if other != num_experts:
         raise UsageError(f"num_experts is {num_experts}, but policy_kwargs says {other!r}: leave it out there")

@@ -18,7 +18,7 @@ class MuonAdamW(torch.optim.Optimizer):
     Args:
         matrices: parameters of two dimensions for Muon.
         others: parameters for AdamW.
-        lr: step size of AdamW; Muon's is `muon_scale` times as large.
+        lr: learning rate of AdamW; Muon's is `muon_scale` times as large.
         muon_scale: ratio of the two step sizes.
         weight_decay: of the matrices.
         betas: of AdamW.
@@ -47,7 +47,7 @@ class MuonAdamW(torch.optim.Optimizer):
             part.param_groups, part.state = [group], self.state
 
     def set_lr(self, lr: float) -> None:
-        """Set the step size of AdamW, and Muon's in proportion."""
+        """Set the learning rate of AdamW, and Muon's in proportion."""
         for group, scale in zip(self.param_groups, (self.muon_scale, 1.0)):
             group["lr"] = lr * scale
 

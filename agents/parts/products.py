@@ -14,7 +14,7 @@ _FEW_COLUMNS = 32
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tell whether products in bfloat16 are fast on a device."""
+    """Return whether products in bfloat16 are fast on a device."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     ask = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch has no public name for it

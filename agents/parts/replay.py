@@ -118,7 +118,7 @@ class Replay:
         rows, start = state["rows"], state["start"]
         if start + rows.shape[0] > self.capacity or rows.shape[1:] != self.rows.shape[1:] or start > self.size:
             raise UsageError(
-                f"a replay memory of shape {tuple(self.rows.shape)} that holds {self.size} cannot take {tuple(rows.shape)} "
+                f"a replay buffer of shape {tuple(self.rows.shape)} that holds {self.size} cannot take {tuple(rows.shape)} "
                 f"from {start} on"
             )
         self.rows[start : start + rows.shape[0]] = rows.to(self.rows.device)

@@ -10,6 +10,9 @@ from torch.nn.functional import softplus
 
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 LOG_2 = math.log(2)
+# bounds of the log-deviation: soft actor-critic's, and those of agents that imitate a dataset with a fixed deviation
+SAC_LOG_STD_MIN, SAC_LOG_STD_MAX = -20.0, 2.0
+OFFLINE_LOG_STD_MIN, OFFLINE_LOG_STD_MAX = -5.0, 2.0
 
 
 def log_one_minus_tanh_squared(u: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def td_target(
         reward: [B].
         done: [B] 1 where the episode terminated; 0 where a limit cut it.
         q_next: [B] value of the next state and action, already the smallest of an ensemble.
-        gamma: discount.
+        gamma: discount factor.
         alpha: temperature.
         logp_next: [B] log-density of the next action; None means no entropy.
     """

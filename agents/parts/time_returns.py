@@ -20,7 +20,7 @@ def gae_time(
         next_value: like `reward`, V of the true next observation: the final one of an episode, not the one after it.
         terminated: [T, N] bool, the task ended the episode.
         done: [T, N] bool, the episode ended there for whatever reason (terminated or truncated).
-        gamma: discount.
+        gamma: discount factor.
         lam: 0 gives one-step errors, 1 Monte Carlo returns.
 
     Returns:
@@ -43,7 +43,7 @@ def discounted_sums(reward: Tensor, done: Tensor, start: Tensor, gamma: float) -
         reward: [T, N] (or [T, N, k] for k objectives).
         done: [T, N] bool, the episode ended with this step.
         start: [N] (or [N, k]) what the first step carries over, already discounted (zeros at first).
-        gamma: discount.
+        gamma: discount factor.
 
     Returns:
         The sums, shaped like `reward`, and what the next rollout carries over, shaped like `start`.

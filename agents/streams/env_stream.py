@@ -50,7 +50,7 @@ def to_tensor(value: Any, device: torch.device) -> Observation:
 
 
 def _is_finite(value: Any) -> bool | Tensor:
-    """Tell whether every number of an array or tensor is finite; on an accelerator the answer stays there."""
+    """Return whether every number of an array or tensor is finite; on an accelerator the answer stays there."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind != "f" or bool(np.isfinite(value).all())
     if not value.dtype.is_floating_point:

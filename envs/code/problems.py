@@ -95,7 +95,7 @@ class Problem:
 
 
 def passes(test: Test, outcome: RunResult) -> bool:
-    """Tell whether an outcome is right; never raises, whatever the bytes."""
+    """Return whether an outcome is right; never raises, whatever the bytes."""
     if outcome.status != "ok":
         return False
     try:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 
 from .pool import Job, Pool, Result, Sample
 from .running import Limits, RunResult
@@ -72,8 +72,7 @@ class Sandbox:
         allow_weak: bool = False,
         interpreter: str | None = None,
     ) -> None:
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-            raise UsageError(f"workers must be a positive integer, got {workers!r}")
+        check_positive_int(workers=workers)
         for name in layers:
             if name not in LAYERS:
                 raise unknown_name("layer", name, LAYERS)

@@ -11,9 +11,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_int, unknown_name
 
-from .construction import ConstructionTask, Move, State, check_size
+from .construction import ConstructionTask, Move, State
 from .instances import INSTANCE_STREAM, MatrixInstance, constant
 from .reading import check_count, entries, numbers, read_reference
 from .tables import in_pairs, rows_of
@@ -96,7 +96,8 @@ class ATSP(ConstructionTask):
         Raises:
             UsageError: `num_nodes` is not an integer of at least 2, or a name is unknown.
         """
-        self.num_nodes = check_size("num_nodes", num_nodes, 2)
+        check_int(2, num_nodes=num_nodes)
+        self.num_nodes = int(num_nodes)
         if distances not in DISTANCES:
             raise unknown_name("distances", str(distances), DISTANCES)
         self.is_looked_up = distances == "instance" and mdp == "bq"

@@ -65,29 +65,6 @@ class Move(NamedTuple):
     change: Tensor
 
 
-def check_size(name: str, value: Any, least: int) -> int:
-    """Return a number of nodes as an int.
-
-    Raises:
-        UsageError: it is not an integer of at least `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
-    return int(value)
-
-
-def check_positive(name: str, value: Any) -> float:
-    """Return a capacity or a length as a float.
-
-    Raises:
-        UsageError: it is not a positive finite number.
-    """
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not is_number or not 0 < value < np.inf:
-        raise UsageError(f"{name} must be a positive number, got {value!r}")
-    return float(value)
-
-
 def nearest_entry(table: dict[int, float], size: int) -> float:
     """Return the entry of the size nearest to `size`."""
     return table[min(table, key=lambda known: abs(known - size))]

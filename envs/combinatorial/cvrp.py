@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive, check_positive_int
 
-from .construction import TOLERANCE, ConstructionTask, Move, State, check_positive, check_size, nearest_entry
+from .construction import TOLERANCE, ConstructionTask, Move, State, nearest_entry
 from .instances import INSTANCE_STREAM, Instance, distribution_named, plain_instance
 from .reading import (
     entries,
@@ -119,9 +119,11 @@ class CVRP(ConstructionTask):
         Raises:
             UsageError: a number is outside its range, or a name is unknown.
         """
-        self.num_nodes = check_size("num_nodes", num_nodes, 1)
+        check_positive_int(num_nodes=num_nodes)
+        self.num_nodes = int(num_nodes)
         given = nearest_entry(CAPACITIES, self.num_nodes) if capacity is None else capacity
-        self.capacity = check_positive("capacity", given)
+        check_positive(capacity=given)
+        self.capacity = float(given)
         if self.capacity < MOST_DEMAND:
             raise UsageError(f"capacity must be at least {MOST_DEMAND}, the largest demand drawn, got {capacity!r}")
         distribution_named(distribution)

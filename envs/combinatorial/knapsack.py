@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import unknown_name
+from polyathlon.envs.errors import check_positive, check_positive_int, unknown_name
 
-from .construction import TOLERANCE, ConstructionTask, Move, State, check_positive, check_size
+from .construction import TOLERANCE, ConstructionTask, Move, State
 from .instances import INSTANCE_STREAM, Instance, plain_instance
 from .reading import check_count, entries, make_instance, numbers, read_amount, read_column, read_reference, to_unit
 
@@ -101,9 +101,11 @@ class Knapsack(ConstructionTask):
         Raises:
             UsageError: a number is outside its range, or a name is unknown.
         """
-        self.num_items = check_size("num_items", num_items, 1)
+        check_positive_int(num_items=num_items)
+        self.num_items = int(num_items)
         given = min(self.num_items / 4.0, _MOST_CAPACITY) if capacity is None else capacity
-        self.capacity = check_positive("capacity", given)
+        check_positive(capacity=given)
+        self.capacity = float(given)
         if distribution not in DISTRIBUTIONS:
             raise unknown_name("distribution", str(distribution), DISTRIBUTIONS)
         self.distribution = distribution

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import torch
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.random import make_keys
 
 from .construction import ConstructionTask
@@ -248,8 +248,7 @@ def make_labels(
     Raises:
         UsageError: an argument is outside what is allowed, or the folder holds other labels.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UsageError(f"count must be a positive integer, got {count!r}")
+    check_positive_int(count=count)
     seeds = torch.arange(seed, seed + count, device=task.device)
     instance = task.generate(make_keys(seeds, torch.zeros_like(seeds)))
     plain = [task.plain(instance, i) for i in range(count)]

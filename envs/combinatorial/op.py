@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import unknown_name
+from polyathlon.envs.errors import check_positive, check_positive_int, unknown_name
 
-from .construction import TOLERANCE, ConstructionTask, Move, State, check_positive, check_size, nearest_entry
+from .construction import TOLERANCE, ConstructionTask, Move, State, nearest_entry
 from .instances import INSTANCE_STREAM, Instance, distribution_named, plain_instance
 from .reading import (
     entries,
@@ -127,9 +127,11 @@ class OP(ConstructionTask):
         Raises:
             UsageError: a number is outside its range, or a name is unknown.
         """
-        self.num_nodes = check_size("num_nodes", num_nodes, 1)
+        check_positive_int(num_nodes=num_nodes)
+        self.num_nodes = int(num_nodes)
         given = nearest_entry(LENGTHS, self.num_nodes) if max_length is None else max_length
-        self.max_length = check_positive("max_length", given)
+        check_positive(max_length=given)
+        self.max_length = float(given)
         if prize not in PRIZES:
             raise unknown_name("prize", str(prize), PRIZES)
         distribution_named(distribution)

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-PAD, ORIGIN, DESTINATION, OPEN = 0, 1, 2, 3
+from .node_kinds import DESTINATION, OPEN, ORIGIN, PADDING
+
 ORIGIN_ROW, DESTINATION_ROW = 0, 1
 _MANY = 256  # rows
 _PAIRS = {torch.float32: torch.int64, torch.float64: torch.complex128}  # a type that holds two numbers of a type
@@ -108,12 +109,12 @@ class ReducedTable:
         num_open = torch.arange(num_points + 1, device=device).unsqueeze(1)
         is_open = (rows >= self.first_open) & (rows < self.first_open + num_open)
         # by number of open nodes, so that a step looks its kinds and mask up
-        self.kinds = torch.where(is_open, OPEN, PAD).to(torch.int8)
+        self.kinds = torch.where(is_open, OPEN, PADDING).to(torch.int8)
         if has_route:
             self.kinds[:, ORIGIN_ROW], self.kinds[:, DESTINATION_ROW] = ORIGIN, DESTINATION
         self.open_rows = is_open
         self.masks = is_open | (num_open == 0)
-        self.padding = self.kinds == PAD
+        self.padding = self.kinds == PADDING
         step = torch.arange(num_points, device=device)
         # by number of open nodes at the start: the slot where each choice lies; by number of choices: which were made
         self.slots = ((self.first_open - 1) + num_open - step).clamp(min=0, max=self.num_rows - 1)
@@ -297,7 +298,7 @@ class DirectTable:
 
     def views(self, rows: DirectRows) -> dict[str, Tensor]:
         """Return `kind` [B, N] and `visited` [B, N] int8, and of a route `first` and `last` [B, 1] int64."""
-        kind = torch.where(rows.chosen, PAD, OPEN).to(torch.int8)
+        kind = torch.where(rows.chosen, PADDING, OPEN).to(torch.int8)
         seen = {"kind": kind, "visited": rows.chosen.to(torch.int8)}
         if self.has_route:
             kind[:, 0] = DESTINATION

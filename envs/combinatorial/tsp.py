@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_int
 
-from .construction import ConstructionTask, Move, State, check_size
+from .construction import ConstructionTask, Move, State
 from .instances import Instance, distribution_named, plain_instance
 from .reading import entries, make_instance, read_points, read_reference, to_unit_square
 from .tours import distance
@@ -84,7 +84,8 @@ class TSP(ConstructionTask):
         Raises:
             UsageError: `num_nodes` is not an integer of at least 2, or a name is unknown.
         """
-        self.num_nodes = check_size("num_nodes", num_nodes, 2)
+        check_int(2, num_nodes=num_nodes)
+        self.num_nodes = int(num_nodes)
         distribution_named(distribution)
         self.distribution = distribution
         super().__init__(self.num_nodes, mdp, reward, device, dtype)

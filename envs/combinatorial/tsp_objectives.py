@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_int, unknown_name
 from polyathlon.envs.tensor import TensorEnv
 
 from .instances import INSTANCE_STREAM
@@ -97,9 +97,7 @@ class MultiObjectiveTSP(TensorEnv):
             UsageError: a number is not an integer of at least 2, or the form of the reward is unknown.
         """
         super().__init__(device=device, dtype=dtype)
-        for name, value in (("num_nodes", num_nodes), ("num_objectives", num_objectives)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 2:
-                raise UsageError(f"{name} must be an integer of at least 2, got {value!r}")
+        check_int(2, num_nodes=num_nodes, num_objectives=num_objectives)
         if reward not in _REWARDS:
             raise unknown_name("reward", str(reward), _REWARDS)
         self.num_nodes, self.num_maps, self.reward = int(num_nodes), int(num_objectives), reward

@@ -32,7 +32,7 @@ class _Body(MujocoTask):
         return {**super().views(fields), "forces": _flat(fields["cfrc_ext"])}
 
     def healthy(self, now: Fields) -> Array:
-        """Tell whether the body is up, [N] bool."""
+        """Return whether the body is up, [N] bool."""
         raise NotImplementedError
 
     def contact_cost(self, now: Fields) -> Array:
@@ -80,7 +80,7 @@ class Ant(_Body):
         return self.arrays.concatenate(parts)
 
     def healthy(self, now: Fields) -> Array:
-        """Tell whether everything is finite and the torso's height in its range, [N] bool."""
+        """Return whether everything is finite and the torso's height in its range, [N] bool."""
         low, high = self.options["healthy_z_range"]
         height = now["qpos"][:, 2]
         finite = self.arrays.finite(now["qpos"]).all(1) & self.arrays.finite(now["qvel"]).all(1)
@@ -136,7 +136,7 @@ class Humanoid(_Body):
         return self.arrays.concatenate(parts)
 
     def healthy(self, now: Fields) -> Array:
-        """Tell whether the torso's height is in its range, [N] bool."""
+        """Return whether the torso's height is in its range, [N] bool."""
         low, high = self.options["healthy_z_range"]
         height = now["qpos"][:, 2]
         return (height > low) & (height < high)

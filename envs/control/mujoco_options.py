@@ -93,17 +93,6 @@ def choice(name: str, given: T, allowed: tuple[T, ...]) -> T:
     return given
 
 
-def positive(name: str, given: Any) -> int:
-    """Return `given` as an int of at least 1.
-
-    Raises:
-        UsageError: it is not one.
-    """
-    if isinstance(given, bool) or not hasattr(given, "__index__") or int(given) < 1:
-        raise UsageError(f"{name} must be a whole number of at least 1, got {given!r}")
-    return int(given)
-
-
 def parse_autoreset(given: AutoresetMode | str) -> AutoresetMode:
     """Take Gymnasium's mode, its value or its name.
 

@@ -199,7 +199,7 @@ class Walker2d(MujocoTask):
         return self.arrays.concatenate((now["free"], self.arrays.clip(now["qvel"], -10.0, 10.0)))
 
     def healthy(self, now: Fields) -> Array:
-        """Tell whether height and angle are in their ranges, [N] bool."""
+        """Return whether height and angle are in their ranges, [N] bool."""
         height, angle = now["y"], now["qpos"][:, 2]
         (min_z, max_z), (min_angle, max_angle) = self.options["healthy_z_range"], self.options["healthy_angle_range"]
         return (height > min_z) & (height < max_z) & (angle > min_angle) & (angle < max_angle)
@@ -222,7 +222,7 @@ class Hopper(Walker2d):
     step_cost = 2
 
     def healthy(self, now: Fields) -> Array:
-        """Tell whether height, angle and every other coordinate are in their ranges, [N] bool."""
+        """Return whether height, angle and every other coordinate are in their ranges, [N] bool."""
         low, high = self.options["healthy_state_range"]
         state = self.arrays.concatenate((now["qpos"][:, 2:], now["qvel"]))
         return super().healthy(now) & ((state > low) & (state < high)).all(1)

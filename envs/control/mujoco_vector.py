@@ -15,13 +15,13 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.tensor.base import parse_device
 from polyathlon.envs.tensor.rewards import reward_space_of
 
 from .mujoco_arrays import Array, NumpyArrays, TorchArrays
 from .mujoco_objectives import Objectives, pays_vector
-from .mujoco_options import choice, find_task, make_model_env, parse_autoreset, positive, warn_of_new_contacts
+from .mujoco_options import choice, find_task, make_model_env, parse_autoreset, warn_of_new_contacts
 from .mujoco_output import Output
 from .mujoco_physics import CpuPhysics, Physics, default_threads
 
@@ -88,13 +88,16 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._arguments |= {"autoreset_mode": autoreset_mode, "max_episode_steps": max_episode_steps}
         self._arguments |= {"num_threads": num_threads, "backend": backend, "dtype": dtype, "render_mode": render_mode}
         self._arguments |= {"reward": reward, "cost_objective": cost_objective}
-        self.num_envs = positive("num_envs", num_envs)
+        check_positive_int(num_envs=num_envs)
+        self.num_envs = int(num_envs)
         self.output = choice("output", output, ("numpy", "torch"))
         self.backend = choice("backend", backend, ("cpu", "warp"))
         self.render_mode = choice("render_mode", render_mode, (None, "rgb_array"))
         self.device = parse_device(device)
         self.autoreset_mode = parse_autoreset(autoreset_mode)
-        self.max_episode_steps = None if max_episode_steps is None else positive("max_episode_steps", max_episode_steps)
+        if max_episode_steps is not None:
+            check_positive_int(max_episode_steps=max_episode_steps)
+        self.max_episode_steps = None if max_episode_steps is None else int(max_episode_steps)
         self.dtype = _DTYPES[choice("dtype", dtype or ("float64" if output == "numpy" else "float32"), tuple(_DTYPES))]
         self._out = Output(self.output, self.dtype, self.device)
         kind = find_task(task)
@@ -114,7 +117,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
     def _make_physics(self, num_threads: int | None) -> Physics:
         env, task = self._model_env, self.task
         threads = default_threads(self.num_envs, task.step_cost) if num_threads is None else num_threads
-        threads = positive("num_threads", threads)
+        check_positive_int(num_threads=threads)
         if self.backend == "cpu":
             shape = (self.num_envs, env.frame_skip, task.has_contact_forces, threads)
             return CpuPhysics(env.model, task.fields, *shape)

@@ -407,7 +407,7 @@ def _minari_space(
 
 
 def _is_running(process: str) -> bool:
-    """Tell whether a process of that number exists."""
+    """Return whether a process of that number exists."""
     try:
         os.kill(int(process), 0)
     except PermissionError:

@@ -164,7 +164,7 @@ def _is_as_long(option: Any, value: Sequence[Any]) -> bool:
 
 
 def _equals_dict(value: Any, options: Sequence[Any]) -> bool:
-    """Tell whether a dict is one of the options: known keys, acceptable values, only optional keys left out."""
+    """Return whether a dict is one of the options: known keys, acceptable values, only optional keys left out."""
     if not isinstance(value, dict):
         return False
     return any(_is_dict_option(value, option) for option in options if option != "")

@@ -171,7 +171,7 @@ def _wrong_end(script: Script, world: World, text: str) -> str | None:
 
 
 def holds_answer(text: str, answer: str) -> bool:
-    """Tell whether a text holds an answer as whole words, whatever their case and punctuation."""
+    """Return whether a text holds an answer as whole words, whatever their case and punctuation."""
     wanted = normalise_text(answer)
     spoken = [normalise_text(word) for word in text.replace("(", " ").replace(")", " ").split()]
     words = [word.strip("\"'!?:;") for word in spoken]

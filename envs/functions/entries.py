@@ -125,7 +125,7 @@ def _entry(line: dict[str, Any], category: str, golds: dict[str, Any]) -> Entry:
 
 
 def in_split(entry_id: str, split: str) -> bool:
-    """Tell whether a problem belongs to a split: a fixed fifth of all is "test", the rest "train".
+    """Return whether a problem belongs to a split: a fixed fifth of all is "test", the rest "train".
 
     Raises:
         UsageError: no such split.

@@ -126,7 +126,7 @@ def read_docstring(text: str) -> tuple[str, dict[str, str]]:
 
 
 def fits(value: Any, declared: dict[str, Any]) -> bool:
-    """Tell whether a decoded value has the type that a schema declares; a whole number is a float as well."""
+    """Return whether a decoded value has the type that a schema declares; a whole number is a float as well."""
     kind = declared.get("type", "any")
     if "enum" in declared and value not in declared["enum"]:
         return value is None and declared.get("default", 0) is None

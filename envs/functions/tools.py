@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply
 
 from .calls import Call, DecodeError, shown
@@ -103,8 +103,7 @@ class ToolEnv(LanguageTask):
             raise unknown_name("reward", reward, REWARDS)
         if style not in STYLES:
             raise unknown_name("style", style, STYLES)
-        if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
-            raise UsageError(f"max_steps must be a positive integer, got {max_steps!r}")
+        check_positive_int(max_steps=max_steps)
         super().__init__(max_answer=max_answer, max_bytes=1 << 18)
         self.reward, self.style, self.strict_empty, self.max_steps = reward, style, strict_empty, max_steps
         self.classes = {one.__name__: one for one in functions if isinstance(one, type)}

@@ -192,7 +192,7 @@ class World:
         }
 
     def equals(self, other: World) -> bool:
-        """Tell whether two worlds are in the same public state."""
+        """Return whether two worlds are in the same public state."""
         if self.is_too_large or other.is_too_large:
             return False
         try:

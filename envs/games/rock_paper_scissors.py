@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import check_positive_int
 
 from .boards import SmallGame
 
@@ -48,8 +48,7 @@ class RockPaperScissors(SmallGame):
             UsageError: `num_rounds` is not a positive integer.
         """
         super().__init__(device=device, dtype=dtype)
-        if isinstance(num_rounds, bool) or not isinstance(num_rounds, int) or num_rounds < 1:
-            raise UsageError(f"num_rounds must be a positive integer, got {num_rounds!r}")
+        check_positive_int(num_rounds=num_rounds)
         self.num_rounds = num_rounds
         self.observation_space = spaces.Box(0, 1, (2, 4), np.int8)
         self.action_space = spaces.Discrete(3)

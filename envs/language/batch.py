@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
 from .task import LanguageTask, Row, TaskId, conversation
 
@@ -30,8 +30,7 @@ class LanguageBatch:
     """
 
     def __init__(self, task: LanguageTask, n: int) -> None:
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise UsageError(f"the number of environments must be a positive integer, got {n!r}")
+        check_positive_int(n=n)
         self.task = task
         self.num_rows = int(n)
         self._rows: list[Row] | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
 from .utterance import Utterance
 
@@ -156,9 +156,7 @@ class LanguageTask(gym.Env[str, str]):
     def __init__(
         self, *, max_turns: int | None = None, max_answer: int = MAX_ANSWER, max_bytes: int = Utterance().max_bytes
     ) -> None:
-        for name, value in (("max_turns", max_turns), ("max_answer", max_answer)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} must be a positive integer, got {value!r}")
+        check_positive_int(max_answer=max_answer, **({} if max_turns is None else {"max_turns": max_turns}))
         self.max_turns = max_turns
         self.max_answer = max_answer
         self.observation_space = Utterance(max_bytes)

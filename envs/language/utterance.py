@@ -19,7 +19,7 @@ from gymnasium.vector.utils import (
 )
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
 DEFAULT_MAX_BYTES = 1 << 16
 _HEADER = 8
@@ -52,14 +52,13 @@ class Utterance(gym.Space[str]):
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES, seed: int | np.random.Generator | None = None) -> None:
-        if isinstance(max_bytes, bool) or not isinstance(max_bytes, int | np.integer) or max_bytes < 1:
-            raise UsageError(f"max_bytes must be a positive integer, got {max_bytes!r}")
+        check_positive_int(max_bytes=max_bytes)
         self.max_bytes = int(max_bytes)
         super().__init__(shape=None, dtype=None, seed=seed)
 
     @property
     def is_np_flattenable(self) -> bool:
-        """Tell whether the space flattens to a Box: never, a text has no fixed length."""
+        """Return whether the space flattens to a Box: never, a text has no fixed length."""
         return False
 
     def sample(self, mask: int | None = None, probability: None = None) -> str:
@@ -88,7 +87,7 @@ class Utterance(gym.Space[str]):
         return text if len(text.encode()) <= self.max_bytes else ""
 
     def contains(self, x: Any) -> bool:
-        """Tell whether `x` is a string of at most `max_bytes` bytes (lone surrogates count three bytes each)."""
+        """Return whether `x` is a string of at most `max_bytes` bytes (lone surrogates count three bytes each)."""
         if not isinstance(x, str):
             return False
         return len(x) * 4 <= self.max_bytes or len(x.encode("utf-8", "surrogatepass")) <= self.max_bytes

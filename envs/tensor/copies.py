@@ -13,7 +13,7 @@ from polyathlon.envs.errors import UsageError
 
 
 def _is_checked(env: gym.Env[Any, Any]) -> bool:
-    """Tell whether Gymnasium's passive checker, which a spec does not record, is among the wrappers."""
+    """Return whether Gymnasium's passive checker, which a spec does not record, is among the wrappers."""
     inner: Any = env
     while isinstance(inner, gym.Wrapper):
         if isinstance(inner, gym.wrappers.PassiveEnvChecker):

@@ -8,14 +8,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 
 from .base import TensorEnv
 from .engine import Engine
 from .output import actor_reward, collect_info, row_of, to_numpy
 from .rewards import reward_space_of
 from .rules import read_action
-from .vector_env import check_render_mode, current_mask, pays_objectives, player_space, positive
+from .vector_env import check_render_mode, current_mask, pays_objectives, player_space
 
 _ON_ILLEGAL = ("terminate", "raise")
 
@@ -57,7 +57,8 @@ class TensorGymEnv(gym.Env[Any, Any]):
             self.reward_space = reward_space_of(task.reward_shape[0])
         self.max_episode_steps = task.max_episode_steps
         if max_episode_steps is not None:
-            self.max_episode_steps = positive("max_episode_steps", max_episode_steps)
+            check_positive_int(max_episode_steps=max_episode_steps)
+            self.max_episode_steps = int(max_episode_steps)
         self.engine = Engine(task, 1, self.max_episode_steps, AutoresetMode.DISABLED)
 
     @property

@@ -35,7 +35,7 @@ class LazyInfo(dict[str, Any]):
         return dict.__getitem__(self, name)
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether there is such an entry, without computing it."""
+        """Return whether there is such an entry, without computing it."""
         return dict.__contains__(self, name) or (self._compute is not None and name in self._lazy)
 
     def get(self, name: str, default: Any = None) -> Any:

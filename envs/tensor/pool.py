@@ -63,7 +63,7 @@ class Pool:
         self._steps_left = depth
 
     def lasts(self) -> bool:
-        """Tell whether every row still has an episode; call it once before each step."""
+        """Return whether every row still has an episode; call it once before each step."""
         if self._steps_left == 0:
             self._steps_left = self.depth - int(self.cursor.max())
         self._steps_left -= 1

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 
 from .base import TensorEnv
 from .engine import Engine, RowsStep
@@ -33,19 +33,8 @@ def player_space(task: TensorEnv) -> gym.Space[Any]:
 
 
 def pays_objectives(task: TensorEnv) -> bool:
-    """Tell whether the rewards of a task are vectors, one number for each objective (and not for each player)."""
+    """Return whether the rewards of a task are vectors, one number for each objective (and not for each player)."""
     return task.num_players == 1 and bool(task.reward_shape)
-
-
-def positive(name: str, value: Any) -> int:
-    """Return a size as an int.
-
-    Raises:
-        UsageError: it is not a positive integer.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value <= 0:
-        raise UsageError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
 
 
 def check_render_mode(task: TensorEnv, render_mode: str | None) -> str | None:
@@ -110,7 +99,8 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if output not in _OUTPUTS:
             raise unknown_name("output", str(output), _OUTPUTS)
         self.task = task
-        self.num_envs = positive("num_envs", num_envs)
+        check_positive_int(num_envs=num_envs)
+        self.num_envs = int(num_envs)
         self.output = output
         self.device = task.device
         self.render_mode = check_render_mode(task, render_mode)
@@ -118,7 +108,8 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.metadata = {**task.metadata, "autoreset_mode": self.autoreset_mode}
         self.max_episode_steps = task.max_episode_steps
         if max_episode_steps is not None:
-            self.max_episode_steps = positive("max_episode_steps", max_episode_steps)
+            check_positive_int(max_episode_steps=max_episode_steps)
+            self.max_episode_steps = int(max_episode_steps)
         self.single_observation_space = task.observation_space
         self.single_action_space = player_space(task)
         if pays_objectives(task):

@@ -64,7 +64,7 @@ def _is_formula(answer: str, functions: int) -> bool:
 
 
 def _small(node: ast.expr, functions: int, depth: int) -> bool:
-    """Tell whether a formula has plain parts only, and no power that could grow out of bounds.
+    """Return whether a formula has plain parts only, and no power that could grow out of bounds.
 
     Args:
         node: the formula.

@@ -13,7 +13,7 @@ Item = Mapping[str, Any]
 
 
 def confirmed(dataset: str, answer: str, item: Item) -> bool:
-    """Tell whether an answer that the scorer calls fully right is right.
+    """Return whether an answer that the scorer calls fully right is right.
 
     Only data sets whose scorer (reasoning-gym 0.1.25) has a gap are looked at; the others are taken at their word.
 

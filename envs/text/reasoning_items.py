@@ -150,7 +150,7 @@ class Items:
         return str(item["metadata"].get("source_dataset", self.name)) if self.name == "composite" else self.name
 
     def scores_by_default(self, item: dict[str, Any]) -> bool:
-        """Tell whether reasoning-gym's default scorer judges this item: any text that holds the answer earns a part."""
+        """Return whether reasoning-gym's default scorer judges this item: any text that holds the answer earns a part."""
         from reasoning_gym.dataset import ProceduralDataset
         from reasoning_gym.factory import DATASETS
 

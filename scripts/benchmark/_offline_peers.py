@@ -17,7 +17,7 @@ def perceptron(inputs: int, outputs: int, width: int, *last: nn.Module) -> nn.Se
 
 
 class Columns:
-    """A replay memory as one tensor a column.
+    """A replay buffer as one tensor a column.
 
     Args:
         columns: observations, actions, rewards, next observations and flags of termination.

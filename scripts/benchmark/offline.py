@@ -25,7 +25,7 @@ METHODS = {"TD3+BC": "TD3BC", "IQL": "IQL"}
 PEER = "one-file torch"
 D3RLPY = "d3rlpy==2.8.1"
 NOTES = f"""Gradient steps on {TRANSITIONS:,} random transitions of HalfCheetah's sizes ({OBS} observations, {ACTIONS} actions), batches of
-{BATCH}, two layers of {WIDTH}, the sample of the replay memory included; one of TD3+BC's counts a step of the critics and half a step of
+{BATCH}, two layers of {WIDTH}, the sample of the replay buffer included; one of TD3+BC's counts a step of the critics and half a step of
 the actor. "One-file torch" is `scripts/benchmark/_offline_peers.py`: modules, autograd, Adam, one gather a column. {D3RLPY} runs in
 its own virtual environment and process, in the same turns. All in float32; "medium" takes bfloat16 matrix products where the processor
 has them. Targets in float32: 1.8 times the one-file version, 2.7 times d3rlpy."""

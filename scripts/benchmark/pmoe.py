@@ -22,7 +22,7 @@ PEER, SB3 = "polyathlon SAC", "SB3 SAC"
 PPO_PEER, SB3_PPO = "polyathlon PPO", "SB3 PPO"
 NOTES = f"""Gymnasium's own {ENV_ID}, one gradient step after each step of the environment, batches of 256, two layers of 256 in actor
 and critics, float32 ("medium": bfloat16 products), one thread; PMOE has K experts on SAC's networks and the frequency loss (its defaults, K = 4, unless a row
-says otherwise). Everything is counted: acting, the environment, the replay memory, the gradient step. Turns are short ({STEPS} steps)
+says otherwise). Everything is counted: acting, the environment, the replay buffer, the gradient step. Turns are short ({STEPS} steps)
 and many, since other work shares the machine. Targets: PMOE at least 0.7 of our SAC and 1.5 times SB3's SAC.
 
 What PMOE must do more than SAC at K = 4 is to value 4 actions of each state by both critics: with 256 x 256 networks 1.4 times SAC's

@@ -24,8 +24,8 @@ PEER, FLOOR = "SB3", "the matrix products alone"
 NOTES = f"""Soft actor-critic with two layers of {WIDTH}, batches of {BATCH}, one gradient step after each step of Gymnasium's own
 {ENV_ID}, learned temperature. "medium" means bfloat16 matrix products where the processor has them
 (`matmul_precision="medium"`; for SB3 `torch.set_float32_matmul_precision`); all else is float32. The whole loop counts acting, the
-environment, the replay memory and the gradient step, per environment step; SBX runs in its own virtual environment and process, in
-the same turns, after a warm-up that compiles. The gradient step alone includes its sample of the replay memory; its floor is the same
+environment, the replay buffer and the gradient step, per environment step; SBX runs in its own virtual environment and process, in
+the same turns, after a warm-up that compiles. The gradient step alone includes its sample of the replay buffer; its floor is the same
 {16 + 24} matrix products into memory allocated before, with nothing between them. Targets in float32: the whole loop 2.0 times SB3 and
 1.3 times SBX, the gradient step at 75 % of its floor."""
 

@@ -62,7 +62,7 @@ class Comparison:
             raise ValueError(f"direction must be one of {DIRECTIONS}, got {self.direction!r}")
 
     def verdict(self, low: float, high: float) -> bool:
-        """Tell whether an interval of the paired difference method - baseline shows the claim."""
+        """Return whether an interval of the paired difference method - baseline shows the claim."""
         if self.direction == "higher":
             return low > 0
         if self.direction == "lower":

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.models import Message, context_length, continue_prompt, load_tokenizer, render_prompt
 
 _CACHED_PROMPTS = 4096
@@ -39,9 +39,7 @@ class TokenRules:
     """
 
     def __init__(self, model: str, max_new_tokens: int, max_length: int, stop: Sequence[str]) -> None:
-        for name, value in (("max_new_tokens", max_new_tokens), ("max_length", max_length)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise UsageError(f"{name} must be a positive integer, got {value!r}")
+        check_positive_int(max_new_tokens=max_new_tokens, max_length=max_length)
         if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
             raise UsageError(f"stop must be a sequence of texts that are not empty, such as ('\\n',); got {stop!r}")
         self.model, self.stop = model, tuple(stop)

@@ -21,7 +21,7 @@ def smaller(a: int, b: int) -> int:
 
 @BOOK.problem([((4,), True), ((7,), False)], lambda r: (r.randint(-99, 99),), [(0,), (-3,)])
 def is_even(n: int) -> bool:
-    """Tell whether n is even."""
+    """Return whether n is even."""
     return n % 2 == 0
 
 
@@ -99,5 +99,5 @@ def sign_word(n: int) -> str:
 
 @BOOK.problem([(([1, 5, 2], 3), False), (([1, 5, 2], 5), True)], lambda r: (numbers(r, 0, 5), r.randint(0, 5)))
 def holds(values: list[int], wanted: int) -> bool:
-    """Tell whether a number is among the values."""
+    """Return whether a number is among the values."""
     return wanted in values

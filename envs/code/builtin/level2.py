@@ -9,7 +9,7 @@ BOOK = Book(2)
 
 @BOOK.problem([(("level",), True), (("ab",), False)], lambda r: (text(r, "ab ", most=5),), [("",), ("A a",)])
 def is_palindrome(s: str) -> bool:
-    """Tell whether a text reads the same in both directions; letters are as they are, blanks count."""
+    """Return whether a text reads the same in both directions; letters are as they are, blanks count."""
     return s == s[::-1]
 
 
@@ -53,7 +53,7 @@ def common_divisor(a: int, b: int) -> int:
 
 @BOOK.problem([((7,), True), ((9,), False)], lambda r: (r.randint(0, 200),), [(0,), (1,), (2,), (169,)])
 def is_prime(n: int) -> bool:
-    """Tell whether n is a prime number."""
+    """Return whether n is a prime number."""
     return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
 
 
@@ -149,5 +149,5 @@ def rotated(values: list[int], by: int) -> list[int]:
     [(("listen", "silent"), True), (("aab", "abb"), False)], lambda r: (text(r, "ab", 2, 4), text(r, "ab", 2, 4))
 )
 def same_letters(a: str, b: str) -> bool:
-    """Tell whether two texts have the same letters, each as often, in any order."""
+    """Return whether two texts have the same letters, each as often, in any order."""
     return sorted(a) == sorted(b)

@@ -13,7 +13,7 @@ BOOK = Book(3)
     [("((",)],
 )
 def balanced(s: str) -> bool:
-    """Tell whether every bracket of (), [] and {} is closed by one of its kind, in the right order."""
+    """Return whether every bracket of (), [] and {} is closed by one of its kind, in the right order."""
     partners, opened = {")": "(", "]": "[", "}": "{"}, []
     for c in s:
         if c in "([{":

@@ -205,7 +205,7 @@ def rain(heights: list[int]) -> int:
     [("", ".*"), ("", "")],
 )
 def matches(s: str, pattern: str) -> bool:
-    """Tell whether a pattern describes a whole text: . is any letter, x* any number of x, other letters themselves."""
+    """Return whether a pattern describes a whole text: . is any letter, x* any number of x, other letters themselves."""
 
     def fits(rest: str, p: str) -> bool:
         if not p:
@@ -245,7 +245,7 @@ def trading(prices: list[int]) -> int:
 
 @BOOK.problem([(([1, 5, 11, 5],), True), (([1, 2, 5],), False)], lambda r: (numbers(r, 1, 9, 1, 8),), [([2],)])
 def can_halve(values: list[int]) -> bool:
-    """Tell whether the positive numbers can be put in two groups with the same sum."""
+    """Return whether the positive numbers can be put in two groups with the same sum."""
     half, odd = divmod(sum(values), 2)
     sums = {0}
     for value in values:

@@ -83,7 +83,7 @@ class Layers:
 
     @property
     def seccomp(self) -> bool:
-        """Tell whether programs cannot make processes."""
+        """Return whether programs cannot make processes."""
         return self._filter is not None
 
     def prepare(self, memory: int) -> None:

@@ -9,8 +9,9 @@ import torch
 from gymnasium import spaces
 
 from polyathlon.agents.parts.replay import Replay
-from polyathlon.agents.parts.replay_data import agent_spaces, dataset_replay
+from polyathlon.agents.parts.replay_data import dataset_replay
 from polyathlon.datasets import open_dataset, record
+from polyathlon.envs.data.dataset_source import agent_spaces
 from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, transitions
 from polyathlon.envs.errors import UsageError
 

@@ -204,7 +204,7 @@ def test_rows_of_a_batch_step_and_reset_apart():
 
 
 def test_a_batch_says_what_is_wrong():
-    with pytest.raises(UsageError, match="number of environments must be a positive integer, got 0"):
+    with pytest.raises(UsageError, match="n must be a positive integer, got 0"):
         Guess().batch(0)
     batch = Guess().batch(2)
     with pytest.raises(UsageError, match="row 0 has no episode yet"):
