@@ -106,7 +106,7 @@ class Engine:
         moved = [w for w in self.wired if w.loss.moved]
         return {
             "targets": targets,
-            "optimisers": {w.loss.name: w.loss.optimiser.start(self.pure.joined(self._vectors(), w)) for w in moved},
+            "optimisers": {w.loss.key: w.loss.optimiser.start(self.pure.joined(self._vectors(), w)) for w in moved},
         }
 
     def _vectors(self) -> dict[str, Tensor]:
@@ -228,10 +228,9 @@ class Engine:
     def _probe(self, fields: Any, constants: Any, numbers: Tensor, turns: Any) -> None:
         """Try the first step of each pattern eagerly without keeping it, to say what is wrong in the losses' own words."""
         modules = [m for network in self.networks.values() if isinstance(network, Network) for m in network.modules]
-        versions = buffer_versions(modules)
-        before, random = {k: v() for k, v in versions.items()}, torch.get_rng_state()
+        before, random = buffer_versions(modules), torch.get_rng_state()
         _, notes, gradients, _ = self.pure.many(self._full_state(), fields, constants, numbers, turns, "gradients")
-        changed = [name for name, version in versions.items() if version() != before[name]]
+        changed = [name for name, version in buffer_versions(modules).items() if version != before[name]]
         if changed:
             raise UsageError(
                 f"a layer changes its buffer {changed[0]!r} when called; use one that does not, e.g. nn.LayerNorm"
@@ -271,7 +270,7 @@ class Engine:
         """
         numbers, (own, constants) = self._numbers_of(fields), self._taken(fields)
         turns = tuple(self.pure.turns(self.count + k) for k in range(self.unroll))
-        return tuple(self._run(own, constants, numbers, turns, True)[2:])  # type: ignore[return-value]
+        return tuple(self._run(own, constants, numbers, turns, True)[2:])
 
     def function(self, f: Callable[..., Any], **options: object) -> Callable[..., Any]:
         """Return a pure function that reads networks and targets by name, compiled where the step is.
@@ -340,7 +339,7 @@ class Engine:
             "is_compiled": self.is_compiled,
             "build": build_name(),
             "precision": self.precision,
-            "losses": [str(w.loss.name) for w in self.wired],
+            "losses": [w.loss.key for w in self.wired],
         }
 
     @torch.no_grad()
@@ -350,7 +349,7 @@ class Engine:
         Raises:
             UsageError: it belongs to another method or to networks of other shapes.
         """
-        own = [str(w.loss.name) for w in self.wired]
+        own = [w.loss.key for w in self.wired]
         if list(state.get("losses", [])) != own:
             raise UsageError(f"the state is of a method with the losses {state.get('losses')}, this one has {own}")
         new, old = {key: state[key] for key in ("vectors", "targets", "optimisers")}, self._full_state()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from polyathlon.agents.parts.fields import FIELDS
@@ -61,6 +61,11 @@ class Loss:
                 raise unknown_name(f"name in rename= of loss {self.name!r}", key, known)
 
     @property
+    def key(self) -> str:
+        """Its name, which is set when it is made."""
+        return str(self.name)
+
+    @property
     def moved(self) -> tuple[str, ...]:
         """The names of the networks that it moves."""
         return (self.moves,) if isinstance(self.moves, str) else self.moves or ()
@@ -100,10 +105,9 @@ class Method:
     def __post_init__(self) -> None:
         names: set[str] = set()
         for loss in self.losses:
-            assert loss.name is not None
-            if loss.name in names:
+            if loss.key in names:
                 raise UsageError(f"two losses are named {loss.name!r}; give one of them name=")
-            names.add(loss.name)
+            names.add(loss.key)
         known_names(self, ())
 
 
@@ -191,7 +195,7 @@ def _wire_loss(
             raise UsageError(f"{where} reads {name!r}, which is {known[name]}, not before it; change their order")
     rename = {k: v for k, v in loss.rename.items() if k in what.fields + what.optional}
     arguments = connect(loss.function, allowed, loss.options, rename, where)
-    for name in arguments:
+    for name in filter(None, arguments):
         if name in published and loss.every % published[name].every:
             raise UsageError(
                 f"{where} (every={loss.every}) reads {name!r}, {known[name]}, which runs every {published[name].every} "
@@ -224,11 +228,11 @@ def replace_loss(method: Method, /, **losses: Callable[..., Any] | Loss) -> Meth
     Raises:
         UsageError: the method has no loss of that name.
     """
-    names = [loss.name or "" for loss in method.losses]
+    names = [loss.key for loss in method.losses]
     for name in losses:
         if name not in names:
             raise unknown_name("loss", name, names)
-    return replace(method, losses=tuple(_replaced(loss, losses.get(loss.name or "")) for loss in method.losses))
+    return replace(method, losses=tuple(_replaced(loss, losses.get(loss.key)) for loss in method.losses))
 
 
 def _replaced(loss: Loss, new: Callable[..., Any] | Loss | None) -> Loss:
@@ -257,7 +261,7 @@ def with_options(method: Method, /, **words: object) -> Method:
     Raises:
         UsageError: no loss takes the word, or several do.
     """
-    losses = {loss.name or "": loss for loss in method.losses}
+    losses = {loss.key: loss for loss in method.losses}
     targets = dict(method.targets)
     for word, value in words.items():
         place, _, option = word.rpartition(".")
@@ -292,9 +296,10 @@ def _with_word(loss: Loss, option: str, value: Any) -> Loss:
         return replace(loss, options={**loss.options, option: value})
     if option == "every":
         return replace(loss, every=value)
-    words = [f.name for f in fields(loss.optimiser)] if hasattr(loss.optimiser, "__dataclass_fields__") else []
+    optimiser: Any = loss.optimiser
+    words = [f.name for f in fields(optimiser)] if is_dataclass(optimiser) else []
     if option in words:
-        return replace(loss, optimiser=replace(loss.optimiser, **{option: value}))  # type: ignore[type-var]
+        return replace(loss, optimiser=replace(optimiser, **{option: value}))
     raise unknown_name(f"option of loss {loss.name!r}", option, [*options, "every", *words])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -273,13 +273,9 @@ def refuse_impure_layers(module: nn.Module) -> None:
             )
 
 
-def buffer_versions(modules: Sequence[nn.Module]) -> dict[str, Callable[[], int]]:
-    """Return for each buffer a reader of its count of changes."""
-    return {
-        f"{i}.{name}": (lambda b=buffer: b._version)
-        for i, module in enumerate(modules)
-        for name, buffer in module.named_buffers()
-    }
+def buffer_versions(modules: Sequence[nn.Module]) -> dict[str, int]:
+    """Return for each buffer how often it was changed."""
+    return {name: buffer._version for module in modules for name, buffer in module.named_buffers()}
 
 
 def compact_state_dict(module: nn.Module) -> dict[str, Any]:

@@ -86,7 +86,11 @@ def _traced_grad(loss: LossFunction, vector: Tensor) -> tuple[Any, Any, dict[str
 
 def hessian_product(function: Callable[[Tensor], Tensor], vector: Tensor, v: Tensor) -> Tensor:
     """Return the Hessian of a scalar function at a vector, times v: the directional derivative of its gradient."""
-    return torch.func.jvp(torch.func.grad(lambda point: function(point).sum()), (vector,), (v,))[1]
+
+    def total(point: Tensor) -> Tensor:
+        return function(point).sum()
+
+    return torch.func.jvp(torch.func.grad(total), (vector,), (v,))[1]
 
 
 def member_norm(vector: Tensor) -> Tensor:
@@ -113,7 +117,7 @@ def orthogonal(forward: Tensor, backward: Tensor) -> Tensor:
 def _single(gradient: Any, what: str) -> Tensor:
     if isinstance(gradient, tuple):
         raise UsageError(f"{what} takes a loss of one value; this one returns {len(gradient)} (Adam has combine=)")
-    return gradient  # type: ignore[no-any-return]
+    return gradient
 
 
 @dataclass(frozen=True)

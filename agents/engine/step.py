@@ -113,14 +113,14 @@ class Step:
                 continue
             function = self.function(wired, dict(vectors), dict(things), self.options(i, numbers))
             if loss.moved:
-                joined, own = self.joined(vectors, wired), optimisers[loss.name]
+                joined, own = self.joined(vectors, wired), optimisers[loss.key]
                 if wants == "gradients":
-                    gradients[str(loss.name)] = value_and_grad(function, joined)[0]
+                    gradients[loss.key] = value_and_grad(function, joined)[0]
                 if wants == "twin":
-                    joined, own = optimiser.apply(joined, gradients[loss.name], own, numbers[2 + i])
+                    joined, own = optimiser.apply(joined, gradients[loss.key], own, numbers[2 + i])
                 else:
                     joined, own, value, published = optimiser.step(joined, function, own, numbers[2 + i])
-                optimisers[loss.name] = own
+                optimisers[loss.key] = own
                 vectors |= self.parted(joined, vectors, wired)
                 things |= {n: self.networks[n].at(vectors[n], self.is_low) for n in loss.moved}
             else:
