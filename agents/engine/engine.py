@@ -87,6 +87,7 @@ class Engine:
         self._constants = tuple(n for n in method.constants if n in read)
         self._runs: dict[Any, Callable[..., Any]] = {}
         self._probed: set[Any] = set()
+        self._moving: set[str] = set()
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._numbers: tuple[Any, Tensor] | None = None
@@ -238,9 +239,11 @@ class Engine:
         if not torch.equal(random, torch.get_rng_state()):
             raise UsageError("a layer or a loss draws random numbers; name them in Method.noise and read that field")
         self._refuse_nan(notes)
-        for name, gradient in gradients.items() if not self._probed else ():
-            if all(not bool(g.any()) for g in (gradient if isinstance(gradient, tuple) else (gradient,))):
+        for name, gradient in gradients.items():
+            is_zero = not any(bool(g.any()) for g in (gradient if isinstance(gradient, tuple) else (gradient,)))
+            if is_zero and name not in self._moving:
                 warnings.warn(f"the gradient of loss {name!r} is exactly zero at the first step", stacklevel=3)
+            self._moving.add(name)
         self._probed |= set(turns)
 
     def _refuse_nan(self, notes: Any) -> None:

@@ -153,7 +153,8 @@ class Step:
         for k, own in enumerate(turns):
             one = fields if self.unroll == 1 else tree_map(lambda x, k=k: x[k], fields)
             state, metrics, gradients, public = self.one(state, {**one, **constants}, numbers[k], own, wants)
-            notes.append((tuple(metrics), torch.stack([m.to(numbers.dtype) for m in metrics.values()])))
+            values = [m.to(numbers.dtype) for m in metrics.values()]
+            notes.append((tuple(metrics), torch.stack(values) if values else numbers.new_zeros(0)))
         return state, notes, gradients, public
 
     def options(self, i: int, numbers: Tensor) -> dict[str, Any]:
