@@ -16,7 +16,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 
 from .compiling import build_name, compiled_copy, has_compiler, missing_compiler
 from .method import ENGINE_FIELDS, Method, known_names, wire
-from .network import Network, Scalar, buffer_versions
+from .network import Network, buffer_versions, refuse_shared_parameters
 from .step import NUMBERS, State, Step
 
 # from this many planned gradient steps on, compilation pays back what its start costs
@@ -57,7 +57,7 @@ class Engine:
     ) -> None:
         self.method, self.networks, self.device = method, dict(networks), torch.device(device)
         self.wired = wire(method, tuple(networks))
-        _refuse_shared_parameters(self.networks)
+        refuse_shared_parameters(self.networks)
         if precision not in ("float32", "bfloat16"):
             raise unknown_name("precision", precision, ("float32", "bfloat16"))
         if compile not in (True, False, "auto"):
@@ -128,7 +128,7 @@ class Engine:
         self.state["optimisers"] = tree_map(
             lambda t: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype), self.state["optimisers"]
         )
-        self.device = like.device
+        self.device, self._sums = like.device, {key: values.to(like) for key, values in self._sums.items()}
         self._numbers, self._runs = None, {}
 
     def plan(self, gradient_steps: int) -> None:
@@ -215,14 +215,23 @@ class Engine:
             return self.pure.many(state, fields, constants, numbers, turns, wants)
 
     def _take_over(self, old: State, new: State) -> None:
-        """Copy results into the tensors that hold the state; a result that is itself an input is read first."""
-        olds, news = _leaves(old), _leaves(new)
-        places = {tensor.untyped_storage().data_ptr(): i for i, tensor in enumerate(olds)}
+        """Copy results into the tensors that hold the state; a result that is itself an input is read first.
+
+        Eagerly, moments of optimisers are taken over as they are: only vectors and targets have views elsewhere.
+        """
+        olds, news = _named_leaves(old), _named_leaves(new)
+        places = {tensor.untyped_storage().data_ptr(): name for name, tensor in olds.items()}
         pairs = []
-        for i, (to, tensor) in enumerate(zip(olds, news)):
+        for name, tensor in news.items():
             held = places.get(tensor.untyped_storage().data_ptr())
-            if held is None or held != i:
-                pairs.append((to, tensor if held is None else tensor.clone()))
+            if held != name:
+                tensor = tensor if held is None else tensor.clone()
+                kind, _, rest = name.partition(".")
+                if kind == "optimisers" and not self.is_compiled:
+                    loss, _, entry = rest.rpartition(".")
+                    self.state[kind][loss][entry] = tensor
+                else:
+                    pairs.append((olds[name], tensor))
         if pairs:
             torch._foreach_copy_([to for to, _ in pairs], [tensor for _, tensor in pairs])
 
@@ -380,27 +389,7 @@ class Engine:
         self._counts = {key: count for key, (_, count) in state["sums"].items()}
 
 
-def _refuse_shared_parameters(networks: Mapping[str, Any]) -> None:
-    owners: dict[int, str] = {}
-    for name, network in networks.items():
-        if not isinstance(network, (Network, Scalar)):
-            raise UsageError(
-                f"the network {name!r} is a {type(network).__name__}; make it Network(module) or Scalar(value)"
-            )
-        for module in network.modules if isinstance(network, Network) else ():
-            for parameter in module.parameters():
-                if owners.setdefault(id(parameter), name) != name:
-                    raise UsageError(
-                        f"the networks {owners[id(parameter)]!r} and {name!r} share a parameter; a shared features extractor "
-                        "is a network of its own, read by both"
-                    )
-
-
 def _named_leaves(tree: Any, prefix: str = "") -> dict[str, Tensor]:
     if isinstance(tree, Mapping):
         return {k: v for name, sub in tree.items() for k, v in _named_leaves(sub, f"{prefix}{name}.").items()}
     return {prefix[:-1]: tree}
-
-
-def _leaves(state: State) -> list[Tensor]:
-    return list(_named_leaves(state).values())

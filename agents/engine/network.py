@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -271,6 +271,27 @@ def refuse_impure_layers(module: nn.Module) -> None:
             raise UsageError(
                 f"the layer {name!r} ({type(layer).__name__}) draws random numbers; leave it out, or multiply by a noise field"
             )
+
+
+def refuse_shared_parameters(networks: Mapping[str, Any]) -> None:
+    """Refuse a parameter that lies in two networks.
+
+    Raises:
+        UsageError: the message names both; also for what is no network at all.
+    """
+    owners: dict[int, str] = {}
+    for name, network in networks.items():
+        if not isinstance(network, (Network, Scalar)):
+            raise UsageError(
+                f"the network {name!r} is a {type(network).__name__}; make it Network(module) or Scalar(value)"
+            )
+        for module in network.modules if isinstance(network, Network) else ():
+            for parameter in module.parameters():
+                if owners.setdefault(id(parameter), name) != name:
+                    raise UsageError(
+                        f"the networks {owners[id(parameter)]!r} and {name!r} share a parameter; a shared features extractor "
+                        "is a network of its own, read by both"
+                    )
 
 
 def buffer_versions(modules: Sequence[nn.Module]) -> dict[str, int]:

@@ -63,25 +63,15 @@ def value_and_grad(loss: LossFunction, vector: Tensor) -> tuple[Any, Any, dict[s
 
 
 def _traced_grad(loss: LossFunction, vector: Tensor) -> tuple[Any, Any, dict[str, Tensor]]:
-    def total(point: Tensor) -> Any:
+    def totals(point: Tensor) -> Any:
         value, published = loss(point)
-        if isinstance(value, tuple):
-            return tuple(one.sum() for one in value), (value, published)
-        return value.sum(), (value, published)
+        sums = tuple(one.sum() for one in value) if isinstance(value, tuple) else (value.sum(),)
+        return sums, (value, published)
 
-    def nth(point: Tensor, n: int) -> Any:
-        sums, aux = total(point)
-        return sums[n], aux
-
-    probe = loss(vector)[0]
-    if not isinstance(probe, tuple):
-        grad, (value, published) = torch.func.grad(total, has_aux=True)(vector)
-        return grad, value, published
-    grads = []
-    for n in range(len(probe)):
-        grad, (value, published) = torch.func.grad(nth, has_aux=True)(vector, n)
-        grads.append(grad)
-    return tuple(grads), value, published
+    sums, pull, (value, published) = torch.func.vjp(totals, vector, has_aux=True)
+    ones = [[torch.full_like(s, float(i == n)) for i, s in enumerate(sums)] for n in range(len(sums))]
+    grads = tuple(pull(tuple(one))[0] for one in ones)
+    return grads if isinstance(value, tuple) else grads[0], value, published
 
 
 def hessian_product(function: Callable[[Tensor], Tensor], vector: Tensor, v: Tensor) -> Tensor:
@@ -159,6 +149,8 @@ class Adam:
             gradient = self.combine(*gradient)
         g = clip_norm(_single(gradient, "Adam without combine="), self.max_grad_norm)
         (b1, b2), t = self.betas, state["t"] + 1
+        if vector.device.type == "cpu" and not torch.compiler.is_compiling():
+            return self._fused(vector, g, {"t": t, "m": state["m"].clone(), "v": state["v"].clone()}, lr)
         # expm1 keeps 1 - b^t exact to the last digit of float32, where 1 - 0.999 loses four
         scale = lr / -torch.expm1(t * math.log(b1)) if b1 else lr
         spread = (-torch.expm1(t * math.log(b2))).rsqrt() if b2 else t.new_ones(1)
@@ -166,6 +158,26 @@ class Adam:
         v = torch.addcmul(b2 * state["v"], g, g, value=1 - b2)
         kept = vector * (1 - lr * self.weight_decay) if self.weight_decay else vector
         return kept - scale * m / (v.sqrt() * spread + self.eps), {"t": t, "m": m, "v": v}
+
+    def _fused(self, vector: Tensor, gradient: Tensor, state: State, lr: Tensor) -> tuple[Tensor, State]:
+        """Take the same step in one pass over a copy: ten passes cost a tenth of an eager step."""
+        moved, t = vector.detach().clone(), state["t"].to(torch.float32).reshape(())
+        torch._fused_adamw_(
+            [moved],
+            [gradient],
+            [state["m"]],
+            [state["v"]],
+            [],
+            [t],
+            lr=float(lr),
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+        return moved, state
 
 
 @dataclass(frozen=True)
