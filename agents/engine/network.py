@@ -94,7 +94,19 @@ class Network:
                         places.append((owner, key, index[id(value)]))
                         names.append((f"{prefix}.{key}" if prefix else key, index[id(value)]))
             self._places.append(places)
+            self._refuse_other_constants(module)
             self._names = self._names or names
+
+    def _refuse_other_constants(self, module: nn.Module) -> None:
+        """Refuse members whose buffers or frozen parameters differ: one module serves for all where they are mapped."""
+        first, own = dict(self.modules[0].named_buffers()), dict(module.named_buffers())
+        first |= {n: p.data for n, p in self.modules[0].named_parameters() if not p.requires_grad}
+        own |= {n: p.data for n, p in module.named_parameters() if not p.requires_grad}
+        for name, value in own.items():
+            if name not in first or not torch.equal(first[name], value):
+                raise UsageError(
+                    f"the members of a network differ in the constant {name!r}; give all the same, or make a network of each"
+                )
 
     @staticmethod
     def _parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -68,7 +68,8 @@ def _traced_grad(loss: LossFunction, vector: Tensor) -> tuple[Any, Any, dict[str
         sums = tuple(one.sum() for one in value) if isinstance(value, tuple) else (value.sum(),)
         return sums, (value, published)
 
-    sums, pull, (value, published) = torch.func.vjp(totals, vector, has_aux=True)
+    pulled: Any = torch.func.vjp(totals, vector, has_aux=True)
+    sums, pull, (value, published) = pulled
     ones = [[torch.full_like(s, float(i == n)) for i, s in enumerate(sums)] for n in range(len(sums))]
     grads = tuple(pull(tuple(one))[0] for one in ones)
     return grads if isinstance(value, tuple) else grads[0], value, published

@@ -31,6 +31,7 @@ def losses() -> Any:
     spec = importlib.util.spec_from_file_location("sac_method", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules["sac_method"] = module  # torch looks up the module of what it compiles
     spec.loader.exec_module(module)
     return module
 

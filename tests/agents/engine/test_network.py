@@ -163,6 +163,19 @@ def test_a_part_written_alone_is_small():
     assert size(module[1].state_dict()) > 40_000 > 4_000 > size(compact_state_dict(module[1]))
 
 
+def with_constant(value):
+    module = mlp()
+    module.register_buffer("scale", torch.full((), value))
+    return module
+
+
+def frozen_differently():
+    modules = [mlp(), mlp()]
+    for module in modules:
+        module[0].requires_grad_(False)
+    return Network(*modules)
+
+
 def shared():
     module = mlp()
     return Network(module, module)
@@ -175,6 +188,8 @@ def shared():
         (lambda: Network(torch.zeros(2)), "torch modules, got Tensor"),
         (lambda: Network(mlp(3), mlp(4)), "have one shape"),
         (shared, "share a parameter"),
+        (lambda: Network(with_constant(1.0), with_constant(2.0)), "differ in the constant 'scale'; give all the same"),
+        (frozen_differently, "differ in the constant '0.weight'"),
         (lambda: Network(nn.ReLU()), "ReLU has no parameter"),
         (
             lambda: Network(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))),
@@ -195,6 +210,7 @@ def test_what_a_network_cannot_be(make, message):
 
 
 def test_layers_without_effect_are_fine():
+    Network(with_constant(1.0), with_constant(1.0))
     Network(
         nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0), nn.LayerNorm(2), nn.BatchNorm1d(2, track_running_stats=False))
     )

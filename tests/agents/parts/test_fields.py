@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,7 @@ def test_the_table_for_the_documentation_has_a_line_for_each_field():
 def test_the_table_imports_no_torch():
     code = "import sys, polyathlon.agents.parts.fields; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_documentation_has_the_table():
+    assert fields_markdown() in (Path(__file__).parents[3] / "docs/extend/method.md").read_text()
