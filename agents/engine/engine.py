@@ -17,7 +17,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from .compiling import build_name, compiled_copy, has_compiler, missing_compiler
 from .method import ENGINE_FIELDS, Method, known_names, wire
 from .network import Network, buffer_versions, refuse_shared_parameters
-from .step import NUMBERS, State, Step
+from .step import NUMBERS, State, Step, named_leaves
 
 # from this many planned gradient steps on, compilation pays back what its start costs
 COMPILE_FROM = 20_000
@@ -65,7 +65,9 @@ class Engine:
         if isinstance(unroll, bool) or not isinstance(unroll, int) or unroll < 1:
             raise UsageError(f"unroll= is a count of minibatches of at least 1, got {unroll!r}")
         self.precision, self.unroll, self.compile = precision, unroll, compile
-        self._must_be_eager = any(getattr(w.loss.optimiser, "is_eager", False) for w in self.wired)
+        self._must_be_eager = self.device.type not in ("cpu", "cuda") or any(
+            getattr(w.loss.optimiser, "is_eager", False) for w in self.wired
+        )
         self.backend, self.count, self.is_compiled = "inductor", 0, False
         if compile is True:
             if not has_compiler(self.device):
@@ -129,13 +131,11 @@ class Engine:
             lambda t: t.to(like.device, like.dtype if t.is_floating_point() else t.dtype), self.state["optimisers"]
         )
         self.device, self._sums = like.device, {key: values.to(like) for key, values in self._sums.items()}
-        self._numbers, self._runs = None, {}
+        self._numbers, self._runs, self.pure.device_type = None, {}, like.device.type
 
     def plan(self, gradient_steps: int) -> None:
         """Say how many gradient steps will follow; with compile="auto" this decides whether they are compiled."""
         if self.compile == "auto" and gradient_steps >= COMPILE_FROM and not self._must_be_eager:
-            if self.device.type not in ("cpu", "cuda"):
-                return
             if has_compiler(self.device):
                 self.is_compiled = True
             else:
@@ -208,30 +208,33 @@ class Engine:
         try:
             return self._runs[key](state, fields, constants, numbers)
         except Exception as error:
-            self.is_compiled = False
-            self._runs = {}
-            cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            warnings.warn(f"the step could not be compiled and runs eagerly ({cause})", stacklevel=3)
+            self._give_up(error)
             return self.pure.many(state, fields, constants, numbers, turns, wants)
+
+    def _give_up(self, error: Exception) -> None:
+        """Run eagerly from now on, and say why."""
+        self.is_compiled, self._runs = False, {}
+        cause = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        warnings.warn(f"the step could not be compiled and runs eagerly ({cause})", stacklevel=4)
 
     def _take_over(self, old: State, new: State) -> None:
         """Copy results into the tensors that hold the state; a result that is itself an input is read first.
 
         Eagerly, moments of optimisers are taken over as they are: only vectors and targets have views elsewhere.
         """
-        olds, news = _named_leaves(old), _named_leaves(new)
-        places = {tensor.untyped_storage().data_ptr(): name for name, tensor in olds.items()}
+        olds, news = named_leaves(old), named_leaves(new)
+        places = {tensor.untyped_storage().data_ptr() for tensor in olds.values()}
         pairs = []
         for name, tensor in news.items():
-            held = places.get(tensor.untyped_storage().data_ptr())
-            if held != name:
-                tensor = tensor if held is None else tensor.clone()
-                kind, _, rest = name.partition(".")
-                if kind == "optimisers" and not self.is_compiled:
-                    loss, _, entry = rest.rpartition(".")
-                    self.state[kind][loss][entry] = tensor
-                else:
-                    pairs.append((olds[name], tensor))
+            own, kind = olds[name], name.partition(".")[0]
+            if (tensor.data_ptr(), tensor.shape, tensor.stride()) == (own.data_ptr(), own.shape, own.stride()):
+                continue
+            tensor = tensor.clone() if tensor.untyped_storage().data_ptr() in places else tensor
+            if kind == "optimisers" and not self.is_compiled:
+                loss, _, entry = name.partition(".")[2].rpartition(".")
+                self.state[kind][loss][entry] = tensor
+            else:
+                pairs.append((own, tensor))
         if pairs:
             torch._foreach_copy_([to for to, _ in pairs], [tensor for _, tensor in pairs])
 
@@ -317,10 +320,16 @@ class Engine:
                     raise UsageError(f"the function reads {name!r}, which was not given")
             vectors = {n: v for n, v in self._vectors().items() if n in things}
             targets = {n: v for n, v in self.state["targets"].items() if f"{n}_target" in things}
-            if self.is_compiled and not copies:
-                copies.append(compiled_copy(run, self.device, self.backend))
-            out = (copies[0] if self.is_compiled else run)(vectors, targets, fields)
-            return tree_map(torch.clone, out) if self.is_compiled and self.device.type == "cuda" else out
+            if not self.is_compiled:
+                return run(vectors, targets, fields)
+            try:
+                copies[:] = copies or [compiled_copy(run, self.device, self.backend)]
+                out = copies[0](vectors, targets, fields)
+            except Exception as error:
+                self._give_up(error)
+                return run(vectors, targets, fields)
+            # the memory of a CUDA graph's results is used again by its next run
+            return tree_map(torch.clone, out) if self.device.type == "cuda" else out
 
         return call
 
@@ -365,7 +374,7 @@ class Engine:
         if list(state.get("losses", [])) != own:
             raise UsageError(f"the state is of a method with the losses {state.get('losses')}, this one has {own}")
         new, old = {key: state[key] for key in ("vectors", "targets", "optimisers")}, self._full_state()
-        given, wanted = _named_leaves(new), _named_leaves(old)
+        given, wanted = named_leaves(new), named_leaves(old)
         for name in sorted(given.keys() ^ wanted.keys()):
             raise UsageError(
                 f"{name} is in {'the state' if name in given else 'the engine'} alone; it is another method's"
@@ -387,9 +396,3 @@ class Engine:
         self.count = int(state["count"])
         self._sums = {key: values.clone().to(self.device) for key, (values, _) in state["sums"].items()}
         self._counts = {key: count for key, (_, count) in state["sums"].items()}
-
-
-def _named_leaves(tree: Any, prefix: str = "") -> dict[str, Tensor]:
-    if isinstance(tree, Mapping):
-        return {k: v for name, sub in tree.items() for k, v in _named_leaves(sub, f"{prefix}{name}.").items()}
-    return {prefix[:-1]: tree}

@@ -179,7 +179,10 @@ class Step:
         given = []
         for name in NUMBERS:
             value = fields.get(name, 0.0 if name == "progress" else math.nan)
-            values = [float(v) for v in value] if hasattr(value, "__len__") else [float(value)] * self.unroll
+            values = torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist()
+            values = values * self.unroll if len(values) == 1 else values
+            if len(values) != self.unroll:
+                raise UsageError(f"{name!r} is a number or one a minibatch ({self.unroll}), got {len(values)} numbers")
             given.append(values)
         return [self._row(p, lr) for p, lr in zip(*given)]
 
@@ -230,3 +233,10 @@ def _note(metrics: dict[str, Tensor], wired: Wired, value: Any, published: Mappi
     for name, tensor in published.items():
         if isinstance(tensor, Tensor) and tensor.dim() == 0:
             metrics[name] = tensor
+
+
+def named_leaves(tree: Any, prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors of nested dicts by their dotted names."""
+    if isinstance(tree, Mapping):
+        return {k: v for name, sub in tree.items() for k, v in named_leaves(sub, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: tree}

@@ -492,6 +492,30 @@ def test_functions_read_networks_as_they_are_now():
     assert torch.equal(gap(obs=obs), expected.detach()) and gap(obs=obs).any()
 
 
+class Keeps:
+    """An optimiser whose new state is the vector that it was given, and whose new vector is its state."""
+
+    lr = 1.0
+
+    def start(self, vector):
+        return {"last": vector + 1, "half": vector[:2] + 5}
+
+    def step(self, vector, loss, state, lr):
+        value, published = loss(vector)
+        return state["last"], {"last": vector, "half": vector[:2]}, value, published
+
+
+def test_results_that_are_inputs_are_read_before_they_are_overwritten():
+    engine = engine_of(Loss("net", fit, Keeps()))
+    first, vector = engine.networks["net"].vector.clone(), engine.networks["net"].vector
+    engine.step(minibatch())
+    assert torch.equal(vector, first + 1)
+    state = engine.state["optimisers"]["net"]
+    assert torch.equal(state["last"], first) and torch.equal(state["half"], first[:2])
+    engine.step(minibatch())
+    assert torch.equal(vector, first) and torch.equal(engine.state["optimisers"]["net"]["last"], first + 1)
+
+
 def test_a_twin_takes_the_place_of_the_losses_where_the_engine_is_eager():
     engine, plain = (
         engine_of(Loss("net", fit), twin=twin, targets={"net": Target("ema")}),

@@ -299,6 +299,12 @@ def test_no_network_and_no_field():
         engine.step({k: v for k, v in fields().items() if k != "learning_rate"})
 
 
+def test_numbers_are_one_or_one_a_minibatch():
+    engine = Engine(row(Loss("net", fit)), {"net": linear()}, "cpu", compile=False, unroll=2)
+    with pytest.raises(UsageError, match=r"'learning_rate' is a number or one a minibatch \(2\), got 3 numbers"):
+        engine.step(fields(learning_rate=[0.1, 0.2, 0.3]))
+
+
 def test_compilation_needs_a_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
