@@ -1,1 +1,30 @@
-"""The engine of gradient-based control methods: the only place that differentiates a control loss."""
+"""The engine of gradient-based control methods: losses in, trained networks out.
+
+`Method` and `Loss` (method.py) say what is learned, `Network` and `Scalar` (network.py) hold the parameters, `Engine`
+(engine.py) differentiates, steps, moves the targets and compiles. Optimisers, distributions and noise stand beside them.
+"""
+
+from .engine import Engine
+from .method import Loss, Method, replace_loss, with_options
+from .network import Network, Scalar, compact_state_dict
+from .noise import draw_noise
+from .optimisers import IGT, Adam, Harpg, NaturalGradient, NormalisedMomentum, Optimiser, orthogonal
+
+__all__ = [
+    "IGT",
+    "Adam",
+    "Engine",
+    "Harpg",
+    "Loss",
+    "Method",
+    "NaturalGradient",
+    "Network",
+    "NormalisedMomentum",
+    "Optimiser",
+    "Scalar",
+    "compact_state_dict",
+    "draw_noise",
+    "orthogonal",
+    "replace_loss",
+    "with_options",
+]
