@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from stable_baselines3.common.save_util import load_from_zip_file
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.vec_envs import ScalarEnvs
@@ -17,6 +18,7 @@ from polyathlon.wrappers.token_rules import TokenRules
 
 from .generation import answers
 from .policy import CausalLMPolicy
+from .reference import Reference
 
 
 class TokenAgent(Agent):
@@ -31,6 +33,7 @@ class TokenAgent(Agent):
     policy: CausalLMPolicy
     temperature: float
     fast_forward: bool
+    _reference: Reference | None = None
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
@@ -119,6 +122,23 @@ class TokenAgent(Agent):
         return answers(
             self.policy.language_model, rules, texts, keys, self.temperature, deterministic, self.fast_forward
         )
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """Return SB3's parameters, and under "reference" the weights that the divergence is measured from, once there are any."""
+        found: dict[str, dict[str, Any]] = super().get_parameters()
+        return found if self._reference is None else {**found, "reference": self._reference.state_dict()}
+
+    def set_parameters(
+        self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
+        """Set what `get_parameters` returns, from it or from a file of `save`; without a "reference" the agent keeps its own."""
+        if not isinstance(load_path_or_dict, dict):
+            _, load_path_or_dict, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)
+        given = dict(load_path_or_dict)
+        if "reference" in given:
+            weights = {name: value.to(self.device) for name, value in given.pop("reference").items()}
+            self._reference = Reference(weights)
+        super().set_parameters(given, exact_match, device)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

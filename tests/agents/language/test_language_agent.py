@@ -166,24 +166,13 @@ def test_the_divergence_from_the_reference_is_part_of_the_loss():
     assert float(loss) == pytest.approx(-0.5 + 0.1 * 0.025)
 
 
-def test_the_reference_is_the_model_before_learning():
-    agent = LanguageAgent("tiny", letters(), seed=0, recipe_kwargs={"kl_coef": 0.1})
-    agent.warm_start(n=48, epochs=10)
-    assert agent._reference is None
-    start = weights(agent)
-    agent.learn(400)
-    kept = agent._reference.state_dict()
-    assert all(torch.equal(start[f"language_model.{name}"], value) for name, value in kept.items())
-
-
-def test_adapters_train_alone_and_their_base_is_the_reference():
-    agent = LanguageAgent("tiny", letters(), lora=4, seed=0, recipe_kwargs={"kl_coef": 0.1})
+def test_adapters_train_alone():
+    agent = LanguageAgent("tiny", letters(), lora=4, seed=0)
     before = weights(agent)
     agent.warm_start(n=24, epochs=2)
     agent.learn(64)
     changed = [name for name, value in weights(agent).items() if not torch.equal(before[name], value)]
     assert changed and all("lora" in name or "value_net" in name for name in changed)
-    assert agent._reference is None
 
 
 def test_sampling_and_training_must_agree():
