@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -44,6 +44,10 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         max_new_tokens: the longest utterance, in tokens.
         max_length: number of tokens that the context holds; the padded length L of an observation.
         stop: texts that end an utterance; the task reads what comes before.
+        system: what a system message says before everything else, before the task's own; None says nothing.
+        instruction: what follows the first message of the user, on a line of its own; None says nothing.
+        chat_template_kwargs: variables of the model's chat template, such as `dict(enable_thinking=False)`.
+        strip_reasoning: take `<think>...</think>` off what the task reads; the context keeps it.
 
     Raises:
         UsageError: the environment is no text task, or an argument is impossible.
@@ -56,9 +60,19 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         max_new_tokens: int = 32,
         max_length: int = 512,
         stop: Sequence[str] = (),
+        system: str | None = None,
+        instruction: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        strip_reasoning: bool = False,
     ) -> None:
+        further = {
+            "system": system,
+            "instruction": instruction,
+            "chat_template_kwargs": chat_template_kwargs,
+            "strip_reasoning": strip_reasoning,
+        }
         RecordConstructorArgs.__init__(
-            self, model=model, max_new_tokens=max_new_tokens, max_length=max_length, stop=tuple(stop)
+            self, model=model, max_new_tokens=max_new_tokens, max_length=max_length, stop=tuple(stop), **further
         )
         gym.Wrapper.__init__(self, env)
         if not (is_text_space(env.action_space) and is_text_space(env.observation_space)):
@@ -66,7 +80,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
                 f"TokenAction wraps a text task, but {env} observes {env.observation_space} and takes "
                 f"{env.action_space}. Give it words first: polyathlon.wrappers.Verbalize"
             )
-        self.rules = TokenRules(str(model), max_new_tokens, max_length, stop)
+        self.rules = TokenRules(str(model), max_new_tokens, max_length, stop, **further)  # type: ignore[arg-type]
         self.observation_space = self.rules.observation_space()
         self.action_space = spaces.Discrete(self.rules.vocabulary)
         self._ids: list[int] = []

@@ -36,11 +36,7 @@ def like(task: gym.Env[Any, Any], own: TokenAction) -> TokenAction:
     Raises:
         UsageError: the task is in the tokens of another model.
     """
-    env = (
-        task
-        if isinstance(task, TokenAction)
-        else TokenAction(task, own.model, own.max_new_tokens, own.max_length, own.stop)
-    )
+    env = task if isinstance(task, TokenAction) else TokenAction(task, **own.rules.options)
     if env.model != own.model:
         raise UsageError(f"the task takes the tokens of {env.model!r}, the agent's model is {own.model!r}")
     return env
