@@ -101,6 +101,8 @@ def load_model(
         model = _from_pretrained(transformers.AutoModelForCausalLM, where, dtype=torch.float32, **more)
         if where.kind == "gguf":
             model = model_files.without_quantisation(model)
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0  # RWKV would halve weights in place whenever it does not train, and save them so
     model = model.to(dtype=dtype)
     if lora is not None:
         model = _with_adapters(model, lora)
@@ -270,7 +272,10 @@ def continue_prompt(
 def closing_id(tokenizer: Any, ends: Sequence[int], template_options: Mapping[str, Any] | None = None) -> int:
     """Return the end token that an answer closes with: the one that the chat template writes, else the tokenizer's own."""
     if getattr(tokenizer, "chat_template", None):
-        ids = _after_answer(tokenizer, "-", template_options)
+        try:
+            ids = _after_answer(tokenizer, "-", template_options)
+        except UsageError:  # a template for a single turn
+            ids = []
         if ids and ids[0] in ends:
             return ids[0]
     return int(tokenizer.eos_token_id)

@@ -9,11 +9,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.rewards import checked_reward
 
 from .forms import is_text_space
+from .text_rows import CopiedTexts, heard, text_layers
 from .token_rules import TokenRules
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
             UsageError: the prompt leaves no room in the context.
         """
         text, info = self.env.reset(seed=seed, options=options)
-        self._ids = self.rules.prompt(info.get("messages") or [{"role": "user", "content": text}])
+        self._ids = self.rules.prompt(heard(self.env, text, info))
         self._written = [False] * len(self._ids)
         self._start = len(self._ids)
         return self._observation(), self._marked(info)
@@ -189,7 +190,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
             else:
                 truncated, info["context_full"] = True, True
         self._start = -1 if terminated or truncated else len(self._ids)
-        return self._observation(), float(reward), terminated, truncated, self._marked(info)
+        return self._observation(), checked_reward(reward, self.env), terminated, truncated, self._marked(info)
 
     def _observation(self) -> dict[str, Any]:
         tokens = np.full(self.rules.max_length, self.rules.pad, dtype=np.int64)
@@ -201,21 +202,16 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         written[: len(self._written)] = self._written
         return {**info, "written_by_policy": written}
 
-    def task_batch(self, n: int) -> LanguageBatch:
-        """Return n rows of the wrapped text task.
+    def task_batch(self, n: int) -> LanguageBatch | CopiedTexts:
+        """Return n rows of the wrapped text task: its own, or where it has none or wrappers change it, copies of it.
 
         Raises:
-            UsageError: a wrapper between changes the task, so that its rows cannot be run at once.
+            UsageError: the environment cannot be copied.
         """
-        layer: gym.Env[Any, Any] = self.env
-        while not callable(getattr(type(layer), "batch", None)):
-            if not isinstance(layer, OrderEnforcing | PassiveEnvChecker):
-                raise UsageError(
-                    f"{type(layer).__name__} under TokenAction has no batch(n), so its rows cannot be run at once; put "
-                    "it outside TokenAction, or use the scalar environment"
-                )
-            layer = layer.env
-        batch: LanguageBatch = layer.batch(n)  # type: ignore[attr-defined]
+        changing, task = text_layers(self.env)
+        if changing or not callable(getattr(type(task), "batch", None)):
+            return CopiedTexts(self.env, n)
+        batch: LanguageBatch = task.batch(n)  # type: ignore[attr-defined]
         return batch
 
     def batch(self, n: int) -> TokenBatch:

@@ -113,7 +113,6 @@ class TokenRules:
         limit = context_length(self.tokenizer)
         if limit is not None and max_length > limit:
             raise UsageError(f"max_length is {max_length} tokens, but the model {model!r} reads at most {limit}")
-        self._check_variables()
 
     def _check_variables(self) -> None:
         template = str(getattr(self.tokenizer, "chat_template", None) or "")
@@ -135,6 +134,7 @@ class TokenRules:
 
     def _load(self) -> None:
         self.tokenizer = shared_tokenizer(self.model)
+        self._check_variables()
         self.ends = shared_end_ids(self.model)
         self._is_end = frozenset(self.ends)
         self.eos = closing_id(self.tokenizer, self.ends, self.chat_template_kwargs)

@@ -12,9 +12,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
-from polyathlon.wrappers.token_batch import TokenBatch
+from polyathlon.wrappers.token_rows import CopiedTokens, TokenBatch, token_rows
 
 from .episodes import Batch, Episode, collate, play
 from .imitation import find_solver, like, solved
@@ -99,8 +100,8 @@ class LanguageAgent(TokenAgent):
         self.fast_forward = fast_forward
         self._iterations, self._sampled = 0, 0
         self._equal_groups, self._silent_updates = 0.0, 0
-        self._prompts: TokenBatch | None = None
-        self._rows: TokenBatch | None = None
+        self._prompts: TokenBatch | CopiedTokens | None = None
+        self._rows: TokenBatch | CopiedTokens | None = None
         if _init_setup_model:
             self._setup_model()
 
@@ -119,9 +120,10 @@ class LanguageAgent(TokenAgent):
 
     def _make_rows(self) -> None:
         if self._prompts is None:
-            env = self.token_env
-            self._prompts = env.batch(self.num_prompts)
-            self._rows = env.batch(self.num_prompts * self.recipe.group_size)
+            assert isinstance(self.env, ScalarEnvs)
+            env = self.env.envs[0]
+            self._prompts = token_rows(env, self.num_prompts)
+            self._rows = token_rows(env, self.num_prompts * self.recipe.group_size)
 
     # ------------------------------------------------------------------------------------------------ rollout
 

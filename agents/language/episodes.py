@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from polyathlon.wrappers.token_batch import TokenBatch
+from polyathlon.wrappers.token_rows import CopiedTokens, TokenBatch
 
 from .generation import generate
 
@@ -103,7 +103,7 @@ def collate(episodes: Sequence[Episode], pad: int, device: torch.device) -> Batc
 
 def play(
     model: Any,
-    rows: TokenBatch,
+    rows: TokenBatch | CopiedTokens,
     tasks: Sequence[Any],
     groups: Sequence[int],
     keys: Tensor,

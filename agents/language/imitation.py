@@ -8,7 +8,7 @@ import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.token_action import TokenAction
-from polyathlon.wrappers.token_batch import TokenBatch
+from polyathlon.wrappers.token_rows import CopiedTokens, TokenBatch
 
 from .episodes import Episode
 
@@ -42,7 +42,7 @@ def like(task: gym.Env[Any, Any], own: TokenAction) -> TokenAction:
     return env
 
 
-def solved(prompts: TokenBatch, solve: Any, number: int) -> list[Episode]:
+def solved(prompts: TokenBatch | CopiedTokens, solve: Any, number: int) -> list[Episode]:
     """Return the answers to `number` problems that `prompts` draws, each as an episode that the policy wrote.
 
     Args:
@@ -56,8 +56,9 @@ def solved(prompts: TokenBatch, solve: Any, number: int) -> list[Episode]:
     rules = prompts.rules
     found: list[Episode] = []
     while len(found) < number:
-        for context, task in zip(prompts.reset(), prompts.tasks):
-            answer = solve(task)
+        contexts = prompts.reset()
+        for context, task, info in zip(contexts, prompts.tasks, prompts.infos):
+            answer = solve(info.get("task", task))  # rows that are copies know seeds
             if answer is None:
                 raise UsageError(f"the task {task!r} has no reference answer to imitate")
             ids = [*rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]

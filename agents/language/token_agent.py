@@ -34,11 +34,13 @@ class TokenAgent(Agent):
     temperature: float
     fast_forward: bool
     _reference: Reference | None = None
+    _rules_options: dict[str, Any]  # those of the environment, for an agent that is loaded without one
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         if self.env is not None:
             self._refuse_other_model()
+            self._rules_options = self.token_env.rules.options
         with self.seeded_initialisation():
             policy = self.policy_class(
                 self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
@@ -116,7 +118,7 @@ class TokenAgent(Agent):
         return (ids if is_vector else ids[0]), state
 
     def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
-        rules = self.token_env.rules if self.env is not None else TokenRules(self.model_name, 32, 512, ())
+        rules = self.token_env.rules if self.env is not None else TokenRules(**self._rules_options)
         keys = torch.randint(2**62, (len(texts), 2), generator=self._prediction_generator, device=self.device)
         self.policy.set_training_mode(False)
         return answers(
