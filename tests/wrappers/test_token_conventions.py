@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 import tokenizers
 import transformers
 
-import polyathlon  # noqa: F401  registers the ids
+import polyathlon
 from polyathlon.agents.language.imitation import find_solver, like, solved
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.model_tokens import without_reasoning
