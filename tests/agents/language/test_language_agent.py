@@ -245,3 +245,11 @@ def test_a_task_without_solutions_cannot_be_imitated():
 def test_another_model_than_the_environments_is_refused():
     with pytest.raises(UsageError, match="TokenAction\\(env, model='smollm2-135m'\\)"):
         LanguageAgent("smollm2-135m", letters())
+
+
+def test_an_agent_loaded_without_an_environment_keeps_its_rules(tmp_path):
+    agent = LanguageAgent("tiny", letters(instruction="Be brief.", stop=("a",)), seed=0)
+    agent.save(tmp_path / "agent")
+    alone = LanguageAgent.load(tmp_path / "agent")
+    assert alone._rules_options == agent.token_env.rules.options
+    assert alone.predict("x", deterministic=True)[0] == agent.predict("x", deterministic=True)[0]
