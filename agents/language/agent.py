@@ -140,11 +140,7 @@ class LanguageAgent(TokenAgent):
         return list(self._prompts.tasks)
 
     def collect(self) -> list[Episode]:
-        """Play the episodes of one iteration; with dynamic sampling, several times until enough groups differ.
-
-        Returns:
-            The episodes, group after group; with dynamic sampling only groups that differ, which may be none.
-        """
+        """Play the episodes of one iteration; with dynamic sampling, several times until enough groups differ, or none at all."""
         size, is_filtered = self.recipe.group_size, bool(self.recipe.dynamic_sampling)
         wanted = self.num_prompts * size
         kept: list[Episode] = []
@@ -309,7 +305,7 @@ class LanguageAgent(TokenAgent):
         for _ in range(epochs):
             for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
                 self.update([episodes[i] for i in index.tolist()], recipe)
-        # what imitation learned about step sizes does not hold for what follows, nor does a reference from before it
+        # neither step sizes of imitation nor a reference from before it hold for what follows
         self.policy.optimizer.state.clear()
         self._reference = None
         return self
@@ -339,7 +335,7 @@ class LanguageAgent(TokenAgent):
         return True
 
     def _log_signal(self) -> None:
-        """Log the share of groups whose answers all earned the same, and warn when there is nothing but these for long."""
+        """Log the share of groups whose answers all earned the same; warn when it is all of them for long."""
         self.logger.record("train/groups_without_signal", self._equal_groups)
         self._silent_updates = self._silent_updates + 1 if self._equal_groups == 1 else 0
         warn_without_signal(self._silent_updates)
