@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,16 @@ GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, 2^64 over the golden ratio
 _ODD = -4417276706812531889  # 0xC2B2AE3D27D4EB4F
 _FIRST = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _SECOND = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def episode_seed(seed: int, episode: int) -> int:
+    """Return the seed with which a row starts its episode number `episode`.
+
+    The first episode uses the row's own seed, as `env.reset(seed=seed)` does; later ones a hash of both numbers.
+    """
+    if episode == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, episode]).generate_state(1, np.uint32)[0])
 
 
 def shift(x: Tensor, bits: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -13,21 +12,23 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
-from polyathlon.agents.parts.response_filters import keep_mixed
 from polyathlon.agents.parts.states import AttributeState
+from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
-from polyathlon.wrappers.tokens.token_batch import TokenBatch
+from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, token_rows
 
 from .episodes import Batch, Episode, collate, play
 from .imitation import find_solver, like, solved
 from .policy import CausalLMPolicy
 from .reading import Reading, read_episodes
 from .recipes import Recipe, find_recipe
-from .states import ReferenceModelState, RowsState
+from .reference import Reference
+from .signal import differing_groups, warn_without_signal
+from .states import RowsState
 from .token_agent import TokenAgent
-from .updates import Targets, recipe_loss, shaped_rewards, token_advantages
+from .updates import Targets, checked_gap, recipe_loss, shaped_rewards, token_advantages
 
 SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
 
@@ -104,12 +105,13 @@ class LanguageAgent(TokenAgent):
         self.fast_forward = fast_forward
         self._sampled = 0
         self._episodes: Sequence[Episode] = []
-        self._prompts: TokenBatch | None = None
-        self._rows: TokenBatch | None = None
-        self._reference: nn.Module | None = None
-        self.register_state("sampling", AttributeState(self, "_sampled", "_initial_seed"), checkpoint_only=True)
+        self._equal_groups, self._silent_updates = 0.0, 0
+        self._prompts: TokenBatch | CopiedTokens | None = None
+        self._rows: TokenBatch | CopiedTokens | None = None
+        self.register_state(
+            "sampling", AttributeState(self, "_sampled", "_initial_seed", "_silent_updates"), checkpoint_only=True
+        )
         self.register_state("rows", RowsState(self), checkpoint_only=True)
-        self.register_state("reference", ReferenceModelState(self), checkpoint_only=True)
         if _init_setup_model:
             self._setup_model()
 
@@ -128,9 +130,10 @@ class LanguageAgent(TokenAgent):
 
     def _make_vec_env(self) -> None:
         if self._prompts is None:
-            env = self.token_env
-            self._prompts = env.batch(self.num_prompts)
-            self._rows = env.batch(self.num_prompts * self.recipe.group_size)
+            assert isinstance(self.env, ScalarEnvs)
+            env = self.env.envs[0]
+            self._prompts = token_rows(env, self.num_prompts)
+            self._rows = token_rows(env, self.num_prompts * self.recipe.group_size)
 
     # ------------------------------------------------------------------------------------------------ rollout
 
@@ -147,30 +150,36 @@ class LanguageAgent(TokenAgent):
         return list(self._prompts.tasks)
 
     def collect_episodes(self) -> list[Episode]:
-        """Play the episodes of one iteration; with dynamic sampling, several times until enough groups differ."""
+        """Play the episodes of one iteration; with dynamic sampling, several times until enough groups differ, or none at all."""
+        size, is_filtered = self.recipe.group_size, bool(self.recipe.dynamic_sampling)
+        wanted = self.num_prompts * size
+        kept: list[Episode] = []
+        differs: list[bool] = []
+        for _ in range(max(self.recipe.dynamic_sampling, 1)):
+            drawn = self._play_groups(len(kept) // size)
+            found = differing_groups(drawn, size, by_verdict=is_filtered)
+            differs += found
+            for i, episode in enumerate(drawn):
+                if not is_filtered or size == 1 or found[i // size]:
+                    episode.group = len(kept) // size
+                    kept.append(episode)
+            if len(kept) >= wanted:
+                break
+        self._equal_groups = 1 - sum(differs) / len(differs)
+        return kept[:wanted]
+
+    def _play_groups(self, first: int) -> list[Episode]:
+        """Draw `num_prompts` problems and answer each in a group, numbered from `first`."""
         assert self._rows is not None
         size = self.recipe.group_size
-        kept: list[Episode] = []
-        drawn: list[Episode] = []
-        for _ in range(max(self.recipe.dynamic_sampling, 1)):
-            tasks = [task for task in self._draw_tasks() for _ in range(size)]
-            groups = [len(kept) // size + i // size for i in range(len(tasks))]
-            keys = self._keys(len(tasks))
-            model, fast = self.policy.language_model, self.fast_forward
-            drawn = play(model, self._rows, tasks, groups, keys, self.temperature, fast=fast)
-            self.num_timesteps += sum(episode.length for episode in drawn)
-            self._note(drawn)
-            if not self.recipe.dynamic_sampling:
-                return drawn
-            score = torch.tensor([e.total if e.is_correct is None else float(e.is_correct) for e in drawn])
-            group = torch.arange(len(drawn)) // size
-            for i, is_kept in enumerate(keep_mixed(score, group).tolist()):
-                if is_kept:
-                    drawn[i].group = len(kept) // size
-                    kept.append(drawn[i])
-            if len(kept) >= len(tasks):
-                return kept[: len(tasks)]
-        return kept or drawn
+        tasks = [task for task in self._draw_tasks() for _ in range(size)]
+        groups = [first + i // size for i in range(len(tasks))]
+        keys = self._keys(len(tasks))
+        model = self.policy.language_model
+        drawn = play(model, self._rows, tasks, groups, keys, self.temperature, fast=self.fast_forward)
+        self.num_timesteps += sum(episode.length for episode in drawn)
+        self._note(drawn)
+        return drawn
 
     def _note(self, episodes: Sequence[Episode]) -> None:
         assert self.ep_info_buffer is not None
@@ -230,11 +239,9 @@ class LanguageAgent(TokenAgent):
 
     def _read_reference(self, batch: Batch) -> Tensor:
         model = self.policy.language_model
-        if hasattr(model, "disable_adapter"):
-            with model.disable_adapter():
-                return self._read(model, batch, False).logp
         assert self._reference is not None
-        return self._read(self._reference, batch, False).logp
+        with self._reference.put_into(model):
+            return self._read(model, batch, False).logp
 
     def update(self, episodes: Sequence[Episode], recipe: Recipe) -> dict[str, float]:
         """Update the model on episodes.
@@ -245,8 +252,8 @@ class LanguageAgent(TokenAgent):
         Raises:
             UsageError: sampling and training disagree by more than `max_logp_gap`.
         """
-        if recipe.kl_coef and self._reference is None and not hasattr(self.policy.language_model, "disable_adapter"):
-            self._reference = copy.deepcopy(self.policy.language_model).requires_grad_(False)
+        if recipe.kl_coef and self._reference is None:
+            self._reference = Reference.of(self.policy.language_model)
         batch = collate(episodes, self.token_env.rules.pad, self.device)
         targets = self._targets(batch, recipe)
         seen: list[dict[str, Tensor]] = []
@@ -258,7 +265,7 @@ class LanguageAgent(TokenAgent):
                 targets_of_rows = Targets(*(None if x is None else x[index] for x in targets))  # type: ignore[arg-type]
                 reading = self._read(self.policy.language_model, rows, recipe.advantage == "gae")
                 if epoch == part == 0 and recipe.rollout == "sample":
-                    gap = self._check_gap(reading, rows)
+                    gap = checked_gap(reading, rows, self.max_logp_gap)
                 loss, metrics = recipe_loss(reading, rows, targets_of_rows, recipe, self.token_env.max_new_tokens)
                 self._step(loss, recipe.max_grad_norm)
                 seen.append(metrics)
@@ -267,15 +274,6 @@ class LanguageAgent(TokenAgent):
             report["logp_gap"] = gap
         self._n_updates += recipe.n_epochs
         return report
-
-    def _check_gap(self, reading: Reading, batch: Batch) -> float:
-        gap = float(((reading.logp.detach() - batch.old_logp).abs() * batch.mask).max())
-        if not gap <= self.max_logp_gap:
-            raise UsageError(
-                f"sampling and training disagree on log-probabilities by {gap:.3g}, more than max_logp_gap={self.max_logp_gap}: "
-                "use float32 weights or attn='eager', or raise max_logp_gap"
-            )
-        return gap
 
     def _step(self, loss: Tensor, max_grad_norm: float) -> None:
         optimizer = self.policy.optimizer
@@ -317,8 +315,9 @@ class LanguageAgent(TokenAgent):
         for _ in range(epochs):
             for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
                 self.update([episodes[i] for i in index.tolist()], recipe)
-        # what imitation learned about step sizes does not hold for what follows
+        # neither step sizes of imitation nor a reference from before it hold for what follows
         self.policy.optimizer.state.clear()
+        self._reference = None
         return self
 
     def _before_training(self) -> None:
@@ -341,8 +340,11 @@ class LanguageAgent(TokenAgent):
         episodes = self._episodes
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        for name, number in self.update(episodes, self.recipe).items():
-            self.logger.record(f"train/{name}", number)
+        if self.recipe.rollout == "sample":
+            self._log_signal()
+        if episodes:
+            for name, number in self.update(episodes, self.recipe).items():
+                self.logger.record(f"train/{name}", number)
         judged = [episode.is_correct for episode in episodes if episode.is_correct is not None]
         if judged:
             self.logger.record("rollout/correct", float(np.mean(judged)))
@@ -354,6 +356,12 @@ class LanguageAgent(TokenAgent):
         if self._is_log_due(log_interval, 0):
             self._log()
         return True
+
+    def _log_signal(self) -> None:
+        """Log the share of groups whose answers all earned the same; warn when it is all of them for long."""
+        self.logger.record("train/groups_without_signal", self._equal_groups)
+        self._silent_updates = self._silent_updates + 1 if self._equal_groups == 1 else 0
+        warn_without_signal(self._silent_updates)
 
     # ------------------------------------------------------------------------------------------------ files
 

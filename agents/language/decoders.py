@@ -1,8 +1,7 @@
-"""One token more of many rows at once: any model through its own cache, Llama's through a forward pass of few operations."""
+"""One token more of many rows at once: any model through its own cache or anew, Llama's in few operations."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .llama import Llama, is_plain_llama
+from .plain import PlainDecoder, known_alone, remembers
 
 Contexts = Sequence[Sequence[int]]
 BLOCK = 8
@@ -44,7 +44,7 @@ def make_decoder(model: Any, contexts: Contexts, room: int, device: torch.device
     """
     if fast and is_plain_llama(model):
         return LlamaDecoder(model, contexts, room, device)
-    return CacheDecoder(model, contexts, device)
+    return (CacheDecoder if remembers(model, CacheDecoder, device) else PlainDecoder)(model, contexts, device)
 
 
 def unique_prefixes(contexts: Contexts, device: torch.device) -> tuple[list[tuple[int, ...]], Tensor]:
@@ -56,12 +56,11 @@ def unique_prefixes(contexts: Contexts, device: torch.device) -> tuple[list[tupl
 
 def keeps_last(model: Any) -> dict[str, int]:
     """Return the argument that makes a model compute the last position's logits alone, where it knows one."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(plain.forward).parameters else {}
+    return known_alone(model, logits_to_keep=1)
 
 
 class CacheDecoder:
-    """Any model of transformers, through its own forward pass and cache, contexts padded on the left."""
+    """Any model of transformers whose cache `remembers`, through its own forward pass, contexts padded on the left."""
 
     def __init__(self, model: Any, contexts: Contexts, device: torch.device) -> None:
         self.model, self.options = model, keeps_last(model)
@@ -71,13 +70,9 @@ class CacheDecoder:
         lengths = torch.tensor([len(c) for c in unique], device=device)
         positions = torch.arange(longest, device=device) - (longest - lengths[:, None])
         mask = (positions >= 0).long()
-        out = model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions.clamp_min(0),
-            use_cache=True,
-            **self.options,
-        )
+        self.knows_places = bool(known_alone(model, position_ids=None))
+        places = {"position_ids": positions.clamp_min(0)} if self.knows_places else {}
+        out = model(input_ids=tokens, attention_mask=mask, use_cache=True, **places, **self.options)
         self.cache = out.past_key_values
         self.cache.batch_select_indices(index)
         self.mask, self.places, self.logits = mask[index], lengths[index], out.logits[:, -1][index]
@@ -85,12 +80,13 @@ class CacheDecoder:
     def advance(self, tokens: Tensor) -> Tensor:
         """Read tokens [n] and return the logits [n, V] of the next."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        places = {"position_ids": self.places[:, None]} if self.knows_places else {}
         out = self.model(
             input_ids=tokens[:, None],
             attention_mask=self.mask,
-            position_ids=self.places[:, None],
             past_key_values=self.cache,
             use_cache=True,
+            **places,
             **self.options,
         )
         self.places = self.places + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from polyathlon.wrappers.tokens.token_batch import TokenBatch
+from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch
 
 from .generation import generate
 
@@ -26,6 +27,8 @@ class Episode:
         group: index of its prompt.
         is_correct: the last verdict's "correct", or None.
         is_cut: it was truncated.
+        turns: number of utterances.
+        lengths: tokens of each utterance that the policy wrote, in order; none is one utterance.
     """
 
     ids: list[int]
@@ -36,16 +39,22 @@ class Episode:
     is_correct: bool | None = None
     is_cut: bool = False
     turns: int = field(default=0)
+    lengths: list[int] = field(default_factory=list)
 
     @property
     def total(self) -> float:
-        """Sum of its rewards."""
-        return sum(self.rewards)
+        """Sum of its rewards, the same in whatever order they came."""
+        return math.fsum(self.rewards)
 
     @property
     def length(self) -> int:
         """Number of tokens that the policy wrote."""
         return sum(self.written)
+
+    def turn_of_each(self) -> list[int]:
+        """Return the number of the utterance that each id belongs to; -1 for what the policy did not write."""
+        numbers = iter([turn for turn, length in enumerate(self.lengths) for _ in range(length)])
+        return [next(numbers, 0) if is_own else -1 for is_own in self.written]
 
 
 class Batch(NamedTuple):
@@ -59,6 +68,7 @@ class Batch(NamedTuple):
         reward: [N, L - 1] the reward that came with it.
         total: [N] sum of the rewards.
         group: [N] int64.
+        turn: [N, L - 1] int64 number of its utterance; -1 where it was not written by the policy.
     """
 
     tokens: Tensor
@@ -68,6 +78,7 @@ class Batch(NamedTuple):
     reward: Tensor
     total: Tensor
     group: Tensor
+    turn: Tensor
 
 
 def collate(episodes: Sequence[Episode], pad: int, device: torch.device) -> Batch:
@@ -86,12 +97,13 @@ def collate(episodes: Sequence[Episode], pad: int, device: torch.device) -> Batc
         padded([e.rewards for e in episodes], 0.0, torch.float32)[:, 1:],
         torch.tensor([e.total for e in episodes], device=device),
         torch.tensor([e.group for e in episodes], device=device),
+        padded([e.turn_of_each() for e in episodes], -1, torch.int64)[:, 1:],
     )
 
 
 def play(
     model: Any,
-    rows: TokenBatch,
+    rows: TokenBatch | CopiedTokens,
     tasks: Sequence[Any],
     groups: Sequence[int],
     keys: Tensor,
@@ -128,6 +140,7 @@ def play(
             reward = float(after.rewards[k])
             episode.rewards += [0.0] * (len(completions[k].ids) - 1) + [reward] + [0.0] * added
             episode.turns, episode.is_cut = turn + 1, bool(after.truncated[k])
+            episode.lengths.append(len(completions[k].ids))
             verdict = after.infos[k].get("verdict")
             episode.is_correct = None if verdict is None else bool(verdict["correct"])
             contexts[i] = episode.ids

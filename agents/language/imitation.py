@@ -8,7 +8,7 @@ import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.tokens.token_action import TokenAction
-from polyathlon.wrappers.tokens.token_batch import TokenBatch
+from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch
 
 from .episodes import Episode
 
@@ -36,17 +36,13 @@ def like(task: gym.Env[Any, Any], own: TokenAction) -> TokenAction:
     Raises:
         UsageError: the task is in the tokens of another model.
     """
-    env = (
-        task
-        if isinstance(task, TokenAction)
-        else TokenAction(task, own.model, own.max_new_tokens, own.max_length, own.stop)
-    )
+    env = task if isinstance(task, TokenAction) else TokenAction(task, **own.rules.options)
     if env.model != own.model:
         raise UsageError(f"the task takes the tokens of {env.model!r}, the agent's model is {own.model!r}")
     return env
 
 
-def solved(prompts: TokenBatch, solve: Any, number: int) -> list[Episode]:
+def solved(prompts: TokenBatch | CopiedTokens, solve: Any, number: int) -> list[Episode]:
     """Return the answers to `number` problems that `prompts` draws, each as an episode that the policy wrote.
 
     Args:
@@ -60,8 +56,9 @@ def solved(prompts: TokenBatch, solve: Any, number: int) -> list[Episode]:
     rules = prompts.rules
     found: list[Episode] = []
     while len(found) < number:
-        for context, task in zip(prompts.reset(), prompts.tasks):
-            answer = solve(task)
+        contexts = prompts.reset()
+        for context, task, info in zip(contexts, prompts.tasks, prompts.infos):
+            answer = solve(info.get("task", task))  # rows that are copies know seeds
             if answer is None:
                 raise UsageError(f"the task {task!r} has no reference answer to imitate")
             ids = [*rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -16,6 +15,9 @@ from torch import Tensor, nn
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model
 from polyathlon.wrappers.action_kinds import is_token_space
+
+from .decoders import CacheDecoder
+from .plain import known_alone, refuse_no_decoder, remembers
 
 
 class CausalLMPolicy(ActorCriticPolicy):
@@ -81,7 +83,7 @@ class CausalLMPolicy(ActorCriticPolicy):
         self.language_model = load_model(given.pop("model"), **given)
         config = self.language_model.config.get_text_config()
         self._check_fit(config)
-        self._keeps_last = "logits_to_keep" in inspect.signature(_plain(self.language_model).forward).parameters
+        refuse_no_decoder(self.language_model, str(self.model_options["model"]))
         # nn.Linear would draw its weights from the global generator
         self.value_net = nn.utils.skip_init(nn.Linear, config.hidden_size, 1)
         nn.init.zeros_(self.value_net.weight)
@@ -131,19 +133,27 @@ class CausalLMPolicy(ActorCriticPolicy):
         Returns:
             Logits of the next token (n, V) and values (n, 1), both float32.
         """
-        tokens, mask, positions = left_padded(obs["tokens"], obs["length"])
-        keep = {"logits_to_keep": 1} if self._keeps_last else {}
-        out = self.language_model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=False,
-            output_hidden_states=True,
-            **keep,
-        )
+        model = self.language_model
         assert isinstance(self.action_space, spaces.Discrete)
+        if not remembers(model, CacheDecoder, obs["tokens"].device):
+            return self._read_from_the_left(obs["tokens"].long(), obs["length"].reshape(-1).long())
+        tokens, mask, positions = left_padded(obs["tokens"], obs["length"])
+        further = known_alone(model, position_ids=positions, logits_to_keep=1)
+        out = model(input_ids=tokens, attention_mask=mask, use_cache=False, output_hidden_states=True, **further)
         logits = out.logits[:, -1, : int(self.action_space.n)].float()
         return logits, self.value_net(out.hidden_states[-1][:, -1].float())
+
+    def _read_from_the_left(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Read contexts padded on the right, as a model with a state needs it; see `read`."""
+        model = self.language_model
+        tokens = tokens[:, : int(length.max())]
+        mask = (torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]).long()
+        further = known_alone(model, attention_mask=mask)
+        out = model(input_ids=tokens, use_cache=False, output_hidden_states=True, **further)
+        last = torch.arange(len(tokens), device=tokens.device), length - 1
+        assert isinstance(self.action_space, spaces.Discrete)
+        logits = out.logits[last][:, : int(self.action_space.n)].float()
+        return logits, self.value_net(out.hidden_states[-1][last].float())
 
     def _distribution(self, logits: Tensor) -> Distribution:
         assert isinstance(self.action_dist, CategoricalDistribution)
@@ -196,7 +206,3 @@ def left_padded(tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]
 def _contexts(obs: PyTorchObs) -> Mapping[str, Tensor]:
     assert isinstance(obs, Mapping)
     return obs
-
-
-def _plain(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .decoders import keeps_last, unique_prefixes
 from .llama import Llama, is_plain_llama
+from .plain import known_alone
 
 
 class Reading(NamedTuple):
@@ -59,9 +60,9 @@ def read_episodes(
     kept = {"logits_to_keep": tokens.shape[1] - first} if keeps_last(model) else {}
     out = model(
         input_ids=tokens,
-        attention_mask=attention,
         use_cache=False,
         output_hidden_states=value_net is not None,
+        **known_alone(model, attention_mask=attention),
         **kept,
     )
     last = out.logits[:, -(tokens.shape[1] - first) :]

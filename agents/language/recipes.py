@@ -24,9 +24,9 @@ class Recipe:
         clip_low, clip_high: the probability ratio is clipped to [1 - clip_low, 1 + clip_high].
         dual_clip: bound of the ratio where the advantage is negative; None sets none.
         aggregation: how tokens are averaged (`polyathlon.agents.parts.aggregation.agg_loss`).
-        kl_coef: weight of the divergence from the model that training started with; 0 keeps no copy of it.
+        kl_coef: weight of the divergence from the policy that learning started with, after a warm start; 0 keeps no copy.
         kl_kind: its estimate (`polyathlon.agents.parts.divergences.kl_token`).
-        overlong_buffer: tokens before the limit where the length begins to cost; 0 never costs.
+        overlong_buffer: tokens before an utterance's limit where its length begins to cost; 0 never costs.
         dynamic_sampling: sample again until enough groups have different scores, at most so many times; 0 never.
         n_epochs: passes over a batch.
         minibatches: updates a pass.

@@ -1,12 +1,14 @@
-"""States of the language agent: its rows, and the model that training started with."""
+"""States of the language agent: its rows, and the reference of the divergence."""
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
+
+from .reference import Reference
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
+    from .token_agent import TokenAgent
 
 
 class RowsState:
@@ -36,24 +38,22 @@ class RowsState:
             self.agent._rows.set_state(state["rows"])
 
 
-class ReferenceModelState:
-    """The model that training started with, as a state of the agent.
+class ReferenceState:
+    """The reference of the divergence as a state of the agent; empty before learning starts.
 
     Args:
-        agent: has it, once a recipe compares with it.
+        agent: has it.
     """
 
-    def __init__(self, agent: LanguageAgent) -> None:
+    def __init__(self, agent: TokenAgent) -> None:
         self.agent = agent
 
     def state_dict(self) -> dict[str, Any]:
-        """Return its weights."""
-        model = self.agent._reference
-        return {"reference": None if model is None else model.state_dict()}
+        """Return its weights by name."""
+        reference = self.agent._reference
+        return {} if reference is None else reference.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make it anew."""
-        if state["reference"] is not None:
-            model = copy.deepcopy(self.agent.policy.language_model).requires_grad_(False)
-            model.load_state_dict(state["reference"])
-            self.agent._reference = model
+        """Take the weights over; without any, the reference is made when learning starts."""
+        weights = {name: value.to(self.agent.device) for name, value in state.items()}
+        self.agent._reference = Reference(weights) if weights else None

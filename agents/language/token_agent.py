@@ -17,6 +17,8 @@ from polyathlon.wrappers.tokens.token_rules import TokenRules
 
 from .generation import answers
 from .policy import CausalLMPolicy
+from .reference import Reference
+from .states import ReferenceState
 
 
 class TokenAgent(Agent):
@@ -31,11 +33,14 @@ class TokenAgent(Agent):
     policy: CausalLMPolicy
     temperature: float
     fast_forward: bool
+    _reference: Reference | None = None
+    _rules_options: dict[str, Any]  # those of the environment, for an agent that is loaded without one
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         if self.env is not None:
             self._refuse_other_model()
+            self._rules_options = self.token_env.rules.options
         with self.seeded_initialisation():
             policy = self.policy_class(
                 self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
@@ -43,6 +48,7 @@ class TokenAgent(Agent):
         assert isinstance(policy, CausalLMPolicy)
         self.policy = policy
         self.register_state("policy.optimizer", policy.optimizer)
+        self.register_state("reference", ReferenceState(self))
 
     @property
     def model_name(self) -> str:
@@ -114,7 +120,7 @@ class TokenAgent(Agent):
         return (ids if is_vector else ids[0]), state
 
     def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
-        rules = self.token_env.rules if self.env is not None else TokenRules(self.model_name, 32, 512, ())
+        rules = self.token_env.rules if self.env is not None else TokenRules(**self._rules_options)
         keys = torch.randint(2**62, (len(texts), 2), generator=self._prediction_generator, device=self.device)
         self.policy.set_training_mode(False)
         return answers(

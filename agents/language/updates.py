@@ -10,7 +10,7 @@ from torch import Tensor
 from polyathlon.agents.parts.advantages import group_advantage, masked_whiten
 from polyathlon.agents.parts.aggregation import agg_loss
 from polyathlon.agents.parts.divergences import kl_token
-from polyathlon.agents.parts.response_filters import overlong_penalty
+from polyathlon.agents.parts.response_filters import episode_overlong_penalty
 from polyathlon.agents.parts.surrogates import ppo_surrogate
 from polyathlon.agents.parts.token_returns import gae
 from polyathlon.envs.errors import UsageError
@@ -30,11 +30,11 @@ class Targets(NamedTuple):
 
 
 def shaped_rewards(batch: Batch, recipe: Recipe, longest: int) -> Tensor:
-    """Return the rewards of whole episodes [N], with the cost of their length where the recipe has one."""
+    """Return the rewards of whole episodes [N], with the mean cost of their utterances' lengths where the recipe has one."""
     if not recipe.overlong_buffer:
         return batch.total
     buffer = min(recipe.overlong_buffer, longest)
-    return batch.total + overlong_penalty(batch.mask.sum(1), longest, buffer)
+    return batch.total + episode_overlong_penalty(batch.turn, longest, buffer)
 
 
 def token_advantages(batch: Batch, recipe: Recipe, reward: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +62,21 @@ def token_advantages(batch: Batch, recipe: Recipe, reward: Tensor, value: Tensor
     else:
         raise UsageError(f"advantage must be 'group', 'gae' or 'none', got {recipe.advantage!r}")
     return (masked_whiten(advantage, batch.mask) if recipe.whiten else advantage), returns
+
+
+def checked_gap(reading: Reading, batch: Batch, largest: float) -> float:
+    """Return the largest difference between the log-probabilities of sampling and of training.
+
+    Raises:
+        UsageError: it is more than `largest`, or not a number.
+    """
+    gap = float(((reading.logp.detach() - batch.old_logp).abs() * batch.mask).max())
+    if not gap <= largest:
+        raise UsageError(
+            f"sampling and training disagree on log-probabilities by {gap:.3g}, more than max_logp_gap={largest}: "
+            "use float32 weights or attn='eager', or raise max_logp_gap"
+        )
+    return gap
 
 
 def recipe_loss(

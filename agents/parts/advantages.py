@@ -24,11 +24,19 @@ def group_stats(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     number = int(group.max()) + 1 if group.numel() else 0
     zeros = x.new_zeros(number)
     count = zeros.index_add(0, group, torch.ones_like(x))
-    mean = (zeros.index_add(0, group, x) / count.clamp(min=1))[group]
+    # mean = first + mean(x - first): exactly x where all are equal, which a rounded sum of equal numbers is not
+    places = torch.arange(len(x), device=x.device)
+    first = x[places.new_zeros(number).scatter_reduce(0, group, places, "amin", include_self=False)[group]]
+    mean = first + (zeros.index_add(0, group, x - first) / count.clamp(min=1))[group]
     square = zeros.index_add(0, group, (x - mean).square())
     std = (square / (count - 1).clamp(min=1)).sqrt()
     std = torch.where(count > 1, std, torch.ones_like(std))
     return mean, std[group], count[group]
+
+
+def exact_mean(x: Tensor) -> Tensor:
+    """Mean of x [N], taken as first + mean(x - first), so that it is exactly x where all are equal."""
+    return x[0] + (x - x[0]).mean()
 
 
 def group_advantage(
@@ -52,7 +60,8 @@ def group_advantage(
         eps: added to the divisor.
 
     Returns:
-        [N]. A group of one keeps its reward under "group" and "loo".
+        [N]. A group of one keeps its reward under "group" and "loo". Where all rewards that are compared are equal it is
+        exactly 0, whatever their value.
 
     Raises:
         UsageError: `center` or `scale` is unknown.
@@ -68,16 +77,17 @@ def group_advantage(
     elif center == "loo":
         advantage = torch.where(alone, reward, (reward - mean) * count / (count - 1).clamp(min=1))
     else:
-        advantage = reward - reward.mean() if center == "batch" else reward.clone()
+        advantage = reward - exact_mean(reward) if center == "batch" else reward.clone()
     if scale == "group":
         return advantage / (std + eps)
     if scale in ("batch", "batch_centered") and reward.numel() > 1:
-        return advantage / ((reward if scale == "batch" else advantage).std() + eps)
+        spread = reward if scale == "batch" else advantage
+        return advantage / ((spread - spread[0]).std() + eps)
     return advantage
 
 
 def masked_whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Give the marked entries of x mean 0 and unbiased variance 1; the others become 0.
+    """Give the marked entries of x mean 0 and unbiased variance 1; the others, and all that are equal, become 0.
 
     Args:
         x: [N, T].
@@ -85,6 +95,7 @@ def masked_whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
         eps: added to the variance.
     """
     count = mask.sum()
+    x = x - x.flatten()[mask.flatten().argmax()]  # the first marked entry: equal ones are then exactly 0
     mean = (x * mask).sum() / count.clamp(min=1)
     variance = ((x - mean).square() * mask).sum() / (count - 1).clamp(min=1)
     return (x - mean) * torch.rsqrt(variance + eps) * mask

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-
-from .advantages import group_stats
 
 
 def keep_mixed(score: Tensor, group: Tensor) -> Tensor:
@@ -17,19 +16,43 @@ def keep_mixed(score: Tensor, group: Tensor) -> Tensor:
     Returns:
         [N] bool.
     """
-    _, std, count = group_stats(score, group)
-    return (count == 1) | (std > 0)
+    number = int(group.max()) + 1 if group.numel() else 0
+    zeros = score.new_zeros(number)
+    # the deviation of equal scores may be rounded to more than 0; their difference is not
+    highest = zeros.scatter_reduce(0, group, score, "amax", include_self=False)
+    lowest = zeros.scatter_reduce(0, group, score, "amin", include_self=False)
+    alone = zeros.index_add(0, group, torch.ones_like(score)) == 1
+    return (alone | (highest > lowest))[group]
 
 
 def overlong_penalty(length: Tensor, longest: int, buffer: int, factor: float = 1.0) -> Tensor:
-    """Punish responses that come close to the limit (soft overlong punishment; Yu et al. 2025, equation 13).
+    """Punish utterances that come close to the limit (soft overlong punishment; Yu et al. 2025, equation 13).
 
-    min(0, -(length - (longest - buffer)) / buffer * factor).
+    factor * clip(-(length - (longest - buffer)) / buffer, -1, 0).
 
     Args:
-        length: [N] tokens written.
-        longest: the limit.
+        length: tokens of each utterance, in any shape.
+        longest: the limit of one utterance.
         buffer: how far before the limit the punishment begins.
-        factor: the punishment at the limit.
+        factor: the punishment at the limit and beyond.
     """
-    return (-(length - (longest - buffer)).float() / buffer * factor).clamp(max=0)
+    return factor * (-(length - (longest - buffer)).float() / buffer).clamp(-1, 0)
+
+
+def episode_overlong_penalty(turn: Tensor, longest: int, buffer: int, factor: float = 1.0) -> Tensor:
+    """Return the mean of `overlong_penalty` over the utterances of each episode, [N]; never below -factor.
+
+    Args:
+        turn: [N, T] int64 number of the utterance that each token belongs to, from 0; negative for what the policy did
+            not write.
+        longest: the limit of one utterance.
+        buffer: how far before the limit the punishment begins.
+        factor: the punishment at the limit and beyond.
+    """
+    most = max(int(turn.max()) + 1, 1) if turn.numel() else 1
+    # column 0 collects what the policy did not write
+    length = torch.zeros(len(turn), most + 1, device=turn.device)
+    length = length.scatter_add(1, turn.clamp(min=-1) + 1, torch.ones_like(turn, dtype=torch.float32))[:, 1:]
+    is_said = length > 0
+    each = overlong_penalty(length, longest, buffer, factor) * is_said
+    return each.sum(1) / is_said.sum(1).clamp(min=1)

@@ -12,19 +12,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 from stable_baselines3.common.vec_env.util import dict_to_obs, obs_space_info
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.random import episode_seed
 from polyathlon.envs.tensor.rewards import num_objectives, reward_space_of
 
 State = dict[str, Any]
-
-
-def episode_seed(seed: int, episode: int) -> int:
-    """Return the seed with which a row starts its episode number `episode`.
-
-    The first episode uses the row's own seed, as `env.reset(seed=seed)` does; later ones a hash of both numbers.
-    """
-    if episode == 0:
-        return seed
-    return int(np.random.SeedSequence([seed, episode]).generate_state(1, np.uint32)[0])
 
 
 class ScalarEnvs(VecEnv):

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.tensor.rewards import checked_reward
 
 from .utterance import Utterance
 
@@ -248,7 +249,9 @@ class LanguageTask(gym.Env[str, str]):
         truncated = not turn.terminated and self.max_turns is not None and len(episode.answers) >= self.max_turns
         episode.over = turn.terminated or truncated
         info = {"verdict": turn.verdict.as_dict(), **conversation(episode), "episode_log": list(episode.log)}
-        reward = turn.reward if isinstance(turn.reward, np.ndarray) else float(turn.reward)
+        reward = turn.reward
+        if not isinstance(reward, np.ndarray) or not reward.ndim or not np.isfinite(reward).all():
+            reward = checked_reward(reward, self)
         return TaskStep(turn.observation, reward, turn.terminated, truncated, info)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:

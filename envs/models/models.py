@@ -7,7 +7,8 @@ in the local cache, and by `fetch`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from polyathlon.envs.errors import UsageError, require
 
 from . import model_files
 from .model_files import Location, locate
+from .model_tokens import MARK, end_ids
 from .tiny_model import tiny_model, tiny_tokenizer
 
 Message = dict[str, str]
-_MARK = "\u2e28mark\u2e29"
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -87,15 +88,31 @@ def load_model(
         model = _from_pretrained(transformers.AutoModelForCausalLM, where, dtype=torch.float32, **more)
         if where.kind == "gguf":
             model = model_files.without_quantisation(model)
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0  # RWKV would halve weights in place whenever it does not train, and save them so
     model = model.to(dtype=dtype)
     if lora is not None:
         model = _with_adapters(model, lora)
     return model.to(device).eval()
 
 
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Let transformers draw no progress bars for a while; reading a model is no news."""
+    logging = require("transformers", "language").utils.logging
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
 def _from_pretrained(loader: Any, where: Location, **options: Any) -> Any:
     try:
-        return loader.from_pretrained(where.path, **where.options, **options)
+        with _without_bars() if where.kind != "hub" else contextlib.nullcontext():  # a download may take long
+            return loader.from_pretrained(where.path, **where.options, **options)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{where.path!r} could not be loaded as a causal language model: {error}. {model_files.ALLOWED}"
@@ -116,25 +133,54 @@ def context_length(tokenizer: Any) -> int | None:
     return int(length) if length is not None and length < 10**9 else None
 
 
-def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def load_end_ids(name: str | Path) -> tuple[int, ...]:
+    """Return the ids that end a turn of a model, as `generate` of transformers stops at them.
+
+    Args:
+        name: an embedded model, a folder, a GGUF file or a hub name.
+
+    Returns:
+        The tokenizer's end token, then those that the model's generation config names, or where it has none, its config.
+    """
+    where = locate(name)
+    tokenizer = load_tokenizer(name)
+    if where.kind == "tiny":
+        return end_ids(tokenizer)
+    transformers = require("transformers", "language")
+    try:
+        named = transformers.GenerationConfig.from_pretrained(where.path, **where.options).eos_token_id
+    except (OSError, ValueError):
+        named = _from_pretrained(transformers.AutoConfig, where).eos_token_id
+    return end_ids(tokenizer, named)
+
+
+def render_prompt(
+    tokenizer: Any, messages: Sequence[Message], template_options: Mapping[str, Any] | None = None
+) -> list[int]:
     """Turn a conversation into the ids that the model reads before it answers.
 
-    With a chat template, the template decides, ending in its prompt for the assistant. Without one, the plain rule holds:
-    the begin token if there is one, then every message in turn, a message of the user or the system as its content and
-    a line feed, one of the assistant as its content and the end token. No begin token is ever doubled.
+    With a chat template, the template decides, ending in its prompt for the assistant; where it knows no system message,
+    the system's text stands before the user's first one. Without a template, the plain rule holds: the begin token if
+    there is one, then every message in turn, a message of the user or the system as its content and a line feed, one of
+    the assistant as its content and the end token. No begin token is ever doubled.
 
     Args:
         tokenizer: a tokenizer from `load_tokenizer`.
         messages: the conversation, each with "role" (system, user or assistant) and "content".
+        template_options: variables of the chat template.
 
     Returns:
         Token ids.
+
+    Raises:
+        UsageError: the chat template refuses the conversation, or there is none and it was given variables.
     """
     bos = tokenizer.bos_token_id
     if getattr(tokenizer, "chat_template", None):
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        ids = _encode(tokenizer, text)
+        ids = _encode(tokenizer, _by_template(tokenizer, messages, template_options))
     else:
+        if template_options:
+            raise UsageError(f"the tokenizer has no chat template that could take {dict(template_options)!r}")
         ids = [] if bos is None else [bos]
         for message in messages:
             if message["role"] == "assistant":
@@ -146,7 +192,46 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     return ids
 
 
-def continue_prompt(tokenizer: Any, content: str, closed: bool) -> list[int]:
+def _by_template(tokenizer: Any, messages: Sequence[Message], options: Mapping[str, Any] | None) -> str:
+    """Render a conversation; where the template refuses or leaves out a system message, with it in the user's first."""
+    from jinja2 import TemplateError
+
+    refused: Exception | None = None
+    for given in (list(messages), _without_system(messages)):
+        try:
+            text: str = tokenizer.apply_chat_template(
+                given, add_generation_prompt=True, tokenize=False, **(options or {})
+            )
+        except (TemplateError, TypeError) as error:
+            refused = error
+            continue
+        if all(m["content"].strip() in text for m in given if m["role"] == "system"):
+            return text
+    roles = ", ".join(message["role"] for message in messages)
+    raise UsageError(f"the chat template of the model refuses a conversation of the roles {roles}: {refused}")
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """Fold every system message into the next message of the user."""
+    waiting, found = [], []
+    for message in messages:
+        if message["role"] == "system":
+            waiting.append(message["content"])
+        elif message["role"] == "user" and waiting:
+            found.append({**message, "content": "\n\n".join([*waiting, message["content"]])})
+            waiting = []
+        else:
+            found.append(message)
+    return [*found, *({"role": "user", "content": text} for text in waiting)]
+
+
+def continue_prompt(
+    tokenizer: Any,
+    content: str,
+    closed: bool,
+    ends: Sequence[int] = (),
+    template_options: Mapping[str, Any] | None = None,
+) -> list[int]:
     """Return the ids that stand between an utterance of the policy and its next one.
 
     The ids that the policy chose stay as they are; this is what the environment writes after them: the end token if
@@ -155,7 +240,9 @@ def continue_prompt(tokenizer: Any, content: str, closed: bool) -> list[int]:
     Args:
         tokenizer: a tokenizer from `load_tokenizer`.
         content: what the environment says next.
-        closed: whether the policy's utterance ended with the end token.
+        closed: whether the policy's utterance ended with an end token.
+        ends: ids of the end tokens; the tokenizer's own is one of them.
+        template_options: variables of the chat template.
 
     Returns:
         Token ids.
@@ -163,18 +250,35 @@ def continue_prompt(tokenizer: Any, content: str, closed: bool) -> list[int]:
     eos = tokenizer.eos_token_id
     if not getattr(tokenizer, "chat_template", None):
         return ([] if closed else [eos]) + _encode(tokenizer, content + "\n")
-    conversation = [
-        {"role": "user", "content": "-"},
-        {"role": "assistant", "content": _MARK},
-        {"role": "user", "content": content},
-    ]
-    text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
-    if _MARK not in text:
-        raise UsageError("the chat template leaves out what the assistant said, so it cannot hold several turns")
-    ids = _encode(tokenizer, text.split(_MARK, 1)[1])
-    if ids[:1] == [eos]:
+    ids = _after_answer(tokenizer, content, template_options)
+    if ids[:1] == [eos] or (ids and ids[0] in ends):
         return ids[1:] if closed else ids
     return ids if closed else [eos, *ids]
+
+
+def closing_id(tokenizer: Any, ends: Sequence[int], template_options: Mapping[str, Any] | None = None) -> int:
+    """Return the end token that an answer closes with: the one that the chat template writes, else the tokenizer's own."""
+    if getattr(tokenizer, "chat_template", None):
+        try:
+            ids = _after_answer(tokenizer, "-", template_options)
+        except UsageError:  # a template for a single turn
+            ids = []
+        if ids and ids[0] in ends:
+            return ids[0]
+    return int(tokenizer.eos_token_id)
+
+
+def _after_answer(tokenizer: Any, content: str, options: Mapping[str, Any] | None) -> list[int]:
+    """Return the ids that the chat template writes from the end of an answer to the prompt for the next one."""
+    conversation = [
+        {"role": "user", "content": "-"},
+        {"role": "assistant", "content": MARK},
+        {"role": "user", "content": content},
+    ]
+    text = _by_template(tokenizer, conversation, options)
+    if MARK not in text:
+        raise UsageError("the chat template leaves out what the assistant said, so it cannot hold several turns")
+    return _encode(tokenizer, text.split(MARK, 1)[1])
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

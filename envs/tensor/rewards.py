@@ -8,6 +8,29 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from polyathlon.envs.errors import UsageError
+
+
+def checked_reward(reward: Any, env: Any) -> float:
+    """Return the reward of an environment as a number.
+
+    Args:
+        reward: what the environment paid.
+        env: the environment, for its name.
+
+    Raises:
+        UsageError: it is no number, or NaN or infinite.
+    """
+    is_number = isinstance(reward, int | float | np.number | np.bool_) or (
+        isinstance(reward, np.ndarray) and reward.ndim == 0 and reward.dtype.kind in "biuf"
+    )
+    if not is_number or not np.isfinite(reward):
+        inner = getattr(env, "unwrapped", env)
+        spec = getattr(inner, "spec", None)
+        name = type(inner).__name__ if spec is None else f"{spec.id} ({type(inner).__name__})"
+        raise UsageError(f"the environment {name} paid the reward {reward!r}: a reward is a finite number, such as 0.0")
+    return float(reward)
+
 
 def reward_space_of(k: int) -> spaces.Box:
     """Return the space of rewards of k objectives, under MO-Gymnasium's convention."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.rewards import checked_reward
 from polyathlon.wrappers.action_kinds import is_text_space
 
+from .text_rows import CopiedTexts, heard, text_layers
 from .token_rules import TokenRules
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         max_new_tokens: the longest utterance, in tokens.
         max_length: number of tokens that the context holds; the padded length L of an observation.
         stop: texts that end an utterance; the task reads what comes before.
+        system: what a system message says before everything else, before the task's own; None says nothing.
+        instruction: what follows the first message of the user, on a line of its own; None says nothing.
+        chat_template_kwargs: variables of the model's chat template, such as `dict(enable_thinking=False)`.
+        strip_reasoning: take `<think>...</think>` off what the task reads; the context keeps it.
 
     Raises:
         UsageError: the environment is no text task, or an argument is impossible.
@@ -56,9 +61,19 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         max_new_tokens: int = 32,
         max_length: int = 512,
         stop: Sequence[str] = (),
+        system: str | None = None,
+        instruction: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        strip_reasoning: bool = False,
     ) -> None:
+        further: dict[str, Any] = {
+            "system": system,
+            "instruction": instruction,
+            "chat_template_kwargs": chat_template_kwargs,
+            "strip_reasoning": strip_reasoning,
+        }
         RecordConstructorArgs.__init__(
-            self, model=model, max_new_tokens=max_new_tokens, max_length=max_length, stop=tuple(stop)
+            self, model=model, max_new_tokens=max_new_tokens, max_length=max_length, stop=tuple(stop), **further
         )
         gym.Wrapper.__init__(self, env)
         if not (is_text_space(env.action_space) and is_text_space(env.observation_space)):
@@ -66,7 +81,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
                 f"TokenAction wraps a text task, but {env} observes {env.observation_space} and takes "
                 f"{env.action_space}. Give it words first: polyathlon.wrappers.Verbalize"
             )
-        self.rules = TokenRules(str(model), max_new_tokens, max_length, stop)
+        self.rules = TokenRules(str(model), max_new_tokens, max_length, stop, **further)
         self.observation_space = self.rules.observation_space()
         self.action_space = spaces.Discrete(self.rules.vocabulary)
         self._ids: list[int] = []
@@ -107,7 +122,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
             UsageError: the prompt leaves no room in the context.
         """
         text, info = self.env.reset(seed=seed, options=options)
-        self._ids = self.rules.prompt(info.get("messages") or [{"role": "user", "content": text}])
+        self._ids = self.rules.prompt(heard(self.env, text, info))
         self._written = [False] * len(self._ids)
         self._start = len(self._ids)
         return self._observation(), self._marked(info)
@@ -175,7 +190,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
             else:
                 truncated, info["context_full"] = True, True
         self._start = -1 if terminated or truncated else len(self._ids)
-        return self._observation(), float(reward), terminated, truncated, self._marked(info)
+        return self._observation(), checked_reward(reward, self.env), terminated, truncated, self._marked(info)
 
     def _observation(self) -> dict[str, Any]:
         tokens = np.full(self.rules.max_length, self.rules.pad, dtype=np.int64)
@@ -187,21 +202,16 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         written[: len(self._written)] = self._written
         return {**info, "written_by_policy": written}
 
-    def task_batch(self, n: int) -> LanguageBatch:
-        """Return n episodes at once of the wrapped text task.
+    def task_batch(self, n: int) -> LanguageBatch | CopiedTexts:
+        """Return n episodes at once of the wrapped text task: its own, or where it has none or wrappers change it, copies of it.
 
         Raises:
-            UsageError: a wrapper between changes the task, so that its rows cannot be run at once.
+            UsageError: the environment cannot be copied.
         """
-        layer: gym.Env[Any, Any] = self.env
-        while not callable(getattr(type(layer), "batch", None)):
-            if not isinstance(layer, OrderEnforcing | PassiveEnvChecker):
-                raise UsageError(
-                    f"{type(layer).__name__} under TokenAction has no batch(n), so its rows cannot be run at once; put "
-                    "it outside TokenAction, or use the scalar environment"
-                )
-            layer = layer.env
-        batch: LanguageBatch = layer.batch(n)  # type: ignore[attr-defined]
+        changing, task = text_layers(self.env)
+        if changing or not callable(getattr(type(task), "batch", None)):
+            return CopiedTexts(self.env, n)
+        batch: LanguageBatch = task.batch(n)  # type: ignore[attr-defined]
         return batch
 
     def batch(self, n: int) -> TokenBatch:

@@ -65,7 +65,7 @@ class TokenBatch:
     @property
     def tasks(self) -> list[TaskId]:
         """Id of the task each row is in; None before the row's first reset."""
-        return self.texts.tasks
+        return list(self.texts.tasks)
 
     def reset(
         self,

@@ -82,7 +82,7 @@ class TokenVector(gym.vector.VectorEnv[Tensors, torch.Tensor, torch.Tensor]):
         self._over: set[int] = set()
         stops = self.rules.may_stop
         self._may_end = torch.zeros(self.rules.vocabulary, dtype=torch.bool) if stops is None else stops.clone()
-        self._may_end[self.rules.eos] = True
+        self._may_end[list(self.rules.ends)] = True
         self._may_end = self._may_end.to(self.device)
         self._no_stop = stops is None
 

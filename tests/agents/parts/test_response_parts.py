@@ -8,7 +8,7 @@ import torch
 from polyathlon.agents.parts.advantages import group_advantage, group_stats, masked_whiten
 from polyathlon.agents.parts.aggregation import agg_loss
 from polyathlon.agents.parts.divergences import kl_token
-from polyathlon.agents.parts.response_filters import keep_mixed, overlong_penalty
+from polyathlon.agents.parts.response_filters import episode_overlong_penalty, keep_mixed, overlong_penalty
 from polyathlon.agents.parts.surrogates import ppo_surrogate
 from polyathlon.agents.parts.token_returns import gae
 from polyathlon.envs.errors import UsageError
@@ -42,8 +42,29 @@ def test_ragged_groups_and_groups_of_one():
     assert group_advantage(reward, group, "group", "group", eps=0)[0] == 3
 
 
-def test_equal_rewards_give_exactly_nothing():
-    assert group_advantage(torch.ones(8), GROUP, "group", "group").abs().max() == 0
+@pytest.mark.parametrize("number", [1.0, 0.1, -1.7, 100.1, 1e6 + 0.7, 1 / 3, 1e-30])
+@pytest.mark.parametrize("scale", ["none", "group", "batch", "batch_centered"])
+@pytest.mark.parametrize("center", ["group", "loo", "batch"])
+@pytest.mark.parametrize("size", [2, 7, 8, 16, 100])
+def test_equal_rewards_give_exactly_nothing(number, center, scale, size):
+    advantage = group_advantage(torch.full((size,), number), torch.zeros(size, dtype=torch.int64), center, scale)
+    assert advantage.abs().max() == 0
+
+
+def test_an_equal_group_among_others_in_any_order_gives_exactly_nothing():
+    reward = torch.tensor([-1.7, 3.0, -1.7, 4.0, -1.7, -1.7, -1.7, -1.7, -1.7, -1.7])
+    group = torch.tensor([2, 0, 2, 0, 2, 2, 2, 2, 2, 2])
+    for center in ("group", "loo"):
+        advantage = group_advantage(reward, group, center, "group")
+        assert advantage[group == 2].abs().max() == 0
+        assert advantage[1] < 0 < advantage[3]
+    assert keep_mixed(reward, group).tolist() == [False, True, False, True] + [False] * 6
+
+
+def test_what_all_earn_does_not_change_scaled_rewards_that_are_not_centred():
+    reward = torch.full((8,), -1.7)  # the deviation is exactly 0, not the rounding of a mean
+    wanted = torch.full((8,), -1.7 / 1e-6)
+    torch.testing.assert_close(group_advantage(reward, torch.zeros(8, dtype=torch.int64), "none", "batch"), wanted)
 
 
 def test_grpo_does_not_see_scale_or_shift():
@@ -56,6 +77,8 @@ def test_whitening_counts_marked_entries_alone():
     white = masked_whiten(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[1.0, 1.0, 0.0]]))
     # mean 2, unbiased variance 2
     torch.testing.assert_close(white, torch.tensor([[-(0.5**0.5), 0.5**0.5, 0.0]]))
+    equal = masked_whiten(torch.tensor([[5.0, *[-1.7] * 7, 100.1]]), torch.tensor([[0.0, *[1.0] * 7, 0.0]]))
+    assert equal.abs().max() == 0
 
 
 @pytest.mark.parametrize(
@@ -111,8 +134,19 @@ def test_divergences():
 
 
 def test_length_costs_near_the_limit():
-    length = torch.tensor([16000, 16384, 18432, 20480])
-    assert overlong_penalty(length, 20480, 4096).tolist() == [0.0, 0.0, -0.5, -1.0]
+    length = torch.tensor([16000, 16384, 18432, 20480, 24576])
+    assert overlong_penalty(length, 20480, 4096).tolist() == [0.0, 0.0, -0.5, -1.0, -1.0]
+    assert overlong_penalty(length, 20480, 4096, factor=2.0).tolist() == [0.0, 0.0, -1.0, -2.0, -2.0]
+
+
+def test_length_costs_by_utterance():
+    def turns(*lengths):
+        numbers = [turn for turn, length in enumerate(lengths) for turn in [turn] * length + [-1] * 3]
+        return numbers + [-1] * (400 - len(numbers))
+
+    # the mean of 0, -0.5 and -1; five and nine full utterances cost no more than one; many short ones nothing
+    rows = torch.tensor([turns(28, 30, 32), turns(*[32] * 5), turns(*[32] * 9), turns(*[5] * 20), turns(30), turns()])
+    assert episode_overlong_penalty(rows, 32, 4).tolist() == [-0.5, -1.0, -1.0, 0.0, -0.5, 0.0]
 
 
 def test_groups_without_a_difference_are_dropped():

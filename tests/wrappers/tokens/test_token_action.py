@@ -338,14 +338,19 @@ def test_a_batch_state_goes_on_alike():
         token_env().batch(2).set_state(batch.get_state())
 
 
-def test_a_wrapper_between_that_changes_the_task_cannot_be_batched():
+def test_a_wrapper_between_that_changes_the_task_is_in_its_rows():
     class Louder(gym.ActionWrapper):
         def action(self, action):
             return action.upper()
 
     env = TokenAction(Louder(Talk()), max_new_tokens=5, max_length=64)
-    with pytest.raises(UsageError, match="Louder under TokenAction has no batch"):
-        env.batch(2)
+    scalar, rows = env, env.batch(2)
+    scalar.reset(seed=0)
+    rows.reset(seed=0)
+    said = [*ids("ab"), EOS]
+    mine, theirs = scalar.step_utterance(said), rows.step_utterance([said] * 2)
+    assert mine[4]["verdict"] == theirs.infos[0]["verdict"] and mine[4]["messages"] == theirs.infos[0]["messages"]
+    assert any(message["content"] == "AB" for message in theirs.infos[0]["messages"])
     registered = TokenAction(gym.make("polyathlon/Reasoning-v0"), max_length=256)
     assert len(registered.batch(3).reset(seed=0)) == 3
 

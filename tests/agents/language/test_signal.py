@@ -1,0 +1,87 @@
+"""What an update does with rewards that do not differ, and with the lengths of several utterances."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from polyathlon.agents import LanguageAgent
+from polyathlon.agents.language.episodes import Episode, collate
+from polyathlon.agents.language.signal import differing_groups
+from polyathlon.envs.language import TaskReply, Verdict
+from polyathlon.wrappers import TokenAction
+
+from .test_language_agent import Letter, weights
+
+
+class Constant(Letter):
+    """Pays the same for every answer."""
+
+    def __init__(self, reward):
+        super().__init__(max_turns=1)
+        self.reward = reward
+
+    def judge(self, episode, text):
+        return TaskReply("", self.reward, True, Verdict(False, 0.0, False, ""))
+
+    def refuse(self, episode, reason):
+        return self.judge(episode, reason)
+
+
+def constant(reward, **options):
+    env = TokenAction(Constant(reward), max_new_tokens=3, max_length=32)
+    return LanguageAgent("tiny", env, **{"num_prompts": 4, "seed": 0, **options})
+
+
+def learn_quietly(agent, steps):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return agent.learn(steps, log_interval=None)
+
+
+@pytest.mark.parametrize("recipe", ["reinforce", "rloo", "grpo", "dr_grpo", "dapo"])
+@pytest.mark.parametrize("reward", [-1.7, 100.1])
+def test_equal_rewards_move_no_weight(recipe, reward):
+    agent = constant(reward, recipe=recipe)
+    before = weights(agent)
+    learn_quietly(agent, 200)
+    assert all(torch.equal(before[name], value) for name, value in weights(agent).items())
+    assert agent.logger.name_to_value["train/groups_without_signal"] == 1
+
+
+def test_five_updates_without_signal_are_warned_of_once():
+    agent = constant(0.5, num_prompts=2, group_size=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        agent.learn(400, log_interval=None)
+    texts = [str(w.message) for w in caught if "nothing was learnt from" in str(w.message)]
+    assert agent._iterations > 6
+    assert len(texts) == 1 and "warm_start" in texts[0]
+
+
+def episode(group, reward, is_correct=None):
+    return Episode([5, 7], [False, True], [0.0, -1.0], [0.0, reward], group, is_correct)
+
+
+def test_groups_are_compared_by_reward_or_by_verdict():
+    episodes = [episode(0, 0.0, False), episode(0, 0.01, False), episode(1, 1.0, True), episode(1, 1.0, False)]
+    assert differing_groups(episodes, 2) == [True, False]
+    assert differing_groups(episodes, 2, by_verdict=True) == [False, True]
+    assert differing_groups(episodes, 1) == [True]
+    assert differing_groups(episodes[2:], 1) == [False]
+
+
+def test_utterances_are_numbered_also_without_a_gap_between_them():
+    said = Episode([5, 7, 8, 9, 3, 6], [False, True, True, True, False, True], [0.0] * 6, [0.0] * 6, 0)
+    said.lengths = [2, 1, 1]
+    assert collate([said], 0, torch.device("cpu")).turn.tolist() == [[0, 0, 1, -1, 2]]
+    said.lengths = []
+    assert collate([said], 0, torch.device("cpu")).turn.tolist() == [[0, 0, 0, -1, 0]]
+
+
+def test_rewards_add_up_to_the_same_in_any_order():
+    one, other = episode(0, 0.0), episode(0, 0.0)
+    one.rewards, other.rewards = [0.1, 0.2, 0.3], [0.3, 0.2, 0.1]
+    assert one.total == other.total
