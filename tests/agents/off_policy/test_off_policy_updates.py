@@ -9,9 +9,10 @@ import torch
 from torch.distributions import Independent, Normal
 
 from polyathlon.agents import AWAC, BC, IQL, TD3, TD3BC
-from polyathlon.agents.off_policy.bounded_policy import LOG_STD_MAX, LOG_STD_MIN
 from polyathlon.agents.parts.offline_losses import expectile_loss, weighted_imitation
 from polyathlon.agents.parts.replay import Replay
+from polyathlon.agents.parts.squashed_gaussian import OFFLINE_LOG_STD_MAX as LOG_STD_MAX
+from polyathlon.agents.parts.squashed_gaussian import OFFLINE_LOG_STD_MIN as LOG_STD_MIN
 from polyathlon.datasets import record
 
 ROWS, RATE, GAMMA, TAU = 16, 3e-4, 0.9, 0.25
