@@ -15,6 +15,7 @@ from torch import Tensor
 from polyathlon.agents.base import Agent
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.combinatorial.labels import make_labels
+from polyathlon.envs.combinatorial.solvers import SOLVERS
 from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
@@ -25,9 +26,10 @@ from .distributed import rank_and_size, sum_gradients
 from .expert_data import ROUTE_ORDERS, LabelledInstances, LabelsState, as_choices
 from .imitation import ImitationLoss, imitation_loss, one_cycle
 from .policies import ConstructionAttentionPolicy, ConstructionPolicy, ReZeroPolicy
-from .problems import PROBLEMS, Observation, problem_of
+from .problems.kit import fitting_kits, kit_of, problem_kits
 from .sub_instances import SAMPLINGS, SubInstance, sample_sub_instances, share
-from .tasks import find_task, read_instances, task_of
+from .table_rows import Observation
+from .tasks import find_task, problem_in, read_instances
 
 SelfBQNCO = TypeVar("SelfBQNCO", bound="BQNCO")
 SOURCES = ("solutions", "rewards")
@@ -79,7 +81,7 @@ class BQNCO(Agent):
     """
 
     action_forms = ("discrete",)
-    environments = tuple(f"polyathlon/{problem.name}-v0" for problem in PROBLEMS)
+    environments = tuple(kit.environment for kit in problem_kits())
     default_policy = "AttentionPolicy"
     log_interval = 10
     reads_any_observation = True
@@ -141,6 +143,7 @@ class BQNCO(Agent):
             max_grad_norm,
         )
         self.learn_from, self.ent_coef = learn_from, ent_coef
+        self.problem: str | None = None
         self._solved: LabelledInstances | None = None
         if labels is not None:
             self.set_labels(*labels)
@@ -154,24 +157,34 @@ class BQNCO(Agent):
 
     @classmethod
     def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        """Refuse an environment that is no combinatorial task.
+        """Refuse an environment that has the spaces of no combinatorial task.
 
         Raises:
-            UsageError: it is none; the message names those that are.
+            UsageError: it has not; the message names the tasks that there are and says how to add one.
         """
-        problem_of(observation_space, action_space, cls.__name__)
+        fitting_kits(observation_space, action_space, cls.__name__)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
+        options = {"problem": problem_in(self.env, self.problem), **self.policy_kwargs}
         with self.seeded_initialisation():
-            policy = self.policy_class(
-                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-            )
+            policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **options)
         assert isinstance(policy, ConstructionPolicy)
         self.policy = policy.to(self.device)
         self.policy.generator = self._prediction_generator
         self.register_state("policy.optimizer", self.policy.optimizer)
         self.register_state("labels", LabelsState(self), checkpoint_only=True)
+        self.problem = self.policy.problem.key
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Exchange the environment for another one of the same problem, equal spaces and number of environments.
+
+        Raises:
+            UsageError: it is one of another problem.
+        """
+        env = self._wrap_env(env)
+        problem_in(env, self.problem)
+        super().set_env(env, force_reset)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_solved"]
@@ -194,7 +207,7 @@ class BQNCO(Agent):
         if self.env is not None:
             return self.task
         shown = self.observation_space.spaces  # type: ignore[attr-defined]
-        return task_of(self.policy.problem.name, "direct" if "visited" in shown else "bq", self.device)
+        return self.policy.problem.make_task("direct" if "visited" in shown else "bq", self.device)
 
     # ---- what is imitated
 
@@ -214,6 +227,8 @@ class BQNCO(Agent):
     def _labels(self) -> LabelledInstances:
         """Return what is imitated; solves instances of the environment's own when nothing was given."""
         if self._solved is None:
+            if type(self.task).__name__.lower() not in SOLVERS:
+                raise UsageError(f'no solver knows {self.problem}: pass labels=, or learn_from="rewards"')
             seed = self._initial_seed % 2**40
             instances, labels = make_labels(self.task, self.num_labels, seed, self.solver, **self.solver_options)
             self.set_labels(instances, labels)
@@ -252,7 +267,7 @@ class BQNCO(Agent):
     def _sampling(self) -> str:
         if self.sampling is not None:
             return self.sampling
-        is_sorted = type(self.task).__name__ == "CVRP" and self.route_order == "fullest_first"
+        is_sorted = kit_of(self.task).has_route_order and self.route_order == "fullest_first"
         return "suffix" if is_sorted else "infix"
 
     def _imitation_gradient(self) -> tuple[ImitationLoss, int]:

@@ -12,8 +12,10 @@ from polyathlon.envs.combinatorial.construction import ConstructionTask, State
 from polyathlon.envs.combinatorial.instances import augment8
 from polyathlon.envs.errors import UsageError, check_positive_int
 
-from .expert_data import choose, from_zero
-from .problems import Observation
+from .expert_data import choose
+from .problems.kit import kit_of
+from .problems.tours import from_zero
+from .table_rows import Observation
 
 LogProbs = Callable[[Observation, Tensor], Tensor]
 ROWS_AT_ONCE = 1 << 18  # rows of tables that one forward pass takes, which bounds the memory
@@ -182,12 +184,12 @@ def solve_instances(
 
 
 def _is_in_plane(task: ConstructionTask) -> bool:
-    return "x" in task.features
+    return kit_of(task).geometry == "plane"
 
 
 def is_tour(task: ConstructionTask) -> bool:
     """Return whether every node of a task is visited on one closed tour, which may start anywhere."""
-    return type(task).__name__ in ("TSP", "ATSP")
+    return kit_of(task).is_tour
 
 
 def _solve_part(task: ConstructionTask, log_probs: LogProbs, instance: Any, beam: int, augment: int) -> Solution:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from polyathlon.envs.combinatorial import instances
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.errors import UsageError, unknown_name
+
+from .problems.kit import kit_of
 
 ROUTE_ORDERS = ("fullest_first", "as_given", "random")
 
@@ -64,8 +64,7 @@ def as_choices(
         raise UsageError(
             f"solutions have the shape (number of instances, length), got {tuple(solution.shape)} for {instance.size.shape[0]} instances"
         )
-    name = type(task).__name__
-    nodes, via = _CHOICES[name](task, instance, solution, route_order)
+    nodes, via = kit_of(task).expert_choices(task, instance, solution, route_order)
     return LabelledInstances(instance, nodes, via, play(task, instance, nodes, via))
 
 
@@ -83,9 +82,9 @@ def play(task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor) -> T
     """
     count = instance.size.shape[0]
     state = task.begin(torch.zeros((count, 2), dtype=torch.int64, device=task.device), instance)
-    is_tour = type(task).__name__ in ("TSP", "ATSP")
+    kit = kit_of(task)
     done = torch.zeros(count, dtype=torch.bool, device=task.device)
-    for step in range(int(is_tour), nodes.shape[1]):
+    for step in range(int(kit.is_tour), nodes.shape[1]):
         node = nodes[:, step]
         is_choice = node >= 0
         row = task.table.row_of(state.rows, node.clamp(min=0))
@@ -100,22 +99,31 @@ def play(task: ConstructionTask, instance: Any, nodes: Tensor, via: Tensor) -> T
         after, _, is_over = task.step(state, torch.where(is_choice, action, state.allowed.int().argmax(1)))
         state = choose(is_choice, after, state)
         done = done | (is_choice & is_over)
-    if task.has_route and type(task).__name__ != "OP" and not bool(done.all()):
+    if kit.visits_all and not bool(done.all()):
         bad = int((~done).nonzero()[0])
         raise UsageError(f"the solution of instance {bad} leaves nodes out")
     return state.cost
 
 
 def packed(solved: LabelledInstances) -> tuple[str, list[Tensor], list[Tensor]]:
-    """Return solved instances as plain lists on the CPU, for a file."""
+    """Return solved instances as plain lists on the CPU, for a file, with the class of the instances as "module:Class"."""
     cpu = solved.to(torch.device("cpu"))
-    return type(cpu.instance).__name__, list(cpu.instance), [cpu.nodes, cpu.via, cpu.cost]
+    kind = type(cpu.instance)
+    return f"{kind.__module__}:{kind.__qualname__}", list(cpu.instance), [cpu.nodes, cpu.via, cpu.cost]
 
 
 def unpacked(content: tuple[str, list[Tensor], list[Tensor]]) -> LabelledInstances:
-    """Return what `packed` was given."""
-    kind, parts, rest = content
-    return LabelledInstances(getattr(instances, kind)(*parts), *rest)
+    """Return what `packed` was given.
+
+    Raises:
+        UsageError: the class of the instances is no NamedTuple of as many fields.
+    """
+    path, parts, rest = content
+    module, _, name = path.partition(":")
+    kind = getattr(importlib.import_module(module), name, None)
+    if len(getattr(kind, "_fields", ())) != len(parts):
+        raise UsageError(f"{path} is no NamedTuple of {len(parts)} fields, as the instances in the file are")
+    return LabelledInstances(kind(*parts), *rest)  # type: ignore[misc]
 
 
 class LabelsState:
@@ -145,65 +153,3 @@ def choose(mask: Tensor, first: Any, second: Any) -> Any:
     if isinstance(first, Tensor):
         return torch.where(mask.view(-1, *[1] * (first.dim() - 1)), first, second)
     return type(first)(*(choose(mask, a, b) for a, b in zip(first, second)))
-
-
-def from_zero(tour: Tensor, size: Tensor) -> Tensor:
-    """Turn closed tours [M, L] of `size` [M, 1] nodes so that they begin with node 0; -1 stands behind them."""
-    place = torch.arange(tour.shape[1], device=tour.device)
-    at_zero = (tour == 0).int().argmax(1, keepdim=True)
-    turned = tour.gather(1, ((place + at_zero) % size).clamp(max=tour.shape[1] - 1))
-    return torch.where(place < size, turned, -1)
-
-
-def _tour(task: ConstructionTask, instance: Any, solution: Tensor, route_order: str) -> tuple[Tensor, Tensor]:
-    nodes = from_zero(solution, instance.size.unsqueeze(1))
-    return nodes, torch.zeros_like(nodes)
-
-
-def _walk(task: ConstructionTask, instance: Any, solution: Tensor, route_order: str) -> tuple[Tensor, Tensor]:
-    """Split walks at the depot into routes, and put these in order."""
-    count = task.num_points - 1
-    nodes = torch.full((len(solution), count), -1, dtype=torch.int64)
-    via = torch.zeros_like(nodes)
-    demand = instance.nodes[..., 2].double().cpu()
-    for i, walk in enumerate(solution.cpu().tolist()):
-        routes: list[list[int]] = [[]]
-        for node in walk:
-            if node > 0:
-                routes[-1].append(node)
-            elif routes[-1]:
-                routes.append([])
-        routes = [route for route in routes if route]
-        if route_order == "fullest_first":
-            routes.sort(key=lambda route: -float(demand[i, route].sum()))
-        elif route_order == "random":
-            routes = [routes[j] for j in np.random.default_rng(i).permutation(len(routes))]
-        flat = [node for route in routes for node in route]
-        if len(flat) > count:
-            raise UsageError(f"the solution of instance {i} visits {len(flat)} customers, there are {count}")
-        nodes[i, : len(flat)] = torch.tensor(flat)
-        starts = torch.tensor([len(route) for route in routes]).cumsum(0)[:-1]
-        via[i, starts] = 1
-    return nodes.to(task.device), via.to(task.device)
-
-
-def _without_depot(task: ConstructionTask, instance: Any, solution: Tensor, route_order: str) -> tuple[Tensor, Tensor]:
-    """Leave the depot out of tours that collect prizes."""
-    count = task.num_points - 1
-    order = (solution <= 0).int().argsort(dim=1, stable=True)
-    nodes = solution.gather(1, order).masked_fill(solution.gather(1, order) <= 0, -1)
-    nodes = torch.nn.functional.pad(nodes[:, :count], (0, max(0, count - nodes.shape[1])), value=-1)
-    return nodes, torch.zeros_like(nodes)
-
-
-def _packing(task: ConstructionTask, instance: Any, solution: Tensor, route_order: str) -> tuple[Tensor, Tensor]:
-    return solution, torch.zeros_like(solution)
-
-
-_CHOICES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "TSP": _tour,
-    "ATSP": _tour,
-    "CVRP": _walk,
-    "OP": _without_depot,
-    "Knapsack": _packing,
-}

@@ -52,7 +52,7 @@ def imitation_loss(policy: ConstructionPolicy, batch: SubInstance, with_edges: b
     right = (batch.target.gather(1, best) > 0).sum()
     edges = torch.zeros_like(choice)
     if with_edges and scores.edges is not None:
-        edges = _edge_loss(scores, batch, is_symmetric=policy.problem.geometry == "plane")
+        edges = _edge_loss(scores, batch, is_symmetric=policy.problem.is_symmetric)
     return ImitationLoss(choice, edges, right)
 
 

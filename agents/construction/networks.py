@@ -8,20 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.attention import AttentionBlock
+from polyathlon.envs.combinatorial.node_kinds import DESTINATION, ORIGIN, PADDING
 from polyathlon.envs.errors import UsageError
 
-from .invariant_features import invariant_features, num_features
-from .problems import (
-    DESTINATION,
-    ORIGIN,
-    PADDING,
-    Observation,
-    Problem,
-    among_rows,
-    nearest_rows,
-    select_rows,
-    spread_logits,
-)
+from .problems.kit import ProblemKit
+from .table_rows import Observation, among_rows, select_rows, spread_logits
 
 NUM_ROLES = 4
 IDENTIFIERS = 8  # width of the random identifiers of nodes that are known by their distances alone
@@ -44,7 +35,7 @@ class Scores(NamedTuple):
 class LocalAttention(nn.Module):
     """Attention among the nearest rows, seen relative to origin and destination in their own unit of length.
 
-    The features (see `invariant_features`) do not change when an instance is moved, turned or scaled, attention and scores are biased
+    The features (see `InvariantFeatures`) do not change when an instance is moved, turned or scaled, attention and scores are biased
     by distance, and the cost of a decision does not depend on the size of the instance: what is learnt on 50 nodes
     serves for 200. The score of a row is that of the edge to it from the origin (of CVRP's action by the depot: from the
     depot, given the origin); edges between other rows are scored too, which `imitation` trains on.
@@ -59,12 +50,12 @@ class LocalAttention(nn.Module):
     """
 
     def __init__(
-        self, problem: Problem, width: int, num_layers: int, num_heads: int, neighbours: int | None, num_sectors: int
+        self, problem: ProblemKit, width: int, num_layers: int, num_heads: int, neighbours: int | None, num_sectors: int
     ) -> None:
         super().__init__()
         self.problem, self.neighbours = problem, neighbours
         self.num_sectors = num_sectors if problem.geometry == "plane" else 0
-        row, whole, num_pairs = num_features(problem, self.num_sectors)
+        row, whole, num_pairs = problem.features.sizes(self.num_sectors)
         self.embed = nn.Linear(row, width)
         self.embed_whole = nn.Linear(whole, width)
         self.role = nn.Embedding(NUM_ROLES, width)
@@ -90,7 +81,7 @@ class LocalAttention(nn.Module):
         obs = trimmed(obs)
         index = None
         if self.neighbours is not None and obs["nodes"].shape[1] > self.neighbours:
-            index = nearest_rows(obs, self.problem, self.neighbours)
+            index = self.problem.neighbours(obs, self.neighbours)
         kept = among_rows(obs) if index is None else select_rows(obs, index)
         logits, edges = self._score(obs, kept, index)
         if index is None:
@@ -101,7 +92,7 @@ class LocalAttention(nn.Module):
         return Scores(logits, edges, index)
 
     def _score(self, obs: Observation, kept: Observation, index: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        features = invariant_features(obs, kept, index, self.problem, self.num_sectors)
+        features = self.problem.features(obs, kept, index, self.num_sectors)
         dtype = features.rows.dtype
         x = self.embed(features.rows).to(dtype) + self.role(kept["kind"].long()).to(dtype)
         x = x + self.embed_whole(features.whole).to(dtype).unsqueeze(1)
@@ -193,7 +184,7 @@ class ReZeroAttention(nn.Module):
         hidden: width of the perceptrons (512).
     """
 
-    def __init__(self, problem: Problem, width: int, num_layers: int, num_heads: int, hidden: int) -> None:
+    def __init__(self, problem: ProblemKit, width: int, num_layers: int, num_heads: int, hidden: int) -> None:
         super().__init__()
         self.problem = problem
         self.role = nn.Embedding(3, width)  # origin, destination, visited

@@ -18,10 +18,10 @@ from polyathlon.agents.parts.products import has_bfloat16
 from polyathlon.envs.errors import UsageError
 
 from .networks import LocalAttention, ReZeroAttention, Scores, check_heads
-from .problems import Observation, allowed_in, nearest_rows, problem_of, select_rows, spread_logits
+from .problems.kit import LEAST_NEIGHBOURS, problem_of
+from .table_rows import Observation, select_rows, spread_logits
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-LEAST_NEIGHBOURS = 3
 
 
 class ConstructionPolicy(BasePolicy):
@@ -31,11 +31,12 @@ class ConstructionPolicy(BasePolicy):
         observation_space: space of a combinatorial task.
         action_space: its actions.
         lr_schedule: step size as a function of the remaining progress.
+        problem: the task class, as `find_kit` takes it; None recognises the problem by the spaces.
         precision: of the products with weights: "float32", "bfloat16" or "auto" (bfloat16 where the processor has it).
         optimizer_kwargs: keyword arguments of `MuonAdamW`.
 
     Attributes:
-        problem: the problem, recognised by the spaces.
+        problem: the kit of the problem.
         network: what is trained.
         averaged: moving average of its weights.
         generator: source of the random actions of `predict`; None draws from torch's global generator.
@@ -50,13 +51,14 @@ class ConstructionPolicy(BasePolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         *,
+        problem: str | None = None,
         precision: str = "auto",
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         super().__init__(observation_space, action_space, optimizer_kwargs=optimizer_kwargs)
-        self.problem = problem_of(observation_space, action_space)
+        self.problem = problem_of(observation_space, action_space, problem)
         self.precision = precision
         self.generator: torch.Generator | None = None
         self.network = self._make_network()
@@ -85,6 +87,7 @@ class ConstructionPolicy(BasePolicy):
             "observation_space": self.observation_space,
             "action_space": self.action_space,
             "lr_schedule": self._dummy_schedule,
+            "problem": self.problem.key,
             "precision": self.precision,
             "optimizer_kwargs": self.optimizer_kwargs,
             **self._own_parameters(),
@@ -114,7 +117,7 @@ class ConstructionPolicy(BasePolicy):
         num_rows = obs["nodes"].shape[1]
         if neighbours is None or neighbours >= num_rows:
             return self.scores(obs).logits
-        index = nearest_rows(obs, self.problem, check_neighbours(neighbours, obs))
+        index = self.problem.neighbours(obs, check_neighbours(neighbours, obs))
         return spread_logits(self.scores(select_rows(obs, index)).logits, index, num_rows)
 
     def log_probs(self, obs: Observation, mask: Tensor | None = None, neighbours: int | None = None) -> Tensor:
@@ -125,7 +128,7 @@ class ConstructionPolicy(BasePolicy):
             mask: [B, A] bool, the allowed actions; None reads them off the observation.
             neighbours: see `logits`.
         """
-        mask = allowed_in(obs, self.problem) if mask is None else mask
+        mask = self.problem.allowed(obs) if mask is None else mask
         return masked_log_softmax(self.logits(obs, neighbours), mask)
 
     def forward(self, obs: Observation, deterministic: bool = False) -> Tensor:
@@ -186,9 +189,9 @@ class ConstructionAttentionPolicy(ConstructionPolicy):
         width: width of a row's features.
         num_layers: number of blocks.
         num_heads: number of attention heads.
-        neighbours: rows that the network sees; None for all; "auto" is 20 for TSP, all elsewhere.
+        neighbours: rows that the network sees; None for all; "auto" takes those of the problem (20 for TSP, all elsewhere).
         num_sectors: directions in which the rows left out are summed up.
-        **kwargs: `precision`, `optimizer_kwargs`.
+        **kwargs: `problem`, `precision`, `optimizer_kwargs`.
 
     Raises:
         UsageError: the spaces are those of another task or formulation, or a size is impossible.
@@ -223,7 +226,7 @@ class ConstructionAttentionPolicy(ConstructionPolicy):
     def _make_network(self) -> nn.Module:
         neighbours = self.neighbours
         if isinstance(neighbours, str):
-            neighbours = 20 if self.problem.name == "TSP" else None
+            neighbours = self.problem.default_neighbours
         return LocalAttention(self.problem, self.width, self.num_layers, self.num_heads, neighbours, self.num_sectors)
 
     def _own_parameters(self) -> dict[str, Any]:
@@ -242,7 +245,7 @@ class ReZeroPolicy(ConstructionPolicy):
         num_layers: number of blocks; 9.
         num_heads: number of heads; 12.
         hidden: width of the perceptrons; 512.
-        **kwargs: `precision`, `optimizer_kwargs`.
+        **kwargs: `problem`, `precision`, `optimizer_kwargs`.
 
     Raises:
         UsageError: the spaces are those of another task, or a size is impossible.

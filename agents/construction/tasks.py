@@ -11,7 +11,9 @@ from torch import Tensor
 
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.tensor import load_task
+from polyathlon.envs.tensor.base import option_names
+
+from .problems.kit import kit_of
 
 
 def find_task(env: VecEnv, device: torch.device) -> ConstructionTask:
@@ -20,12 +22,7 @@ def find_task(env: VecEnv, device: torch.device) -> ConstructionTask:
     Raises:
         UsageError: there is none.
     """
-    inner: Any = env
-    while isinstance(inner, VecEnvWrapper):
-        inner = inner.venv
-    vector_env = getattr(inner, "vector_env", None) or (
-        inner.envs[0].unwrapped if getattr(inner, "envs", None) else None
-    )
+    vector_env = _inner_env(env)
     task = getattr(vector_env, "task", None)
     if not isinstance(task, ConstructionTask):
         raise UsageError(
@@ -35,11 +32,29 @@ def find_task(env: VecEnv, device: torch.device) -> ConstructionTask:
     return task if task.device == device else resized(task, None, device)
 
 
-def task_of(problem: str, mdp: str, device: torch.device) -> ConstructionTask:
-    """Return a task of a problem, such as "TSP", with the options that it has by default."""
-    task = load_task(f"polyathlon.envs.combinatorial.{problem.lower()}:{problem}", mdp=mdp, device=device)
-    assert isinstance(task, ConstructionTask)
-    return task
+def problem_in(env: VecEnv | None, known: str | None) -> str | None:
+    """Return the key of the kit of the task behind an environment; `known` where none is there or it hides its task.
+
+    Args:
+        env: the environment of an agent.
+        known: what the agent solves, None for a new one.
+
+    Raises:
+        UsageError: the task has no kit, or its problem is not `known`.
+    """
+    task = getattr(_inner_env(env), "task", None)
+    if not isinstance(task, ConstructionTask):
+        return known
+    key = kit_of(task).key
+    if known not in (None, key):
+        raise UsageError(f"this agent solves {known}, the task of the environment is {key}; make a new agent for it")
+    return key
+
+
+def _inner_env(env: Any) -> Any:
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    return getattr(env, "vector_env", None) or (env.envs[0].unwrapped if getattr(env, "envs", None) else None)
 
 
 def resized(task: ConstructionTask, num_points: int | None, device: torch.device | None = None) -> ConstructionTask:
@@ -49,14 +64,19 @@ def resized(task: ConstructionTask, num_points: int | None, device: torch.device
         task: the task.
         num_points: most nodes N of an instance, with a depot; None keeps it.
         device: where its tensors live; None keeps it.
+
+    Raises:
+        UsageError: the task does not keep an option of its constructor as an attribute of that name.
     """
     points = task.num_points if num_points is None else num_points
     depot = int(task.num_points - getattr(task, task.size_name))
-    options: dict[str, Any] = {
-        name: getattr(task, name)
-        for name in ("reward", "mdp", "distribution", "prize", "capacity", "max_length")
-        if hasattr(task, name)
-    }
+    options: dict[str, Any] = {}
+    for name in sorted(option_names(type(task)) - {"device", "dtype"}):
+        if not hasattr(task, name):
+            raise UsageError(
+                f"{type(task).__name__} cannot be made anew for another size or device: keep its option {name!r} as self.{name}"
+            )
+        options[name] = getattr(task, name)
     options[task.size_name] = points - depot
     return type(task)(**options, device=device or task.device, dtype=task.dtype)
 
@@ -74,18 +94,17 @@ def read_instances(task: ConstructionTask, given: Any) -> tuple[ConstructionTask
     if hasattr(given, "_fields") and hasattr(given, "size") and hasattr(given, "reference"):
         found = resized(task, given.nodes.shape[1])
         return found, type(given)(*(part.to(found.device) for part in given))
-    main = given
+    main, kit = given, kit_of(task)
     if isinstance(given, dict):
-        name = next((name for name in ("xy", "distances", "value") if name in given), None)
-        if name is None:
+        if kit.instance_entry not in given:
             return task, task.read(given, 1, None)  # which says what is missing
-        main = given[name]
+        main = given[kit.instance_entry]
     shape = main.shape if isinstance(main, Tensor | np.ndarray) else np.shape(main)
-    own = 1 if isinstance(given, dict) and "value" in given else 2
+    own = 1 if kit.geometry == "items" else 2
     if len(shape) not in (own, own + 1):
         return task, task.read(given, 1, None)
     rows = int(shape[0]) if len(shape) == own + 1 else 1
     points = int(shape[-own])
-    least = task.num_points - getattr(task, task.size_name) + (1 if task.size_name == "num_items" else 2)
+    least = task.num_points - getattr(task, task.size_name) + (2 if task.has_route else 1)
     found = resized(task, max(points, least))
     return found, found.read(given, rows, None)

@@ -100,6 +100,7 @@ class ATSP(ConstructionTask):
         self.num_nodes = int(num_nodes)
         if distances not in DISTANCES:
             raise unknown_name("distances", str(distances), DISTANCES)
+        self.distances = distances
         self.is_looked_up = distances == "instance" and mdp == "bq"
         if distances == "instance" or mdp == "direct":
             self.lasting = ("distances",)

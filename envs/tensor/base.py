@@ -172,7 +172,7 @@ def _find(path: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def _option_names(cls: type[TensorEnv]) -> set[str]:
+def option_names(cls: type[TensorEnv]) -> set[str]:
     """Collect the keyword arguments of a class, and of its bases as far as it passes `**options` on."""
     names: set[str] = set()
     for owner in cls.__mro__:
@@ -201,7 +201,7 @@ def load_task(tensor_env: str | type[TensorEnv] | TensorEnv, **options: Any) -> 
                 f"the task is made already, so its options cannot be set: {sorted(options)}; give its class instead"
             )
         return found
-    allowed = _option_names(found)
+    allowed = option_names(found)
     for name in options:
         if name not in allowed:
             raise unknown_name(f"option of {found.__name__}", name, allowed)

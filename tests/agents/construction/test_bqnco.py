@@ -271,7 +271,7 @@ def test_sorted_routes_are_cut_to_their_ends_unless_told_otherwise(options, expe
         taken.append(sampling)
         return sample_sub_instances(task, labels, which, generator, sampling, augment)
 
-    monkeypatch.setattr(bqnco_module, "sample_cuts", watch)
+    monkeypatch.setattr(bqnco_module, "sample_sub_instances", watch)
     env = gym.make("polyathlon/CVRP-v0", num_nodes=5)
     fast = {"num_labels": 4, "batch_size": 4, "solver_options": {"seconds": 0.01}, "policy_kwargs": SMALL}
     BQNCO("AttentionPolicy", env, seed=0, device="cpu", **fast, **options).learn(4)

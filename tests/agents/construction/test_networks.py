@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from polyathlon.agents.construction.policies import ConstructionAttentionPolicy, ReZeroPolicy
-from polyathlon.agents.construction.problems import allowed_in, nearest_rows, select_rows, spread_logits
+from polyathlon.agents.construction.table_rows import select_rows, spread_logits
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import choice, make_keys
 from polyathlon.envs.tensor import load_task
@@ -125,7 +125,7 @@ def test_keeping_all_rows_is_no_pruning(name, policy_class):
     task = task_named(name)
     obs, policy = task.observe(walk(task, 4, 1)), policy_for(policy_class, task)
     rows = task.table.num_rows
-    index = nearest_rows(obs, policy.problem, rows)
+    index = policy.problem.neighbours(obs, rows)
     pruned = spread_logits(policy.scores(select_rows(obs, index)).logits, index, rows)
     allowed = task.mask(walk(task, 4, 1))
     whole = policy.logits(obs)
@@ -137,7 +137,7 @@ def test_keeping_all_rows_is_no_pruning(name, policy_class):
 def test_pruning_keeps_the_ends_and_the_nearest(name):
     task = task_named(name)
     obs = task.observe(walk(task, 6, 1))
-    index = nearest_rows(obs, policy_for(ConstructionAttentionPolicy, task).problem, 5)
+    index = policy_for(ConstructionAttentionPolicy, task).problem.neighbours(obs, 5)
     assert index.shape == (6, 5) and all(len(set(row)) == 5 for row in index.tolist())
     assert bool((obs["kind"].gather(1, index) != 0).all())
     if task.has_route:
@@ -153,7 +153,7 @@ def test_the_mask_is_read_off_the_observation(name, steps):
     task = task_named(name)
     state = walk(task, 64, steps)
     problem = policy_for(ReZeroPolicy, task).problem
-    assert torch.equal(allowed_in(task.observe(state), problem), task.mask(state))
+    assert torch.equal(problem.allowed(task.observe(state)), task.mask(state))
 
 
 def test_the_mask_of_the_direct_formulation_is_read_too():
@@ -161,7 +161,7 @@ def test_the_mask_of_the_direct_formulation_is_read_too():
         task = task_named(name, mdp="direct")
         state = walk(task, 32, 2)
         policy = policy_for(ReZeroPolicy, task)
-        assert torch.equal(allowed_in(task.observe(state), policy.problem), task.mask(state))
+        assert torch.equal(policy.problem.allowed(task.observe(state)), task.mask(state))
         assert policy.logits(task.observe(state)).shape == state.allowed.shape
 
 

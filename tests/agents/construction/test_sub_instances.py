@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from polyathlon.agents.construction import sub_instances as cuts_module
 from polyathlon.agents.construction.expert_data import as_choices
 from polyathlon.agents.construction.imitation import imitation_loss, one_cycle
 from polyathlon.agents.construction.policies import ConstructionAttentionPolicy
-from polyathlon.agents.construction.problems import among_rows
+from polyathlon.agents.construction.problems import cvrp, op, tours
 from polyathlon.agents.construction.sub_instances import sample_sub_instances
+from polyathlon.agents.construction.table_rows import among_rows
 from polyathlon.agents.parts.cross_entropy import soft_cross_entropy
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.errors import UsageError
@@ -51,7 +51,8 @@ def test_choices_cost_what_the_solutions_cost(name):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_suffix_is_a_state_on_the_way_of_the_solution(name, monkeypatch):
     """Play the label; what the task shows at each step must be what a cut there shows, up to the order of open rows."""
-    monkeypatch.setattr(cuts_module, "_coin", lambda batch, generator: torch.zeros(batch, dtype=torch.bool))
+    for module in (cvrp, op, tours):
+        monkeypatch.setattr(module, "coin", lambda batch, generator: torch.zeros(batch, dtype=torch.bool))
     task, labels, _ = solved(name)
     generator = torch.Generator().manual_seed(0)
     seen = {}
