@@ -12,7 +12,7 @@ from typing import Any
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .child.wire import encode
-from .running import SLOWEST, Limits, Outcome, Run
+from .running import LONGEST_INPUT, SLOWEST, Limits, Outcome, Run
 from .worker import SandboxError, Worker
 
 _GRACE = 5.0
@@ -99,7 +99,7 @@ class Sample:
         common |= {"otherwise": job.otherwise, "as_base": job.as_base}
         if job.kind == "stdio":
             return {**common, "inputs": [], "input": inputs[0].encode("utf-8", "surrogatepass")}
-        return {**common, "inputs": [encode(list(one), 1 << 24) for one in inputs], "input": None}
+        return {**common, "inputs": [encode(list(one), LONGEST_INPUT) for one in inputs], "input": None}
 
     def give_up(self, status: str, why: str) -> None:
         """Let the inputs that are left have a status without being run."""

@@ -12,6 +12,8 @@ from .child import wire
 from .child.wire import HEADER
 
 _READ = 1 << 16
+# bytes of output that are kept of a program where nothing else is said, of the arguments of a call, and of an error
+LONGEST_OUTPUT, LONGEST_INPUT, _LONGEST_ERROR = 1 << 16, 1 << 24, 1 << 12
 # on a machine that is too busy to run a program, it gets so many times its wall time at most
 SLOWEST = 4.0
 
@@ -34,7 +36,7 @@ class Limits:
     seconds: float = 3.0
     total_seconds: float = 15.0
     memory: int = 512 << 20
-    output: int = 1 << 16
+    output: int = LONGEST_OUTPUT
     value: int = plain.MAX_SIZE
     threads: int = 64
 
@@ -235,6 +237,8 @@ class Run:
 
 def _error(payload: bytes) -> str:
     try:
+        if len(payload) > _LONGEST_ERROR:  # no error that the runner has written is that long
+            return "an error that cannot be read"
         name, message = plain.decode(payload)
         return f"{str(name)[:80]}: {str(message)[: 2 * 300]}".strip(": ")
     except (plain.NotPlainError, TypeError, ValueError):
