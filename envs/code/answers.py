@@ -1,7 +1,6 @@
 """What of an answer is the program: read as text alone, in time that grows with its length; only a sandbox compiles it."""
 
 from __future__ import annotations
-
 import __future__
 
 import re

@@ -78,7 +78,9 @@ def _first_line(error: BaseException) -> str:
 def _parse(text: str) -> ast.expr:
     check_depth(text)
     if len(text) > MAX_CODE and _code_size(text) > MAX_CODE:
-        raise DecodeError(f"the text has more than {MAX_CODE} characters outside of strings; that many are read as calls")
+        raise DecodeError(
+            f"the text has more than {MAX_CODE} characters outside of strings; that many are read as calls"
+        )
     if _MAY_WARN.search(text):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

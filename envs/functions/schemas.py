@@ -144,7 +144,9 @@ def fits(value: Any, declared: dict[str, Any]) -> bool:
 
 def misfit(value: Any, declared: dict[str, Any]) -> str:
     """Say what a schema wants in the place of a value that does not fit: its type, or the values that are allowed."""
-    wanted = f"one of {', '.join(map(repr, declared['enum']))}" if "enum" in declared else f"of type {_type_of(declared)}"
+    wanted = (
+        f"one of {', '.join(map(repr, declared['enum']))}" if "enum" in declared else f"of type {_type_of(declared)}"
+    )
     return f"must be {wanted}, got {shown(value)}"
 
 

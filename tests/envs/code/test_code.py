@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import polyathlon
 from polyathlon.envs.code import records
+from polyathlon.envs.code.answers import extract, program_of
 from polyathlon.envs.code.builtin.families import FAMILIES, make
 from polyathlon.envs.code.builtin.shelf import fixed_problems
 from polyathlon.envs.code.code import Code
 from polyathlon.envs.code.feedback import LONGEST
 from polyathlon.envs.code.plain import encode
-from polyathlon.envs.code.answers import extract, program_of
 from polyathlon.envs.code.problems import COMPARISONS, Problem, Test, passes
 from polyathlon.envs.code.running import Outcome
 from polyathlon.envs.code.scoring import evaluate, pass_at_k
