@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 import mujoco
-from gymnasium.vector import AutoresetMode
 from packaging.version import Version
 
 from polyathlon.envs.errors import UsageError, unknown_name
@@ -102,15 +101,3 @@ def positive(name: str, given: Any) -> int:
     if isinstance(given, bool) or not hasattr(given, "__index__") or int(given) < 1:
         raise UsageError(f"{name} must be a whole number of at least 1, got {given!r}")
     return int(given)
-
-
-def parse_autoreset(given: AutoresetMode | str) -> AutoresetMode:
-    """Take Gymnasium's mode, its value or its name.
-
-    Raises:
-        UsageError: there is no such mode.
-    """
-    for mode in AutoresetMode:
-        if given in (mode, mode.value, mode.name):
-            return mode
-    raise UsageError(f"autoreset_mode must be one of {', '.join(mode.name for mode in AutoresetMode)}, got {given!r}")

@@ -9,6 +9,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from polyathlon.envs.arguments import read_options
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
 
@@ -135,7 +136,7 @@ class Engine:
             raise UsageError("a part of the rows cannot be reset before all were: call reset() without 'reset_mask'")
         seeds, episodes = self._next_episodes(seed, rows)
         chosen = slice(None) if rows is None else rows
-        fresh = self.task.reset(make_keys(seeds[chosen], episodes[chosen]), options or None)
+        fresh = self.task.reset(make_keys(seeds[chosen], episodes[chosen]), read_options(options) or None)
         self.state = fresh if rows is None else trees.put(self.state, rows, fresh)
         self.seeds, self._episodes, self._pool = seeds, episodes, None
         self._depth = self._choose_depth()

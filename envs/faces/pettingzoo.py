@@ -10,6 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from pettingzoo import AECEnv, ParallelEnv
 
+from polyathlon.envs.arguments import read_options
 from polyathlon.envs.errors import UsageError
 
 from .base import TensorEnv
@@ -41,7 +42,7 @@ class _Table:
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Start a game."""
         # PettingZoo's api_test passes an entry of this name to every environment
-        given = {name: value for name, value in (options or {}).items() if name != "options"}
+        given = {name: value for name, value in read_options(options).items() if name != "options"}
         self.engine.reset(seed, given)
 
     def observe(self, player: int) -> Any:

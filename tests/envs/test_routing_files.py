@@ -173,7 +173,11 @@ def test_orienteering_files():
         ("CAPACITY : 6", "CAPACITY : 0", "line 6: CAPACITY must be positive"),
         ("CAPACITY : 6", "CAPACITY : 6\nCAPACITY : 7", "line 7: CAPACITY stands here a second time; first in line 6"),
         ("CAPACITY : 6\n", "", "the line CAPACITY : ... is missing"),
-        ("DEMAND_SECTION", "DEMANDS_SECTION", "line 12: unknown keyword 'DEMANDS_SECTION'. Did you mean 'DEMAND_SECTION'"),
+        (
+            "DEMAND_SECTION",
+            "DEMANDS_SECTION",
+            "line 12: unknown keyword 'DEMANDS_SECTION'. Did you mean 'DEMAND_SECTION'",
+        ),
         ("DEMAND_SECTION\n1 0\n2 3\n3 4\n4 2\n", "", "the section DEMAND_SECTION is missing"),
         (" 1\n -1", " 2\n -1", "line 18: the depot must be node 1"),
         ("NAME : toy-n4-k2", "toy", "line 1: neither KEY : VALUE nor a row of a section: 'toy'"),
