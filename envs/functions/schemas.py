@@ -131,7 +131,9 @@ def fits(value: Any, declared: dict[str, Any]) -> bool:
     """Tell whether a decoded value has the type that a schema declares; a whole number is a float as well."""
     kind = declared.get("type", "any")
     if "enum" in declared:
-        is_allowed = any(type(value) is type(one) and value == one for one in declared["enum"])
+        # True is not 1 here, but a whole number is a float
+        kinds = (int, float) if type(value) is int else (type(value),)
+        is_allowed = any(type(one) in kinds and value == one for one in declared["enum"])
         return is_allowed or (value is None and declared.get("default", 0) is None)
     if kind == "any" or (value is None and declared.get("default", 0) is None):
         return True
