@@ -95,7 +95,7 @@ class Sample:
         job, done = self.job, len(self.outcomes)
         separate = job.kind == "stdio" or job.isolation == "test"
         inputs = job.inputs[done : done + 1] if separate else job.inputs[done:]
-        common = {"kind": job.kind, "program": job.program, "entry": job.entry}
+        common: dict[str, Any] = {"kind": job.kind, "program": job.program, "entry": job.entry}
         common |= {"otherwise": job.otherwise, "as_base": job.as_base}
         if job.kind == "stdio":
             return {**common, "inputs": [], "input": inputs[0].encode("utf-8", "surrogatepass")}

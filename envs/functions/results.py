@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
-_PAIRS = {list: "[]", tuple: "()", set: "{}"}
+_PAIRS: dict[type, str] = {list: "[]", tuple: "()", set: "{}"}
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _starting = threading.Lock()
 

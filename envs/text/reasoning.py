@@ -24,6 +24,8 @@ def normalise(text: str) -> str:
 
     A tag is closed by the first `</answer>` after it, and the next one begins after that.
     """
+    if _CLOSED not in text:
+        return text.strip()
     held, end = text, 0
     while (start := text.find(_OPENED, end)) >= 0 and (stop := text.find(_CLOSED, start + len(_OPENED))) >= 0:
         held, end = text[start + len(_OPENED) : stop], stop + len(_CLOSED)

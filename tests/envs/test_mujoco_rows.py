@@ -205,7 +205,10 @@ def test_bad_actions_are_named():
     for bad, text in [
         (good[:2], r"actions must be numbers of shape \(3, 6\), got float32 of shape \(2, 6\)"),
         (np.array([["a"] * 6] * 3), r"actions must be numbers of shape \(3, 6\), got <U1"),
-        (np.where(np.arange(3)[:, None] == 1, np.nan, good), r"the actions of rows \[1\] are NaN, infinite or larger than"),
+        (
+            np.where(np.arange(3)[:, None] == 1, np.nan, good),
+            r"the actions of rows \[1\] are NaN, infinite or larger than",
+        ),
     ]:
         with pytest.raises(UsageError, match=text):
             env.step(bad)

@@ -68,7 +68,12 @@ def test_calls_are_read_in_no_time(language, size):
 def test_answers_are_found_in_no_time():
     worst, seconds = slowest(normalise, heads=("", "</answer>", "<answer>"))
     assert seconds < BOUND, worst
-    for text in ("</answer>" + "<answer>" * 16384, "<answer>" * 16384, "<answer></answer>" * 7000, "<answer>" * 8000 + "</answer>" * 7000):
+    for text in (
+        "</answer>" + "<answer>" * 16384,
+        "<answer>" * 16384,
+        "<answer></answer>" * 7000,
+        "<answer>" * 8000 + "</answer>" * 7000,
+    ):
         began = time.thread_time()
         normalise(text)
         assert time.thread_time() - began < BOUND
@@ -119,7 +124,9 @@ def test_brackets_nest_so_deep_and_no_deeper(language):
     if language != "python":
         pytest.importorskip("tree_sitter")
     inner = MAX_DEPTH - (2 if language == "python" else 1)
-    assert decode_calls("[f(a=" + "[" * inner + "1" + "]" * inner + ")]", "javascript" if language == "java" else language)
+    assert decode_calls(
+        "[f(a=" + "[" * inner + "1" + "]" * inner + ")]", "javascript" if language == "java" else language
+    )
     with pytest.raises(DecodeError, match="nested deeper than 64"):
         decode_calls("[f(a=" + "[" * 70 + "1" + "]" * 70 + ")]", language)
 

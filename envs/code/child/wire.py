@@ -15,7 +15,9 @@ MAX_DEPTH = 50
 MAX_SIZE = 1 << 20
 VERSION = 2
 _dumps = marshal.dumps  # bound before a program runs, which may replace it in its module
-_SCALARS = (bool, int, float, complex, str, bytes)
+_EMPTY: dict[Any, Any] = {}
+_SETS: tuple[type, ...] = (set, frozenset, type(_EMPTY.keys()), type(_EMPTY.items()))
+_SCALARS: tuple[type, ...] = (bool, int, float, complex, str, bytes)
 NONCE = 16
 HEADER = NONCE + 1 + 4 + 4
 VALUE, ERROR, UNPLAIN, LOAD_ERROR, DONE = range(5)
@@ -68,13 +70,15 @@ def _as_base(value: Any, depth: int) -> Any:
         return value
     for base in _SCALARS:
         if isinstance(value, base):
-            return base.__add__(value, base())  # a plain one, whatever the subclass says of itself
+            plain_sum: Any = base.__add__
+            return plain_sum(value, base())  # a plain one, whatever the subclass says of itself
     if isinstance(value, dict):
         return {_as_base(key, depth - 1): _as_base(one, depth - 1) for key, one in dict.items(value)}
-    for container in (list, tuple):
-        if isinstance(value, container):
-            return container([_as_base(one, depth - 1) for one in container.__iter__(value)])
-    if isinstance(value, (set, frozenset, type({}.keys()), type({}.items()))):
+    if isinstance(value, list):
+        return [_as_base(one, depth - 1) for one in list.__iter__(value)]
+    if isinstance(value, tuple):
+        return tuple([_as_base(one, depth - 1) for one in tuple.__iter__(value)])
+    if isinstance(value, _SETS):
         return {_as_base(one, depth - 1) for one in value}
     return _as_float(value)
 

@@ -143,7 +143,9 @@ def test_texts_of_sets_are_the_same_in_every_process():
     assert said == {"{'a', 'b', 'c', 'd', 'e'}\n"}
 
 
-@pytest.mark.parametrize("value", [object(), lambda: 1, (k for k in "a"), map(str, "a"), [object()], {"a": object()}, iter([1])])
+@pytest.mark.parametrize(
+    "value", [object(), lambda: 1, (k for k in "a"), map(str, "a"), [object()], {"a": object()}, iter([1])]
+)
 def test_results_without_a_text_of_their_own_are_errors_and_a_warning(value):
     with pytest.raises(NoPlainResult, match="no plain value"):
         result_text(value)
@@ -186,7 +188,10 @@ def paint(shape: Shape, other: Shape | None = None) -> str:
 
 def test_a_function_gets_members_of_its_enum():
     env = env_of(paint, calls=["paint('round', 'square')"])
-    assert env.step("[paint(shape='round', other='square'), paint(shape='square')]")[0] == "paint: ROUND SQUARE\npaint: SQUARE None"
+    assert (
+        env.step("[paint(shape='round', other='square'), paint(shape='square')]")[0]
+        == "paint: ROUND SQUARE\npaint: SQUARE None"
+    )
     assert env.step("Done.")[4]["verdict"]["correct"]
     env.reset(options={"task": 0})
     assert env.step("[paint(shape='ROUND')]")[0] == "paint: Error: shape must be one of 'round', 'square', got 'ROUND'"
