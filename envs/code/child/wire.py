@@ -16,8 +16,8 @@ MAX_SIZE = 1 << 20
 VERSION = 2
 _dumps = marshal.dumps  # bound before a program runs, which may replace it in its module
 _EMPTY: dict[Any, Any] = {}
-_SETS: tuple[type, ...] = (set, frozenset, type(_EMPTY.keys()), type(_EMPTY.items()))
-_SCALARS: tuple[type, ...] = (bool, int, float, complex, str, bytes)
+_SETS: tuple[Any, ...] = (set, frozenset, type(_EMPTY.keys()), type(_EMPTY.items()))
+_SCALARS: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
 NONCE = 16
 HEADER = NONCE + 1 + 4 + 4
 VALUE, ERROR, UNPLAIN, LOAD_ERROR, DONE = range(5)
@@ -70,8 +70,7 @@ def _as_base(value: Any, depth: int) -> Any:
         return value
     for base in _SCALARS:
         if isinstance(value, base):
-            plain_sum: Any = base.__add__
-            return plain_sum(value, base())  # a plain one, whatever the subclass says of itself
+            return base.__add__(value, base())  # a plain one, whatever the subclass says of itself
     if isinstance(value, dict):
         return {_as_base(key, depth - 1): _as_base(one, depth - 1) for key, one in dict.items(value)}
     if isinstance(value, list):
