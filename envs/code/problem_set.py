@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from .builtin.problem_set import fixed_problems
 from .problems import Problem
 
 LAST_NUMBER = (1 << 31) - 1
+CHECKS = ("published", "equal", "exact")
 
 
 class ProblemSet:
@@ -26,13 +28,18 @@ class ProblemSet:
         source: "builtin", "humaneval" or the path of a file.
         levels: only these levels; None: all.
         names: only these problems or families; None: all.
+        check: how values are compared with right ones (`CHECKS`).
 
     Raises:
         UsageError: a name is unknown, nothing is left, or the source cannot be read.
     """
 
     def __init__(
-        self, source: str | Path = "builtin", levels: Sequence[int] | None = None, names: Sequence[str] | None = None
+        self,
+        source: str | Path = "builtin",
+        levels: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
+        check: str = "published",
     ) -> None:
         self.families: dict[str, int] = {}
         if source == "builtin":
@@ -41,6 +48,10 @@ class ProblemSet:
         else:
             path = records.fetch_humaneval() if source == "humaneval" else Path(source).expanduser()
             self.problems = {problem.name: problem for problem in records.read(path)}
+        if check not in CHECKS:
+            raise unknown_name("check", str(check), CHECKS)
+        self.check = check
+        self.problems = {name: checked(problem, check) for name, problem in self.problems.items()}
         every = {name: problem.level for name, problem in self.problems.items()} | self.families
         for name in names or ():
             if name not in every:
@@ -77,12 +88,21 @@ class ProblemSet:
             return self.problems[name]
         family, _, number = name.partition("/")
         if family in self.families and number.isascii() and number.isdigit() and int(number) <= LAST_NUMBER:
-            return _of_family(family, int(number))
+            return _of_family(family, int(number), self.check)
         if family in self.families:
             raise UsageError(f"a problem of the family {family!r} is {family}/NUMBER, 0 to {LAST_NUMBER}, got {name!r}")
         raise unknown_name("problem", name, [*self.problems, *self.families])
 
 
+def checked(problem: Problem, check: str) -> Problem:
+    """Return a problem whose values are compared with right ones as `check` says, one of `CHECKS`."""
+    if check == "published":
+        return problem
+    instead = {"equal": "python", "number": "python"} if check == "equal" else {"python": "number"}
+    tests = tuple(dataclasses.replace(test, compare=instead.get(test.compare, test.compare)) for test in problem.tests)
+    return dataclasses.replace(problem, tests=tests, as_base=check == "equal")
+
+
 @functools.lru_cache(maxsize=4096)
-def _of_family(family: str, number: int) -> Problem:
-    return make(family, number)
+def _of_family(family: str, number: int, check: str) -> Problem:
+    return checked(make(family, number), check)

@@ -1,9 +1,7 @@
-"""What a programming problem is, and what of an answer is the program."""
+"""What a programming problem is, and which outcomes of a program are right."""
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -11,12 +9,10 @@ from typing import Any, ClassVar
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from . import plain
-from .running import RunResult
+from .running import LONGEST_INPUT, LONGEST_OUTPUT, RunResult
 
 # comparison -> does a value that was read satisfy it; both sides plain data
 Comparison = Callable[[Any, Any, float], bool]
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n]*$", re.MULTILINE)
-_PYTHON = {"python", "py", "python3"}
 _ROOM = 4096
 
 
@@ -27,7 +23,7 @@ class Test:
     Attributes:
         inputs: arguments of the function, or the text on standard input.
         expected: the right value, or the right text on standard output.
-        compare: "equal" (exact types), "number" (2 is 2.0), "close" (numbers within the tolerance), "truth" (as true or
+        compare: "equal" (exact types), "number" (2 is 2.0), "python" (as Python's `==`: 1 is True and 1.0), "close" (numbers within the tolerance), "truth" (as true or
             false as expected), "members" (the same members in any order), "lines" (texts: line by line, blanks at the
             ends of lines and empty lines at the end do not count, numbers within the tolerance), "root" (a zero of
             the polynomial whose coefficients are expected).
@@ -63,6 +59,10 @@ class Problem:
         solution: a right program, or None.
         level: difficulty, from 1.
         is_completion: the prompt is the beginning of the program, and an answer goes on from there.
+        as_base: values of subclasses of plain types count as those types: a Counter is a dict.
+
+    Raises:
+        UsageError: something is missing, or what goes in or what is right is more than a sandbox passes on.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Problem:
     solution: str | None = None
     level: int = 1
     is_completion: bool = False
+    as_base: bool = False
     units: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -82,6 +83,8 @@ class Problem:
             raise unknown_name("kind of problem", self.kind, ("call", "stdio"))
         if self.kind == "call" and not self.entry.isidentifier():
             raise UsageError(f"the problem {self.name!r} needs the name of a function, got {self.entry!r}")
+        for i, test in enumerate(self.tests, 1):
+            _check_size(test, self.kind, f"test {i} of the problem {self.name!r}")
         object.__setattr__(self, "units", len({self.unit_of(i) for i in range(len(self.tests))}))
 
     def unit_of(self, i: int) -> int:
@@ -92,6 +95,26 @@ class Problem:
         """Return the part of the units of which every test passed."""
         failed = {self.unit_of(i) for i, is_passed in enumerate(passed) if not is_passed}
         return (self.units - len(failed)) / self.units
+
+
+def _check_size(test: Test, kind: str, what: str) -> None:
+    """Refuse a test that no program could pass, since what is right does not come through.
+
+    Raises:
+        UsageError: it is too long, nests too deep, or is no plain data.
+    """
+    if kind == "stdio":
+        size = len(str(test.expected).encode("utf-8", "surrogatepass"))
+        if size > LONGEST_OUTPUT:
+            raise UsageError(
+                f"{what} expects {size} bytes of output; of a program's, {LONGEST_OUTPUT} are kept: use a smaller test"
+            )
+        return
+    for part, value, most in (("expects", test.expected, plain.MAX_SIZE), ("takes", test.inputs, LONGEST_INPUT)):
+        try:
+            plain.decode(plain.encode(value, most))
+        except plain.NotPlainError as error:
+            raise UsageError(f"{what} {part} what does not pass into or out of a sandbox: {error}") from error
 
 
 def passes(test: Test, outcome: RunResult) -> bool:
@@ -159,6 +182,7 @@ def _root(found: Any, expected: Any, tolerance: float) -> bool:
 
 COMPARISONS: dict[str, Comparison] = {
     "equal": plain.same,
+    "python": lambda found, expected, tolerance: plain.same_in_python(found, expected),
     "number": lambda found, expected, tolerance: plain.same(found, expected, tolerance, exact_types=False),
     "close": lambda found, expected, tolerance: plain.same(found, expected, tolerance, exact_types=False),
     "truth": _truth,
@@ -166,54 +190,3 @@ COMPARISONS: dict[str, Comparison] = {
     "lines": _lines,
     "root": _root,
 }
-
-
-def extract(text: str) -> str:
-    """Return the program in an answer: the last fenced block in Python, else the last fenced block, else the text.
-
-    A fence that is never closed goes to the end of the text. Never raises.
-    """
-    blocks: list[tuple[str, str]] = []
-    opened: tuple[str, str, int] | None = None
-    for found in _FENCE.finditer(text):
-        fence, language = found.group(1), found.group(2).lower()
-        if opened is None:
-            opened = (fence, language, found.end() + 1)
-        elif not language and fence[0] == opened[0][0] and len(fence) >= len(opened[0]):
-            blocks.append((opened[1], text[opened[2] : found.start()]))
-            opened = None
-    if opened is not None:
-        blocks.append((opened[1], text[opened[2] :]))
-    if not blocks:
-        return text
-    python = [block for language, block in blocks if language in _PYTHON]
-    return python[-1] if python else blocks[-1][1]
-
-
-def program_of(problem: Problem, text: str) -> str:
-    """Return the program that an answer to a problem stands for; never raises.
-
-    Where the prompt is the beginning of the program, an answer that defines the function by itself is a program, with
-    what the prompt has above the function before it; any other goes on where the prompt stops.
-    """
-    program = extract(text)
-    if not problem.is_completion:
-        return program
-    if re.search(rf"^(async[ \t]+)?def[ \t]+{problem.entry}\b", program, re.MULTILINE) and _is_program(program):
-        return preamble(problem) + "\n" + program
-    return problem.prompt + program
-
-
-def _is_program(text: str) -> bool:
-    try:
-        compile(text, "<answer>", "exec", flags=ast.PyCF_ONLY_AST, dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return False
-    return True
-
-
-def preamble(problem: Problem) -> str:
-    """Return what stands in a prompt above the function asked for: imports and helpers."""
-    lines = problem.prompt.splitlines(keepends=True)
-    starts = [i for i, line in enumerate(lines) if re.match(rf"(async[ \t]+)?def[ \t]+{problem.entry}\b", line)]
-    return "".join(lines[: starts[-1]]) if starts else ""

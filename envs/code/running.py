@@ -12,6 +12,8 @@ from .child import wire
 from .child.wire import HEADER
 
 _READ = 1 << 16
+# bytes of output that are kept of a program where nothing else is said, of the arguments of a call, and of an error
+LONGEST_OUTPUT, LONGEST_INPUT, _LONGEST_ERROR = 1 << 16, 1 << 24, 1 << 12
 # on a machine that is too busy to run a program, it gets so many times its wall time at most
 SLOWEST = 4.0
 
@@ -22,7 +24,8 @@ class Limits:
 
     Attributes:
         seconds: wall time for each input, the first one's including the program's start. Where the machine is too busy
-            to run the program, the time that it waits for a processor does not count, up to four times as long.
+            to run the program, the time that it waits for a processor does not count, up to four times as long; a
+            program that sleeps needs none, so that it gets no longer.
         total_seconds: wall time for all inputs of a program, without a quarter of a second to start each process.
         memory: bytes of address space beyond the bare interpreter's.
         output: bytes of standard output and of standard error that are kept.
@@ -33,7 +36,7 @@ class Limits:
     seconds: float = 3.0
     total_seconds: float = 15.0
     memory: int = 512 << 20
-    output: int = 1 << 16
+    output: int = LONGEST_OUTPUT
     value: int = plain.MAX_SIZE
     threads: int = 64
 
@@ -75,6 +78,22 @@ class Files(NamedTuple):
     err: int
 
 
+class Scheduled(NamedTuple):
+    """How the kernel has let a process run, since its start.
+
+    Attributes:
+        ran: seconds on a processor.
+        waited: seconds in which it could have run, but had none.
+        left: how often it has left a processor by itself, to sleep or to wait for something.
+        taken: how often a processor was taken from it.
+    """
+
+    ran: float
+    waited: float
+    left: int
+    taken: int
+
+
 @dataclass
 class Run:
     """A running process, and what has been read from it.
@@ -112,6 +131,18 @@ class Run:
         """When the process must have said something, or be ended."""
         more = self.slower - 1.0
         return min(self._last + self.slower * self.limits.seconds, self.deadline + more * (self.deadline - self._began))
+
+    def stretch(self, used: Scheduled) -> float:
+        """Return how many times longer than on an idle machine the process takes.
+
+        Waiting counts as far as the program needed the processor: what came after it was taken away, or up to three
+        times (`SLOWEST` - 1) the time that it ran. The rest is what a sleeper waits at every waking.
+        """
+        switches = used.left + used.taken
+        needed = used.waited * (used.taken / switches if switches else 1.0)
+        excused = min(used.waited, max(needed, (SLOWEST - 1.0) * used.ran))
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        return elapsed / max(elapsed - excused, elapsed / SLOWEST)
 
     def read(self) -> bool:
         """Read records; return whether there were any."""
@@ -206,6 +237,8 @@ class Run:
 
 def _error(payload: bytes) -> str:
     try:
+        if len(payload) > _LONGEST_ERROR:  # no error that the runner has written is that long
+            return "an error that cannot be read"
         name, message = plain.decode(payload)
         return f"{str(name)[:80]}: {str(message)[: 2 * 300]}".strip(": ")
     except (plain.NotPlainError, TypeError, ValueError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 
 from .pool import Job, Pool, Result, Sample
 from .running import Limits, RunResult
-from .worker import SandboxError, Worker, bare_interpreter
+from .worker import SandboxError, Worker, bare_interpreter, stack_size
 
 __all__ = ["Isolation", "Job", "LAYERS", "Limits", "Result", "RunResult", "Sandbox", "SandboxError", "shared_sandbox"]
 
@@ -49,8 +50,11 @@ class Isolation:
         return {"level": self.level, "active": dict(self.active), "missing": dict(self.missing)}
 
 
+_EVERY: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+
+
 class Sandbox:
-    """A pool of warm processes that run programs; not for several threads at once.
+    """A pool of warm processes that run programs; threads that share one take turns.
 
     Args:
         workers: how many programs run at once; so many times `limits.memory` is the bound of memory in all.
@@ -83,9 +87,19 @@ class Sandbox:
         self._pool: list[Worker] = []
         self._owner = 0
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._renew_lock()
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
+        _EVERY.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pool": [], "_owner": 0, "_finalizer": None}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return {**kept, "_pool": [], "_owner": 0, "_finalizer": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._renew_lock()
 
     @property
     def isolation(self) -> Isolation:
@@ -94,8 +108,9 @@ class Sandbox:
         Raises:
             SandboxError: nothing starts, or the isolation is weak and that is not allowed.
         """
-        self._start(1)
-        report = self._pool[0].report
+        with self._lock:
+            self._start(1)
+            report = self._pool[0].report
         return Isolation(report["active"], report["missing"])
 
     def _start(self, count: int) -> None:
@@ -108,7 +123,7 @@ class Sandbox:
         while len(self._pool) < count:
             if os.name != "posix":
                 raise SandboxError("programs are run by forking, which this system cannot: use Linux, or macOS")
-            worker = Worker(self.interpreter, self.layers, int(self.limits.memory))
+            worker = self._make()
             isolation = Isolation(worker.report["active"], worker.report["missing"])
             if isolation.level == "weak" and not self.allow_weak:
                 worker.close()
@@ -128,7 +143,8 @@ class Sandbox:
 
         Args:
             jobs: the programs.
-            total_seconds: wall time for all of them; what has not run by then is "unrun".
+            total_seconds: wall time for all of them, from when this thread has its turn; what has not run by then is
+                "unrun".
 
         Returns:
             One result for each job, in their order.
@@ -138,28 +154,34 @@ class Sandbox:
         """
         if not jobs:
             return []
-        self._start(min(self.workers, len(jobs)))
         samples = [Sample(job) for job in jobs]
-        deadline = time.monotonic() + total_seconds if total_seconds is not None else float("inf")
-        workers = self._pool[: min(self.workers, len(jobs))]
-        try:
-            Pool(workers, self._replace, self.limits, samples, deadline).go()
-        except BaseException:
-            self.close()
-            raise
+        with self._lock:
+            self._start(min(self.workers, len(jobs)))
+            deadline = time.monotonic() + total_seconds if total_seconds is not None else float("inf")
+            workers = self._pool[: min(self.workers, len(jobs))]
+            try:
+                Pool(workers, self._replace, self.limits, samples, deadline).go()
+            except BaseException:
+                self.close()
+                raise
         return [sample.result() for sample in samples]
+
+    def _make(self) -> Worker:
+        memory = int(self.limits.memory)
+        return Worker(self.interpreter, self.layers, memory, stack_size(memory, int(self.limits.threads)))
 
     def _replace(self, worker: Worker) -> Worker:
         worker.process.kill()
         worker.close()
-        fresh = Worker(self.interpreter, self.layers, int(self.limits.memory))
+        fresh = self._make()
         self._pool[self._pool.index(worker)] = fresh
         return fresh
 
     def close(self) -> None:
-        """End the warm processes; the next run starts new ones."""
-        if self._owner == os.getpid():
-            _close_all(self._pool)
+        """End the warm processes, once no other thread uses them; the next run starts new ones."""
+        with self._lock:
+            if self._owner == os.getpid():
+                _close_all(self._pool)
 
     def __enter__(self) -> Sandbox:
         return self
@@ -169,15 +191,29 @@ class Sandbox:
 
 
 _SHARED: weakref.WeakValueDictionary[tuple[Any, ...], Sandbox] = weakref.WeakValueDictionary()
+_SHARING = threading.Lock()
 
 
 def shared_sandbox(workers: int, limits: Limits, allow_weak: bool) -> Sandbox:
     """Return a sandbox with these options, the same for everyone in this process who asks for them."""
     key = (os.getpid(), workers, limits, allow_weak)
-    found = _SHARED.get(key)
-    if found is None:
-        found = _SHARED[key] = Sandbox(workers, limits, allow_weak=allow_weak)
+    with _SHARING:
+        found = _SHARED.get(key)
+        if found is None:
+            found = _SHARED[key] = Sandbox(workers, limits, allow_weak=allow_weak)
     return found
+
+
+def _after_fork() -> None:
+    """Give a forked process locks of its own: a thread that held one is not in it."""
+    global _SHARING
+    _SHARING = threading.Lock()
+    for sandbox in list(_EVERY):
+        sandbox._renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _close_all(pool: list[Worker]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .child.wire import NONCE, encode
 from .plain import decode, natural
-from .running import SLOWEST, Files, Limits, Run
+from .running import SLOWEST, Files, Limits, Run, Scheduled
 
 CHILD = Path(__file__).resolve().parent / "child"
 _PACKAGE = "sandboxed"
@@ -23,12 +23,21 @@ _BOOT = (
     "import sys, types; package = types.ModuleType(sys.argv[1]); package.__path__ = [sys.argv[2]]; "
     "sys.modules[package.__name__] = package; from importlib import import_module; "
     "import_module(package.__name__ + '.zygote').main("
-    "tuple(map(int, sys.argv[3].split())), tuple(sys.argv[4].split()), int(sys.argv[5]))"
+    "tuple(map(int, sys.argv[3].split())), tuple(sys.argv[4].split()), int(sys.argv[5]), int(sys.argv[6]))"
 )
 # -I would ignore PYTHONHASHSEED; with an environment of our own, -P and -s are the rest of it
 _FLAGS = ("-P", "-s", "-S", "-B")
-# what is bound when the warm process starts need not be bound in every process
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"}
+# what is bound when the warm process starts need not be bound in every process; the C library would reserve 64 MiB of
+# address space for every thread that allocates memory
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "LC_ALL": "C.UTF-8",
+    "LD_BIND_NOW": "1",
+    "MALLOC_ARENA_MAX": "1",
+}
+# bytes for the stack of a thread that a program starts: the usual size at most, half of the memory for all of them
+_LARGEST_STACK, _SMALLEST_STACK = 8 << 20, 256 << 10
 # the descriptor of the records, which a program is not told
 _LOWEST_NUMBER, _NUMBERS = 100, 150
 _MAX_JOB = 1 << 26
@@ -47,6 +56,12 @@ def bare_interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
+def stack_size(memory: int, threads: int) -> int:
+    """Return the bytes for the stack of a thread, so that all threads of a program fit into half of its memory."""
+    size = min(max(memory // (2 * threads), _SMALLEST_STACK), _LARGEST_STACK)
+    return size - size % (1 << 12)
+
+
 def _file_in_memory(name: str) -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name)
@@ -61,6 +76,7 @@ class Worker:
         interpreter: path of the Python interpreter.
         layers: names of the layers of isolation to put on every program.
         memory: bytes of address space for a program.
+        stack: bytes for the stack of each thread of a program.
 
     Attributes:
         report: what the warm process said of its layers: "active", "missing", "python".
@@ -70,7 +86,7 @@ class Worker:
         SandboxError: it does not start.
     """
 
-    def __init__(self, interpreter: str, layers: tuple[str, ...], memory: int) -> None:
+    def __init__(self, interpreter: str, layers: tuple[str, ...], memory: int, stack: int = _LARGEST_STACK) -> None:
         self.run: Run | None = None
         self._owner = os.getpid()
         self.control, other = socket.socketpair()
@@ -80,8 +96,10 @@ class Worker:
         for descriptor in (self.out, self.err):
             # whoever writes writes at the end, wherever others were
             fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
-        given = [other.fileno(), self.job, records, self.out, self.err]
-        arguments = [_PACKAGE, str(CHILD), " ".join(map(str, given)), " ".join(layers), str(memory)]
+        # above 2, also where this process has closed its own standard input or output
+        meant = (other.fileno(), self.job, records, self.out, self.err)
+        given = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3) for descriptor in meant]
+        arguments = [_PACKAGE, str(CHILD), " ".join(map(str, given)), " ".join(layers), str(memory), str(stack)]
         try:
             self.process = subprocess.Popen(
                 [interpreter, *_FLAGS, "-c", _BOOT, *arguments],
@@ -98,7 +116,8 @@ class Worker:
             raise SandboxError(f"{interpreter} could not be started: {error}") from error
         finally:
             other.close()
-            os.close(records)
+            for descriptor in (records, *given):
+                os.close(descriptor)
         self.report = self._hear()
 
     def _hear(self) -> dict[str, Any]:
@@ -166,12 +185,12 @@ class Worker:
         with contextlib.suppress(OSError):
             self.control.send(b"?\n")
 
-    def hear(self) -> tuple[float, bytes | None]:
+    def hear(self) -> tuple[Scheduled | None, bytes | None]:
         """Read what the warm process says.
 
         Returns:
-            How many times longer than on an idle machine the running process takes, 0 where that was not said; and how
-            it ended, for `status`, or None.
+            What the kernel says of the running process's time, None where that was not said; and how it ended, for
+            `status`, or None.
 
         Raises:
             SandboxError: the warm process has died.
@@ -182,14 +201,14 @@ class Worker:
             said = b""
         if not said:
             raise SandboxError("the warm process has died")
-        slower, ended = 0.0, None
+        used, ended = None, None
         for line in said.splitlines():
             if line[:1] == b"C":
-                ran, waited = map(int, line[1:].split())
-                slower = (ran + waited) / max(ran, 1)
+                ran, waited, left, taken = map(int, line[1:].split())
+                used = Scheduled(ran / 1e9, waited / 1e9, left, taken)
             else:
                 ended = line
-        return slower, ended
+        return used, ended
 
     def status(self, line: bytes) -> tuple[str | None, str, float, int]:
         """Return how the process ended: status or None, the same in words, processor seconds, largest size in bytes.

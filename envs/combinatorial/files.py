@@ -7,7 +7,7 @@ the published optima. Every complaint names the line.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,36 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError, require, unknown_name
 
+from .weights import ROUNDINGS, UNROUNDED, WEIGHTS, check_memory, distances_between
+
 PROBLEMS = {"TSP": "tsp", "ATSP": "atsp", "CVRP": "cvrp", "VRP": "cvrp", "OP": "op"}
-_EARTH_RADIUS = 6378.388  # kilometres, as TSPLIB has it
 _MOST_NODES = 100_000
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes of no text
+# what a file may say in every problem, and what has a meaning in one
+_EVERYWHERE = (
+    *("NAME", "COMMENT", "TYPE", "DIMENSION", "EDGE_WEIGHT_TYPE", "EDGE_WEIGHT_FORMAT", "NODE_COORD_TYPE"),
+    *("DISPLAY_DATA_TYPE", "NODE_COORD_SECTION", "DISPLAY_DATA_SECTION", "EDGE_WEIGHT_SECTION"),
+)
+_MEANT = {
+    "tsp": (),
+    "atsp": (),
+    "cvrp": ("CAPACITY", "DEMAND_SECTION", "DEPOT_SECTION"),
+    "op": ("COST_LIMIT", "NODE_SCORE_SECTION", "DEPOT_SECTION"),
+}
+# what other problems ask for
+_NOT_HONOURED = {
+    "DISTANCE": "limits the length of each route",
+    "SERVICE_TIME": "adds a time at each customer to the length of a route",
+    "VEHICLES": "limits the number of routes",
+    "CAPACITY": "limits the load of each route",
+    "TIME_WINDOW_SECTION": "says when each customer is served",
+    "SERVICE_TIME_SECTION": "says how long each customer is served",
+    "FIXED_EDGES_SECTION": "fixes edges that every tour must have",
+    "DEMAND_SECTION": "gives demands",
+    "BACKHAUL_SECTION": "names customers that are served last",
+    "PICKUP_AND_DELIVERY_SECTION": "pairs what is fetched with what is brought",
+    "LINEHAUL_CAPACITY": "limits the load of each route",
+}
 
 
 class FileInstance(NamedTuple):
@@ -67,6 +94,10 @@ def _split(path: str, text: str) -> _Text:
             section = key
             found.sections[key], found.starts[key] = [], line
         elif colon and not key[:1].isdigit() and key[:1] != "-":
+            if key == "COMMENT" and key in found.values:
+                first, said = found.values[key]
+                found.values[key] = (first, f"{said}\n{value}")
+                continue
             if key in found.values:
                 raise found.error(line, f"{key} stands here a second time; first in line {found.values[key][0]}")
             section, found.values[key] = "", (line, value)
@@ -121,43 +152,6 @@ def _table(text: _Text, section: str, count: int, width: int, what: str) -> np.n
     return table
 
 
-def _nearest(x: np.ndarray) -> np.ndarray:
-    return np.floor(x + 0.5)
-
-
-def _euclidean(xy: np.ndarray) -> np.ndarray:
-    return np.sqrt(((xy[:, None] - xy[None]) ** 2).sum(-1))
-
-
-def _pseudo_euclidean(xy: np.ndarray) -> np.ndarray:
-    exact = np.sqrt(((xy[:, None] - xy[None]) ** 2).sum(-1) / 10.0)
-    return np.ceil(exact)
-
-
-def _geographical(xy: np.ndarray) -> np.ndarray:
-    """Return distances on the earth in kilometres; coordinates are degrees and minutes, as DDD.MM."""
-    degrees = np.trunc(xy)
-    radians = 3.141592 * (degrees + 5.0 * (xy - degrees) / 3.0) / 180.0
-    latitude, longitude = radians[:, 0], radians[:, 1]
-    q1 = np.cos(longitude[:, None] - longitude[None])
-    q2 = np.cos(latitude[:, None] - latitude[None])
-    q3 = np.cos(latitude[:, None] + latitude[None])
-    angle = np.arccos(np.clip(0.5 * ((1.0 + q1) * q2 - (1.0 - q1) * q3), -1.0, 1.0))
-    return np.floor(_EARTH_RADIUS * angle + 1.0)
-
-
-WEIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "EUC_2D": lambda xy: _nearest(_euclidean(xy)),
-    "CEIL_2D": lambda xy: np.ceil(_euclidean(xy)),
-    "FLOOR_2D": lambda xy: np.floor(_euclidean(xy)),
-    "EXACT_2D": lambda xy: np.round(1000.0 * _euclidean(xy)),
-    "MAN_2D": lambda xy: _nearest(np.abs(xy[:, None] - xy[None]).sum(-1)),
-    "MAX_2D": lambda xy: _nearest(np.abs(xy[:, None] - xy[None])).max(-1),
-    "ATT": _pseudo_euclidean,
-    "GEO": _geographical,
-}
-
-
 def _triangle(n: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows and columns of the numbers of a half matrix, in their order."""
     offset = 0 if "DIAG" in kind else 1
@@ -206,17 +200,36 @@ def _coordinates(text: _Text, count: int) -> np.ndarray | None:
     return None
 
 
-def _distances(text: _Text, count: int, xy: np.ndarray | None) -> np.ndarray:
+def _distances(text: _Text, count: int, xy: np.ndarray | None, rounding: str) -> np.ndarray:
     line, kind = _required(text, "EDGE_WEIGHT_TYPE")
+    if rounding == "none" and kind not in UNROUNDED:
+        raise text.error(
+            line, f"rounding='none' has no meaning for distances of the type {kind}; it has for {', '.join(UNROUNDED)}"
+        )
     if kind == "EXPLICIT":
+        check_memory(count, 8, f"the distances between {count} nodes")
         return _explicit(text, count)
     if kind not in WEIGHTS:
         raise text.error(line, str(unknown_name("EDGE_WEIGHT_TYPE", kind, [*WEIGHTS, "EXPLICIT"])))
     if xy is None:
         raise text.error(line, f"EDGE_WEIGHT_TYPE {kind} needs a NODE_COORD_SECTION")
-    matrix = WEIGHTS[kind](xy)
-    np.fill_diagonal(matrix, 0.0)
-    return matrix
+    return distances_between(xy, kind, rounding)
+
+
+def _check_meant(text: _Text, problem: str) -> None:
+    """Refuse what would change the problem and is not honoured, or is not known."""
+    known = (*_EVERYWHERE, *_MEANT[problem])
+    lines = {key: line for key, (line, _) in text.values.items()} | text.starts
+    for key, line in sorted(lines.items(), key=lambda pair: pair[1]):
+        if key in known or (key == "SERVICE_TIME" and _number(text, line, text.values[key][1], key) == 0.0):
+            continue
+        if key in _NOT_HONOURED:
+            raise text.error(
+                line,
+                f"{key} {_NOT_HONOURED[key]}, which is no part of {problem.upper()} here; "
+                "take it out of the file to solve the problem without it",
+            )
+        raise text.error(line, str(unknown_name("keyword", key, known)))
 
 
 def _dimension(text: _Text) -> int:
@@ -264,20 +277,25 @@ def _op(text: _Text, count: int) -> dict[str, Any]:
     return {"prize": score[1:], "max_length": limit}
 
 
-def parse_instance(text: str, path: str = "instance") -> FileInstance:
+def parse_instance(text: str, path: str = "instance", rounding: str = "nearest") -> FileInstance:
     """Read an instance from the text of a file; see `read_file`.
 
     Raises:
-        UsageError: the text is malformed; the message names the line.
+        UsageError: the text is malformed, or its distances need more memory than is free; the message names the line.
     """
-    parts = _split(path, text)
+    if rounding not in ROUNDINGS:
+        raise unknown_name("rounding", str(rounding), ROUNDINGS)
+    parts = _split(path, text.removeprefix("\ufeff"))
     line, kind = _required(parts, "TYPE")
+    kind = kind.partition("(")[0].strip()  # some say more in brackets: TSP (M.~Hofmeister)
     if kind.upper() not in PROBLEMS:
         raise parts.error(line, str(unknown_name("TYPE", kind, PROBLEMS)))
     problem, count = PROBLEMS[kind.upper()], _dimension(parts)
+    _check_meant(parts, problem)
     xy = _coordinates(parts, count)
-    distances = _distances(parts, count, xy)
-    if problem in ("tsp", "cvrp", "op") and not np.array_equal(distances, distances.T):
+    distances = _distances(parts, count, xy, rounding)
+    is_given = "EDGE_WEIGHT_SECTION" in parts.starts  # other distances are the same both ways by their formula
+    if problem in ("tsp", "cvrp", "op") and is_given and not np.array_equal(distances, distances.T):
         raise parts.error(
             parts.starts["EDGE_WEIGHT_SECTION"],
             f"the distances depend on the direction, but TYPE is {kind}; for such a matrix TYPE is ATSP",
@@ -291,19 +309,28 @@ def parse_instance(text: str, path: str = "instance") -> FileInstance:
     )
 
 
-def read_file(path: str | Path) -> FileInstance:
+def read_file(path: str | Path, rounding: str = "nearest") -> FileInstance:
     """Read a file of TSPLIB or CVRPLIB (.tsp, .atsp, .vrp), or of the orienteering library OPLib (.oplib).
+
+    Args:
+        path: the file, in UTF-8 or Latin-1.
+        rounding: "nearest" rounds distances as the file's EDGE_WEIGHT_TYPE says. "none" does not round them: so count the
+            published costs of CVRPLIB's sets CMT, Golden, Li and tai.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UsageError: the file is malformed; the message names the line.
+        UsageError: the file is malformed, or says what is not honoured; the message names the line. Or its distances need
+            more memory than is free.
     """
     path = Path(path)
+    data = path.read_bytes()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not a text file ({error})") from error
-    return parse_instance(text, str(path))
+        if _CONTROL.search(data):
+            raise UsageError(f"{path} is not a text file ({error})") from error
+        text = data.decode("latin-1")
+    return parse_instance(text, str(path), rounding)
 
 
 def read_solution_cost(path: str | Path) -> float:

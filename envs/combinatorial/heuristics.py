@@ -12,6 +12,7 @@ import numpy as np
 from polyathlon.envs.errors import UsageError
 
 from .solutions import PlainInstance, demands_of, distances_of
+from .weights import check_memory
 
 
 def from_zero(tour: Sequence[int] | np.ndarray) -> list[int]:
@@ -49,6 +50,7 @@ def two_opt(instance: PlainInstance, tour: Sequence[int] | None = None) -> list[
     n = len(order)
     if n < 4:
         return from_zero(order)
+    check_memory(n, 48, f"the exchanges between {n} nodes, which two_opt compares,")
     upper = np.triu(np.ones((n, n), dtype=bool), k=2)
     while True:
         ahead = np.roll(order, -1)

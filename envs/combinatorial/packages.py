@@ -17,16 +17,26 @@ from polyathlon.envs.errors import UsageError, require
 from .construction import TOLERANCE
 from .heuristics import from_zero
 from .solutions import PlainInstance, demands_of, distances_of
+from .weights import check_memory
 
 _INT32_SCALE = 10_000  # fast-tsp adds up 32-bit integers
 _SCALE = 1_000_000
 _LOAD_SCALE = 1_000_000_000
+# memory for each pair of nodes: arrays of numbers and of integers, and then lists of integers, or PyVRP's edges
+_BYTES_IN_LISTS, _BYTES_OF_EDGES = 56, 300
 
 
 def _integers(d: np.ndarray, scale: int, is_rounded_up: bool = False) -> np.ndarray:
     """Return distances as integers, the largest one being `scale`."""
     share = d / max(float(d.max()), 1e-300) * scale
     return (np.ceil(share - 1e-9) if is_rounded_up else np.rint(share)).astype(np.int64)
+
+
+def _lists(d: np.ndarray, scale: int) -> list[list[int]]:
+    """Return distances as lists of integers, the largest one being `scale`."""
+    check_memory(len(d), _BYTES_IN_LISTS, f"lists of the distances between {len(d)} nodes, which this solver takes,")
+    found: list[list[int]] = _integers(d, scale).tolist()
+    return found
 
 
 def fast_tsp(instance: PlainInstance, seconds: float = 0.05) -> list[int]:
@@ -46,7 +56,7 @@ def fast_tsp(instance: PlainInstance, seconds: float = 0.05) -> list[int]:
         raise UsageError("fast_tsp needs distances that are the same both ways; use elkai or pyvrp")
     if len(d) < 4 or d.max() == 0.0:
         return list(range(len(d)))
-    return from_zero(library.find_tour(_integers(d, _INT32_SCALE).tolist(), duration_seconds=seconds))
+    return from_zero(library.find_tour(_lists(d, _INT32_SCALE), duration_seconds=seconds))
 
 
 def elkai(instance: PlainInstance, runs: int = 1) -> list[int]:
@@ -63,7 +73,7 @@ def elkai(instance: PlainInstance, runs: int = 1) -> list[int]:
     d = distances_of(instance)
     if len(d) < 4:
         return _few_nodes(d)
-    return from_zero(library.DistanceMatrix(_integers(d, _SCALE).tolist()).solve_tsp(runs=runs)[:-1])
+    return from_zero(library.DistanceMatrix(_lists(d, _SCALE)).solve_tsp(runs=runs)[:-1])
 
 
 def _few_nodes(d: np.ndarray) -> list[int]:
@@ -83,6 +93,7 @@ def _pyvrp_routes(
 ) -> list[list[int]]:
     """Run PyVRP on integer distances; return the nodes of each route."""
     library = require("pyvrp", "solvers")
+    check_memory(len(d), _BYTES_OF_EDGES, f"the edges between {len(d)} nodes, which PyVRP takes,")
     model = library.Model()
     places = [model.add_location(x=0, y=0) for _ in range(len(d))]
     depot = model.add_depot(places[0])
@@ -199,10 +210,10 @@ def ortools_tour(instance: PlainInstance, seconds: float = 1.0) -> list[int]:
     d = distances_of(instance)
     if len(d) < 4:
         return _few_nodes(d)
-    legs = _integers(d, _SCALE)
+    legs = _lists(d, _SCALE)
     manager = library.RoutingIndexManager(len(d), 1, 0)
     routing = library.RoutingModel(manager)
-    routing.SetArcCostEvaluatorOfAllVehicles(routing.RegisterTransitMatrix(legs.tolist()))
+    routing.SetArcCostEvaluatorOfAllVehicles(routing.RegisterTransitMatrix(legs))
     parameters = library.DefaultRoutingSearchParameters()
     parameters.first_solution_strategy = enums.FirstSolutionStrategy.PATH_CHEAPEST_ARC
     parameters.local_search_metaheuristic = enums.LocalSearchMetaheuristic.GUIDED_LOCAL_SEARCH

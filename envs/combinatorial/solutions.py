@@ -17,14 +17,18 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from .construction import TOLERANCE
 from .pictures import split_routes
 from .tours import distance_matrix
+from .weights import check_memory
 
 PlainInstance = Mapping[str, Any]
+_MANY = 2000  # nodes whose distances may need more memory than there is
 
 
 def distances_of(instance: PlainInstance) -> np.ndarray:
     """Return the distances [N, N] float64 of an instance, given or between its points."""
     if "distances" in instance:
         return np.asarray(instance["distances"], dtype=np.float64)
+    if len(instance["xy"]) > _MANY:
+        check_memory(len(instance["xy"]), 8, f"the distances between {len(instance['xy'])} nodes")
     return distance_matrix(np.asarray(instance["xy"], dtype=np.float64))
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
+
+_BLOCK = 1 << 20  # distances that are computed at once
 
 
 def tour_length(xy: Tensor, tour: Tensor) -> Tensor:
@@ -36,8 +40,26 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 def distance_matrix(xy: np.ndarray) -> np.ndarray:
     """Return the Euclidean distances [N, N] float64 between points [N, 2]."""
-    points = np.asarray(xy, dtype=np.float64)
-    return np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
+
+    def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        dx, dy = a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1]
+        return np.sqrt(dx * dx + dy * dy)
+
+    return matrix_by_blocks(np.asarray(xy, dtype=np.float64), between)
+
+
+def matrix_by_blocks(xy: np.ndarray, between: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return a matrix [N, N] float64 between points [N, 2], some rows at a time, so that little else needs memory.
+
+    Args:
+        xy: the points.
+        between: from points [K, 2] and [N, 2] to [K, N].
+    """
+    matrix = np.empty((len(xy), len(xy)))
+    rows = max(1, _BLOCK // max(1, len(xy)))
+    for first in range(0, len(xy), rows):
+        matrix[first : first + rows] = between(xy[first : first + rows], xy)
+    return matrix
 
 
 def gap(cost: Tensor, reference: Tensor) -> Tensor:

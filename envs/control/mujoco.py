@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from .mujoco_objectives import PARTS, make_mo_gymnasium, pays_vector
 from .mujoco_options import find_task
+from .mujoco_scalar import guarded
 from .mujoco_vector import MujocoVector
 
 
@@ -43,7 +44,7 @@ def make_vector(
 
 
 def make_scalar(task: str, reward: str = "scalar", cost_objective: bool = True, **options: Any) -> Any:
-    """Make Gymnasium's own environment of a task, or MO-Gymnasium's for reward="vector".
+    """Make Gymnasium's own environment of a task, or MO-Gymnasium's for reward="vector", with the guards of `Guarded`.
 
     Args:
         task: HalfCheetah, Hopper, Walker2d, Ant, Humanoid or Swimmer.
@@ -60,7 +61,7 @@ def make_scalar(task: str, reward: str = "scalar", cost_objective: bool = True, 
         has_choice = PARTS[task].has_optional_cost
         return make_mo_gymnasium(task, **options, **({"cost_objective": cost_objective} if has_choice else {}))
     module, _, name = find_task(task).class_name.partition(":")
-    return getattr(import_module(module), name)(**options)
+    return guarded(getattr(import_module(module), name))(**options)
 
 
 make_half_cheetah = partial(make_vector, "HalfCheetah")

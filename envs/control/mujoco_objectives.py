@@ -115,6 +115,8 @@ def make_mo_gymnasium(task: str, **options: Any) -> Any:
 
     from polyathlon.envs.errors import require
 
+    from .mujoco_scalar import guarded
+
     require("mo_gymnasium", "multiobjective")
     module, name = {
         "HalfCheetah": ("half_cheetah_v5", "MOHalfCheehtahEnv"),
@@ -124,4 +126,4 @@ def make_mo_gymnasium(task: str, **options: Any) -> Any:
         "Humanoid": ("humanoid_v5", "MOHumanoidEnv"),
         "Swimmer": ("swimmer_v5", "MOSwimmerEnv"),
     }[task]
-    return getattr(import_module(f"mo_gymnasium.envs.mujoco.{module}"), name)(**options)
+    return guarded(getattr(import_module(f"mo_gymnasium.envs.mujoco.{module}"), name))(**options)

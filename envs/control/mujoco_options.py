@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 import mujoco
-from gymnasium.vector import AutoresetMode
 from packaging.version import Version
 
 from polyathlon.envs.errors import UsageError, unknown_name
@@ -91,15 +90,3 @@ def choice(name: str, given: T, allowed: tuple[T, ...]) -> T:
     if given not in allowed:
         raise UsageError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {given!r}")
     return given
-
-
-def parse_autoreset(given: AutoresetMode | str) -> AutoresetMode:
-    """Take Gymnasium's mode, its value or its name.
-
-    Raises:
-        UsageError: there is no such mode.
-    """
-    for mode in AutoresetMode:
-        if given in (mode, mode.value, mode.name):
-            return mode
-    raise UsageError(f"autoreset_mode must be one of {', '.join(mode.name for mode in AutoresetMode)}, got {given!r}")

@@ -16,12 +16,13 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.tensor.arguments import check_action, parse_autoreset, read_options
 from polyathlon.envs.tensor.base import parse_device
 from polyathlon.envs.tensor.rewards import reward_space_of
 
 from .mujoco_arrays import Array, NumpyArrays, TorchArrays
 from .mujoco_objectives import Objectives, pays_vector
-from .mujoco_options import choice, find_task, make_model_env, parse_autoreset, warn_of_new_contacts
+from .mujoco_options import choice, find_task, make_model_env, warn_of_new_contacts
 from .mujoco_output import Output
 from .mujoco_physics import CpuPhysics, Physics, default_threads
 
@@ -184,7 +185,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
         return self._out.values(self.task.observe(self._now)), self._out.info(info, mask)
 
     def _rows_to_reset(self, options: dict[str, Any] | None) -> list[int]:
-        options = options or {}
+        options = read_options(options)
         if unknown := sorted(set(options) - {"reset_mask"}):
             raise UsageError(f"unknown reset options {unknown}; known: 'reset_mask', a bool for each environment")
         if "reset_mask" not in options:
@@ -249,7 +250,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             Observations [N, D], rewards [N] or [N, k], terminated [N] bool, truncated [N] bool and infos.
 
         Raises:
-            UsageError: called before `reset`, wrong shape, NaN or infinite actions, or (autoreset DISABLED) a row whose
+            UsageError: called before `reset`, wrong shape, NaN, infinite or huge actions, or (autoreset DISABLED) a row whose
                 episode is over.
         """
         action = self._parse(actions)
@@ -324,9 +325,7 @@ class MujocoVector(gym.vector.VectorEnv[Any, Any, Any]):
             raise UsageError(f"actions must be numbers of shape {shape}, got {given.dtype} of shape {given.shape}")
         if given.dtype not in (np.float32, np.float64):
             given = given.astype(np.float64)
-        if not np.isfinite(given).all():
-            bad = np.flatnonzero(~np.isfinite(given).all(1))[:8].tolist()
-            raise UsageError(f"the actions of rows {bad} are NaN or infinite; give finite numbers")
+        check_action(given)
         return given
 
     def _refuse_ended(self) -> None:

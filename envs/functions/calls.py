@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 LANGUAGES = ("python", "java", "javascript")
+MAX_DEPTH = 64
+_BRACKETS = re.compile(r"[\[\](){}]")
 
 
 class Call(NamedTuple):
@@ -48,3 +51,19 @@ def shown(value: Any, longest: int = 60) -> str:
     except (ValueError, RecursionError):
         text = f"a {type(value).__name__} too large to print"
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def check_depth(text: str) -> None:
+    """Refuse a text whose brackets, those in strings included, nest deeper than `MAX_DEPTH`.
+
+    Raises:
+        DecodeError: they do.
+    """
+    # most texts have too few brackets to nest that deep
+    if sum(map(text.count, "([{")) <= MAX_DEPTH:
+        return
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth = depth + 1 if bracket in "([{" else max(depth - 1, 0)
+        if depth > MAX_DEPTH:
+            raise DecodeError(f"brackets are nested deeper than {MAX_DEPTH}")

@@ -173,8 +173,9 @@ def _wrong_end(script: Script, world: World, text: str) -> str | None:
 def holds_answer(text: str, answer: str) -> bool:
     """Return whether a text holds an answer as whole words, whatever their case and punctuation."""
     wanted = normalise_text(answer)
-    spoken = [normalise_text(word) for word in text.replace("(", " ").replace(")", " ").split()]
-    words = [word.strip("\"'!?:;") for word in spoken]
+    spoken = text.replace("(", " ").replace(")", " ").split()
+    known = {word: normalise_text(word).strip("\"'!?:;") for word in set(spoken)}
+    words = [known[word] for word in spoken]
     target = [normalise_text(word) for word in answer.split()]
     runs = (words[i : i + len(target)] for i in range(len(words) - len(target) + 1))
     return bool(wanted) and (any(run == target for run in runs) or normalise_text(text) == wanted)

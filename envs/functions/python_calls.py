@@ -12,15 +12,17 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from .calls import Call, DecodeError
+from .calls import MAX_DEPTH, Call, DecodeError, check_depth
 from .quick_calls import read_quickly
 
 MAX_TEXT = 1 << 17
 MAX_CALLS = 128
-MAX_DEPTH = 64
+# characters outside of plain strings that are compiled, at 2 microseconds each; long answers are long texts
+MAX_CODE = 1 << 13
 MAX_BITS = 4096
-_OPENING = frozenset("([{")
-_CLOSING = frozenset(")]}")
+# a string and its prefix, as Python's tokenizer finds them where there are no triple quotes and no comments
+_STRING = re.compile(r"(?<!\w)(\w*+)(?:'(?:[^'\\\n]|\\[\s\S])*+'?|\"(?:[^\"\\\n]|\\[\s\S])*+\"?)")
+_HARD_TO_TELL = ("#", "'''", '"""', "\r")
 # what Python warns about while it reads a text: unknown escapes, and numbers that run into words
 _MAY_WARN = re.compile(r"\\|\d[A-Za-z_]")
 _FAILURES = (SyntaxError, ValueError, TypeError, ArithmeticError, MemoryError, RecursionError)
@@ -74,9 +76,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def _parse(text: str) -> ast.expr:
-    # every bracket may be in a string, so this counts too many at worst
-    if sum(map(text.count, "([{")) > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise DecodeError(f"brackets are nested deeper than {MAX_DEPTH}")
+    check_depth(text)
+    if len(text) > MAX_CODE and _code_size(text) > MAX_CODE:
+        raise DecodeError(
+            f"the text has more than {MAX_CODE} characters outside of strings; that many are read as calls"
+        )
     if _MAY_WARN.search(text):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,16 +88,19 @@ def _parse(text: str) -> ast.expr:
     return compile(text, "<calls>", "eval", _EVALUATE_ONLY).body
 
 
-def _depth(text: str) -> int:
-    """Return how deep brackets are nested, those in strings included."""
-    depth = deepest = 0
-    for character in text:
-        if character in _OPENING:
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in _CLOSING:
-            depth = max(depth - 1, 0)
-    return deepest
+def _code_size(text: str) -> int:
+    """Return how many characters there are outside of plain strings; where strings are hard to tell, all of them."""
+    size = len(text)
+    if any(sign in text for sign in _HARD_TO_TELL):
+        return size
+    for count, found in enumerate(_STRING.finditer(text)):
+        prefix = found[1].lower()
+        if "f" in prefix and len(prefix) < 3:  # it holds code
+            return len(text)
+        size -= 0 if prefix else len(found[0]) - 2
+        if 2 * count > MAX_CODE:
+            break
+    return size
 
 
 def _call(node: ast.Call) -> Call:

@@ -22,6 +22,8 @@ _ARGUMENT = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*){_BLANK}={_BLANK}(?:{_SCALAR}{
 _ELEMENT = re.compile(rf"{_SCALAR}{_BLANK}([,\]]){_BLANK}")
 _AFTER_LIST = re.compile(rf"{_BLANK}([,)]){_BLANK}")
 _NEXT = re.compile(rf"{_BLANK}([,\]])")
+# commas of a text, so that reading it is a matter of milliseconds
+_MOST_VALUES = 1 << 13
 _KEYWORDS = frozenset(keyword.kwlist)
 _CONSTANTS = {"True": True, "False": False, "None": None}
 # by the number of the group that matched
@@ -35,6 +37,8 @@ def read_quickly(text: str, most: int) -> list[Call] | None:
         text: the text, with its outer brackets.
         most: largest number of calls.
     """
+    if len(text) > 2 * _MOST_VALUES and text.count(",") > _MOST_VALUES:
+        return None
     calls: list[Call] = []
     place = 1
     while len(calls) < most:

@@ -13,6 +13,8 @@ from typing import Any
 
 from polyathlon.envs.errors import UsageError
 
+from .calls import shown
+
 _PLAIN = {
     str: "string",
     int: "integer",
@@ -128,8 +130,11 @@ def read_docstring(text: str) -> tuple[str, dict[str, str]]:
 def fits(value: Any, declared: dict[str, Any]) -> bool:
     """Return whether a decoded value has the type that a schema declares; a whole number is a float as well."""
     kind = declared.get("type", "any")
-    if "enum" in declared and value not in declared["enum"]:
-        return value is None and declared.get("default", 0) is None
+    if "enum" in declared:
+        # True is not 1 here, but a whole number is a float
+        kinds = (int, float) if type(value) is int else (type(value),)
+        is_allowed = any(type(one) in kinds and value == one for one in declared["enum"])
+        return is_allowed or (value is None and declared.get("default", 0) is None)
     if kind == "any" or (value is None and declared.get("default", 0) is None):
         return True
     if kind in ("array", "tuple"):
@@ -137,3 +142,28 @@ def fits(value: Any, declared: dict[str, Any]) -> bool:
         return isinstance(value, list | tuple) and all(fits(one, items) for one in value)
     expected = {"string": str, "integer": int, "float": (int, float), "boolean": bool, "dict": dict}[kind]
     return isinstance(value, expected) and (kind == "boolean" or not isinstance(value, bool))  # type: ignore[arg-type]
+
+
+def misfit(value: Any, declared: dict[str, Any]) -> str:
+    """Say what a schema wants in the place of a value that does not fit: its type, or the values that are allowed."""
+    wanted = (
+        f"one of {', '.join(map(repr, declared['enum']))}" if "enum" in declared else f"of type {_type_of(declared)}"
+    )
+    return f"must be {wanted}, got {shown(value)}"
+
+
+def _type_of(declared: dict[str, Any]) -> str:
+    kind = str(declared.get("type", "any"))
+    return f"{kind} of {_type_of(declared['items'])}" if kind in ("array", "tuple") and "items" in declared else kind
+
+
+def enums_of(function: Callable[..., Any]) -> dict[str, type[enum.Enum]]:
+    """Return the parameters of a function that take a member of an Enum, or None: name -> the Enum."""
+    found = {}
+    for name, hint in typing.get_type_hints(function).items():
+        kinds = [one for one in (typing.get_args(hint) or (hint,)) if one is not type(None)]
+        if name != "return" and len(kinds) == 1 and isinstance(kinds[0], type) and issubclass(kinds[0], enum.Enum):
+            is_optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
+            if is_optional or hint is kinds[0]:
+                found[name] = kinds[0]
+    return found

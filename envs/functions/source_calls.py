@@ -6,41 +6,76 @@ anonymous class is lost, byte offsets are used as character offsets in Java) the
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import threading
+import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from polyathlon.envs.errors import require
 
-from .calls import Call, DecodeError
+from .calls import Call, DecodeError, check_depth
 
 MAX_SOURCE = 1 << 14
+# processor time for one text; the longest ones without errors need 12 ms, those with errors any time
+PARSE_SECONDS = 0.025
+_SLICE = 10_000  # microseconds
 UNNAMED = "*"  # an argument without a name
 _QUOTED = frozenset({"string_literal", "character_literal"})
 _WORDS = frozenset({"identifier", "class_literal", "type_identifier", "method_invocation"})
 
 
-@functools.cache
+_parsers = threading.local()  # a parser keeps where it is, so that threads cannot share one
+
+
 def grammar_parser(language: str) -> Any:
-    """Return the parser of a language.
+    """Return this thread's parser of a language.
 
     Raises:
         ImportError: the extra `functions` is not installed.
     """
-    tree_sitter = require("tree_sitter", "functions")
-    grammar = require(f"tree_sitter_{language}", "functions")
-    return tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    found = getattr(_parsers, language, None)
+    if found is None:
+        tree_sitter = require("tree_sitter", "functions")
+        grammar = require(f"tree_sitter_{language}", "functions")
+        found = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+        with warnings.catch_warnings():
+            # what is to come in its place works for texts given piece by piece alone
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found.timeout_micros = _SLICE
+        setattr(_parsers, language, found)
+    return found
+
+
+def _parsed(parser: Any, source: bytes) -> Any:
+    """Return the tree of a text, or None where its errors keep the parser busy for more than `PARSE_SECONDS`.
+
+    The limit is one of processor time: a busy machine parses in more slices, not less.
+    """
+    with contextlib.suppress(ValueError):
+        return parser.parse(source)  # most texts need a hundredth of a slice
+    began = time.thread_time()
+    while time.thread_time() - began < PARSE_SECONDS:
+        with contextlib.suppress(ValueError):  # a slice is over; the next call goes on
+            return parser.parse(source)
+    parser.reset()
+    return None
 
 
 def _tree(text: str, language: str) -> Any:
     """Return the root of a text's syntax tree; `text` lost its first and last character, the brackets.
 
     Raises:
-        DecodeError: the grammar finds an error; a missing semicolon or bracket is none.
+        DecodeError: the grammar finds an error (a missing semicolon or bracket is none), or brackets nest too deep.
     """
     if len(text) > MAX_SOURCE:
         raise DecodeError(f"the text has {len(text)} characters; at most {MAX_SOURCE} are read as {language}")
-    root = grammar_parser(language).parse(text.encode("utf-8", "replace")).root_node
+    check_depth(text)
+    tree = _parsed(grammar_parser(language), text.encode("utf-8", "replace"))
+    if tree is None:
+        raise DecodeError(f"the text cannot be read as {language}: its errors are too many")
+    root = tree.root_node
     if root.has_error and any(node.is_error for node in _nodes(root)):
         raise DecodeError(f"the text cannot be read as {language}")
     return root

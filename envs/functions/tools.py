@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,13 +12,13 @@ import numpy as np
 from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply
 
-from .calls import Call, DecodeError, shown
+from .calls import Call, DecodeError
 from .checking import Schema
 from .dialogue import MAX_STEPS, Script, open_dialogue
 from .dialogue_turns import REWARDS, message_candidates, messages_of, refuse_message, take_message
 from .prompts import STYLES, instructions
-from .schemas import fits
-from .worlds import World, read_written
+from .schemas import enums_of, fits, misfit
+from .worlds import World, Written, read_written
 
 Tool = Callable[..., Any] | type
 
@@ -72,7 +72,9 @@ class ToolEnv(LanguageTask):
 
     Calls go through a table of names with plain values; text is never evaluated. A call whose arguments do not fit the
     schema is not executed, and its result says why. A class among the functions is a tool with a state: it is made anew
-    for each episode, and all its public methods can be called. Functions run in this process and must be quick.
+    for each episode, and all its public methods can be called. Functions run in this process and must be quick; async
+    ones are awaited. They give back texts, numbers, lists, dicts, or objects whose class defines `__str__`; anything else
+    is an error to the policy and a warning here. What they raise, `SystemExit` too, is what the policy reads.
 
     Args:
         functions: functions with type hints, bound methods, or classes.
@@ -84,7 +86,8 @@ class ToolEnv(LanguageTask):
         max_answer: the longest message that is read, in characters.
 
     Raises:
-        UsageError: there are no functions or tasks, a function has no schema, or a task's calls cannot be read.
+        UsageError: there are no functions or tasks, a function has no schema, or a task's calls cannot be read or do not
+            fit their tools.
     """
 
     def __init__(
@@ -111,8 +114,11 @@ class ToolEnv(LanguageTask):
         if len(self.classes) + len(self.functions) < len(functions):
             raise UsageError("two tools share a name; rename one of them")
         self.tasks = list(tasks)
-        self.schemas: list[Schema] = list(World(self.classes, {}, self.functions).schemas())
+        world = World(self.classes, {}, self.functions)
+        self.schemas: list[Schema] = list(world.schemas())
         self._by_name = {schema["name"]: schema for schema in self.schemas}
+        found = {name: enums_of(function) for name, (_, function) in world.methods.items()}
+        self._enums = {name: enums for name, enums in found.items() if enums}
         self._scripts = [self._script(number, task) for number, task in enumerate(self.tasks)]
 
     def _script(self, number: int, task: ToolTask) -> Script:
@@ -126,15 +132,39 @@ class ToolEnv(LanguageTask):
                 written = read_written(call)
             except DecodeError as error:
                 raise UsageError(f"task {number}: {error}") from error
-            if written.name not in self._by_name:
-                raise unknown_name(f"tool in the calls of task {number}", written.name, self._by_name)
-        make_world = partial(World, self.classes, dict(task.state), self.functions)
+            self._check_reference(written, number, call)
+        make_world = partial(World, self.classes, dict(task.state), self.functions, enums=self._enums)
         return Script(
             turns, gold, make_world, task.answer, self.strict_empty, self.max_steps, task.check, self.why_not_executed
         )
 
+    def _check_reference(self, written: Written, number: int, text: str) -> None:
+        """Refuse a reference call that does not fit its tool: nothing that a policy may write could do the same.
+
+        Raises:
+            UsageError: there is no such tool, or an argument does not fit its schema.
+        """
+        if written.name not in self._by_name:
+            raise unknown_name(f"tool in the calls of task {number}", written.name, self._by_name)
+        names = list(self._by_name[written.name]["parameters"]["properties"])
+        reason = None
+        if len(written.positional) > len(names):
+            reason = f"{written.name} takes {len(names)} arguments, got {len(written.positional)}"
+        elif twice := [name for name in names[: len(written.positional)] if name in written.keywords]:
+            reason = f"{written.name} gets {twice[0]} twice"
+        arguments = {**dict(zip(names, written.positional)), **written.keywords}
+        inner = {name: value for name, value in arguments.items() if isinstance(value, Written)}
+        reason = reason or self._misfit(Call(written.name, arguments), leave=inner)
+        if reason is not None:
+            raise UsageError(f"the call {text!r} of task {number} does not fit its tool: {reason}")
+        for value in inner.values():
+            self._check_reference(value, number, text)
+
     def why_not_executed(self, call: Call) -> str | None:
         """Say why the arguments of a call do not fit its tool, or None when they do."""
+        return self._misfit(call)
+
+    def _misfit(self, call: Call, leave: Container[str] = ()) -> str | None:
         schema = self._by_name.get(call.name)
         if schema is None:
             return f"there is no tool {call.name[:60]!r}; the tools are {', '.join(self._by_name)}"
@@ -144,14 +174,16 @@ class ToolEnv(LanguageTask):
                 return f"{call.name} needs {name}"
         for name, value in call.arguments.items():
             if name not in properties:
-                return f"{call.name} has no parameter {name[:60]!r}"
+                return f"{call.name} has no parameter {name[:60]!r}; it takes {', '.join(properties) or 'none'}"
+            if name in leave:
+                continue
             if isinstance(value, dict) and value and all(isinstance(inside, dict) for inside in value.values()):
                 (nested, given), *_ = value.items()
                 reason = self.why_not_executed(Call(str(nested), given))
                 if reason is not None:
                     return reason
             elif not fits(value, properties[name]):
-                return f"{name} must be of type {properties[name]['type']}, got {shown(value)}"
+                return f"{name} {misfit(value, properties[name])}"
         return None
 
     def draw(self, rng: np.random.Generator) -> int:

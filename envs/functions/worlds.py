@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import copy
+import enum
 import inspect
-import json
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from polyathlon.envs.errors import UsageError
 
 from .calls import Call, DecodeError
+from .results import NoPlainResult, awaited, result_text
 from .schemas import function_schema
 
 ERROR = "Error during execution: "
@@ -72,18 +74,6 @@ def _nested(value: Any) -> Any:
     return {str(key): _nested(one) for key, one in value.items()}
 
 
-def result_text(value: Any) -> str:
-    """Return the text of a result: a text as it is, a dict as JSON where it can be, anything else by `str`."""
-    if isinstance(value, str):
-        return value
-    if type(value) is dict:
-        try:
-            return json.dumps(value)
-        except (TypeError, ValueError, RecursionError):
-            return str(value)
-    return str(value)
-
-
 class World:
     """Objects and functions that calls act on.
 
@@ -95,6 +85,7 @@ class World:
         state: name of the class -> its initial state, which is copied.
         functions: name -> function.
         long_context: fill the objects with more data, where they know how.
+        enums: name of a function or method -> parameter -> the Enum whose member it takes; calls give the values.
         limit: called with (object, method, positional, keywords) before a method and, with method "", after it; it
             raises `TooLarge` for what would cost too much.
 
@@ -109,12 +100,13 @@ class World:
         functions: Mapping[str, Callable[..., Any]] | None = None,
         long_context: bool = False,
         limit: Limit | None = None,
+        enums: Mapping[str, Mapping[str, type[enum.Enum]]] | None = None,
     ) -> None:
         self.objects = {
             name: _set_up(made, (state or {}).get(name, {}), long_context) for name, made in classes.items()
         }
         self.methods: dict[str, tuple[Any, Callable[..., Any]]] = {}
-        self.limit = limit
+        self.limit, self.enums = limit, enums or {}
         self.is_too_large = False
         self.history: list[Written] = []
         for owner in self.objects.values():
@@ -130,12 +122,20 @@ class World:
         self.methods[name] = (owner, function)
 
     def execute(self, call: Written) -> str:
-        """Execute a call and return the text of its result; whatever it raises becomes a text as well."""
+        """Execute a call and return the text of its result; whatever it raises becomes a text as well.
+
+        A result that has no plain text is an error to the policy, and a warning to who wrote the tool.
+        """
         self.history.append(call)
         try:
             text = result_text(self._run(call))
             return text if len(text) <= MAX_RESULT else f"{ERROR}the result is too long"
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except NoPlainResult as error:
+            warnings.warn(f"the tool {call.name!r}: {error}", stacklevel=2)
+            return ERROR + _message(error)
+        except BaseException as error:  # also SystemExit, which would end the process that trains
             return ERROR + _message(error)
 
     def _run(self, call: Written) -> Any:
@@ -146,16 +146,26 @@ class World:
         if call.name not in self.methods:
             raise NameError(f"name {call.name.split('.')[0]!r} is not defined")
         owner, method = self.methods[call.name]
+        if call.name in self.enums:
+            positional, keywords = (), self._with_members(call.name, method, positional, keywords)
         if self.limit is None:
-            return method(*positional, **keywords)
+            return awaited(method(*positional, **keywords))
         self.limit(owner, call.name, positional, keywords)
-        value = method(*positional, **keywords)
+        value = awaited(method(*positional, **keywords))
         try:
             self.limit(owner, "", (), {})
         except TooLarge:
             self.is_too_large = True
             raise
         return value
+
+    def _with_members(
+        self, name: str, method: Callable[..., Any], positional: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return all arguments by name, members of an Enum in the place of their values."""
+        named = inspect.signature(method).bind(*positional, **keywords).arguments
+        kinds = self.enums[name]
+        return {key: kinds[key](value) if key in kinds and value is not None else value for key, value in named.items()}
 
     def write(self, text: str) -> str:
         """Write a reference call with every argument named, as a policy must write it.
@@ -210,8 +220,8 @@ def _set_up(made: type, state: Any, long_context: bool) -> Any:
     return owner
 
 
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     try:
-        return str(error)
+        return str(error) if isinstance(error, Exception) else f"{type(error).__name__} {error}".strip()
     except Exception:
         return type(error).__name__

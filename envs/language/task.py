@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.tensor.arguments import read_options
 from polyathlon.envs.tensor.rewards import checked_reward
 
 from .utterance import Utterance
@@ -342,11 +343,12 @@ def conversation(episode: TaskEpisode) -> dict[str, Any]:
 
 
 def _task_of(options: dict[str, Any] | None) -> tuple[bool, TaskId]:
-    unknown = set(options or {}) - {"task"}
+    options = read_options(options)
+    unknown = set(options) - {"task"}
     if unknown:
         raise UsageError(f"unknown reset option {sorted(unknown)[0]!r}; a language task takes 'task', the id of a task")
-    given = bool(options) and options is not None and options["task"] is not None
-    return given, options["task"] if given and options is not None else None
+    given = options.get("task") is not None
+    return given, options["task"] if given else None
 
 
 def _not_text(given: Any) -> str:

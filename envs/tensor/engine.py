@@ -13,6 +13,7 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import make_keys
 
 from . import trees
+from .arguments import read_options
 from .base import TensorEnv
 from .compiled import CompiledFunction
 from .pool import Pool, depth_for, gather
@@ -135,7 +136,7 @@ class Engine:
             raise UsageError("a part of the rows cannot be reset before all were: call reset() without 'reset_mask'")
         seeds, episodes = self._next_episodes(seed, rows)
         chosen = slice(None) if rows is None else rows
-        fresh = self.task.reset(make_keys(seeds[chosen], episodes[chosen]), options or None)
+        fresh = self.task.reset(make_keys(seeds[chosen], episodes[chosen]), read_options(options) or None)
         self.state = fresh if rows is None else trees.put(self.state, rows, fresh)
         self.seeds, self._episodes, self._pool = seeds, episodes, None
         self._depth = self._choose_depth()

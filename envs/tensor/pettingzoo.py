@@ -12,6 +12,7 @@ from pettingzoo import AECEnv, ParallelEnv
 
 from polyathlon.envs.errors import UsageError
 
+from .arguments import read_options
 from .base import TensorEnv
 from .engine import Engine
 from .output import collect_info, row_of, to_numpy
@@ -41,7 +42,7 @@ class _Table:
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Start a game."""
         # PettingZoo's api_test passes an entry of this name to every environment
-        given = {name: value for name, value in (options or {}).items() if name != "options"}
+        given = {name: value for name, value in read_options(options).items() if name != "options"}
         self.engine.reset(seed, given)
 
     def observe(self, player: int) -> Any:

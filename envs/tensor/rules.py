@@ -13,6 +13,7 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError
 
 from . import trees
+from .arguments import LARGEST_ACTION
 from .base import TensorEnv
 
 
@@ -97,9 +98,9 @@ def count_actions(space: gym.Space[Any]) -> int | None:
 
 
 def confined(num_actions: int | None, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Return actions inside the space, and, as a tensor, whether those given are all inside; of a Box, whether finite."""
+    """Return actions inside the space, and, as a tensor, whether those given are all inside; of a Box, at most the largest."""
     if num_actions is None:
-        return action, torch.isfinite(action).all()
+        return action, (action.abs() <= LARGEST_ACTION).all()
     inside = action.clamp(0, num_actions - 1)
     return inside, (inside == action).all()
 
@@ -110,8 +111,8 @@ def invalid_action(space: gym.Space[Any], action: Tensor) -> UsageError:
         wrong = (action < 0) | (action >= int(space.n))
         allowed_text = f"an action is an integer from 0 to {int(space.n) - 1}"
     else:
-        wrong = ~torch.isfinite(action)
-        allowed_text = "an action is a finite number"
+        wrong = ~(action.abs() <= LARGEST_ACTION)
+        allowed_text = f"an action is a finite number of at most {LARGEST_ACTION:g} in size"
     row = int(wrong.reshape(wrong.shape[0], -1).any(1).nonzero()[0]) if bool(wrong.any()) else 0
     return UsageError(f"{allowed_text}; row {row} got {action[row].tolist()}")
 

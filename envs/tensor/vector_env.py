@@ -13,6 +13,7 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 
+from .arguments import parse_autoreset, read_options
 from .base import TensorEnv
 from .engine import Engine, RowsStep
 from .lazy_info import LazyInfo
@@ -104,7 +105,7 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.output = output
         self.device = task.device
         self.render_mode = check_render_mode(task, render_mode)
-        self.autoreset_mode = _parse_mode(autoreset_mode)
+        self.autoreset_mode = parse_autoreset(autoreset_mode)
         self.metadata = {**task.metadata, "autoreset_mode": self.autoreset_mode}
         self.max_episode_steps = task.max_episode_steps
         if max_episode_steps is not None:
@@ -136,7 +137,7 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         Raises:
             UsageError: the seed or an option is malformed.
         """
-        options = dict(options or {})
+        options = dict(read_options(options))
         rows = self._rows_to_reset(options.pop("reset_mask", None))
         observation = self.engine.reset(seed, options, rows)
         info = collect_info(self.task, self.engine.state, self.engine.mask, None)
@@ -239,10 +240,3 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `get_state` returned; see `Engine.set_state`."""
         self.engine.set_state(state)
-
-
-def _parse_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    try:
-        return mode if isinstance(mode, AutoresetMode) else AutoresetMode[str(mode).upper()]
-    except KeyError:
-        raise unknown_name("autoreset mode", str(mode), [item.name for item in AutoresetMode]) from None

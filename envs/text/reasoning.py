@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,14 +15,21 @@ from .reasoning_items import LAST_PROBLEM, Items, dataset_names
 
 __all__ = ["Reasoning", "constant_baselines", "dataset_names", "normalise"]
 
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_OPENED, _CLOSED = "<answer>", "</answer>"
 _MAX_RATIO = 4
 
 
 def normalise(text: str) -> str:
-    """Return the answer in a text: what the last `<answer>...</answer>` holds, or the whole text; outer blanks removed."""
-    tagged = _TAG.findall(text) if "</answer>" in text else []
-    return str(tagged[-1] if tagged else text).strip()
+    """Return the answer in a text: what the last `<answer>...</answer>` holds, or the whole text; outer blanks removed.
+
+    A tag is closed by the first `</answer>` after it, and the next one begins after that.
+    """
+    if _CLOSED not in text:
+        return text.strip()
+    held, end = text, 0
+    while (start := text.find(_OPENED, end)) >= 0 and (stop := text.find(_CLOSED, start + len(_OPENED))) >= 0:
+        held, end = text[start + len(_OPENED) : stop], stop + len(_CLOSED)
+    return held.strip()
 
 
 class Reasoning(LanguageTask):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -119,3 +120,23 @@ def test_the_agents_that_come_with_the_package_solve_files(tmp_path, capsys):
     assert sorted(found.solution) == list(range(52)) and found.cost < 1.02 * 7542  # the optimum
     assert main(["solve", str(BERLIN), "--policy", "pretrained"]) == 0
     assert "by pretrained: cost" in capsys.readouterr().out
+
+
+def test_a_solution_better_than_its_reference_is_warned_of(tmp_path):
+    path = tmp_path / "two.vrp"
+    path.write_text(
+        "TYPE : CVRP\nDIMENSION : 3\nEDGE_WEIGHT_TYPE : EUC_2D\nCAPACITY : 2\nNODE_COORD_SECTION\n1 0 0\n2 1 1\n3 1 -1\n"
+        "DEMAND_SECTION\n1 0\n2 1\n3 1\nDEPOT_SECTION\n1\n-1\nEOF\n"
+    )
+    unrounded = 2 * 2**0.5 + 2  # rounded to 1 + 1 + 2
+    with pytest.warns(UserWarning, match=r"gap of two is -17\.16%.*better than the reference.*--rounding none"):
+        assert solve_file(path, "brute_force", reference=unrounded).cost == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = solve_file(path, "brute_force", reference=unrounded, rounding="none")
+        assert found.cost == pytest.approx(unrounded) and found.gap == pytest.approx(0.0, abs=1e-9)
+        solve_file(path, "brute_force", reference=4)
+    with pytest.raises(UsageError, match="rounding"):
+        solve_file(path, "brute_force", rounding="up")
+    command = ["solve", str(path), "--solver", "brute_force", "--rounding", "none"]
+    assert main(command) in (0, None)

@@ -7,18 +7,19 @@ side alone.
 
 from __future__ import annotations
 
+import atexit
 import marshal
 import os
 import sys
 from typing import Any, NamedTuple
 
 from . import wire
-from .layers import Layers
+from .layers import OPEN_FILES, Layers
 
 MESSAGE = 300
 # bound before a program runs, which may replace everything that has a name
 _exit, _write, _pread, _dup2, _closerange = os._exit, os.write, os.pread, os.dup2, os.closerange
-_loads, _record = marshal.loads, wire.record
+_loads, _record, _run_registered = marshal.loads, wire.record, atexit._run_exitfuncs
 
 
 class Files(NamedTuple):
@@ -51,7 +52,9 @@ def run(layers: Layers, files: Files, size: int, seconds: int) -> None:
         if job["input"] is not None:
             _give(job["input"])
         layers.hold(seconds)
+        # nothing else of the warm process: neither the socket, on which verdicts are asked for, nor the job
         _closerange(3, number)
+        _closerange(number + 1, OPEN_FILES)
         code = _stdio(job, number) if job["kind"] == "stdio" else _calls(job, number)
     except BaseException:
         code = 72
@@ -94,8 +97,18 @@ def _described(error: BaseException) -> bytes:
     return wire.encode((name[:80], message))
 
 
+def _compiled(job: dict[str, Any]) -> Any:
+    """Compile the program, or where it is none, what the answer means otherwise."""
+    try:
+        return compile(job["program"], "<program>", "exec", dont_inherit=True)
+    except BaseException:
+        if job["otherwise"] is None:
+            raise
+    return compile(job["otherwise"], "<program>", "exec", dont_inherit=True)
+
+
 def _load(job: dict[str, Any], name: str) -> dict[str, Any]:
-    code = compile(job["program"], "<program>", "exec", dont_inherit=True)
+    code = _compiled(job)
     module = type(sys)(name)
     namespace = module.__dict__
     sys.modules[name] = module
@@ -105,7 +118,8 @@ def _load(job: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _calls(job: dict[str, Any], channel: int) -> int:
     nonce, inputs, entry = job["nonce"], job["inputs"], job["entry"]
-    send, encode, decode, described, leave = _send, wire.encode, _loads, _described, _flush
+    send, decode, described, leave = _send, _loads, _described, _flush
+    encode = wire.encode_as_base if job["as_base"] else wire.encode
     no_plain_data, error_type, text_of = wire.NotPlainError, BaseException, str
     value_kind, unplain_kind, error_kind, done_kind = wire.VALUE, wire.UNPLAIN, wire.ERROR, wire.DONE
     is_callable, name_error = callable, NameError
@@ -149,14 +163,26 @@ def _stdio(job: dict[str, Any], channel: int) -> int:
     try:
         _load(job, "__main__")
     except SystemExit as error:
-        if not (error.code is None or (type(error.code) is int and error.code == 0)):
+        if not (error.code is None or (isinstance(error.code, int) and int.__eq__(error.code, 0))):
             kind, payload = wire.ERROR, described(error)
     except BaseException as error:
         kind, payload = wire.ERROR, described(error)
+    _finish()
     leave(original)
     send(channel, nonce, kind, 0, payload)
     send(channel, nonce, wire.DONE, 1, b"")
     return 0
+
+
+def _finish() -> None:
+    """Do what Python does when a program has come to its end: wait for its threads, then call what it registered."""
+    threading = sys.modules.get("threading")
+    for end in (getattr(threading, "_shutdown", None), _run_registered):
+        try:
+            if end is not None:
+                end()
+        except BaseException:
+            pass
 
 
 def _flush(original: tuple[Any, Any]) -> None:

@@ -7,7 +7,11 @@ libraries in its memory: all of that is copied for every program.
 
 from __future__ import annotations
 
+import _sitebuiltins
+import _thread
+import builtins
 import ctypes
+import fcntl
 import importlib
 import marshal
 import os
@@ -27,15 +31,17 @@ _fork = ctypes.PyDLL(None, use_errno=True).fork
 _WARM = "bisect collections.abc copy functools heapq io itertools math operator random re string textwrap typing"
 
 
-def main(descriptors: tuple[int, ...], wanted: tuple[str, ...], memory: int) -> None:
+def main(descriptors: tuple[int, ...], wanted: tuple[str, ...], memory: int, stack: int) -> None:
     """Serve jobs until the other side closes the socket.
 
     Args:
         descriptors: the socket; file of the job, pipe of the records, files of standard output and standard error.
         wanted: names of the layers to put on every process.
         memory: bytes of address space for a program.
+        stack: bytes for the stack of each thread of a program.
     """
-    control, files = descriptors[0], runner.Files(*descriptors[1:])
+    control, *others = _lowest(descriptors)
+    files = runner.Files(*others)
     for name in _WARM.split():
         importlib.import_module(name)
     held = layers.Layers(wanted)
@@ -47,6 +53,10 @@ def main(descriptors: tuple[int, ...], wanted: tuple[str, ...], memory: int) -> 
     os.environ.clear()
     os.chdir("/")
     os.umask(0o077)
+    _thread.stack_size(stack)
+    # what Python offers where it is started in the usual way, with the module site
+    vars(builtins).update({name: _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)") for name in ("exit", "quit")})
+    vars(builtins)["help"] = _sitebuiltins._Helper()
     sys.argv[:] = [""]
     for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
         del sys.modules[name]
@@ -60,6 +70,17 @@ def main(descriptors: tuple[int, ...], wanted: tuple[str, ...], memory: int) -> 
         for command in commands.split(b"\n"):
             if command[:1] == b"R":
                 os.write(control, _run(control, held, files, command))
+
+
+def _lowest(descriptors: tuple[int, ...]) -> list[int]:
+    """Move descriptors to the lowest numbers and close where they were: what is open here has no other numbers."""
+    places = range(3, 3 + len(descriptors))
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, places.stop) for descriptor in descriptors]
+    for descriptor, place in zip(moved, places):
+        os.dup2(descriptor, place)
+    for descriptor in {*descriptors, *moved} - set(places):
+        os.close(descriptor)
+    return list(places)
 
 
 def _run(control: int, held: layers.Layers, files: runner.Files, command: bytes) -> bytes:
@@ -107,7 +128,7 @@ def _supervise(control: int, pid: int, deadline: float, threads: int) -> tuple[i
             if control in ready:
                 command = os.read(control, 256)
                 if command[:1] == b"?":
-                    os.write(control, b"C%d %d\n" % _scheduled(pid))
+                    os.write(control, b"C%d %d %d %d\n" % (*_scheduled(pid), *_switches(pid)))
                     continue
                 why = why or KILLED
                 _end(pid)
@@ -149,3 +170,17 @@ def _scheduled(pid: int) -> tuple[int, int]:
         return int(ran), int(waited)
     except (OSError, ValueError):
         return 1, 0
+
+
+def _switches(pid: int) -> tuple[int, int]:
+    """Return how often a process has left its processor by itself (to sleep), and how often that was taken from it."""
+    found = {"voluntary_ctxt_switches": 0, "nonvoluntary_ctxt_switches": 0}
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            for line in status:
+                name, _, value = line.partition(":")
+                if name in found:
+                    found[name] = int(value)
+    except (OSError, ValueError):
+        pass
+    return found["voluntary_ctxt_switches"], found["nonvoluntary_ctxt_switches"]

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from polyathlon.envs.code import doctor
+from polyathlon.envs.code.running import Files, Run, Scheduled
 from polyathlon.envs.code.sandbox import Isolation, Job, Limits, Sandbox, SandboxError, shared_sandbox
 from polyathlon.envs.errors import UsageError
 
@@ -152,8 +154,6 @@ def test_a_warm_process_that_dies_is_replaced(sandbox):
 
 
 def test_a_warm_process_that_dies_amid_a_run_is_replaced_and_the_program_run_again():
-    import threading
-
     with Sandbox(limits=Limits(seconds=2.0)) as made:
         made.isolation  # noqa: B018 (starts it)
         process = made._pool[0].process
@@ -312,11 +312,14 @@ def test_an_ordinary_user_has_the_same_isolation():
             os.setgroups([])
             os.setresgid(65534, 65534, 65534)
             os.setresuid(65534, 65534, 65534)
+            files = [os.open(os.devnull, os.O_RDONLY) for _ in range(300)]
+            with Sandbox(interpreter=python, workers=48, limits=Limits(seconds=20.0, total_seconds=40.0)) as many:
+                held = {repr(one.outcomes[0].value) for one in many.run_many([Job(HELD, [[1]], "held")] * 48)}
             with Sandbox(interpreter=python, limits=Limits(seconds=1.0)) as made:
                 secret = Job("def f(x):\n    return open('/etc/passwd').read()\n", [[1]], "f")
                 forks = Job("import os\ndef f(x):\n    return os.fork()\n", [[1]], "f")
                 statuses = [made.run(job).outcomes[0].status for job in (ADD, secret, forks, HANG, ADD)]
-                said = f"{os.geteuid()} {made.isolation.level} {' '.join(statuses)}".encode()
+                said = f"{os.geteuid()} {made.isolation.level} {' '.join(statuses)} {len(files)} {held}".encode()
         except BaseException as error:
             said = repr(error).encode()
         finally:
@@ -325,4 +328,174 @@ def test_an_ordinary_user_has_the_same_isolation():
     os.close(writer)
     os.waitpid(pid, 0)
     with open(reader) as answers:
-        assert answers.read() == "65534 full ok error error timeout ok"
+        assert answers.read() == f"65534 full ok error error timeout ok 300 { ({repr(MEANT)}) }"
+
+
+HELD = """
+import os, stat
+KINDS = {stat.S_IFSOCK: "socket", stat.S_IFIFO: "pipe", stat.S_IFREG: "file", stat.S_IFCHR: "device"}
+def held(x):
+    found = []
+    for number in range(4096):
+        try: found.append(KINDS.get(stat.S_IFMT(os.fstat(number).st_mode), "other"))
+        except OSError: pass
+    return found
+"""
+# standard input, output and error, and the pipe of the records
+MEANT = ["device", "file", "file", "pipe"]
+
+
+@pytest.fixture
+def many_open_files():
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(300)]
+    yield files
+    for descriptor in files:
+        os.close(descriptor)
+
+
+def test_a_program_holds_four_descriptors_however_many_files_are_open(many_open_files):
+    with Sandbox(limits=Limits(seconds=5.0)) as made:
+        assert made.run(Job(HELD, [[1]], "held")).outcomes[0].value == MEANT
+        given = made.run(Job(HELD + "print(held(1))", ["some text"], kind="stdio")).outcomes[0]
+        assert given.value == f"{['file', *MEANT[1:]]}\n"
+        warm = os.listdir(f"/proc/{made._pool[0].process.pid}/fd")
+        assert len(warm) <= 9, "the warm process keeps what it was given, and the rules"
+
+
+def test_a_program_holds_four_descriptors_with_48_workers():
+    jobs = [Job(HELD, [[1]], "held") for _ in range(48)]
+    with Sandbox(workers=48, limits=Limits(seconds=20.0, total_seconds=40.0)) as made:
+        results = made.run_many(jobs)
+        assert len(made._pool) == 48
+    assert [result.outcomes[0].value for result in results] == [MEANT] * 48
+
+
+def test_a_program_holds_four_descriptors_where_the_trainer_has_closed_its_own():
+    script = textwrap.dedent(
+        f"""
+        import os
+        from polyathlon.envs.code.sandbox import Job, Limits, Sandbox
+        report = os.dup(1)
+        for number in range(3): os.close(number)
+        with Sandbox(limits=Limits(seconds=5.0)) as made:
+            value = made.run(Job({HELD!r}, [[1]], "held")).outcomes[0].value
+        os.write(report, repr(value).encode())
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == repr(MEANT), done.stderr
+
+
+THREADS = """
+import threading
+def started(n):
+    last = threading.Event()
+    threads = [threading.Thread(target=last.wait) for _ in range(n)]
+    try:
+        for thread in threads: thread.start()
+    finally: last.set()
+    return n
+"""
+
+
+@pytest.mark.parametrize("memory", [512 << 20, 128 << 20])
+def test_as_many_threads_start_as_the_limit_says(memory):
+    with Sandbox(limits=Limits(seconds=5.0, memory=memory)) as made:
+        assert made.run(Job(THREADS, [[63]], "started")).outcomes[0].value == 63  # and the main one
+        big = "import threading\nthreading.stack_size(64 << 20)\n" + THREADS
+        assert made.run(Job(big, [[1]], "started")).outcomes[0].value == 1
+
+
+def test_links_cannot_be_read(tmp_path):
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    program = "import os\ndef f(path):\n    return os.readlink(path)\n"
+    paths = [str(tmp_path / "link"), "/proc/self/exe", "/proc/self/cwd", f"/proc/{os.getpid()}/exe", "/etc/mtab"]
+    with Sandbox() as made:
+        outcomes = made.run(Job(program, [[path] for path in paths], "f")).outcomes
+    assert {outcome.status for outcome in outcomes} == {"error"}, outcomes
+    assert all("Permission" in outcome.error or "permitted" in outcome.error for outcome in outcomes[:4])
+
+
+def test_threads_that_share_a_sandbox_take_turns():
+    jobs = [
+        Job("def f(x):\n    return x + 1\n", [[1], [2]], "f"),
+        Job("def f(x):\n    return x / 0\n", [[1]], "f"),
+        Job("print(input()[::-1])", ["abc"], kind="stdio"),
+        Job("import os\ndef f(x):\n    os._exit(3)\n", [[1]], "f"),
+        Job("def f(x:", [[1]], "f"),
+    ]
+
+    def verdicts(results):
+        return [[(one.status, one.data, one.error) for one in result.outcomes] for result in results]
+
+    rounds = int(os.environ.get("POLYATHLON_THREAD_ROUNDS", "20"))
+    with Sandbox(workers=2, limits=Limits(seconds=10.0, total_seconds=60.0)) as made:
+        alone = verdicts(made.run_many(jobs))
+        found: dict[int, list] = {number: [] for number in range(4)}
+
+        def go(number):
+            for k in range(rounds):
+                order = jobs[k % 5 :] + jobs[: k % 5]
+                got = verdicts(made.run_many(order))
+                found[number].append(got[-(k % 5) :] + got[: -(k % 5)] if k % 5 else got)
+
+        threads = [threading.Thread(target=go, args=(number,)) for number in found]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert all(found[number] == [alone] * rounds for number in found)
+
+
+def test_a_fork_amid_a_run_of_another_thread_has_a_sandbox_of_its_own():
+    slow = Job("import time\ndef f(x):\n    time.sleep(1.0)\n    return x\n", [[1]], "f")
+    with Sandbox(limits=Limits(seconds=10.0)) as made:
+        made.isolation  # noqa: B018 (starts it)
+        thread = threading.Thread(target=made.run, args=(slow,))
+        thread.start()
+        time.sleep(0.3)
+        pid = os.fork()
+        if pid == 0:
+            ok = False
+            try:
+                ok = values(made.run(ADD)) == [2, 3]
+                made.close()
+            finally:
+                os._exit(0 if ok else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        thread.join()
+        assert values(made.run(ADD)) == [2, 3]
+
+
+def _run_with(*used):
+    began = time.monotonic() - 1.0
+    run = Run(Files(-1, -1, -1), b"", 1, Limits(seconds=1.0), began + 15.0, False, _began=began, _last=began)
+    return run.stretch(Scheduled(*used))
+
+
+def test_waiting_for_a_processor_excuses_who_needed_one():
+    assert _run_with(1.0, 0.0, 0, 5) == pytest.approx(1.0, rel=0.05)
+    # it computes, and had the processor for a quarter of the time
+    assert _run_with(0.25, 0.75, 0, 40) == pytest.approx(4.0, rel=0.05)
+    # it was not let run at all: at most `SLOWEST` times as long
+    assert _run_with(0.0, 1.0, 0, 0) == pytest.approx(4.0, rel=0.05)
+    assert _run_with(0.01, 0.99, 0, 9) == pytest.approx(4.0, rel=0.05)
+    # it naps a thousandth of a second at a time and waits at each waking
+    assert _run_with(0.01, 0.6, 200, 0) == pytest.approx(1.03, rel=0.05)
+    # two threads that hand the lock to each other: it was awake for half of the time
+    assert _run_with(0.2, 0.4, 100, 5) == pytest.approx(1 / 0.6, rel=0.05)
+
+
+def test_a_program_that_naps_is_stopped_in_time_on_a_busy_machine():
+    naps = Job("import time\ndef f(x):\n    while True: time.sleep(0.001)\n", [[1]], "f")
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        with Sandbox(limits=Limits(seconds=1.0)) as made:
+            made.run(ADD)
+            began = time.monotonic()
+            assert made.run(naps).outcomes[0].status == "timeout"
+            assert time.monotonic() - began < 1.8
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()

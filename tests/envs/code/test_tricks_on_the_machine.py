@@ -352,7 +352,9 @@ def f(x): return [Payload()]
 def test_49_nothing_of_a_program_reaches_the_next(sandbox, canaries):
     before = """
 import builtins, decimal, locale, os, random, sys, math
-locale.setlocale(locale.LC_ALL, "C"); os.umask(0); os.environ["LEFT"] = "1"
+locale.setlocale(locale.LC_ALL, "C"); os.environ["LEFT"] = "1"
+try: os.umask(0)
+except OSError: pass
 builtins.LEFT = math.LEFT = 1; sys.path.append("LEFT"); random.seed(5); sys.setrecursionlimit(77)
 decimal.getcontext().prec = 3
 def f(x): return random.random()
@@ -361,12 +363,12 @@ def f(x): return random.random()
 import builtins, decimal, math, os, random, sys
 def f(x):
     left = [os.environ.get("LEFT"), getattr(builtins, "LEFT", None), getattr(math, "LEFT", None), "LEFT" in sys.path]
-    return [*left, os.umask(0o77) if False else None, sys.getrecursionlimit(), decimal.getcontext().prec, random.random()]
+    return [*left, sys.getrecursionlimit(), decimal.getcontext().prec, random.random()]
 """
     clean = run(sandbox, after).outcomes[0].value
-    run(sandbox, before)
+    assert run(sandbox, before).outcomes[0].status == "ok", "the first program must get to its end"
     assert run(sandbox, after).outcomes[0].value == clean
-    assert clean[:7] == [None, None, None, False, None, 1000, 28]
+    assert clean[:6] == [None, None, None, False, 1000, 28]
 
 
 def test_50_feedback_holds_no_escape_sequences_and_no_second_line(sandbox):
@@ -378,7 +380,8 @@ def test_50_feedback_holds_no_escape_sequences_and_no_second_line(sandbox):
 
 def test_memory_of_earlier_programs_cannot_be_searched(sandbox):
     secret = "unlikely" + "_text_" + "of_the_first_program"
-    run(sandbox, f"{secret.replace('_of', '_OF')} = 1\ndef f(x): return '{secret}'\n")
+    first = run(sandbox, f"{secret.replace('_of', '_OF')} = 1\ndef f(x): return '{secret}'\n")
+    assert first.outcomes[0].value == secret
     program = """
 import ctypes, sys
 def f(x):

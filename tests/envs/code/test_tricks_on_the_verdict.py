@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from polyathlon.envs.code.problems import Test, extract, passes
+from polyathlon.envs.code.answers import extract
+from polyathlon.envs.code.problems import Test, passes
 from polyathlon.envs.code.sandbox import Job, Sandbox
 
 # f(x) should be x + 1

@@ -173,7 +173,12 @@ def test_orienteering_files():
         ("CAPACITY : 6", "CAPACITY : 0", "line 6: CAPACITY must be positive"),
         ("CAPACITY : 6", "CAPACITY : 6\nCAPACITY : 7", "line 7: CAPACITY stands here a second time; first in line 6"),
         ("CAPACITY : 6\n", "", "the line CAPACITY : ... is missing"),
-        ("DEMAND_SECTION", "DEMANDS_SECTION", "the section DEMAND_SECTION is missing"),
+        (
+            "DEMAND_SECTION",
+            "DEMANDS_SECTION",
+            "line 12: unknown keyword 'DEMANDS_SECTION'. Did you mean 'DEMAND_SECTION'",
+        ),
+        ("DEMAND_SECTION\n1 0\n2 3\n3 4\n4 2\n", "", "the section DEMAND_SECTION is missing"),
         (" 1\n -1", " 2\n -1", "line 18: the depot must be node 1"),
         ("NAME : toy-n4-k2", "toy", "line 1: neither KEY : VALUE nor a row of a section: 'toy'"),
     ],
@@ -218,3 +223,114 @@ def test_an_independent_reader_reads_the_same(tmp_path):
     np.testing.assert_array_equal(other["node_coord"], read.given["xy"])
     np.testing.assert_array_equal(other["demand"], read.given["demand"])
     np.testing.assert_array_equal(np.rint(other["edge_weight"]), read.instance["distances"])
+
+
+TWO = "TYPE : TSP\nDIMENSION : 2\nEDGE_WEIGHT_TYPE : EUC_2D\nNODE_COORD_SECTION\n1 0 0\n2 3 4\nEOF\n"
+
+
+def test_what_a_file_says_of_itself_may_have_any_form(tmp_path):
+    said = TWO.replace("TYPE : TSP", "COMMENT : one\nCOMMENT : two: three\nTYPE : TSP (M.~Hofmeister)", 1)
+    read = parse_instance("\ufeff" + said)
+    assert read.problem == "tsp" and read.comment == "one\ntwo: three" and read.instance["distances"][0, 1] == 5
+    for number, data in enumerate((said.replace("one", "Zürich").encode("latin-1"), said.encode("utf-8-sig"))):
+        path = tmp_path / f"{number}.tsp"
+        path.write_bytes(data)
+        assert read_file(path).instance["distances"][0, 1] == 5
+    assert read_file(tmp_path / "0.tsp").comment.startswith("Zürich\n")
+    (tmp_path / "2.tsp").write_bytes(said.encode("utf-16"))
+    with pytest.raises(UsageError, match="not a text file"):
+        read_file(tmp_path / "2.tsp")
+    with pytest.raises(UsageError, match="line 2: NAME stands here a second time"):
+        parse_instance("NAME : a\nNAME : b\n" + TWO)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("DISTANCE : 25", "DISTANCE limits the length of each route.*CVRP.*take it out"),
+        ("SERVICE_TIME : 10", "SERVICE_TIME adds a time"),
+        ("VEHICLES : 2", "VEHICLES limits the number of routes"),
+        ("TIME_WINDOW_SECTION\n1 0 10\n2 0 10\n3 0 10\n4 0 10", "TIME_WINDOW_SECTION says when"),
+        ("FIXED_EDGES_SECTION\n1 2\n-1", "FIXED_EDGES_SECTION fixes edges"),
+        ("PICKUP_AND_DELIVERY_SECTION\n1 2", "PICKUP_AND_DELIVERY_SECTION pairs"),
+        ("CAPACITIES : 6", "unknown keyword 'CAPACITIES'.*CAPACITY"),
+        ("COST_LIMIT : 6", "unknown keyword 'COST_LIMIT'"),
+    ],
+)
+def test_what_would_change_the_problem_is_refused(line, why):
+    with pytest.raises(UsageError, match=f"line 7: {why}"):
+        parse_instance(ROUTES.replace("NODE_COORD", f"{line}\nNODE_COORD", 1))
+
+
+def test_what_changes_nothing_is_read():
+    changed = ROUTES.replace("NODE_COORD", "SERVICE_TIME : 0\nNODE_COORD_TYPE : TWOD_COORDS\nNODE_COORD", 1)
+    assert sorted(parse_instance(changed).instance) == sorted(parse_instance(ROUTES).instance)
+    for line in ("CAPACITY : 6", "FIXED_EDGES_SECTION\n1 2\n-1", "DEMAND_SECTION\n1 0\n2 1"):
+        with pytest.raises(UsageError, match=f"{line.split()[0]} .*no part of TSP"):
+            parse_instance(TWO.replace("NODE_COORD", f"{line}\nNODE_COORD", 1))
+
+
+def test_distances_that_are_not_rounded():
+    head = "TYPE: TSP\nDIMENSION: 3\nEDGE_WEIGHT_TYPE: {}\nNODE_COORD_SECTION\n1 0 0\n2 1.4 0.3\n3 3.0 5.0\nEOF\n"
+    euclidean = (np.hypot(1.4, 0.3), np.hypot(3, 5), np.hypot(1.6, 4.7))
+    expected = {
+        **dict.fromkeys(("EUC_2D", "CEIL_2D", "FLOOR_2D"), euclidean),
+        "MAN_2D": (1.7, 8.0, 6.3),
+        "MAX_2D": (1.4, 5.0, 4.7),
+        "ATT": tuple(np.array(euclidean) / np.sqrt(10)),
+    }
+    for kind, (a, b, c) in expected.items():
+        d = parse_instance(head.format(kind), rounding="none").instance["distances"]
+        np.testing.assert_allclose((d[0, 1], d[0, 2], d[1, 2]), (a, b, c), rtol=1e-12)
+    for kind in ("GEO", "EXACT_2D"):
+        with pytest.raises(UsageError, match=f"line 3: rounding='none' has no meaning.*{kind}.*EUC_2D"):
+            parse_instance(head.format(kind), rounding="none")
+    with pytest.raises(UsageError, match=r"(?s)rounding 'non'.*none"):
+        parse_instance(head.format("EUC_2D"), rounding="non")
+
+
+def test_many_nodes_need_one_matrix_or_are_refused(monkeypatch):
+    """Distances are computed by blocks of rows: no [N, N, 2]; what does not fit is refused before it is computed."""
+    import tracemalloc
+
+    from polyathlon.envs.combinatorial import heuristics, weights
+
+    n = 3000
+    points = np.random.default_rng(0).integers(0, 10_000, (n, 2))
+    text = f"TYPE : TSP\nDIMENSION : {n}\nEDGE_WEIGHT_TYPE : EUC_2D\nNODE_COORD_SECTION\n"
+    text += "".join(f"{i + 1} {x} {y}\n" for i, (x, y) in enumerate(points))
+    tracemalloc.start()
+    d = parse_instance(text).instance["distances"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * n * n + (64 << 20)
+    i, j = np.random.default_rng(1).integers(0, n, (2, 500))
+    np.testing.assert_array_equal(d[i, j], np.floor(np.hypot(*(points[i] - points[j]).T) + 0.5))
+    monkeypatch.setattr(weights, "free_memory", lambda: 8.0 * n * n - 1)
+    with pytest.raises(UsageError, match=r"the distances between 3000 nodes need 0\.1 GB of memory"):
+        parse_instance(text)
+    monkeypatch.setattr(weights, "free_memory", lambda: 8.0 * n * n + 1)
+    with pytest.raises(UsageError, match="need 0.5 GB of memory, and 0.1 GB are free"):
+        solve("tsp", {"distances": d}, "fast_tsp")
+    with pytest.raises(UsageError, match="PyVRP takes, need 2.7 GB"):
+        solve("tsp", {"distances": d}, "pyvrp")
+    with pytest.raises(UsageError, match="two_opt compares, need 0.4 GB"):
+        heuristics.two_opt({"distances": d}, range(n))
+
+
+def test_the_memory_that_is_free_is_what_the_system_says():
+    import resource
+    import subprocess
+    import sys
+
+    from polyathlon.envs.combinatorial.weights import free_memory
+
+    assert 1 << 24 < free_memory() < 1 << 50
+    program = (
+        "import resource; from polyathlon.envs.combinatorial.weights import free_memory; "
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 36, 1 << 36)); a = free_memory(); "
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33)); print(min(a, 1 << 33) >= free_memory())"
+    )
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY or free_memory() < 1 << 50
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
