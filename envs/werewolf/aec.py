@@ -66,25 +66,29 @@ class WerewolfAEC(AECEnv[str, Any, Any]):
         self._has_rewards = False
         self._living = [True] * self.table.n
         self._skip_agent_selection = None
+        self._told: tuple[int, int, int] | None = None
+        self.agent_selection = self.agents[0]
         self._select()
 
     def _select(self) -> None:
         """Choose who is asked next, and tell the agents where they are."""
         table, game = self.table, self.table.game
-        player = game.queue[0] if game.queue else table.places[self.agents[0]]
+        player = game.queue[0]
+        if self._told != (game.round, game.phase, game.turn):
+            self._told = (game.round, game.phase, game.turn)
+            self.infos = {name: table.idle_info(table.places[name]) for name in self.agents}
+        elif self.agent_selection in self.infos:
+            self.infos[self.agent_selection] = table.idle_info(table.places[self.agent_selection])
         self.agent_selection = table.names[player]
-        shared = {"phase": game.log.events[-1].phase, "round": game.round, "turn_id": game.ticks, "acting": False}
-        self.infos = {name: shared.copy() for name in self.agents}
-        if self.agent_selection in self.infos:
-            self.infos[self.agent_selection] = table.info(player)
+        self._choices = table.choices(player)
+        self.infos[self.agent_selection] = table.info(player, self._choices)
 
     def observe(self, agent: str) -> Any:
         """Return what an agent sees now; its mask is 0 while it is not selected."""
         table = self.table
         player = table.places[agent]
         queue = table.game.queue
-        mask = table.choices(player)[1] if queue and queue[0] == player else None
-        return table.observe(player, mask)
+        return table.observe(player, self._choices if queue and queue[0] == player else None)
 
     def step(self, action: Any) -> None:
         """Act for `agent_selection`; None once its game is over.
@@ -104,7 +108,7 @@ class WerewolfAEC(AECEnv[str, Any, Any]):
             return
         table = self.table
         player = table.places[name]
-        answer = table.read(player, action)
+        answer = table.read(player, action, self._choices)
         self._cumulative_rewards[name] = 0.0
         if self._has_rewards:
             self._clear_rewards()
@@ -136,8 +140,7 @@ class WerewolfAEC(AECEnv[str, Any, Any]):
             ended = self.truncations if is_late else self.terminations
             ended.update(dict.fromkeys(self.agents, True))
             self.agent_selection = self.agents[0]
-            shared = {"phase": "over", "round": game.round, "turn_id": game.ticks, "acting": False}
-            self.infos = {name: {**shared, "invalid_actions": table.invalid[table.places[name]]} for name in self.agents}
+            self.infos = {name: table.idle_info(table.places[name]) for name in self.agents}
             return
         self._select()
         if not table.settings.dead_wait and game.alive != self._living:

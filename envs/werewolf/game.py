@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import dynamics as streams
@@ -27,7 +27,8 @@ from .dynamics import NO_ONE_WON
 from .keyed import Key
 from .log import Event, GameLog
 
-Listener = Any
+Listener = Callable[[Event], None] | None
+NAMES = (*PHASES, "over")
 
 
 def deal_roles(config: WerewolfConfig, key: Key) -> list[int]:
@@ -84,7 +85,10 @@ class Game:
         roles: indices into `ROLES`, in seat order.
         alive, listed: who lives; who can be named.
         round, phase, turn: as in `WerewolfState`.
+        phase_name: its name, "over" after the end.
         queue: who still has to act in the phase, in order.
+        order: all who act in the phase, in order.
+        nameable: who is listed, as a tuple.
         ticks: actions played.
         winner: as in `WerewolfState`.
         rewards: what the last action gave each player.
@@ -95,11 +99,14 @@ class Game:
     ) -> None:
         self.config, self.key, self.n = config, key, config.num_players
         self.log = GameLog(on_event)
+        self.at_once = [config.is_simultaneous(phase) for phase in range(OVER + 1)]
+        self.phase_name = NAMES[NIGHT]
         self.everybody = frozenset(range(self.n))
         self.roles = deal_roles(config, key) if roles is None else list(roles)
         self.wolves = frozenset(i for i, role in enumerate(self.roles) if role == WEREWOLF)
         self.alive = [True] * self.n
         self.listed = [True] * self.n
+        self.nameable = tuple(range(self.n))
         self.round, self.turn, self.phase, self.winner, self.ticks = 1, 0, NIGHT, 0, 0
         self.protected = self.speaker = self.mentioned = -1
         self.choice = [-1] * self.n
@@ -115,9 +122,8 @@ class Game:
         if not self.queue:
             self._begin(self._first_of_day())
 
-    def _tell(self, kind: str, actor: int | None, payload: dict[str, Any], visible_to: frozenset[int]) -> Event:
-        phase = PHASES[self.phase] if self.phase < OVER else "over"
-        return self.log.add(self.round, phase, actor, kind, payload, visible_to)
+    def _tell(self, kind: str, actor: int | None, payload: dict[str, Any], visible_to: frozenset[int]) -> None:
+        self.log.record(Event(self.round, self.phase_name, actor, kind, payload, visible_to))
 
     # ---- whose turn it is
 
@@ -128,13 +134,13 @@ class Game:
 
     def acting(self) -> list[int]:
         """Return who acts now: all who are left where the phase is simultaneous, else the next one."""
-        return self.queue if self.config.is_simultaneous(self.phase) else self.queue[:1]
+        return self.queue if self.at_once[self.phase] else self.queue[:1]
 
     def _first_of_day(self) -> int:
         return BID if self.config.has_bids else TALK if self.config.talk_turns else VOTE
 
     def _begin(self, phase: int, actors: list[int] | None = None) -> None:
-        self.phase = phase
+        self.phase, self.phase_name = phase, NAMES[phase]
         self.choice = [-1] * self.n
         self.queue = self._actors(phase) if actors is None else actors
         self.order = list(self.queue)
@@ -189,7 +195,7 @@ class Game:
         n, phase, config = self.n, self.phase, self.config
         if player not in self.acting():
             return [n]
-        listed = [i for i in range(n) if self.listed[i]]
+        listed = list(self.nameable)
         if phase == BID:
             return list(range(min(BIDS, n)))
         others = [i for i in listed if i != player]
@@ -349,15 +355,20 @@ class Game:
         if dead is not None:
             self._die(dead)
         elif kill is not None and self.config.saved_is_hidden:
-            self.listed[kill] = False
+            self._unlist(kill)
             self._tell("hidden", None, {"player": kill}, self.everybody)
         if not self._finish():
             self._begin(self._first_of_day())
 
     def _die(self, player: int) -> None:
-        self.alive[player] = self.listed[player] = False
+        self.alive[player] = False
+        self._unlist(player)
         if self.config.reveal_role:
             self._tell("revealed", None, {"player": player, "role": ROLES[self.roles[player]]}, self.everybody)
+
+    def _unlist(self, player: int) -> None:
+        self.listed[player] = False
+        self.nameable = tuple(i for i in range(self.n) if self.listed[i])
 
     def _end_vote(self) -> None:
         config = self.config

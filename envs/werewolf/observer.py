@@ -34,7 +34,7 @@ class Observer:
         self.own = layout.where
         self.places = {PHASES[phase]: i for i, phase in enumerate(layout.phases)}
         self.words = _words(n)
-        self.pieces = [(name, layout.where[name], shape) for name, shape in layout.parts.items()]
+        self.pieces = [(name, layout.where[name], shape if len(shape) > 1 else None) for name, shape in layout.parts.items()]
         self.changes = {
             "phase": self._on_phase,
             "talk": self._on_talk,
@@ -75,7 +75,9 @@ class Observer:
     def parts(self, player: int) -> dict[str, NDArray[np.int8]]:
         """Return the same in parts, see `Layout`."""
         vector = self.vector(player)
-        return {name: vector[where].reshape(shape) for name, where, shape in self.pieces}
+        return {
+            name: vector[where] if shape is None else vector[where].reshape(shape) for name, where, shape in self.pieces
+        }
 
     # ---- public events
 

@@ -61,7 +61,7 @@ class WerewolfParallel(ParallelEnv[str, Any, Any]):
 
     def _observations(self) -> Named:
         table = self.table
-        return {name: table.observe(i, table.choices(i)[1]) for name, i in self._present()}
+        return {name: table.observe(i, table.choices(i)) for name, i in self._present()}
 
     def step(
         self, actions: Named
@@ -108,7 +108,7 @@ class WerewolfParallel(ParallelEnv[str, Any, Any]):
         if missing:
             raise UsageError(f"an action is missing for {missing}; given were {sorted(actions)}")
         errors = {}
-        answers = [(i, table.read(i, actions[table.names[i]])) for i in acting]
+        answers = [(i, table.read(i, actions[table.names[i]], table.choices(i))) for i in acting]
         for i, answer in answers:
             if answer.is_illegal:
                 rewards[table.names[i]] += table.config.illegal_reward

@@ -15,7 +15,7 @@ from polyathlon.envs.utterance import Utterance
 
 from . import words
 from .actions import num_actions, parse_bid, parse_target, read_speech
-from .config import BID, LAST_WORDS, NIGHT, OVER, PHASES, ROLES, TALK, VOTE, WerewolfConfig, make_config
+from .config import BID, LAST_WORDS, NIGHT, ROLES, TALK, WerewolfConfig, make_config
 from .core import Werewolf, read_roles
 from .game import Game
 from .keyed import make_key
@@ -24,7 +24,7 @@ from .observer import Observer
 
 ACTIONS = ("discrete", "text")
 RENDER_MODES = ("ansi", "html")
-_KEPT_MASKS = 1 << 14
+_KEPT_CHOICES = 1 << 14
 
 
 class Settings(NamedTuple):
@@ -34,6 +34,15 @@ class Settings(NamedTuple):
     action: str
     observation: str
     dead_wait: bool
+
+
+class Choices(NamedTuple):
+    """What a player may do: as numbers, as a set, as an int8 mask, and what it is asked; shared, so copy before writing."""
+
+    legal: list[int]
+    allowed: frozenset[int]
+    mask: np.ndarray
+    prompt: str
 
 
 class Answer(NamedTuple):
@@ -53,6 +62,7 @@ class Table:
         names: "player_0", ...
         game: the running game; None before the first reset.
         observer: the structured observations.
+        asked: how many answers each player has given.
         invalid: how many answers of each player could not be played.
         predictions: what players guessed about roles, see `predict`.
     """
@@ -71,13 +81,16 @@ class Table:
         self.invalid = [0] * self.n
         self.retries = [0] * self.n
         self.predictions: list[dict[str, Any]] = []
-        self._masks: dict[Any, tuple[list[int], np.ndarray]] = {}
-        self._pass = self._masked([self.n])
+        self._kept: dict[Any, Choices] = {}
+        self._pass = self._made([self.n], "")
+        self._nothing = np.zeros_like(self._pass.mask)
+        self.asked = [0] * self.n
         self._lines: list[list[str]] = []
         self.action_space: gym.Space[Any] = spaces.Discrete(num_actions(self.n))
         if settings.action == "text":
             self.action_space = Utterance()
         self.observation_space = self._space()
+        self._rules = words.rules_text(config)
         self.core: Werewolf | None = None
 
     def _space(self) -> gym.Space[Any]:
@@ -108,7 +121,7 @@ class Table:
         else:
             self.seed, self.episode = (entropy_seed() if seed is None else check_seed(seed)), 0
         self.observer.clear()
-        self.invalid, self.retries = [0] * self.n, [0] * self.n
+        self.invalid, self.retries, self.asked = [0] * self.n, [0] * self.n, [0] * self.n
         self.predictions, self._lines = [], [[] for _ in range(self.n)]
         listener = self._on_event if self.settings.text else self.observer.receive
         self.game = Game(self.config, make_key(self.seed, self.episode), roles, listener)
@@ -133,86 +146,100 @@ class Table:
 
     # ---- what players see
 
-    def _masked(self, legal: list[int]) -> tuple[list[int], np.ndarray]:
+    def _made(self, legal: list[int], prompt: str) -> Choices:
         mask = np.zeros(num_actions(self.n), np.int8)
         mask[legal] = 1
-        return legal, mask
+        return Choices(legal, frozenset(legal), mask, prompt)
 
-    def choices(self, player: int) -> tuple[list[int], np.ndarray]:
-        """Return what a player may do now, as numbers and as a mask, which are shared: copy before writing."""
+    def choices(self, player: int) -> Choices:
+        """Return what a player may do now; who does not act may only pass."""
         game = self.game
         if player not in game.acting():
             return self._pass
-        phase = game.phase
-        key: Any = (phase, player, tuple(game.listed))
+        phase, role = game.phase, game.roles[player]
+        key: Any = (phase, player, game.nameable)
         if phase == NIGHT:
-            key = (*key, game.roles[player], game.wolves, game.protected)
+            key = (*key, role, game.wolves, game.protected)
         elif self.config.saved_is_hidden:
             key = (*key, tuple(game.alive))
-        found = self._masks.get(key)
+        found = self._kept.get(key)
         if found is None:
-            if len(self._masks) > _KEPT_MASKS:
-                self._masks.clear()
-            found = self._masks[key] = self._masked(game.legal(player))
+            if len(self._kept) > _KEPT_CHOICES:
+                self._kept.clear()
+            legal = game.legal(player)
+            prompt = words.question(role, phase, legal, self.n, self.settings.action == "text")
+            found = self._kept[key] = self._made(legal, prompt)
         return found
 
-    def observe(self, player: int, mask: np.ndarray | None) -> Any:
-        """Return what a player sees; `mask` None stands for one of zeros."""
-        seen = self._seen(player)
-        if self.settings.action == "text":
-            return seen
-        return {"observation": seen, "action_mask": np.zeros_like(self._pass[1]) if mask is None else mask.copy()}
+    def observe(self, player: int, choices: Choices | None) -> Any:
+        """Return what a player sees; without `choices` its mask is 0."""
+        settings = self.settings
+        if settings.text:
+            seen: Any = self._text(player, choices)
+            if settings.action == "text":
+                return seen
+        elif settings.observation == "dict":
+            seen = self.observer.parts(player)
+        else:
+            seen = self.observer.vector(player)
+        return {"observation": seen, "action_mask": (self._nothing if choices is None else choices.mask).copy()}
 
-    def _seen(self, player: int) -> Any:
-        if self.settings.text:
-            lines = [words.rules_text(self.config), f"You are {words.name(player)}.", *self._lines[player]]
-            asked = self.prompt(player)
-            return "\n".join([*lines, f"{words.MODERATOR} {asked}"] if asked else lines)
-        return self.observer.parts(player) if self.settings.observation == "dict" else self.observer.vector(player)
+    def _text(self, player: int, choices: Choices | None) -> str:
+        asked = "" if choices is None else choices.prompt
+        lines = [self._rules, f"You are {words.name(player)}.", *self._lines[player]]
+        return "\n".join([*lines, f"{words.MODERATOR} {asked}"] if asked else lines)
 
-    def prompt(self, player: int) -> str:
-        """Return what a player is asked now; empty where it is not asked."""
+    def idle_info(self, player: int) -> dict[str, Any]:
+        """Return facts for a player that is not asked now, none about the roles of others."""
         game = self.game
-        if game.phase != OVER and player not in game.acting():
-            return ""
-        legal = self.choices(player)[0] if game.phase != OVER else []
-        return words.question(game.roles[player], game.phase, legal, self.n, self.settings.action == "text")
-
-    def info(self, player: int) -> dict[str, Any]:
-        """Return facts for a player, none about the roles of others."""
-        game = self.game
-        acts = player in game.acting()
-        info: dict[str, Any] = {
-            "phase": PHASES[game.phase] if game.phase < OVER else "over",
+        return {
+            "phase": game.phase_name,
             "round": game.round,
-            "turn_id": game.ticks,
-            "acting": acts,
+            "turn_id": self.asked[player],
+            "acting": False,
             "invalid_actions": self.invalid[player],
         }
-        if acts:
-            info["legal_actions"] = list(self.choices(player)[0])
-            info["prompt"] = self.prompt(player)
-        return info
+
+    def info(self, player: int, choices: Choices | None = None) -> dict[str, Any]:
+        """Return facts for a player; `turn_id` counts its own answers, for a count of all would tell who lives."""
+        found = self.choices(player) if choices is None else choices
+        if found is self._pass:
+            return self.idle_info(player)
+        game = self.game
+        return {
+            "phase": game.phase_name,
+            "round": game.round,
+            "turn_id": self.asked[player],
+            "acting": True,
+            "invalid_actions": self.invalid[player],
+            "legal_actions": found.legal.copy(),
+            "prompt": found.prompt,
+        }
 
     # ---- what players do
 
-    def read(self, player: int, action: Any) -> Answer:
-        """Read what a player answered.
+    def read(self, player: int, action: Any, choices: Choices) -> Answer:
+        """Read what a player answered; `choices` is what it may do now.
 
         Raises:
             TypeError: it is of another type than the action space's.
             UsageError: it is outside the action space.
         """
         if self.settings.action == "text":
-            return self._read_text(player, action)
-        number = _as_integer(action)
-        if not 0 <= number < num_actions(self.n):
-            raise UsageError(f"an action is an integer from 0 to {num_actions(self.n) - 1}, got {action!r}")
-        if number in self.choices(player)[0]:
-            return Answer(number, None, False)
-        return self.replaced(player, f"action {number} is not allowed now")
+            answer = self._read_text(player, action, choices)
+        else:
+            number = action if type(action) is int else _as_integer(action)
+            if number in choices.allowed:
+                answer = Answer(number, None, False)
+            elif not 0 <= number < self._nothing.size:
+                raise UsageError(f"an action is an integer from 0 to {self._nothing.size - 1}, got {action!r}")
+            else:
+                answer = self.replaced(player, f"action {number} is not allowed now")
+        if answer.action is not None:
+            self.asked[player] += 1
+        return answer
 
-    def _read_text(self, player: int, text: Any) -> Answer:
+    def _read_text(self, player: int, text: Any, choices: Choices) -> Answer:
         if not isinstance(text, str):
             raise TypeError(f"an action is a text (action='text'), got {type(text).__name__}")
         game = self.game
@@ -220,12 +247,12 @@ class Table:
             safe = words.sanitise_utterance(text, self.config.max_chars)
             act = read_speech(safe, self.n)
             return Answer(self.n + 1 + act, safe, False)
-        legal, head = self.choices(player)[0], text[: self.config.max_chars]
-        found = parse_bid(head) if game.phase == BID else parse_target(head, legal, self.n)
-        if found is not None and found in legal:
+        head = text[: self.config.max_chars]
+        found = parse_bid(head) if game.phase == BID else parse_target(head, choices.legal, self.n)
+        if found in choices.allowed:
             self.retries[player] = 0
             return Answer(found, None, False)
-        reason = f"The answer names no allowed choice. {self.prompt(player)}"
+        reason = f"The answer names no allowed choice. {choices.prompt}"
         if self.retries[player] < self.config.retries:
             self.retries[player] += 1
             self._complain(player, reason)
@@ -241,7 +268,7 @@ class Table:
     def _complain(self, player: int, reason: str) -> None:
         self.invalid[player] += 1
         game = self.game
-        game.log.add(game.round, PHASES[game.phase], player, "invalid", {"player": player, "reason": reason}, (player,))
+        game.log.add(game.round, game.phase_name, player, "invalid", {"reason": reason}, (player,))
 
     def predict(self, player: int, roles: Mapping[str, str]) -> float:
         """Note whom a player takes for what; a metric only, the game does not change.
@@ -279,7 +306,7 @@ class Table:
             "roles": [ROLES[role] for role in game.roles],
             "alive": list(game.alive),
             "round": game.round,
-            "phase": PHASES[game.phase] if game.phase < OVER else "over",
+            "phase": game.phase_name,
             "queue": list(game.queue),
             "choices": list(game.choice),
             "winner": game.winner,
@@ -340,5 +367,3 @@ def make_table(
     settings = Settings(text, action, "text" if text else observation or "dict", dead_wait)
     return Table(make_config(num_players, config, quirks), settings, history, render_mode)
 
-
-__all__ = ["ACTIONS", "RENDER_MODES", "TALK", "VOTE", "Answer", "Settings", "Table", "make_table"]

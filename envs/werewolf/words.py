@@ -67,10 +67,11 @@ def rules_text(config: WerewolfConfig) -> str:
     cast = cast.replace("Werewolfs", "Werewolves")
     tie = "one of those with the most votes is drawn" if config.vote_tie == "random" else "on a tie nobody is"
     rule = "named by more than half of the living" if config.vote_rule == "majority" else "named most often"
+    often = {0: "not at all", 1: "once", 2: "twice"}.get(config.talk_turns, f"{config.talk_turns} times")
     talk = {
         "bid": f"a day has {config.talk_turns} speeches; before each, players bid 0 to 4 for the word",
-        "random": f"each living player speaks {config.talk_turns} times, in an order drawn for the day",
-    }.get(config.speak_order, f"each living player speaks {config.talk_turns} times, in turn")
+        "random": f"each living player speaks {often}, in an order drawn for the day",
+    }.get(config.speak_order, f"each living player speaks {often}, in turn")
     lines = [
         f"This is a game of Werewolf with {config.num_players} players: {cast}.",
         "Each night the Werewolves kill a player, the Seer learns whether a player is a Werewolf, and the Doctor protects a player.",
