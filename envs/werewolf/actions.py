@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .config import BID, BIDS, LAST_WORDS, NIGHT, TALK, VOTE
 
@@ -70,6 +71,12 @@ def speech(act: int, num_players: int) -> str:
         f"I vouch for player_{target}.",
         f"I am the Seer: player_{target} is a Werewolf.",
     )[kind]
+
+
+@lru_cache
+def speeches(num_players: int) -> tuple[str, ...]:
+    """Return the words of all talk acts."""
+    return tuple(speech(act, num_players) for act in range(3 * num_players + 1))
 
 
 _PLAYER = r"(?:player|p)[\s_]*(\d{1,4})(?!\d)"

@@ -11,7 +11,7 @@ from polyathlon.envs.errors import UsageError
 
 from .core import Werewolf
 from .dynamics import NO_ONE_WON
-from .table import RENDER_MODES, Table
+from .table import RENDER_MODES, Answer, Table
 
 _METADATA = {"name": "werewolf_v0", "render_modes": list(RENDER_MODES), "render_fps": 1, "is_parallelizable": True}
 
@@ -108,7 +108,21 @@ class WerewolfAEC(AECEnv[str, Any, Any]):
             return
         table = self.table
         player = table.places[name]
-        answer = table.read(player, action, self._choices)
+        self._play_answer(player, table.read(player, action, self._choices))
+
+    def step_replaced(self, reason: str) -> None:
+        """Play for `agent_selection`, which gave nothing to be played; it gets `illegal_reward`.
+
+        Args:
+            reason: what happened; the agent can read it.
+        """
+        if not self.agents:
+            raise UsageError("step_replaced() was called on a finished game or before reset(); call reset() first")
+        player = self.table.places[self.agent_selection]
+        self._play_answer(player, self.table.replaced(player, reason))
+
+    def _play_answer(self, player: int, answer: Answer) -> None:
+        table, name = self.table, self.agent_selection
         self._cumulative_rewards[name] = 0.0
         if self._has_rewards:
             self._clear_rewards()

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import dynamics as streams
 from . import keyed
-from .actions import num_actions, speech, talk_act
+from .actions import num_actions, speeches, talk_act
 from .config import (
     BID,
     BIDS,
@@ -88,7 +88,7 @@ class Game:
         phase_name: its name, "over" after the end.
         queue: who still has to act in the phase, in order.
         order: all who act in the phase, in order.
-        nameable: who is listed, as a tuple.
+        list_bits: who is listed, as the bits of a number.
         ticks: actions played.
         winner: as in `WerewolfState`.
         rewards: what the last action gave each player.
@@ -106,7 +106,8 @@ class Game:
         self.wolves = frozenset(i for i, role in enumerate(self.roles) if role == WEREWOLF)
         self.alive = [True] * self.n
         self.listed = [True] * self.n
-        self.nameable = tuple(range(self.n))
+        self.list_bits = (1 << self.n) - 1
+        self.speeches = speeches(self.n)
         self.round, self.turn, self.phase, self.winner, self.ticks = 1, 0, NIGHT, 0, 0
         self.protected = self.speaker = self.mentioned = -1
         self.choice = [-1] * self.n
@@ -123,7 +124,10 @@ class Game:
             self._begin(self._first_of_day())
 
     def _tell(self, kind: str, actor: int | None, payload: dict[str, Any], visible_to: frozenset[int]) -> None:
-        self.log.record(Event(self.round, self.phase_name, actor, kind, payload, visible_to))
+        event = Event(self.round, self.phase_name, actor, kind, payload, visible_to)
+        self.log.events.append(event)
+        if self.log.on_add is not None:
+            self.log.on_add(event)
 
     # ---- whose turn it is
 
@@ -195,7 +199,7 @@ class Game:
         n, phase, config = self.n, self.phase, self.config
         if player not in self.acting():
             return [n]
-        listed = list(self.nameable)
+        listed = [i for i in range(n) if self.listed[i]]
         if phase == BID:
             return list(range(min(BIDS, n)))
         others = [i for i in listed if i != player]
@@ -284,7 +288,7 @@ class Game:
         act = talk_act(self.choice[player], self.n)
         slot = self.config.num_slots - 1 if self.phase == LAST_WORDS else self.turn
         text = self.words.pop(player, None)
-        said = {"act": act, "text": speech(act, self.n) if text is None else text, "slot": slot}
+        said = {"act": act, "text": self.speeches[act] if text is None else text, "slot": slot}
         self._tell("talk", player, said, self.everybody)
         self.mentioned = act % self.n if act < 3 * self.n else -1
 
@@ -368,7 +372,7 @@ class Game:
 
     def _unlist(self, player: int) -> None:
         self.listed[player] = False
-        self.nameable = tuple(i for i in range(self.n) if self.listed[i])
+        self.list_bits &= ~(1 << player)
 
     def _end_vote(self) -> None:
         config = self.config

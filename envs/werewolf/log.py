@@ -69,14 +69,10 @@ class GameLog:
         """Append an event; see `Event`."""
         seen = visible_to if isinstance(visible_to, frozenset) else frozenset(visible_to)
         event = Event(round, phase, actor, kind, payload, seen)
-        self.record(event)
-        return event
-
-    def record(self, event: Event) -> None:
-        """Append an event that is made already."""
         self.events.append(event)
         if self.on_add is not None:
             self.on_add(event)
+        return event
 
     def view(self, player: int) -> list[Event]:
         """Return the events that a player can see, in order."""

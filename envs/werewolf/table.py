@@ -157,7 +157,7 @@ class Table:
         if player not in game.acting():
             return self._pass
         phase, role = game.phase, game.roles[player]
-        key: Any = (phase, player, game.nameable)
+        key: Any = (phase, player, game.list_bits)
         if phase == NIGHT:
             key = (*key, role, game.wolves, game.protected)
         elif self.config.saved_is_hidden:
@@ -256,7 +256,7 @@ class Table:
         if self.retries[player] < self.config.retries:
             self.retries[player] += 1
             self._complain(player, reason)
-            return Answer(None, None, True)
+            return Answer(None, None, False)
         self.retries[player] = 0
         return self.replaced(player, "Again the answer names no allowed choice; another is played in its place.")
 
