@@ -81,6 +81,11 @@ def permutation(keys: Tensor, step: Tensor | int, count: int, stream: int) -> Te
     return (drawn[:, :, None] > drawn[:, None, :]).sum(-1)
 
 
+def count(rows: Tensor) -> Tensor:
+    """Count the True entries of each row, [N, n] bool, as [N] int8: a sum of bools would be computed in int64."""
+    return rows.to(torch.int8).sum(1, dtype=torch.int8)
+
+
 class Dynamics:
     """The rules of one configuration as pure functions on states."""
 
@@ -271,11 +276,12 @@ class Dynamics:
             vote = vote & self._is_last_turn(state)
         # whom werewolves propose at night, whom all name in a vote; other choices and pass are no seat
         named = torch.where(is_wolf | (state.phase == VOTE)[:, None], picked, -1)
-        hits = named[:, :, None] == self.seats8
-        counts = hits.sum(1)
+        counts, score = self._counts(state, named)
         top = counts.amax(1)
         tied = counts == top[:, None]
-        victim = self._victim(state, hits, counts, tied)
+        victim = score.argmax(1)
+        if config.wolf_consensus == "plurality_random":
+            victim = choice(state.key, state.round, tied, WOLF_TIE)
         has_victim = night & (top > 0)
         if config.kill_needs_helper:
             helper = (state.role == SEER) | (state.role == DOCTOR)
@@ -287,26 +293,31 @@ class Dynamics:
         if config.vote_tie == "random":
             chosen = choice(state.key, state.round, tied, VOTE_TIE)
         else:
-            chosen, out = counts.argmax(1), out & (tied.sum(1) == 1)
+            chosen, out = counts.argmax(1), out & (count(tied) == 1)
         if config.vote_rule == "majority":
-            out = out & (top * 2 > state.alive.sum(1))
+            out = out & (top * 2 > count(state.alive))
         exiled = self.one_hot(chosen) & out[:, None]
         resolved = _Resolved(night, vote, target & ~is_saved, exiled, target & is_saved)
-        return resolved, self._shaping(state, hits, resolved)
+        return resolved, self._shaping(state, named, resolved)
 
-    def _victim(self, state: WerewolfState, hits: Tensor, counts: Tensor, tied: Tensor) -> Tensor:
-        """Return whom the werewolves agreed on, [N] int64."""
-        if self.config.wolf_consensus == "plurality_random":
-            return choice(state.key, state.round, tied, WOLF_TIE)
-        if self.config.wolf_consensus != "plurality_last":
-            return counts.argmax(1)
-        latest = torch.where(hits, state.rank[:, :, None] + 1, 0).amax(1)
-        return (counts * 128 + latest).argmax(1)
+    def _counts(self, state: WerewolfState, named: Tensor) -> tuple[Tensor, Tensor]:
+        """Count how often each was named, [N, n] int64; and a score whose maximum is, among equals, the one named last.
 
-    def _shaping(self, state: WerewolfState, hits: Tensor, resolved: _Resolved) -> Tensor:
+        Each who names adds 2^24 + 2^(its place in the order): the sum orders by the count, then by the last place.
+        """
+        n = self.n
+        is_seat = (named >= 0) & (named < n)
+        target = torch.where(is_seat, named, n).long()
+        weight = (1 << 24) + (1 << (state.rank % n).long())
+        score = torch.zeros((named.shape[0], n + 1), dtype=torch.int64, device=named.device)
+        score = score.scatter_add(1, target, weight)[:, :n]
+        return score >> 24, score
+
+    def _shaping(self, state: WerewolfState, named: Tensor, resolved: _Resolved) -> Tensor:
         reward = torch.zeros_like(state.alive, dtype=torch.float32)
         is_wolf = state.role == WEREWOLF
         if self.config.vote_reward:
+            hits = named[:, :, None] == self.seats8
             right = (hits & is_wolf[:, None, :]).any(2).float() - (hits & ~is_wolf[:, None, :]).any(2).float()
             counted = resolved.vote[:, None] & ~is_wolf
             reward = reward + self.config.vote_reward * right * counted
@@ -317,8 +328,8 @@ class Dynamics:
 
     def _winner(self, state: WerewolfState, alive: Tensor, resolved: _Resolved) -> Tensor:
         """Return who has won, [N] int64: the village without werewolves, they when as many as the others."""
-        wolves = (alive & (state.role == WEREWOLF)).sum(1)
-        others = alive.sum(1) - wolves
+        wolves = count(alive & (state.role == WEREWOLF))
+        others = count(alive) - wolves
         winner = torch.where(wolves == 0, 1, torch.where(wolves >= others, 2, 0))
         winner = winner * (resolved.night | resolved.vote)
         is_late = resolved.vote & (state.round >= self.config.max_rounds) & (winner == 0)
@@ -386,7 +397,7 @@ class Dynamics:
     def _listed(self, state: WerewolfState, alive: Tensor, resolved: _Resolved) -> Tensor:
         """Return who can be named: the living, but under `saved_is_hidden` nobody whom the Doctor saved."""
         if not self.config.saved_is_hidden:
-            return alive.clone()
+            return alive
         return state.listed & alive & ~resolved.saved
 
     def _highest_bidder(self, state: WerewolfState, picked: Tensor) -> Tensor:
