@@ -194,7 +194,7 @@ def role_table(num_players: int) -> tuple[str, ...]:
     Raises:
         UsageError: there is no table for this number.
     """
-    if isinstance(num_players, bool) or num_players not in WOLVES:
+    if type(num_players) is not int or num_players not in WOLVES:
         raise UsageError(
             f"there are role tables for {min(WOLVES)} to {max(WOLVES)} players, got num_players={num_players!r}; "
             "give the roles yourself: config={'roles': [...]}"
