@@ -175,7 +175,7 @@ def _check_roles(roles: tuple[str, ...]) -> None:
     count, wolves = len(roles), roles.count("werewolf")
     if not 3 <= count <= MOST_PLAYERS:
         raise UsageError(f"a game has 3 to {MOST_PLAYERS} players, got {count} roles")
-    if not 1 <= wolves or wolves * 2 >= count:
+    if wolves < 1 or wolves * 2 >= count:
         raise UsageError(f"there is at least one werewolf and fewer than others, got {wolves} among {count} roles")
     for name in ("seer", "doctor"):
         if roles.count(name) > 1:
@@ -251,7 +251,9 @@ def werewolf_arena(num_players: int = 8, quirks: bool = False, talk_turns: int =
         UsageError: a number is outside what is allowed.
     """
     if isinstance(num_players, bool) or not isinstance(num_players, int) or not 6 <= num_players <= MOST_PLAYERS:
-        raise UsageError(f"werewolf_arena is for 6 to {MOST_PLAYERS} players (its own games have 8), got {num_players!r}")
+        raise UsageError(
+            f"werewolf_arena is for 6 to {MOST_PLAYERS} players (its own games have 8), got {num_players!r}"
+        )
     return WerewolfConfig(
         roles=("werewolf",) * 2 + ("seer", "doctor") + ("villager",) * (num_players - 4),
         wolf_consensus="one_random",
@@ -311,7 +313,7 @@ def make_config(
 
 def _refuse_quirks(quirks: bool) -> None:
     if quirks:
-        raise UsageError(f"quirks=True is for the rules of another suite: config='{list(SUITES)[0]}' or another of {list(SUITES)}")
+        raise UsageError(f"quirks=True is for the rules of another suite: config= one of {list(SUITES)}")
 
 
 def _agreed(config: WerewolfConfig, num_players: int | None) -> WerewolfConfig:

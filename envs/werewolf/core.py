@@ -170,5 +170,7 @@ def read_roles(roles: Any, config: WerewolfConfig) -> list[int] | None:
         return None
     named = list(roles) if isinstance(roles, list | tuple) else None
     if named is None or any(name not in ROLES for name in named) or sorted(named) != sorted(config.roles):
-        raise UsageError(f"the reset option 'roles' holds the roles {sorted(config.roles)} in seat order, got {roles!r}")
+        raise UsageError(
+            f"the reset option 'roles' holds the roles {sorted(config.roles)} in seat order, got {roles!r}"
+        )
     return [ROLES.index(name) for name in named]

@@ -336,10 +336,8 @@ class Game:
         """Return whom the werewolves agreed on."""
         config = self.config
         named = [self.choice[i] for i in self.order if i in self.wolves]
-        if config.kill_needs_helper:
-            if not any(self.alive[i] and self.roles[i] in (SEER, DOCTOR) for i in range(self.n)):
-                return None
-        if not named:
+        has_helper = any(self.alive[i] and self.roles[i] in (SEER, DOCTOR) for i in range(self.n))
+        if not named or (config.kill_needs_helper and not has_helper):
             return None
         top = max(named.count(target) for target in named)
         tied = [target for target in named if named.count(target) == top]

@@ -77,4 +77,7 @@ class Layout:
 
     def split(self, vector: Any) -> dict[str, Any]:
         """Return the parts of vectors [..., size], tensors or arrays, as views."""
-        return {name: vector[..., self.where[name]].reshape(*vector.shape[:-1], *shape) for name, shape in self.parts.items()}
+        return {
+            name: vector[..., self.where[name]].reshape(*vector.shape[:-1], *shape)
+            for name, shape in self.parts.items()
+        }

@@ -25,16 +25,16 @@ class Observer:
         n = self.n = layout.config.num_players
         self.public = np.zeros(layout.size - layout.num_private, np.int8)
         self.private = np.zeros((n, layout.num_private), np.int8)
-        parts = {
-            name: self._part(name, shape) for name, shape in layout.parts.items() if name not in PRIVATE
-        }
+        parts = {name: self._part(name, shape) for name, shape in layout.parts.items() if name not in PRIVATE}
         self.round, self.phase, self.alive = parts["round"], parts["phase"], parts["alive"]
         self.deaths, self.votes, self.speech = parts["deaths"], parts["votes"], parts["speech"]
         self.known = self.private[:, layout.where["known"]].reshape(n, n, len(ROLES))
         self.own = layout.where
         self.places = {PHASES[phase]: i for i, phase in enumerate(layout.phases)}
         self.words = _words(n)
-        self.pieces = [(name, layout.where[name], shape if len(shape) > 1 else None) for name, shape in layout.parts.items()]
+        self.pieces = [
+            (name, layout.where[name], shape if len(shape) > 1 else None) for name, shape in layout.parts.items()
+        ]
         self.changes = {
             "phase": self._on_phase,
             "talk": self._on_talk,

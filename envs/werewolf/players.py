@@ -170,4 +170,3 @@ class Heuristic:
         claim = torch.where(is_wolf, answer, torch.where(is_seer, village * 2.0 - 3.0, -100.0))
         nothing = torch.where(is_wolf, -900.0, 0.15)
         return accuse, torch.full_like(accuse, -90.0), claim, nothing
-

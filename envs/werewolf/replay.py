@@ -18,7 +18,14 @@ from .words import MODERATOR, event_line, name
 
 TEMPLATE = Path(__file__).parent / "data" / "replay.html.jinja"
 RADIUS, CENTRE, SIZE = 118.0, 160.0, 320
-_TITLES = {"night": "Night", "talk": "Discussion", "vote": "Vote", "bid": "Bids", "last_words": "Last words", "over": "End"}
+_TITLES = {
+    "night": "Night",
+    "talk": "Discussion",
+    "vote": "Vote",
+    "bid": "Bids",
+    "last_words": "Last words",
+    "over": "End",
+}
 _ENDS = {0: "The game is not over.", 1: "The village has won.", 2: "The werewolves have won.", 3: "Nobody has won."}
 
 
@@ -90,7 +97,14 @@ def _sections(game: Game) -> list[dict[str, Any]]:
     for event in game.log.events:
         if event.kind == "phase":
             title = _TITLES[event.phase]
-            current = {"title": title, "items": [], "picture": None, "round": event.round, "votes": {}, "alive": list(alive)}
+            current = {
+                "title": title,
+                "items": [],
+                "picture": None,
+                "round": event.round,
+                "votes": {},
+                "alive": list(alive),
+            }
             sections.append(current)
             continue
         if event.kind == "vote" and "votes" in current:
@@ -131,7 +145,14 @@ def _picture(votes: dict[int, Any], alive: list[bool]) -> dict[str, Any]:
             (x1, y1), (x2, y2) = _between(points[voter], points[target])
             arrows.append({"x1": x1, "y1": y1, "x2": x2, "y2": y2, "visible": json.dumps(visible), "voter": voter})
     nodes = [
-        {"x": round(x, 1), "y": round(y, 1), "number": i, "alive": alive[i], "count": counts[i], "passed": i in votes and votes[i][0] is None}
+        {
+            "x": round(x, 1),
+            "y": round(y, 1),
+            "number": i,
+            "alive": alive[i],
+            "count": counts[i],
+            "passed": i in votes and votes[i][0] is None,
+        }
         for i, (x, y) in enumerate(points)
     ]
     return {"nodes": nodes, "arrows": arrows}

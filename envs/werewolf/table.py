@@ -28,12 +28,13 @@ _KEPT_CHOICES = 1 << 14
 
 
 class Settings(NamedTuple):
-    """How players see and act."""
+    """How players see and act; `core` is the form of observations of the tensor task."""
 
     text: bool
     action: str
     observation: str
     dead_wait: bool
+    core: str = "vector"
 
 
 class Choices(NamedTuple):
@@ -94,17 +95,18 @@ class Table:
         self.core: Werewolf | None = None
 
     def _space(self) -> gym.Space[Any]:
-        inner: gym.Space[Any] = Utterance(1 << 20) if self.settings.text else self.layout.space(self.settings.observation)
+        inner: gym.Space[Any] = (
+            Utterance(1 << 20) if self.settings.text else self.layout.space(self.settings.observation)
+        )
         if self.settings.action == "text":
             return inner
         mask = spaces.Box(0, 1, (num_actions(self.n),), np.int8)
         return spaces.Dict([("observation", inner), ("action_mask", mask)])
 
     def tensor_task(self) -> Werewolf:
-        """Return the same rules on tensors."""
+        """Return the same rules on tensors, the form that is learned from: vectors, unless parts were asked for."""
         if self.core is None:
-            form = self.settings.observation if self.settings.observation in OBSERVATIONS else "vector"
-            self.core = Werewolf(config=self.config, observation=form, history=self.history)
+            self.core = Werewolf(config=self.config, observation=self.settings.core, history=self.history)
         return self.core
 
     # ---- starts
@@ -364,6 +366,5 @@ def make_table(
         raise UsageError("text=True makes observations words; leave observation out")
     if isinstance(history, bool) or not isinstance(history, int) or not 1 <= history <= 50:
         raise UsageError(f"history is a number of rounds from 1 to 50, got {history!r}")
-    settings = Settings(text, action, "text" if text else observation or "dict", dead_wait)
+    settings = Settings(text, action, "text" if text else observation or "dict", dead_wait, observation or "vector")
     return Table(make_config(num_players, config, quirks), settings, history, render_mode)
-

@@ -34,7 +34,9 @@ def sanitise_utterance(text: str, max_chars: int) -> str:
     text = text[: 4 * max_chars].encode("utf-8", "replace").decode("utf-8")
     lines = []
     for line in text.splitlines():
-        kept = "".join(c for c in line if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+        kept = "".join(
+            c for c in line if c == "\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+        )
         if kept.strip():
             lines.append(kept.strip())
     lines = "\n".join(lines)[:max_chars].split("\n")
@@ -107,13 +109,17 @@ def _lines(event: Event, who: str, viewer: int | None) -> str:
         "wolves": lambda: f"The Werewolves are {_names(payload['players'])}.",
         "phase": lambda: _phase_line(event),
         "propose": lambda: f"{who} proposed to kill {name(payload['target'])}.",
-        "check": lambda: f"{who} looked at {name(payload['target'])}: {'a' if payload['is_werewolf'] else 'not a'} Werewolf.",
+        "check": lambda: (
+            f"{who} looked at {name(payload['target'])}: {'a' if payload['is_werewolf'] else 'not a'} Werewolf."
+        ),
         "protect": lambda: f"{who} protected {name(payload['target'])}.",
         "killed": lambda: _death(payload["player"], "was killed in the night", "Nobody died in the night."),
         "hidden": lambda: f"{name(payload['player'])} can no longer be named.",
         "bid": lambda: f"{who} bid {payload['bid']}.",
         "speaker": lambda: f"{name(payload['player'])} has the word.",
-        "vote": lambda: f"{who} passed." if payload["target"] is None else f"{who} voted for {name(payload['target'])}.",
+        "vote": lambda: (
+            f"{who} passed." if payload["target"] is None else f"{who} voted for {name(payload['target'])}."
+        ),
         "exiled": lambda: _death(payload["player"], "was voted out", "Nobody was voted out."),
         "revealed": lambda: f"{name(payload['player'])} was a {_TITLES[payload['role']]}.",
         "invalid": lambda: payload["reason"],

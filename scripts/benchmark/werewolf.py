@@ -110,7 +110,11 @@ def play_aec(games: int) -> int:
     """Play games through the AEC environment, structured observations, random legal actions; return the moves."""
     from polyathlon.envs import werewolf
 
-    env, rng, moves = werewolf.env(num_players=PLAYERS, config={"vote_pass": False, "vote_tie": "random"}), random.Random(0), 0
+    env, rng, moves = (
+        werewolf.env(num_players=PLAYERS, config={"vote_pass": False, "vote_tie": "random"}),
+        random.Random(0),
+        0,
+    )
     for seed in range(games):
         env.reset(seed=seed)
         for _ in env.agent_iter():

@@ -24,7 +24,10 @@ def random_actions(task, state, mask):
 
 
 def assert_equal_games(task, count, first=0, with_views=True):
-    """Play `count` games in both forms by the same random actions, comparing everything in each tick."""
+    """Play `count` games in both forms by the same random actions, comparing everything in each tick.
+
+    Without views, masks are compared in every fifth game.
+    """
     seeds = torch.arange(first, first + count)
     state = task.reset(make_keys(seeds, seeds % 3))
     observers = [Observer(task.layout) if with_views else None for _ in range(count)]
@@ -52,8 +55,10 @@ def assert_equal_games(task, count, first=0, with_views=True):
             if views is not None:
                 seen = np.stack([observers[row].vector(i) for i in range(task.num_players)])
                 np.testing.assert_array_equal(seen, views[k])
-            for i in who:
-                np.testing.assert_array_equal(game.legal(i), np.flatnonzero(allowed[k, i] if task.simultaneous else allowed[k]))
+            for i in who if with_views or row % 5 == 0 else ():
+                np.testing.assert_array_equal(
+                    game.legal(i), np.flatnonzero(allowed[k, i] if task.simultaneous else allowed[k])
+                )
             if task.simultaneous:
                 game.act_all({i: chosen[k][i] for i in who})
             else:
@@ -122,6 +127,7 @@ def test_both_forms_agree_under_every_rule(name, ticks):
     assert_equal_games(Werewolf(ticks=ticks, **RULES[name]), 12)
 
 
+@pytest.mark.slow
 def test_both_forms_agree_on_ten_thousand_games():
     winners = assert_equal_games(Werewolf(num_players=4), 7000, with_views=False)
     winners += assert_equal_games(Werewolf(), 3000, first=7000, with_views=False)

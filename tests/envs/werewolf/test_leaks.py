@@ -24,9 +24,7 @@ def random_states(task, count, steps):
     for t in range(steps):
         after, _, ended = task.step(state, choice(state.key, state.t, task.mask(state), 70))
         goes = (t < stop) & ~ended
-        state = type(state)(
-            *[torch.where(goes.reshape(-1, *[1] * (a.dim() - 1)), b, a) for a, b in zip(state, after)]
-        )
+        state = type(state)(*[torch.where(goes.reshape(-1, *[1] * (a.dim() - 1)), b, a) for a, b in zip(state, after)])
         stop = torch.where(ended, 0, stop)
     return state
 
@@ -133,7 +131,10 @@ class Pair:
     def compare(self):
         viewer = self.viewer
         first, second = self.tables
-        assert first.observe(viewer, first.choices(viewer))["observation"] == second.observe(viewer, second.choices(viewer))["observation"]
+        assert (
+            first.observe(viewer, first.choices(viewer))["observation"]
+            == second.observe(viewer, second.choices(viewer))["observation"]
+        )
         np.testing.assert_array_equal(first.observer.vector(viewer), second.observer.vector(viewer))
         assert first.info(viewer) == second.info(viewer)
 
@@ -159,7 +160,9 @@ class Pair:
                 return compared
 
 
-@pytest.mark.parametrize("rules", [{}, {"talk_turns": 2, "simultaneous_vote": False}, {"suite": "werewolf_arena", "talk_turns": 2}])
+@pytest.mark.parametrize(
+    "rules", [{}, {"talk_turns": 2, "simultaneous_vote": False}, {"suite": "werewolf_arena", "talk_turns": 2}]
+)
 def test_text_and_numbers_of_the_event_log_do_not_depend_on_secrets(rules):
     config = make_config(config=rules)
     compared = different = 0
