@@ -10,7 +10,7 @@ from pettingzoo import AECEnv
 from polyathlon.envs.errors import UsageError
 
 from .core import Werewolf
-from .dynamics import NO_ONE_WON
+from .state import NO_ONE_WON
 from .table import RENDER_MODES, Answer, Table
 
 _METADATA = {"name": "werewolf_v0", "render_modes": list(RENDER_MODES), "render_fps": 1, "is_parallelizable": True}

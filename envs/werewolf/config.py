@@ -293,7 +293,7 @@ def make_config(
         return _agreed(config, num_players)
     if config is not None and not isinstance(config, str | Mapping):
         raise UsageError(f"config is a WerewolfConfig, a mapping or the name of a suite, got {config!r}")
-    given = {"suite": config} if isinstance(config, str) else dict(config or {})
+    given: dict[str, Any] = {"suite": config} if isinstance(config, str) else dict(config or {})
     suite = given.pop("suite", None)
     known = {item.name for item in fields(WerewolfConfig)}
     for name in given:

@@ -14,9 +14,10 @@ from polyathlon.envs.tensor import TensorEnv
 
 from .actions import num_actions
 from .config import PHASES, ROLES, WerewolfConfig, make_config
-from .dynamics import Dynamics, WerewolfState
+from .dynamics import Dynamics
 from .layout import OBSERVATIONS, Layout
 from .seen import Views
+from .state import WerewolfState
 
 TICKS = ("turns", "phases")
 WINNERS = ("nobody yet", "the village", "the werewolves", "nobody")

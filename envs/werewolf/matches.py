@@ -11,8 +11,8 @@ from polyathlon.envs.random import make_keys
 
 from .config import WEREWOLF
 from .core import Werewolf
-from .dynamics import WerewolfState
 from .players import Opponents, make_player
+from .state import WerewolfState
 
 
 def play_sides(

@@ -11,7 +11,7 @@ from polyathlon.envs.errors import UsageError
 
 from .aec import _METADATA
 from .core import Werewolf
-from .dynamics import NO_ONE_WON
+from .state import NO_ONE_WON
 from .table import Answer, Table
 
 Named = dict[str, Any]

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from .config import BID, BIDS, DOCTOR, LAST_WORDS, NIGHT, SEER, TALK, VOTE, WEREWOLF
-from .dynamics import Dynamics, WerewolfState
+from .dynamics import Dynamics
 from .layout import Layout
+from .state import WerewolfState
 
 
 class Views:
