@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyathlon.envs.random import bits, choice, shift
 
-from .config import BID, DOCTOR, LAST_WORDS, NIGHT, OVER, SEER, TALK, VOTE, WEREWOLF, WerewolfConfig
+from .config import BID, DOCTOR, LAST_WORDS, NIGHT, OVER, SEER, TALK, VILLAGER, VOTE, WEREWOLF, WerewolfConfig
 from .state import (
     BID_TIE,
     BIDS_A_ROUND,
@@ -130,6 +130,8 @@ class Dynamics:
 
     def _night_actors(self, key: Tensor, role: Tensor, alive: Tensor, number: Tensor) -> Tensor:
         config = self.config
+        if config.first_night_kill and config.wolf_consensus.startswith("plurality"):
+            return alive & (role != VILLAGER)
         wolves = alive & (role == WEREWOLF)
         if config.wolf_consensus == "first":
             wolves = wolves & (wolves.cumsum(1) == 1)

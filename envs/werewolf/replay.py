@@ -91,7 +91,7 @@ def _plain(event: Event, viewer: int | None) -> str:
 def _sections(game: Game) -> list[dict[str, Any]]:
     """Return the phases in order, each with its events, and its votes as a picture."""
     sections: list[dict[str, Any]] = []
-    start = {"title": "Roles", "items": [], "picture": None, "round": 0}
+    start: dict[str, Any] = {"title": "Roles", "items": [], "picture": None, "round": 0}
     current = start
     alive = [True] * game.n
     for event in game.log.events:

@@ -69,7 +69,6 @@ class RandomPlay:
         self.sizes = torch.tensor([len(group) for group in members])
         self.chosen = torch.tensor([group + [0] * (8 - len(group)) for group in members]).flatten()
         self.tick = torch.compile(self._tick, fullgraph=True) if is_compiled else self._tick
-        self.moves = 0
 
     def _tick(self, state: Any) -> Any:
         torch, n = self.torch, PLAYERS
@@ -83,9 +82,21 @@ class RandomPlay:
         named = self.chosen[free * 8 + place]
         said = n + 1 + torch.randint(0, 3, named.shape) * n + named
         action = torch.where((state.phase == 1)[:, None], said, named)
-        moves = self.task.acting(state).sum()
         after, _, ended = self.task.step(state, action)
-        return after, ended, moves
+        return after, ended
+
+    def moves_a_game(self) -> float:
+        """Return how many actions a game has, on average, over the games of these rows."""
+        state, moves = self.task.reset(self.make_keys(self.seeds, self.episodes)), 0
+        while bool((state.winner == 0).any()):
+            going = state.winner == 0
+            moves += int((self.task.acting(state) & going[:, None]).sum())
+            after, _ = self._tick(state)
+            state = type(state)(*[self._kept(going, new, old) for new, old in zip(after, state)])
+        return moves / len(self.seeds)
+
+    def _kept(self, going: Any, new: Any, old: Any) -> Any:
+        return self.torch.where(going.reshape(-1, *[1] * (new.dim() - 1)), new, old)
 
     def play(self, games: int) -> int:
         """Play until so many games have ended; return how many did."""
@@ -94,14 +105,13 @@ class RandomPlay:
         torch, done, state = self.torch, 0, self.state
         with torch.no_grad():
             while done < games:
-                state, ended, moves = self.tick(state)
+                state, ended = self.tick(state)
                 rows = ended.nonzero()[:, 0]
                 if rows.numel():
                     self.episodes[rows] += 1
                     fresh = self.task.reset(self.make_keys(self.seeds[rows], self.episodes[rows]))
                     state = trees.put(state, rows, fresh, in_place=True)
                 done += rows.numel()
-                self.moves += int(moves)
         self.state = state
         return done
 
@@ -139,6 +149,7 @@ def measure(pairs: int, is_compiled: bool, scale: float) -> dict[str, list[Row]]
             for rows in SIZES:
                 play = RandomPlay(rows, rules, is_compiled)
                 games = int(4 * rows * max(scale, 0.5))
+                print(f"{talk}, {rows} games: {play.moves_a_game():.2f} moves a game", file=sys.stderr)
                 subjects[f"tensor core, {rows} games at once, {talk}"] = here(lambda p=play, g=games: p.play(g))
                 play.play(rows)
         games = count // 3
