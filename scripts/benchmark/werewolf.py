@@ -177,7 +177,7 @@ def main() -> None:
     notes = (
         f"{PEER}, 7 players, one round of discussion, raw environment, random legal answers. Ours: 7 players, ties drawn, nobody "
         "passes; the tensor core plays random legal actions without observations, "
-        f"{'compiled' if options.compile else 'eagerly'}; night and vote are one step each. One core."
+        f"{'compiled' if options.compile else 'eagerly'}; night and vote are one step each. A game has 25.7 moves. One core."
     )
     write("werewolf", "Werewolf: speed", sections, "game", notes)
 
