@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.faces.rules import check_seed, entropy_seed
-from polyathlon.envs.utterance import Utterance
+from polyathlon.envs.language.utterance import Utterance
+from polyathlon.envs.tensor.rules import check_seed, entropy_seed
 
 from . import words
 from .actions import num_actions, parse_bid, parse_target, read_speech

@@ -100,7 +100,7 @@ class RandomPlay:
 
     def play(self, games: int) -> int:
         """Play until so many games have ended; return how many did."""
-        from polyathlon.envs.faces import trees
+        from polyathlon.envs.tensor import trees
 
         torch, done, state = self.torch, 0, self.state
         with torch.no_grad():
