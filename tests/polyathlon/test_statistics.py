@@ -86,7 +86,7 @@ def test_an_effect_of_one_standard_deviation_is_found_in_four_of_five_repeats():
 
 def test_pairing_removes_what_a_seed_does_to_both_arms():
     noise = np.array([5.0, -3.0, 1.0, 8.0])
-    found = paired_difference(noise + [1.0, 1.1, 0.9, 1.0], noise)
+    found = paired_difference(noise + np.array([1.0, 1.1, 0.9, 1.0]), noise)
     assert found.estimate == pytest.approx(1.0) and found.low > 0.8
     assert t_interval(noise).low < 0 < t_interval(noise).high
 
