@@ -107,10 +107,12 @@ def test_only_imitation_moves_the_base_policy(monkeypatch):
     assert moved == {"edit", "critic", "critic_target"}
 
 
-def test_the_edit_step_equals_autograd():
+def test_the_edit_step_equals_autograd_and_values_the_clipped_action():
     agent = EXPO("MlpPolicy", "Pendulum-v1", edit_scale=0.3, **SMALL)
     update, policy = agent._ready(), copy.deepcopy(agent.policy)
-    batch = agent._new_replay().split(rows_for(agent, 1)[0])
+    rows = rows_for(agent, 1)[0]
+    rows[:, 3] = torch.tensor([1.0, 1.0, 1.0, 0.2, -0.4, -1.0, -1.0, -1.0])
+    batch = agent._new_replay().split(rows)
     eps = torch.randn(8, 1, generator=torch.Generator().manual_seed(3))
     latent = policy.edit.latent_pi(batch.obs_action)
     mean, log_std = policy.edit.mu(latent), policy.edit.log_std(latent)
@@ -118,7 +120,9 @@ def test_the_edit_step_equals_autograd():
     raw = mean + log_std.exp() * eps
     edit = 0.3 * torch.tanh(raw)
     logp = (u.log_prob(raw) - torch.log(1 - torch.tanh(raw).square()) - np.log(0.3)).sum(1)
-    q = policy.critic.values(torch.cat([batch.obs, batch.action + edit], 1)).mean(0)
+    edited = batch.action + edit
+    assert 0 < int((edited.abs() > 1).sum()) < 6
+    q = policy.critic.values(torch.cat([batch.obs, edited.clamp(-1, 1)], 1)).mean(0)
     (2.0 * logp - q).mean().backward()
     with torch.no_grad():
         found = update._edit_step(batch, torch.tensor(2.0), 1e-3, torch.Generator().manual_seed(3))
