@@ -22,7 +22,7 @@ from pathlib import Path
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import unknown_name
 from polyathlon.statistics import Interval, is_equivalent, is_not_worse, verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -164,7 +164,9 @@ class Claim:
         held = {name for control in self.controls for name in control.stands_for}
         for comparison in self.comparisons:
             if comparison.method not in held:
-                raise ValueError(f"{self.name}: no control stands for {comparison.method!r}, so the claim could not fail")
+                raise ValueError(
+                    f"{self.name}: no control stands for {comparison.method!r}, so the claim could not fail"
+                )
         if self.seeds < FEWEST_SEEDS and not self.why_few:
             raise ValueError(f"{self.name}: {self.seeds} seeds; take at least {FEWEST_SEEDS} or say why not (why_few)")
         if self.added and (self.added.count < 1 or not self.added.note):
@@ -252,26 +254,32 @@ def main(claim: Claim, arguments: Sequence[str] | None = None) -> int:
     else:
         seeds = claim.seed_list(options.seeds)
         content = record(claim, collect(claim, seeds, options.jobs, options.fresh), seeds, committed(claim.name))
-    findings = judge(claim, content.runs, content.seeds)
-    write_page(claim, content, findings, options.out)
-    for line in findings.lines():
+    found = judge(claim, content.runs, content.seeds)
+    write_page(claim, content, found, options.out)
+    for line in found.lines():
         print(line)
     print(f"written: {options.out / (claim.name + '.md')}")
-    return 0 if findings.is_shown else 1
+    return 0 if found.is_shown else 1
 
 
 def _options(claim: Claim, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"polyathlon reproduce {claim.name}", description=claim.statement)
-    parser.add_argument("--seeds", type=int, default=claim.total_seeds, help="only the first so many of the claim's seeds")
+    parser.add_argument(
+        "--seeds", type=int, default=claim.total_seeds, help="only the first so many of the claim's seeds"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="worker processes")
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs")
-    parser.add_argument("--judge", action="store_true", help="run nothing: judge the recorded runs again, write the page")
+    parser.add_argument(
+        "--judge", action="store_true", help="run nothing: judge the recorded runs again, write the page"
+    )
     parser.add_argument("--out", type=Path, help="folder of the page (default: docs/results)")
     options = parser.parse_args(arguments)
     if options.seeds < 2:
         parser.error("an interval needs at least two seeds")
     if options.seeds > claim.total_seeds:
-        parser.error(f"the claim has {claim.total_seeds} seeds; more are added in its file, with a note: added=Added(...)")
+        parser.error(
+            f"the claim has {claim.total_seeds} seeds; more are added in its file, with a note: added=Added(...)"
+        )
     if options.judge and not (RESULTS / f"{claim.name}.json").exists():
         parser.error(f"nothing to judge: docs/results/{claim.name}.json does not exist; run the claim")
     if options.out is None and not options.judge:
@@ -291,7 +299,6 @@ __all__ = [
     "Comparison",
     "Control",
     "Run",
-    "UsageError",
     "committed",
     "findings",
     "list_claims",
