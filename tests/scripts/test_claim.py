@@ -22,10 +22,10 @@ from _claim import Added, Claim, Comparison, Control, Run  # noqa: E402
 
 from polyathlon.statistics import Interval  # noqa: E402
 
+BOTH = (Comparison("a", "b", "higher"), Comparison("a", "b", "equal", margin=0.5))
 
-def example(
-    comparisons=(Comparison("a", "b", "higher"), Comparison("a", "b", "equal", margin=0.5)), **options
-) -> Claim:
+
+def example(comparisons=BOTH, **options) -> Claim:
     arms = {"a": None, "b": None, "idle": None}
     return Claim(
         "x", "a beats b", "nowhere", "points", arms, comparisons, [Control("idle", ("a", "b"))], tasks=("t",), **options
