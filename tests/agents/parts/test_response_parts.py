@@ -129,3 +129,26 @@ def test_unknown_names_are_refused():
         group_advantage(REWARD, GROUP, "lo")
     with pytest.raises(UsageError, match="k3"):
         kl_token(REWARD, REWARD, "k4")
+
+
+def test_batch_scales_divide_by_the_rewards_or_by_what_is_left_after_centring():
+    reward, group = torch.tensor([1.0, 3.0, 10.0, 14.0]), torch.tensor([0, 0, 1, 1])
+    centred = torch.tensor([-1.0, 1.0, -2.0, 2.0])
+    # deviations: of the rewards sqrt(((-6)^2 + (-4)^2 + 3^2 + 7^2) / 3), of the centred ones sqrt(10 / 3)
+    for scale, divisor in (("batch", (110 / 3) ** 0.5), ("batch_centered", (10 / 3) ** 0.5)):
+        torch.testing.assert_close(group_advantage(reward, group, "group", scale), centred / divisor, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "norm", "wanted"),
+    [
+        ("token-mean", None, (2 * (1 + 2) + 0.5 * 4) / 3),
+        ("seq-mean-token-mean", None, (2 * 1.5 + 0.5 * 4) / 2),
+        ("seq-mean-token-sum", None, (2 * 3 + 0.5 * 4) / 2),
+        ("seq-mean-token-sum-norm", 4.0, (2 * 3 + 0.5 * 4) / 2 / 4),
+    ],
+)
+def test_rows_are_weighed_before_they_are_averaged(mode, norm, wanted):
+    loss, mask = torch.tensor([[1.0, 2.0], [4.0, 9.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    found = agg_loss(loss, mask, mode, norm, weight=torch.tensor([2.0, 0.5]))
+    assert float(found) == pytest.approx(wanted)
