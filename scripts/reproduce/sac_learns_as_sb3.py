@@ -26,20 +26,15 @@ def _run(agent: Any, seed: int, task: str, steps: int = STEPS) -> Run:
     return scored(learn(agent, task, seed, steps, EVALUATIONS, EPISODES), SCALE, FIRST)
 
 
-def _ours(seed: int, task: str, **options: Any) -> Any:
+def _ours(seed: int, task: str) -> Any:
     from polyathlon.agents import SAC
 
-    return SAC("MlpPolicy", task, seed=seed, **SETTINGS, **options)
+    return SAC("MlpPolicy", task, seed=seed, **SETTINGS)
 
 
 def ours(seed: int, task: str) -> Run:
     """Train this package's SAC."""
     return _run(_ours(seed, task), seed, task)
-
-
-def medium(seed: int, task: str) -> Run:
-    """Train this package's SAC with bfloat16 products."""
-    return _run(_ours(seed, task, matmul_precision="medium"), seed, task)
 
 
 def _sb3(seed: int, task: str) -> Any:
@@ -65,31 +60,25 @@ def idle(seed: int, task: str) -> Run:
 
 CLAIM = Claim(
     name="sac_learns_as_sb3",
-    statement="SAC, with products in float32 and in bfloat16 (medium), learns Pendulum as Stable-Baselines3's SAC does at equal steps: "
-    f"each gets further than {FAR} above the untrained policy, and ours differ from SB3's by at most {MARGIN}.",
+    statement="SAC learns Pendulum as Stable-Baselines3's SAC does at equal steps: "
+    f"both get further than {FAR} above the untrained policy, and differ by at most {MARGIN}.",
     source="Stable-Baselines3 2.9.2, stable_baselines3/sac/sac.py",
     metric="mean evaluated return from step 1,000 on, from 0 (random actions) to 1 (upright most of the time)",
-    arms={
-        "polyathlon": ours,
-        "polyathlon, medium": medium,
-        "SB3": sb3,
-        "SB3, untrained": start,
-        "polyathlon, train does nothing": idle,
-    },
+    arms={"polyathlon": ours, "SB3": sb3, "SB3, untrained": start, "polyathlon, train does nothing": idle},
     comparisons=[
         Comparison("polyathlon", "SB3, untrained", "higher", margin=FAR),
         Comparison("SB3", "SB3, untrained", "higher", margin=FAR),
         Comparison("polyathlon", "SB3", "equal", margin=MARGIN),
-        Comparison("polyathlon, medium", "SB3", "equal", margin=MARGIN),
     ],
-    controls=[Control("polyathlon, train does nothing", ("polyathlon", "polyathlon, medium", "SB3"))],
+    controls=[Control("polyathlon, train does nothing", ("polyathlon", "SB3"))],
     tasks=("Pendulum-v1",),
     seeds=8,
     curve="evaluated return, from 0 (random actions) to 1",
     setting=(
         f"{STEPS:,} steps, 500 of them random first, two layers of 64, minibatches of 64, learning rate 2e-3, discount 0.97, tau "
         f"0.02, all else SB3's defaults; 0 is {SCALE.random:g} and 1 is {SCALE.good:g}. {EVALUATIONS} evaluations of {EPISODES} "
-        "episodes with deterministic actions, the first of which is left out of the score."
+        "episodes with deterministic actions, the first of which is left out of the score. Products in bfloat16 "
+        '(matmul_precision="medium") are no arm: layers this small are multiplied in float32 with either setting.'
     ),
 )
 
