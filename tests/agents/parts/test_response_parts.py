@@ -152,3 +152,14 @@ def test_rows_are_weighed_before_they_are_averaged(mode, norm, wanted):
     loss, mask = torch.tensor([[1.0, 2.0], [4.0, 9.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
     found = agg_loss(loss, mask, mode, norm, weight=torch.tensor([2.0, 0.5]))
     assert float(found) == pytest.approx(wanted)
+
+
+def test_groups_of_two_are_divided_by_their_own_deviation():
+    reward, group = torch.tensor([1.0, 3.0, 10.0, 14.0]), torch.tensor([0, 0, 1, 1])
+    # deviations sqrt(2) and sqrt(8)
+    wanted = torch.tensor([-1.0, 1.0, -1.0, 1.0]) / 2**0.5
+    torch.testing.assert_close(group_advantage(reward, group, "group", "group"), wanted, atol=1e-5, rtol=0)
+
+
+def test_rewards_are_centred_within_groups_and_not_scaled_unless_told():
+    assert torch.equal(group_advantage(REWARD, GROUP), group_advantage(REWARD, GROUP, "group", "none"))
