@@ -51,10 +51,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Findings:
-    """All rows of a claim."""
+    """All rows of a claim, and the number of seeds behind them."""
 
     rows: list[Row]
     controls: list[Row]
+    seeds: int
 
     @property
     def is_shown(self) -> bool:
@@ -79,7 +80,7 @@ class Findings:
             state = "Void, since a negative control passes as well"
         if self.control_state == "not run":
             state += ", negative control not run"
-        return f"{state}: {'; '.join(row.words for row in self.rows)}."
+        return f"{state} ({self.seeds} seeds): {'; '.join(row.words for row in self.rows)}."
 
     def lines(self) -> list[str]:
         """What the command prints."""
@@ -111,7 +112,7 @@ def judge(claim: Claim, runs: Runs, seeds: list[int]) -> Findings:
         for c in claim.comparisons
         if c.method in control.stands_for and c.baseline != control.arm
     ]
-    return Findings([row(comparison) for comparison in claim.comparisons], controls)
+    return Findings([row(comparison) for comparison in claim.comparisons], controls, len(seeds))
 
 
 def as_dict(row: Row) -> dict[str, Any]:

@@ -80,9 +80,9 @@ def test_a_claim_is_void_when_its_control_passes_too():
     runs, seeds = simulated(claim, gain=0.5, idle=0.4)
     found = judged(claim, runs, seeds)
     assert found.rows[0].verdict == "shown" and found.control_state == "shown" and not found.is_shown
-    assert found.headline.startswith("Void, since a negative control passes as well")
+    assert found.headline.startswith("Void, since a negative control passes as well (8 seeds)")
     fails = judged(claim, *simulated(claim, gain=0.5, idle=-0.4))
-    assert fails.is_shown and fails.headline.startswith("Shown: a is higher than b (0.")
+    assert fails.is_shown and fails.headline.startswith("Shown (8 seeds): a is higher than b (0.")
     assert "idle in place of a" in fails.lines()[1] and fails.lines()[1].endswith("(as it must)")
 
 
@@ -99,7 +99,7 @@ def test_a_control_that_was_not_run_is_said():
     runs = {key: run for key, run in runs.items() if key[0] != "idle"}
     found = judged(claim, runs, seeds)
     assert found.control_state == "not run" and not found.is_shown
-    assert found.headline.startswith("1 of 2 shown, negative control not run: a is higher")
+    assert found.headline.startswith("1 of 2 shown, negative control not run (8 seeds): a is higher")
 
 
 @pytest.mark.parametrize(
@@ -181,13 +181,13 @@ def test_the_page_begins_with_what_was_found(tmp_path):
     _page.write_page(claim, _runs.record(claim, runs, seeds, "abc1234"), judged(claim, runs, seeds), tmp_path)
     page = (tmp_path / "x.md").read_text()
     first = page.splitlines()[2]
-    assert first.startswith("**Not shown: a is lower than b, contrary to the claim (-")
+    assert first.startswith("**Not shown (8 seeds): a is lower than b, contrary to the claim (-")
     assert "Claimed: a beats b" in page and "| a - b | higher |" in page and "torch" in page
     assert "| idle - b | a | higher |" in page and "as it must be" in page and "8 seeds, drawn by the hash" in page
     assert (tmp_path / "x.png").stat().st_size > 5_000
     index = (tmp_path / "index.md").read_text()
     assert index.startswith("# Results") and index.endswith("\n\nrest\n") and "old" not in index
-    assert "| [x](x.md) | Not shown: a is lower than b" in index
+    assert "| [x](x.md) | Not shown (8 seeds): a is lower than b" in index
     assert _page.with_table(index, tmp_path) == index
     assert _page.found_of(tmp_path / "y.json") == "not run yet"
 
@@ -266,7 +266,7 @@ def run_main(monkeypatch, tmp_path, *arguments, commit="abc1234", gain=0.2):
 def test_the_command_writes_the_page_and_returns_the_verdict(tmp_path, monkeypatch, capsys):
     assert run_main(monkeypatch, tmp_path) == 0
     content = json.loads((tmp_path / "results" / "x.json").read_text())
-    assert content["found"].startswith("Shown:") and content["registration"]["commit"] == "abc1234"
+    assert content["found"].startswith("Shown (10 seeds):") and content["registration"]["commit"] == "abc1234"
     assert run_main(monkeypatch, tmp_path, "--judge") == 0
     assert json.loads((tmp_path / "results" / "x.json").read_text()) == content
     assert run_main(monkeypatch, tmp_path, gain=-1.0) == 1
