@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy  # SB3 writes into policy_kwargs
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,13 @@ def _run(agent: Any, seed: int, task: str, steps: int = STEPS) -> Run:
 def _sac(seed: int, task: str) -> Any:
     from polyathlon.agents import SAC
 
-    return SAC("MlpPolicy", task, seed=seed, **SETTINGS)
+    return SAC("MlpPolicy", task, seed=seed, **deepcopy(SETTINGS))
 
 
 def _td3(seed: int, task: str) -> Any:
     from polyathlon.agents import TD3
 
-    return TD3("MlpPolicy", task, exploration_noise=NOISE, seed=seed, **SETTINGS)
+    return TD3("MlpPolicy", task, exploration_noise=NOISE, seed=seed, **deepcopy(SETTINGS))
 
 
 def sac(seed: int, task: str) -> Run:
@@ -62,7 +63,7 @@ def sb3_sac(seed: int, task: str, steps: int = STEPS) -> Run:
     """Train SB3's SAC."""
     from stable_baselines3 import SAC
 
-    return _run(SAC("MlpPolicy", task, seed=seed, **SETTINGS), seed, task, steps)
+    return _run(SAC("MlpPolicy", task, seed=seed, **deepcopy(SETTINGS)), seed, task, steps)
 
 
 def sb3_td3(seed: int, task: str) -> Run:
@@ -74,7 +75,7 @@ def sb3_td3(seed: int, task: str) -> Run:
     env = gym.make(task)
     size = env.action_space.shape[0]
     noise = NormalActionNoise(np.zeros(size), np.full(size, NOISE))
-    return _run(TD3("MlpPolicy", env, action_noise=noise, seed=seed, **SETTINGS), seed, task)
+    return _run(TD3("MlpPolicy", env, action_noise=noise, seed=seed, **deepcopy(SETTINGS)), seed, task)
 
 
 def start(seed: int, task: str) -> Run:
