@@ -97,7 +97,8 @@ def tests_naming(file: str, tests: Path) -> list[str]:
     parts = parts if parts[0] == "polyathlon" else ("polyathlon", *parts)
     dotted, folder, stem = ".".join(parts), ".".join(parts[:-1]), parts[-1]
     named = re.compile(rf"\b{re.escape(dotted)}\b|from {re.escape(folder)} import [^\n]*\b{stem}\b")
-    found = [p for p in sorted(tests.rglob("test_*.py")) if p.stem == f"test_{stem}" or named.search(p.read_text())]
+    files = [p for p in sorted(tests.rglob("test_*.py")) if p.parent.name != "scripts"]  # those are of no module
+    found = [p for p in files if p.stem == f"test_{stem}" or named.search(p.read_text())]
     return [str(p.relative_to(tests.parent)) for p in found]
 
 
@@ -146,7 +147,7 @@ def run_file(file: str, count: int, seed: int, jobs: int, seconds: float, python
     """Draw mutants of a module and run them in the copy of the tree."""
     tree, start = WORK / "tree", time.perf_counter()
     outcome = Outcome(file, tests=tests_naming(file, tree / "tests"))
-    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1", "PYTHONPATH": "", "MPLBACKEND": "Agg"}
+    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1", "PYTHONPATH": str(tree / "mutants"), "MPLBACKEND": "Agg"}
     (tree / "setup.cfg").write_text(configuration(file, outcome.tests))
     listed = subprocess.run(
         [str(python), "-c", LIST_MUTANTS, link_path(file)], cwd=tree, env=environment, capture_output=True, text=True
@@ -162,6 +163,7 @@ def run_file(file: str, count: int, seed: int, jobs: int, seconds: float, python
         outcome.survivors = {name: "" for name in drawn}
         return outcome
     shutil.rmtree(tree / "mutants", ignore_errors=True)
+    (tree / "mutants").mkdir()  # it is on the path: a folder that is not there yet would be remembered as missing
     command = [str(python.parent / "mutmut"), "run", "--max-children", str(jobs), *drawn]
     try:
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds)
