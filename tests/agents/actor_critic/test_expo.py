@@ -108,7 +108,9 @@ def test_only_imitation_moves_the_base_policy(monkeypatch):
     assert moved == {"edit", "critic", "critic_target"}
 
 
-@pytest.mark.parametrize("spread", [1.0, 400.0])  # at 400 log deviations lie beyond both bounds, where nothing flows back
+@pytest.mark.parametrize(
+    "spread", [1.0, 400.0]
+)  # at 400 log deviations lie beyond both bounds, where nothing flows back
 def test_the_edit_step_equals_autograd_and_values_the_clipped_action(spread):
     agent = EXPO("MlpPolicy", "Pendulum-v1", edit_scale=0.3, **SMALL)
     with torch.no_grad():

@@ -107,6 +107,11 @@ def test_no_more_episodes_are_returned_than_asked_for_and_problems_are_drawn_unt
     assert len(solved(drawn(env, 4), find_solver(env), 3)) == 3
     many = solved(drawn(env, 4), find_solver(env), 10)
     assert len(many) == 10 and [e.group for e in many] == list(range(10))
+    prompts, draws = drawn(env, 4), []
+    reset = prompts.reset
+    prompts.reset = lambda: draws.append(1) or reset()
+    solved(prompts, find_solver(env), 8)
+    assert len(draws) == 2  # eight problems are two draws of four, not three
 
 
 @pytest.mark.parametrize(

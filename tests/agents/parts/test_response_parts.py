@@ -121,13 +121,15 @@ def test_groups_without_a_difference_are_dropped():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UsageError, match="seq-mean-token-mean"):
+    with pytest.raises(UsageError, match="unknown aggregation 'seq-mean'. .*Known: seq-mean-token-mean"):
         agg_loss(torch.zeros(1, 1), torch.ones(1, 1), "seq-mean")
     with pytest.raises(UsageError, match="norm"):
         agg_loss(torch.zeros(1, 1), torch.ones(1, 1), "seq-mean-token-sum-norm")
-    with pytest.raises(UsageError, match="loo"):
+    with pytest.raises(UsageError, match="unknown center 'lo'. Did you mean 'loo'"):
         group_advantage(REWARD, GROUP, "lo")
-    with pytest.raises(UsageError, match="k3"):
+    with pytest.raises(UsageError, match="unknown scale 'groups'. Did you mean 'group'"):
+        group_advantage(REWARD, GROUP, "group", "groups")
+    with pytest.raises(UsageError, match="unknown kind of divergence 'k4'. .*Known: abs, k1, k2, k3"):
         kl_token(REWARD, REWARD, "k4")
 
 
