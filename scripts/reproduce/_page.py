@@ -181,6 +181,10 @@ def _draw_curve(axis: Any, arm: str, mine: list[Any]) -> None:
     length = min(len(run.curve) for run in mine)
     steps = np.array([point[0] for point in mine[0].curve[:length]])
     mean, low, high = curve_band([[point[1] for point in run.curve[:length]] for run in mine])
+    if length > 1 and np.ptp(steps) == 0:  # evaluated again and again without learning
+        (line,) = axis.plot([], [], label=arm, linestyle="--")
+        axis.axhline(mean.mean(), color=line.get_color(), linestyle="--")
+        return
     (line,) = axis.plot(steps, mean, label=arm, marker="o" if length == 1 else None)
     axis.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
 

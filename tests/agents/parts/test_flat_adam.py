@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.agents.parts.flat_adam import FlatAdam, section
 
 
 def made(values):
@@ -44,3 +44,23 @@ def test_steps_equal_torchs_adam_after_its_own_clipping():
         torch.nn.utils.clip_grad_norm_([theirs], 0.5)
         reference.step()
         torch.testing.assert_close(mine.data, theirs.data, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_all_parameters_lie_in_one_vector_and_a_plain_step_takes_them_unclipped():
+    first, second = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(1))
+    adam = FlatAdam([first, second], lr=0.5)
+    assert adam.vector.grad is adam.gradient
+    (100 * first.sum() + second.sum()).backward()
+    assert adam.gradient.tolist() == [100, 100, 1]
+    adam.step()
+    # the first step of Adam is lr in each direction, whatever the gradient's size
+    torch.testing.assert_close(torch.cat([first, second]).detach(), torch.full((3,), 0.5))
+    adam.zero_grad()
+    assert adam.gradient.tolist() == [0, 0, 0]
+
+
+def test_sections_follow_one_another():
+    vector = torch.arange(10.0)
+    matrix, end = section(vector, 1, (2, 3))
+    assert matrix.tolist() == [[1, 2, 3], [4, 5, 6]] and end == 7
+    assert section(vector, end, (2,))[0].tolist() == [7, 8]

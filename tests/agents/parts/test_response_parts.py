@@ -165,3 +165,9 @@ def test_groups_of_two_are_divided_by_their_own_deviation():
 
 def test_rewards_are_centred_within_groups_and_not_scaled_unless_told():
     assert torch.equal(group_advantage(REWARD, GROUP), group_advantage(REWARD, GROUP, "group", "none"))
+
+
+def test_a_single_token_is_its_own_mean():
+    loss, mask = torch.tensor([[3.0, 7.0]]), torch.tensor([[1.0, 0.0]])
+    assert float(agg_loss(loss, mask, "token-mean")) == float(agg_loss(loss, mask, "seq-mean-token-mean")) == 3.0
+    assert float(agg_loss(loss, torch.zeros(1, 2), "token-mean")) == 0.0
