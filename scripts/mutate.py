@@ -271,7 +271,7 @@ def page(outcomes: list[Outcome], options: argparse.Namespace) -> str:
     ]
     for o in sorted(ran, key=lambda o: o.file):
         lines.append(f"| {o.file} | {o.mutants} | {o.drawn} | {o.killed} | {o.seconds:.0f} | {o.problem} |")
-    lines += ["", "## Survivors", ""]
+    lines += ["", *([reasons["note"], ""] if "note" in reasons else []), "## Survivors", ""]
     for o in sorted(ran, key=lambda o: o.file):
         for name, diff in sorted(o.survivors.items()):
             reason = reasons.get(name, "no test notices it yet")
