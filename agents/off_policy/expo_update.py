@@ -165,7 +165,10 @@ class EXPOUpdate(EnsembleUpdate):
             return torch.zeros_like(q), torch.zeros_like(q), q
         eps = torch.randn(self.batch_size, self.action_size, generator=generator, device=self.device)
         action, logp = self.edit.sample(batch.obs_action, eps)
-        q, by_action = self.mean_slope(batch.obs, batch.action + scale * action)
+        edited = batch.action + scale * action
+        clipped = edited.clamp(-1, 1)  # as acting and targets do; d clamp(x) / dx = 1 inside [-1, 1], 0 outside
+        q, by_action = self.mean_slope(batch.obs, clipped)
+        by_action = by_action * (edited == clipped)
         self.edit.step(batch.obs_action, eps, action, -scale * by_action, alpha, learning_rate)
         entropy = self.action_size * math.log(scale) - logp.mean()
         return -alpha * entropy - q, entropy, q

@@ -1,32 +1,35 @@
-"""A claim about methods: arms run over paired seeds, differences with bootstrap intervals, a page and a picture.
+"""A claim about methods: what is said, by which arms, over which seeds, and what must fail.
 
 A file of this folder defines `CLAIM = Claim(...)` and ends with `main(CLAIM)` under `if __name__ == "__main__"`.
-Run it with `polyathlon reproduce NAME` or `python scripts/reproduce/NAME.py`. Every finished run of an arm is kept under
-.cache/reproduce/NAME, so an interrupted reproduction continues where it stood.
+Run it with `polyathlon reproduce NAME` or `python scripts/reproduce/NAME.py`. A claim's text is committed before it runs, and
+its seeds come from a hash of that text. Every finished run of an arm is kept under .cache/reproduce/NAME, so an interrupted
+reproduction continues where it stood.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import multiprocessing
 import os
-import platform
 import subprocess
 import sys
-import textwrap
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
-from importlib import import_module, metadata
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
+
+from polyathlon.envs.errors import unknown_name
+from polyathlon.statistics import Interval, is_equivalent, is_not_worse, verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "docs" / "results"
 DIRECTIONS = ("higher", "lower", "equal", "not lower")
+FEWEST_SEEDS = 8
+FIRST_SEED, LAST_SEED = 100, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,9 @@ class Comparison:
     Attributes:
         method: name of an arm.
         baseline: name of the arm it is compared with.
-        direction: "higher" or "lower": the interval of the paired difference lies on that side of zero;
-            "equal": it lies within `margin` of zero; "not lower": it does not lie below zero as a whole, which
-            says no more than that no loss was seen.
-        margin: largest difference that counts as equal, in units of the metric.
+        direction: "higher" or "lower": the interval of the paired difference lies on that side of zero, by more than
+            `margin`; "equal": it lies within `margin` of zero; "not lower": it lies above -margin.
+        margin: in units of the metric; "equal" and "not lower" need one, since without it nothing could refute them.
     """
 
     method: str
@@ -60,16 +62,59 @@ class Comparison:
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
             raise ValueError(f"direction must be one of {DIRECTIONS}, got {self.direction!r}")
+        if self.margin < 0 or (self.direction in ("equal", "not lower") and not self.margin):
+            raise ValueError(f"{self.direction!r} needs a margin above zero, got {self.margin!r}")
 
-    def verdict(self, low: float, high: float) -> bool:
-        """Return whether an interval of the paired difference method - baseline shows the claim."""
-        if self.direction == "higher":
-            return low > 0
-        if self.direction == "lower":
-            return high < 0
+    @property
+    def wording(self) -> str:
+        """What is claimed of the difference, for a table."""
+        if not self.margin:
+            return self.direction
+        return f"{self.direction} ({'by more than' if self.direction in ('higher', 'lower') else 'within'} {self.margin:g})"
+
+    def verdict(self, difference: Interval) -> str:
+        """Tell whether an interval of the paired difference method - baseline shows the claim.
+
+        Returns:
+            "shown", "not shown", or "contrary" where the interval shows the opposite.
+        """
+        low, high, margin = difference.low, difference.high, self.margin
+        if self.direction == "equal":
+            contrary = low > margin or high < -margin
+            return "shown" if is_equivalent(difference, margin) else "contrary" if contrary else "not shown"
         if self.direction == "not lower":
-            return high >= 0
-        return -self.margin <= low and high <= self.margin
+            return "shown" if is_not_worse(difference, margin) else "contrary" if high < -margin else "not shown"
+        sign = 1 if self.direction == "higher" else -1
+        beyond = replace(difference, low=low - sign * margin, high=high - sign * margin)
+        if verdict(beyond, sign > 0) == "better":
+            return "shown"
+        return "contrary" if verdict(difference, sign > 0) == "worse" else "not shown"
+
+
+@dataclass(frozen=True)
+class Control:
+    """An arm for which the claim must fail: every comparison with this arm in a method's place.
+
+    Attributes:
+        arm: name of the arm, such as an agent whose `train` does nothing.
+        stands_for: names of the arms whose place it takes.
+    """
+
+    arm: str
+    stands_for: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Added:
+    """Seeds that were added after the first ones had been looked at.
+
+    Attributes:
+        count: how many.
+        note: why; it stays on the page.
+    """
+
+    count: int
+    note: str
 
 
 @dataclass(frozen=True)
@@ -83,10 +128,17 @@ class Claim:
         metric: what a score is, with its unit.
         arms: name of an arm -> function `(seed, task) -> Run`, importable from the claim's module.
         comparisons: which arms are compared, and how.
+        controls: arms for which it must fail; every comparison's method has one.
         tasks: names of the tasks; an arm runs every seed on each.
-        seeds: number of seeds.
+        seeds: number of seeds; ten find a difference of one standard deviation in 80 %.
+        why_few: reason for fewer than eight seeds, for the page.
+        added: seeds added after looking.
+        curve: what the arms' curves show, with its unit; empty where they have none.
         step_label: unit of the curves' horizontal axis.
         setting: budget and hyper-parameters, for the page.
+
+    Raises:
+        ValueError: an unknown arm, no control for a method, few seeds without a reason, or seeds added without a note.
     """
 
     name: str
@@ -95,10 +147,64 @@ class Claim:
     metric: str
     arms: dict[str, Callable[[int, str], Run]]
     comparisons: Sequence[Comparison]
+    controls: Sequence[Control]
     tasks: Sequence[str] = ("task",)
-    seeds: int = 5
+    seeds: int = 10
+    why_few: str = ""
+    added: Added | None = None
+    curve: str = ""
     step_label: str = "environment steps"
     setting: str = ""
+
+    def __post_init__(self) -> None:
+        named = {name for c in self.comparisons for name in (c.method, c.baseline)}
+        for name in sorted(named | {name for c in self.controls for name in (c.arm, *c.stands_for)}):
+            if name not in self.arms:
+                raise unknown_name(f"arm of the claim {self.name}", name, self.arms)
+        held = {name for control in self.controls for name in control.stands_for}
+        for comparison in self.comparisons:
+            if comparison.method not in held:
+                raise ValueError(
+                    f"{self.name}: no control stands for {comparison.method!r}, so the claim could not fail"
+                )
+        if self.seeds < FEWEST_SEEDS and not self.why_few:
+            raise ValueError(f"{self.name}: {self.seeds} seeds; take at least {FEWEST_SEEDS} or say why not (why_few)")
+        if self.added and (self.added.count < 1 or not self.added.note):
+            raise ValueError(f"{self.name}: seeds added after looking need a note that says so")
+
+    @property
+    def total_seeds(self) -> int:
+        """Number of seeds, those added after looking included."""
+        return self.seeds + (self.added.count if self.added else 0)
+
+    @property
+    def registration(self) -> str:
+        """Hash of the claim's text: what is said, compared and run, and over how many seeds, before any were added."""
+        text = {
+            "claim": [self.name, self.statement, self.source, self.metric, self.setting],
+            "arms": list(self.arms),
+            "comparisons": [asdict(comparison) for comparison in self.comparisons],
+            "controls": [asdict(control) for control in self.controls],
+            "tasks": list(self.tasks),
+            "seeds": self.seeds,
+        }
+        return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
+
+    def seed_list(self, count: int | None = None) -> list[int]:
+        """Return the first seeds of the claim, from 100 to 999,999, drawn by the hash of its text.
+
+        Args:
+            count: how many; None means all.
+        """
+        seeds: list[int] = []
+        number, registration = 0, self.registration
+        while len(seeds) < (self.total_seeds if count is None else count):
+            digest = hashlib.sha256(f"{registration}:{number}".encode()).digest()
+            seed = FIRST_SEED + int.from_bytes(digest[:8], "big") % (LAST_SEED - FIRST_SEED)
+            if seed not in seeds:
+                seeds.append(seed)
+            number += 1
+        return seeds
 
 
 def list_claims(folder: Path | None = None) -> list[str]:
@@ -109,218 +215,93 @@ def list_claims(folder: Path | None = None) -> list[str]:
 
 def load_claim(name: str) -> Claim:
     """Import the claim `name` of this folder."""
-    if str(Path(__file__).parent) not in sys.path:
-        sys.path.insert(0, str(Path(__file__).parent))
     claim: Claim = import_module(name).CLAIM
     return claim
 
 
-def _run_arm(claim_name: str, arm: str, seed: int, task: str) -> Run:
-    import torch
+def findings() -> list[tuple[str, str]]:
+    """Return the name of every claim and what its last run found, as its page says."""
+    from _page import found_of
 
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    run = load_claim(claim_name).arms[arm](seed, task)
-    return Run(float(run.score), run.curve, run.extra, time.perf_counter() - start)
+    return [(name, found_of(RESULTS / f"{name}.json")) for name in list_claims()]
 
 
-def _store(claim: Claim) -> Path:
-    folder = REPOSITORY / ".cache" / "reproduce" / claim.name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def committed(name: str) -> str | None:
+    """Return the commit in which the claim's file got its present text, or None when that text is in no commit."""
+    path = f"scripts/reproduce/{name}.py"
 
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
 
-def collect(claim: Claim, seeds: int, jobs: int, fresh: bool = False) -> dict[tuple[str, int, str], Run]:
-    """Run every arm with every seed on every task; finished runs are read back from the cache.
-
-    Args:
-        claim: the claim.
-        seeds: number of seeds, from 0.
-        jobs: number of worker processes.
-        fresh: forget earlier runs.
-
-    Returns:
-        (arm, seed, task) -> outcome.
-
-    Raises:
-        Exception: what the first arm that failed raised; no more arms are begun then, those under way are kept.
-    """
-    store, done, todo = _store(claim), {}, []
-    failure: BaseException | None = None
-    for key in [(arm, seed, task) for seed in range(seeds) for task in claim.tasks for arm in claim.arms]:
-        path = store / f"{'--'.join(str(part).replace('/', '_') for part in key)}.json"
-        if path.exists() and not fresh:
-            stored = json.loads(path.read_text())
-            done[key] = Run(stored["score"], [tuple(p) for p in stored["curve"]], stored["extra"], stored["seconds"])
-        else:
-            todo.append((key, path))
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_run_arm, claim.name, *key): (key, path) for key, path in todo}
-        for number, future in enumerate(as_completed(futures), 1):
-            key, path = futures[future]
-            if future.cancelled():
-                continue
-            if future.exception() is not None:
-                failure = failure or future.exception()
-                print(f"[{number}/{len(todo)}] {key} failed: {future.exception()}", flush=True)
-                for other in futures:
-                    other.cancel()
-                continue
-            done[key] = future.result()
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(asdict(done[key])))
-            os.replace(partial, path)
-            print(f"[{number}/{len(todo)}] {key}: {done[key].score:.4g} in {done[key].seconds:.0f} s", flush=True)
-    if failure is not None:
-        raise failure
-    return done
-
-
-def interval(values: np.ndarray, reps: int = 9_999) -> tuple[float, float, float]:
-    """Return mean and 95 % percentile bootstrap interval of `values` [seeds, tasks], resampling seeds.
-
-    rliable would be the natural library, but its dependency arch does not import beside pandas 3.
-    """
-    from scipy.stats import bootstrap
-
-    by_seed = values.mean(1)
-    if np.ptp(by_seed) == 0:
-        return float(by_seed[0]), float(by_seed[0]), float(by_seed[0])
-    found = bootstrap((by_seed,), np.mean, n_resamples=reps, method="percentile", rng=np.random.default_rng(0))
-    return float(by_seed.mean()), float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
-def judge(claim: Claim, runs: dict[tuple[str, int, str], Run], seeds: int) -> list[dict[str, Any]]:
-    """Compare the arms as the claim says, paired by seed and task."""
-
-    def table(arm: str) -> np.ndarray:
-        return np.array([[runs[arm, seed, task].score for task in claim.tasks] for seed in range(seeds)])
-
-    rows = []
-    for comparison in claim.comparisons:
-        difference = table(comparison.method) - table(comparison.baseline)
-        mean, low, high = interval(difference)
-        rows.append(
-            {**asdict(comparison), "difference": mean, "low": low, "high": high, "shown": comparison.verdict(low, high)}
-        )
-    return rows
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "transformers")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    return {**found, "python": platform.python_version(), "commit": commit.stdout.strip() or "unknown"}
-
-
-def draw(claim: Claim, runs: dict[tuple[str, int, str], Run], seeds: int, path: Path) -> None:
-    """Draw the mean curve of every arm with the range over seeds, a panel a task; bars with seeds as points where there are none."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(claim.tasks), figsize=(5.5 * len(claim.tasks), 4), squeeze=False)
-    for axis, task in zip(axes[0], claim.tasks):
-        has_curves = all(runs[arm, seed, task].curve for arm in claim.arms for seed in range(seeds))
-        for arm in claim.arms:
-            mine = [runs[arm, seed, task] for seed in range(seeds)]
-            if not has_curves:
-                scores = [run.score for run in mine]
-                axis.bar(textwrap.fill(arm, 14), np.mean(scores), alpha=0.6)
-                axis.plot([textwrap.fill(arm, 14)] * seeds, scores, "k.", markersize=5)
-                continue
-            length = min(len(run.curve) for run in mine)
-            steps = np.array([point[0] for point in mine[0].curve[:length]])
-            values = np.array([[point[1] for point in run.curve[:length]] for run in mine])
-            (line,) = axis.plot(steps, values.mean(0), label=arm, marker="o" if length == 1 else None)
-            axis.fill_between(steps, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
-        axis.set(title="" if task == "task" else task, ylabel=textwrap.fill(claim.metric, 45))
-        axis.grid(alpha=0.3)
-        if has_curves:
-            axis.set_xlabel(claim.step_label)
-            axis.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def write_page(
-    claim: Claim, runs: dict[tuple[str, int, str], Run], seeds: int, rows: list[dict[str, Any]], folder: Path
-) -> None:
-    """Write NAME.md, NAME.png and NAME.json into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(claim, runs, seeds, folder / f"{claim.name}.png")
-    lines = [
-        f"# {claim.name}",
-        "",
-        claim.statement,
-        "",
-        f"Source: {claim.source}",
-        "",
-        f"Metric: {claim.metric}. {claim.setting}",
-        "",
-    ]
-    lines += ["| comparison | claimed | mean paired difference | 95 % interval | verdict |", "|---|---|---|---|---|"]
-    for row in rows:
-        wanted = row["direction"] + (f" (within {row['margin']:g})" if row["direction"] == "equal" else "")
-        shown = "shown" if row["shown"] else "not shown"
-        lines.append(
-            f"| {row['method']} - {row['baseline']} | {wanted} | {row['difference']:.4g} | {row['low']:.4g} to {row['high']:.4g} | {shown} |"
-        )
-    lines += [
-        "",
-        f"![curves]({claim.name}.png)",
-        "",
-        "| arm | task | scores by seed | mean | seconds a run |",
-        "|---|---|---|---|---|",
-    ]
-    for arm in claim.arms:
-        for task in claim.tasks:
-            mine = [runs[arm, seed, task] for seed in range(seeds)]
-            scores = ", ".join(f"{run.score:.4g}" for run in mine)
-            lines.append(
-                f"| {arm} | {task} | {scores} | {np.mean([r.score for r in mine]):.4g} | {np.mean([r.seconds for r in mine]):.0f} |"
-            )
-    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
-    lines += [
-        "",
-        f"Written by `polyathlon reproduce {claim.name}` ({seeds} seeds; {versions}; {platform.machine()}, {os.cpu_count()} cores).",
-        "",
-    ]
-    (folder / f"{claim.name}.md").write_text("\n".join(lines))
-    content = {"rows": rows, "runs": [{"arm": a, "seed": s, "task": t, **asdict(r)} for (a, s, t), r in runs.items()]}
-    (folder / f"{claim.name}.json").write_text(json.dumps({**content, "versions": _versions()}, indent=1))
+    return None if git("status", "--porcelain", "--", path) else git("log", "-1", "--format=%h", "--", path) or None
 
 
 def main(claim: Claim, arguments: Sequence[str] | None = None) -> int:
     """Run a claim from the command line.
 
     Returns:
-        0 when every comparison is shown, 1 otherwise.
+        0 when every comparison is shown and every control fails, 1 otherwise.
     """
-    parser = argparse.ArgumentParser(description=claim.statement)
-    parser.add_argument("--seeds", type=int, default=claim.seeds, help="number of seeds")
+    from _page import read_record, write_page
+    from _runs import collect, record
+    from _verdicts import judge
+
+    options = _options(claim, arguments)
+    if options.judge:
+        content = read_record(RESULTS / f"{claim.name}.json")
+        print("judged again from the runs of", RESULTS / f"{claim.name}.json")
+    else:
+        seeds = claim.seed_list(options.seeds)
+        content = record(claim, collect(claim, seeds, options.jobs, options.fresh), seeds, committed(claim.name))
+    found = judge(claim, content.runs, content.seeds)
+    write_page(claim, content, found, options.out)
+    for line in found.lines():
+        print(line)
+    print(f"written: {options.out / (claim.name + '.md')}")
+    return 0 if found.is_shown else 1
+
+
+def _options(claim: Claim, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"polyathlon reproduce {claim.name}", description=claim.statement)
+    parser.add_argument(
+        "--seeds", type=int, default=claim.total_seeds, help="only the first so many of the claim's seeds"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="worker processes")
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "results", help="folder of the page")
+    parser.add_argument(
+        "--judge", action="store_true", help="run nothing: judge the recorded runs again, write the page"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the page (default: docs/results)")
     options = parser.parse_args(arguments)
     if options.seeds < 2:
         parser.error("an interval needs at least two seeds")
-    runs = collect(claim, options.seeds, options.jobs, options.fresh)
-    rows = judge(claim, runs, options.seeds)
-    write_page(claim, runs, options.seeds, rows, options.out)
-    for row in rows:
-        print(
-            f"{row['method']} - {row['baseline']}: {row['difference']:.4g} [{row['low']:.4g}, {row['high']:.4g}] "
-            f"claimed {row['direction']}: {'shown' if row['shown'] else 'NOT shown'}"
+    if options.seeds > claim.total_seeds:
+        parser.error(
+            f"the claim has {claim.total_seeds} seeds; more are added in its file, with a note: added=Added(...)"
         )
-    print(f"written: {options.out / (claim.name + '.md')}")
-    return 0 if all(row["shown"] for row in rows) else 1
+    if options.judge and not (RESULTS / f"{claim.name}.json").exists():
+        parser.error(f"nothing to judge: docs/results/{claim.name}.json does not exist; run the claim")
+    if options.out is None and not options.judge:
+        if options.seeds < claim.total_seeds:
+            parser.error(f"{options.seeds} of {claim.total_seeds} seeds are no result: name another folder with --out")
+        if committed(claim.name) is None:
+            parser.error(f"commit scripts/reproduce/{claim.name}.py before it runs, or name another folder with --out")
+    options.out = options.out or RESULTS
+    return options
+
+
+__all__ = [
+    "REPOSITORY",
+    "RESULTS",
+    "Added",
+    "Claim",
+    "Comparison",
+    "Control",
+    "Run",
+    "committed",
+    "findings",
+    "list_claims",
+    "load_claim",
+    "main",
+]

@@ -1,12 +1,13 @@
-"""C-MORL covers a front that bends inwards, where weighted sums find the ends alone."""
+"""How much of a front that bends inwards C-MORL covers, beside weighted sums, and with two barriers."""
 
 from __future__ import annotations
 
 import numpy as np
-from _claim import Claim, Comparison, Run, main
+from _claim import Claim, Comparison, Control, Run, main
 
 STEPS = 120_000
 ROWS = 60
+BETWEEN = 0.1
 SETTINGS = {
     "n_steps": 16,
     "batch_size": 64,
@@ -20,7 +21,8 @@ SETTINGS = {
 }
 
 
-def _run(seed: int, **options) -> Run:
+def _run(seed: int, learns: bool = True, **options) -> Run:
+    from _learning import without_learning
     from gymnasium.vector import AutoresetMode
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -40,7 +42,8 @@ def _run(seed: int, **options) -> Run:
                 curve.append((float(self.model.num_timesteps), self.model.metrics()["hypervolume"]))
 
     env = make_vector(Tradeoff, ROWS, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form="box")
-    agent = CMORL("MlpPolicy", env, seed=seed, **SETTINGS, **options).learn(STEPS, Watch())
+    agent = CMORL("MlpPolicy", env, seed=seed, **SETTINGS, **options)
+    (agent if learns else without_learning(agent)).learn(STEPS, Watch())
     found = agent.metrics()
     return Run(found["hypervolume"], curve, {k: v for k, v in found.items() if k != "hypervolume"})
 
@@ -61,25 +64,39 @@ def weighted_sums(seed: int, task: str) -> Run:
     return _run(seed, num_initial_policies=10, num_extension_policies=0, initial_weights=weights)
 
 
+def idle(seed: int, task: str) -> Run:
+    """C-MORL with gradient steps that do nothing."""
+    return _run(seed, False, num_initial_policies=3, num_extension_policies=5, initial_share=0.2)
+
+
 CLAIM = Claim(
     name="cmorl_inward_front",
     statement=(
-        "C-MORL covers a Pareto front that bends inwards, of which policies trained for weighted sums find little but the ends; "
-        "the barrier as in the paper and as in the published code cover it alike."
+        "C-MORL covers a Pareto front that bends inwards, of which policies trained for weighted sums find little but the ends: its "
+        f"hypervolume is larger by more than {BETWEEN}, of 1/6 there is; and the barrier as in the paper covers more than that of the "
+        "published code. (That the two cover it alike was claimed first and refuted, with other seeds.)"
     ),
     source="Liu et al. 2025, arXiv 2410.02236 (C-MORL-IPO)",
     metric="hypervolume above (0, 0), at most 1/6",
-    arms={"C-MORL": c_morl, "C-MORL, the code's barrier": code_barrier, "weighted sums": weighted_sums},
+    arms={
+        "C-MORL": c_morl,
+        "C-MORL, the code's barrier": code_barrier,
+        "weighted sums": weighted_sums,
+        "no learning": idle,
+    },
     comparisons=[
-        Comparison("C-MORL", "weighted sums", "higher"),
-        Comparison("C-MORL", "C-MORL, the code's barrier", "equal", 0.01),
+        Comparison("C-MORL", "weighted sums", "higher", BETWEEN),
+        Comparison("C-MORL", "C-MORL, the code's barrier", "higher"),
     ],
+    controls=[Control("no learning", ("C-MORL",))],
     tasks=("one step",),
-    seeds=5,
+    seeds=8,
+    curve="hypervolume of the front found so far, at most 1/6",
     setting=(
         "One step: a number x in [0, 1] pays (x^2, (1 - x)^2); Gaussian policies that start at x = 1/2 with standard deviation "
         "0.05. 120,000 steps, 60 rows, 20 iterations of 16 steps a row between two evaluations, so that a weighted sum settles "
-        "at an end before it is judged for the first time. All policies judged may enter the front, in every arm."
+        "at an end before it is judged for the first time. All policies judged may enter the front, in every arm; a policy that never "
+        "moves is worth 1/16."
     ),
 )
 

@@ -16,7 +16,7 @@ import torch
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from _claim import REPOSITORY, Claim, Comparison, Run, main
+from _claim import REPOSITORY, Claim, Comparison, Control, Run, main
 
 import polyathlon  # noqa: F401
 from polyathlon.agents import BQNCO
@@ -27,7 +27,7 @@ NODES, NUM_LABELS, TEST_COUNT, DECISIONS = 20, 1_500, 300, 100_000
 POLICY = {"width": 64, "num_layers": 3, "num_heads": 4}
 
 
-def run(route_order: str, seed: int, sampling: str = "suffix") -> Run:
+def run(route_order: str, seed: int, sampling: str = "suffix", decisions: int = DECISIONS) -> Run:
     """Train with one order of the routes and one kind of cuts and return the mean greedy gap in per cent."""
     torch.set_num_threads(1)
     folder = REPOSITORY / ".cache" / "labels"
@@ -43,7 +43,8 @@ def run(route_order: str, seed: int, sampling: str = "suffix") -> Run:
     )
     train = folder / f"cvrp{NODES}-1000000-{NUM_LABELS}"
     agent.set_labels(*make_labels(agent.task, NUM_LABELS, 1_000_000, "pyvrp", folder=train, seconds=0.06))
-    agent.learn(DECISIONS)
+    if decisions:
+        agent.learn(decisions)
     test = folder / f"cvrp{NODES}-0-{TEST_COUNT}"
     instance, labels = make_labels(CVRP(num_nodes=NODES), TEST_COUNT, 0, "pyvrp", folder=test, chunk=50, seconds=0.2)
     gaps = 100.0 * (agent.solve(instance).cost.numpy() / labels.cost - 1.0)
@@ -66,6 +67,10 @@ def in_random_order(seed: int, task: str) -> Run:
     return run("random", seed)
 
 
+def untrained(seed: int, task: str) -> Run:
+    return run("fullest_first", seed, decisions=0)
+
+
 CLAIM = Claim(
     name="cvrp_route_order",
     statement="Sorting the routes of the labels, fullest first, lowers the gap of the policy that imitates their ends; pieces from "
@@ -77,13 +82,15 @@ CLAIM = Claim(
         "random": in_random_order,
         "as given": as_given,
         "fullest first, infixes": sorted_infixes,
+        "untrained": untrained,
     },
     comparisons=[
         Comparison("fullest first", "random", "lower"),
         Comparison("fullest first", "as given", "lower"),
         Comparison("fullest first", "fullest first, infixes", "lower"),
     ],
-    seeds=4,
+    controls=[Control("untrained", ("fullest first",))],
+    seeds=8,
     setting=f"{NUM_LABELS:,} CVRP-{NODES} solved by PyVRP, {DECISIONS:,} decisions, suffixes of the labels unless said, network {POLICY}.",
 )
 

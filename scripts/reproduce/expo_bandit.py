@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from _claim import Claim, Comparison, Run, main
+from _claim import Claim, Comparison, Control, Run, main
 
 STEPS, WINDOW, PULLS = 500, 50, 500
 PEAK, SHARPNESS = np.array([0.7, 0.7]), 10.0
@@ -20,27 +20,35 @@ SETTINGS = {
 }
 
 
-def _bandit():
+def _value(action) -> float:
+    return float(np.exp(-SHARPNESS * np.square(action - PEAK).sum()))
+
+
+def _bandit(shuffled: bool = False):
     import gymnasium as gym
 
     class Bandit(gym.Env):
-        """One pull an episode: two numbers in [-1, 1], a reward of exp(-10 |a - (0.7, 0.7)|^2)."""
+        """One pull an episode: two numbers in [-1, 1], a reward of exp(-10 |a - (0.7, 0.7)|^2), or that of another action."""
 
         observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
         action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+        def __init__(self):
+            self.values = []  # of the actions taken, whatever reward was paid
 
         def reset(self, *, seed=None, options=None):
             super().reset(seed=seed)
             return np.zeros(1, np.float32), {}
 
         def step(self, action):
-            reward = float(np.exp(-SHARPNESS * np.square(action - PEAK).sum()))
-            return np.zeros(1, np.float32), reward, True, False, {}
+            self.values.append(_value(action))
+            paid = _value(self.np_random.uniform(-1, 1, 2)) if shuffled else self.values[-1]
+            return np.zeros(1, np.float32), paid, True, False, {}
 
     return Bandit()
 
 
-def _data(seed: int):
+def _data(seed: int, shuffled: bool):
     """Return the dataset of a seed: pulls around two clusters, neither of them at the peak."""
     from polyathlon.datasets import open_dataset, record
     from polyathlon.envs.errors import UsageError
@@ -50,29 +58,29 @@ def _data(seed: int):
     def pull(observation, mask):
         return np.clip(rng.normal(CLUSTERS[rng.integers(2)], SPREAD), -1, 1).astype(np.float32)
 
-    name = f"polyathlon/expo-bandit/seed{seed}-v0"
+    name = f"polyathlon/expo-bandit{'-shuffled' if shuffled else ''}/seed{seed}-v0"
     try:
         return open_dataset(name)
     except UsageError:
-        return open_dataset(record(pull, _bandit(), PULLS, name, seed=seed, overwrite=True))
+        return open_dataset(record(pull, _bandit(shuffled), PULLS, name, seed=seed, overwrite=True))
 
 
-def _run(seed: int, samples: int, edits: int) -> Run:
+def _run(seed: int, samples: int, edits: int, shuffled: bool = False) -> Run:
     from polyathlon.agents import EXPO
 
+    env = _bandit(shuffled)
     agent = EXPO(
         "MlpPolicy",
-        _bandit(),
-        dataset=_data(seed),
+        env,
+        dataset=_data(seed, shuffled),
         num_samples=samples,
         num_edits=edits,
         edit_scale=0.1,
-        stats_window_size=STEPS,
         seed=seed,
         **SETTINGS,
     )
     agent.learn(STEPS, log_interval=None)
-    rewards = np.array([episode["r"] for episode in agent.ep_info_buffer])
+    rewards = np.array(env.values)
     windows = rewards.reshape(-1, WINDOW).mean(1)
     curve = [(float((i + 1) * WINDOW), float(mean)) for i, mean in enumerate(windows)]
     extra = {"first 50": windows[0], "steps 200 to 250": windows[4], "last 50": windows[-1]}
@@ -94,18 +102,24 @@ def expo(seed: int, task: str) -> Run:
     return _run(seed, 8, 8)
 
 
+def shuffled_rewards(seed: int, task: str) -> Run:
+    """EXPO, in the data and online paid what a random action is worth."""
+    return _run(seed, 8, 8, shuffled=True)
+
+
 CLAIM = Claim(
     name="expo_bandit",
     statement="Choosing by value among a diffusion policy's samples beats imitation, and edits reach where no sample lies.",
     source="Dong et al. 2025, EXPO: Stable Reinforcement Learning with Expressive Policies, section 4; IDQL is the arm without edits",
     metric="mean reward of steps 50 to 250, at most 1",
-    arms={"imitation": imitation, "selection": selection, "EXPO": expo},
+    arms={"imitation": imitation, "selection": selection, "EXPO": expo, "shuffled rewards": shuffled_rewards},
     comparisons=(
         Comparison("selection", "imitation", "higher"),
         Comparison("EXPO", "imitation", "higher"),
         Comparison("EXPO", "selection", "higher"),
     ),
-    seeds=10,
+    controls=[Control("shuffled rewards", ("selection", "EXPO"))],
+    curve=f"mean reward of {WINDOW} steps, at most 1",
     setting=(
         f"{PULLS} recorded pulls around (0.3, 0.5) and (-0.5, -0.5), reward exp(-10 |a - (0.7, 0.7)|^2); {STEPS} online steps, "
         "4 critic steps each, half of each minibatch recorded; 8 samples, 8 edits of at most 0.1, 5 denoising steps, ten critics of 64-64."

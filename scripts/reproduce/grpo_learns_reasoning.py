@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from _claim import Claim, Comparison, Run, main
+from _claim import Claim, Comparison, Control, Run, main
 
 TOKENS = 80_000
 STEPS = 4
@@ -88,8 +88,10 @@ CLAIM = Claim(
         Comparison("grpo", "warm start", "higher"),
         Comparison("grpo", "shuffled rewards", "higher"),
     ],
+    controls=[Control("shuffled rewards", ("grpo",))],
     tasks=("chain_sum",),
-    seeds=5,
+    seeds=8,
+    curve="share of right answers to fresh problems",
     step_label="tokens written by the policy",
     setting=(
         "polyathlon/Reasoning-v0, chain_sum of two one-digit numbers; warm start on 1,024 problems for 14 epochs; grpo with 16 "
@@ -99,4 +101,4 @@ CLAIM = Claim(
 )
 
 if __name__ == "__main__":
-    main(CLAIM)
+    raise SystemExit(main(CLAIM))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Run, main
+from _claim import Claim, Comparison, Control, Run, main
 
 from polyathlon.agents.parts.action_distributions import sample_categorical
 from polyathlon.agents.parts.expert_routing import frequency_loss, gumbel_noise, relaxed_choice, score_ratio_loss
@@ -49,14 +49,14 @@ def loss_of(estimator: str, mean: Tensor, log_std: Tensor, logits: Tensor, gener
     return (ALPHA * logp - reward(action)).mean()
 
 
-def train(seed: int, task: str, estimator: str, experts: int) -> Run:
+def train(seed: int, task: str, estimator: str, experts: int, rate: float = RATE) -> Run:
     """Learn, and score 1 where the likeliest expert ends on the higher peak; the curve is the mean reward of its mean."""
     generator = torch.Generator().manual_seed(seed)
     # all arms of a seed start from the same first expert
     mean = (-0.4 + 0.5 * torch.randn(EXPERTS, 1, generator=generator))[:experts].requires_grad_()
     log_std = torch.full((experts, 1), -1.0, requires_grad=True)
     logits = torch.zeros(experts, requires_grad=True)
-    adam = torch.optim.Adam([mean, log_std, logits], lr=RATE)
+    adam = torch.optim.Adam([mean, log_std, logits], lr=rate)
     curve = []
     for step in range(STEPS + 1):
         if step % 50 == 0:
@@ -78,6 +78,7 @@ ARMS = {
     "backprop-all": partial(train, estimator="backprop_all", experts=EXPERTS),
     "score ratio": partial(train, estimator="score_ratio", experts=EXPERTS),
     "Gumbel-softmax": partial(train, estimator="gumbel_softmax", experts=EXPERTS),
+    "learning rate 0": partial(train, estimator="frequency", experts=EXPERTS, rate=0.0),
 }
 CLAIM = Claim(
     name="pmoe_bandit",
@@ -88,10 +89,12 @@ CLAIM = Claim(
     metric="share of seeds that end on the higher peak",
     arms=ARMS,
     comparisons=[Comparison(METHOD, name, "higher") for name in ("one Gaussian", "score ratio", "Gumbel-softmax")],
+    controls=[Control("learning rate 0", (METHOD,))],
     tasks=("two peaks",),
     seeds=16,
+    curve="reward of the mean of the likeliest expert, at most 1.11",
     step_label="gradient steps",
-    setting=f"The curves show the reward of the mean of the likeliest expert. Actor losses of soft actor-critic with the "
+    setting=f"Actor losses of soft actor-critic with the "
     f"reward as critic, temperature {ALPHA}, {STEPS} steps of Adam ({RATE}), {ROWS} samples a step, {EXPERTS} experts with "
     "means from N(-0.4, 0.5^2) before the squashing and standard deviation e^-1; every arm of a seed starts from the same "
     "first expert. The start decides: with all experts inside the basin of the lower peak nobody leaves it.",

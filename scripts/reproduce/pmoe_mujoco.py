@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Run, main
+from _claim import Claim, Comparison, Control, Run, main
 
 TASKS, STEPS, EVERY, EPISODES = ("HalfCheetah-v5", "Hopper-v5"), 15_000, 2_500, 3
 SETTINGS: dict[str, Any] = {
@@ -23,10 +23,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def train(seed: int, task: str, agent: str, **options: Any) -> Run:
+def train(seed: int, task: str, agent: str, learns: bool = True, **options: Any) -> Run:
     """Learn, and evaluate the deterministic policy every `EVERY` steps; the score is the mean of all evaluations."""
     import gymnasium as gym
     import torch
+    from _learning import without_learning
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.monitor import Monitor
 
@@ -37,6 +38,7 @@ def train(seed: int, task: str, agent: str, **options: Any) -> Run:
     learner = getattr(agents, agent)(
         "MlpPolicy", gym.make(task), policy_kwargs={"net_arch": [128, 128]}, seed=seed, **SETTINGS, **options
     )
+    learner = learner if learns else without_learning(learner)
     curve = []
     for step in range(EVERY, STEPS + 1, EVERY):
         learner.learn(EVERY, reset_num_timesteps=False)
@@ -59,10 +61,13 @@ CLAIM = Claim(
         BASELINE: partial(train, agent="SAC"),
         "score ratio": partial(train, agent="PMOE", estimator="score_ratio"),
         "Gumbel-softmax": partial(train, agent="PMOE", estimator="gumbel_softmax"),
+        "train does nothing": partial(train, agent="PMOE", learns=False),
     },
     comparisons=[Comparison(METHOD, name, "higher") for name in (BASELINE, "score ratio", "Gumbel-softmax")],
+    controls=[Control("train does nothing", (METHOD,))],
     tasks=TASKS,
-    seeds=3,
+    seeds=8,
+    curve="mean return of an evaluation",
     setting=f"{STEPS:,} steps, 1,000 of them random first, an evaluation of {EPISODES} episodes every {EVERY:,}, K = 4, two layers of "
     "128, minibatches of 128, learning rate 1e-3, all else SAC's defaults. This budget shows a direction at most: the paper's curves take millions of "
     "steps.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import imageio.v2 as imageio
 import numpy as np
@@ -194,7 +195,8 @@ def test_errors_of_training_take_one_line(tmp_path, capsys):
 
 def test_reproductions_are_listed_and_suggested(capsys):
     assert main(["reproduce", "--list"]) == 0
-    capsys.readouterr()
+    listed = capsys.readouterr().out  # what was found, not what was claimed
+    assert re.search(r"^expo_pendulum +Not shown.* seeds\): EXPO is ", listed, re.MULTILINE)
     assert "unknown reproduction 'no_such'" in line(capsys, "reproduce", "no_such")
 
 

@@ -92,7 +92,8 @@ def test_imitation_finds_both_modes(kind):
 
 
 def rows_for(agent, slices):
-    rows = torch.randn(slices, agent.batch_size, 2 * 3 + 1 + 2).clamp(-1, 1)
+    generator = torch.Generator().manual_seed(7)
+    rows = torch.randn(slices, agent.batch_size, 2 * 3 + 1 + 2, generator=generator).clamp(-1, 1)
     rows[..., -1] = 0
     return rows
 
@@ -107,23 +108,35 @@ def test_only_imitation_moves_the_base_policy(monkeypatch):
     assert moved == {"edit", "critic", "critic_target"}
 
 
-def test_the_edit_step_equals_autograd():
+@pytest.mark.parametrize(
+    "spread", [1.0, 400.0]
+)  # at 400 log deviations lie beyond both bounds, where nothing flows back
+def test_the_edit_step_equals_autograd_and_values_the_clipped_action(spread):
     agent = EXPO("MlpPolicy", "Pendulum-v1", edit_scale=0.3, **SMALL)
+    with torch.no_grad():
+        agent.policy.edit.log_std.weight.mul_(spread)
     update, policy = agent._ready(), copy.deepcopy(agent.policy)
-    batch = agent._new_replay().split(rows_for(agent, 1)[0])
+    rows = rows_for(agent, 1)[0]
+    rows[:, 3] = torch.tensor([1.0, 1.0, 1.0, 0.2, -0.4, -1.0, -1.0, -1.0])
+    batch = agent._new_replay().split(rows)
     eps = torch.randn(8, 1, generator=torch.Generator().manual_seed(3))
     latent = policy.edit.latent_pi(batch.obs_action)
-    mean, log_std = policy.edit.mu(latent), policy.edit.log_std(latent)
-    u = torch.distributions.Normal(mean, log_std.exp())
+    mean, log_std = policy.edit.mu(latent), policy.edit.log_std(latent).clamp(-20, 2)
+    assert (spread == 1) != bool((log_std.abs() == 20).any() or (log_std == 2).any())
     raw = mean + log_std.exp() * eps
     edit = 0.3 * torch.tanh(raw)
-    logp = (u.log_prob(raw) - torch.log(1 - torch.tanh(raw).square()) - np.log(0.3)).sum(1)
-    q = policy.critic.values(torch.cat([batch.obs, batch.action + edit], 1)).mean(0)
+    # log(1 - tanh(x)^2) = 2 (log 2 - x - log(1 + exp(-2 x))), which holds far out as well
+    squash = 2 * (np.log(2) - raw - torch.nn.functional.softplus(-2 * raw))
+    density = -0.5 * eps.square() - log_std - 0.5 * np.log(2 * np.pi)  # of the normal at mean + exp(log_std) eps
+    logp = (density - squash - np.log(0.3)).sum(1)
+    edited = batch.action + edit
+    assert 0 < int((edited.abs() > 1).sum()) < 8
+    q = policy.critic.values(torch.cat([batch.obs, edited.clamp(-1, 1)], 1)).mean(0)
     (2.0 * logp - q).mean().backward()
     with torch.no_grad():
         found = update._edit_step(batch, torch.tensor(2.0), 1e-3, torch.Generator().manual_seed(3))
     for mine, wanted in zip(agent.policy.edit.parameters(), policy.edit.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[0], (2.0 * logp - q).mean().detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[1], -logp.mean().detach(), rtol=1e-4, atol=1e-5)
 

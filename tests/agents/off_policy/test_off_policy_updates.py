@@ -148,3 +148,10 @@ def test_a_spread_outside_its_bounds_has_no_gradient(log_std, dataset):
     policy.actor.log_std.data.fill_(log_std)
     update.step(batch, RATE, "log_prob")
     assert policy.actor.log_std.grad.abs().max() == 0
+
+
+def test_explored_actions_stay_inside_the_box_and_reach_its_bounds():
+    agent = TD3("MlpPolicy", "Pendulum-v1", exploration_noise=3.0, **SMALL)
+    action = agent._explore(torch.randn(200, 3, generator=torch.Generator().manual_seed(0)))
+    assert float(action.min()) == -1 and float(action.max()) == 1
+    assert 0.2 < float((action.abs() < 1).float().mean()) < 0.4  # P(|N(0, 3)| < 1) = 0.26

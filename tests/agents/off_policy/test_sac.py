@@ -157,3 +157,33 @@ def test_a_dictionary_of_observations_names_the_wrapper():
 
     with pytest.raises(UsageError, match="VectorObservation"):
         SAC("MlpPolicy", Pair())
+
+
+def test_a_deviation_at_its_bounds_has_no_gradient():
+    agent = SAC("MlpPolicy", "Pendulum-v1", **SMALL)
+    update, batch, eps = sample_rows(agent, 16)
+    with torch.no_grad():  # log deviations from far below the lower bound to far above the upper one
+        agent.policy.actor.log_std.weight.mul_(400)
+    reference = copy.deepcopy(agent.policy)
+    raw = reference.actor.log_std(reference.actor.latent_pi(batch.obs))
+    log_std = raw.clamp(-20, 2)
+    assert (log_std == 2).any() and (log_std == -20).any() and (log_std == raw).any()
+    mean = reference.actor.mu(reference.actor.latent_pi(batch.obs))
+    action, logp = tanh_gaussian(mean, log_std, eps[:16])
+    update.step(batch, agent.log_ent_coef, None, 0.0, 0.99, 0.005, -1.0, None, eps)
+    lowest = torch.cat(reference.critic(batch.obs, action), 1).amin(1)
+    (logp - lowest).mean().backward()
+    for mine, wanted in zip(agent.policy.actor.parameters(), reference.actor.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_move_at_every_interval_of_gradient_steps():
+    agent = SAC("MlpPolicy", "Pendulum-v1", target_update_interval=3, batch_size=8, **SMALL)
+    update, _, _ = sample_rows(agent, 8)
+    agent.replay.add(*[torch.randn(20, n) for n in (3, 1, 3)], torch.randn(20), torch.zeros(20, dtype=torch.bool))
+    moved = []
+    for _ in range(7):
+        before = update.target.clone()
+        agent.train(1)
+        moved.append(not torch.equal(update.target, before))
+    assert moved == [False, False, True, False, False, True, False]

@@ -244,3 +244,19 @@ def test_bad_settings_are_refused(options, message):
 def test_normalised_observations_need_a_flat_box():
     with pytest.raises(UsageError, match="flat Box"):
         PPO("MlpPolicy", Shown(spaces.Discrete(3)), normalize_observations=True)
+
+
+def test_sums_of_rewards_are_carried_over_rollouts_and_dropped_at_a_reset():
+    agent = small(probe("Endless"), normalize_rewards=True, n_steps=4, batch_size=32, n_epochs=1)
+    agent.learn(1)
+    agent.reward_moments.update = lambda sums: seen.append(sums.clone())
+    seen = []
+    rollout = type("Rollout", (), {})()
+    rollout.reward, rollout.cut = torch.ones(2, 8), torch.zeros(2, 8, dtype=torch.bool)
+    agent._carried_return = None
+    for _ in range(2):
+        agent._scaled_reward(rollout)
+    agent._reset_source()
+    agent._scaled_reward(rollout)
+    # G = r + G / 2: 1, 1.5, then 1.75, 1.875; after the reset 1, 1.5 again
+    assert [sums[::8].tolist() for sums in seen] == [[1.0, 1.5], [1.75, 1.875], [1.0, 1.5]]

@@ -30,3 +30,16 @@ def test_loading_a_state_changes_what_is_returned():
     moments(torch.zeros(1, 1))
     moments.load_state_dict(other.state_dict())
     torch.testing.assert_close(moments(torch.tensor([[6.0]])), torch.tensor([[1.0]]))
+
+
+def test_rewards_are_divided_without_their_mean_and_clipped_on_both_sides():
+    moments = RunningMoments((), clip=2.0)
+    moments.update(torch.tensor([4.0, 6.0, 4.0, 6.0]))  # mean 5, deviation 1
+    found = moments.scale_only(torch.tensor([1.5, -1.5, 7.0, -7.0]))
+    torch.testing.assert_close(found, torch.tensor([1.5, -1.5, 2.0, -2.0]))
+
+
+def test_values_are_centred_and_divided_by_the_deviation():
+    moments = RunningMoments((), clip=10.0)
+    moments.update(torch.tensor([1.0, 9.0]))  # mean 5, deviation 4
+    torch.testing.assert_close(moments(torch.tensor([5.0, 13.0, -3.0])), torch.tensor([0.0, 2.0, -2.0]))

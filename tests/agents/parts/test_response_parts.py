@@ -155,11 +155,53 @@ def test_groups_without_a_difference_are_dropped():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UsageError, match="seq-mean-token-mean"):
+    with pytest.raises(UsageError, match="unknown aggregation 'seq-mean'. .*Known: seq-mean-token-mean"):
         agg_loss(torch.zeros(1, 1), torch.ones(1, 1), "seq-mean")
     with pytest.raises(UsageError, match="norm"):
         agg_loss(torch.zeros(1, 1), torch.ones(1, 1), "seq-mean-token-sum-norm")
-    with pytest.raises(UsageError, match="loo"):
+    with pytest.raises(UsageError, match="unknown center 'lo'. Did you mean 'loo'"):
         group_advantage(REWARD, GROUP, "lo")
-    with pytest.raises(UsageError, match="k3"):
+    with pytest.raises(UsageError, match="unknown scale 'groups'. Did you mean 'group'"):
+        group_advantage(REWARD, GROUP, "group", "groups")
+    with pytest.raises(UsageError, match="unknown kind of divergence 'k4'. .*Known: abs, k1, k2, k3"):
         kl_token(REWARD, REWARD, "k4")
+
+
+def test_batch_scales_divide_by_the_rewards_or_by_what_is_left_after_centring():
+    reward, group = torch.tensor([1.0, 3.0, 10.0, 14.0]), torch.tensor([0, 0, 1, 1])
+    centred = torch.tensor([-1.0, 1.0, -2.0, 2.0])
+    # deviations: of the rewards sqrt(((-6)^2 + (-4)^2 + 3^2 + 7^2) / 3), of the centred ones sqrt(10 / 3)
+    for scale, divisor in (("batch", (110 / 3) ** 0.5), ("batch_centered", (10 / 3) ** 0.5)):
+        torch.testing.assert_close(group_advantage(reward, group, "group", scale), centred / divisor, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "norm", "wanted"),
+    [
+        ("token-mean", None, (2 * (1 + 2) + 0.5 * 4) / 3),
+        ("seq-mean-token-mean", None, (2 * 1.5 + 0.5 * 4) / 2),
+        ("seq-mean-token-sum", None, (2 * 3 + 0.5 * 4) / 2),
+        ("seq-mean-token-sum-norm", 4.0, (2 * 3 + 0.5 * 4) / 2 / 4),
+    ],
+)
+def test_rows_are_weighed_before_they_are_averaged(mode, norm, wanted):
+    loss, mask = torch.tensor([[1.0, 2.0], [4.0, 9.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    found = agg_loss(loss, mask, mode, norm, weight=torch.tensor([2.0, 0.5]))
+    assert float(found) == pytest.approx(wanted)
+
+
+def test_groups_of_two_are_divided_by_their_own_deviation():
+    reward, group = torch.tensor([1.0, 3.0, 10.0, 14.0]), torch.tensor([0, 0, 1, 1])
+    # deviations sqrt(2) and sqrt(8)
+    wanted = torch.tensor([-1.0, 1.0, -1.0, 1.0]) / 2**0.5
+    torch.testing.assert_close(group_advantage(reward, group, "group", "group"), wanted, atol=1e-5, rtol=0)
+
+
+def test_rewards_are_centred_within_groups_and_not_scaled_unless_told():
+    assert torch.equal(group_advantage(REWARD, GROUP), group_advantage(REWARD, GROUP, "group", "none"))
+
+
+def test_a_single_token_is_its_own_mean():
+    loss, mask = torch.tensor([[3.0, 7.0]]), torch.tensor([[1.0, 0.0]])
+    assert float(agg_loss(loss, mask, "token-mean")) == float(agg_loss(loss, mask, "seq-mean-token-mean")) == 3.0
+    assert float(agg_loss(loss, torch.zeros(1, 2), "token-mean")) == 0.0

@@ -18,6 +18,7 @@ from polyathlon.envs.games.rock_paper_scissors import RockPaperScissors
 from polyathlon.envs.games.tic_tac_toe import LINES, TicTacToe
 from polyathlon.envs.random import make_keys
 from polyathlon.envs.tensor import make_aec, make_parallel, make_scalar, make_vector
+from polyathlon.envs.tensor.rules import advance
 
 GAMES = [TicTacToe, RockPaperScissors]
 # PettingZoo says these of every observation that carries a mask, its own games' among them
@@ -167,3 +168,16 @@ def test_bad_input_is_refused():
     aec.reset(seed=0)
     with pytest.raises(UsageError, match=r"integer from 0 to 8; row 0 got 9"):
         aec.step(9)
+
+
+def test_in_a_simultaneous_game_only_who_broke_the_rules_is_punished():
+    game = RockPaperScissors(num_rounds=3)
+    state = game.reset(make_keys(torch.arange(4), torch.zeros(4, dtype=torch.int64)))
+    mask = torch.ones(4, 2, 3, dtype=torch.bool)
+    mask[:, :, 0] = False  # no rock
+    action = torch.tensor([[1, 2], [0, 1], [1, 0], [0, 0]])
+    for is_branching in (True, False):
+        turn = advance(game, 10, state, action, mask, is_branching)
+        assert turn.reward.tolist() == [[-1, 1], [-1, 0], [0, -1], [-1, -1]]
+        assert turn.illegal.tolist() == turn.terminated.tolist() == [False, True, True, True]
+        assert turn.state.t.tolist() == [1] * 4 and turn.state.last[1].tolist() == [3, 3]
