@@ -125,24 +125,28 @@ class Block:
     def _judge(self, active: np.ndarray, is_all: bool, over: np.ndarray) -> None:
         """Compute rewards, successes and clocks of the active rows."""
         arrays, done = self.arrays, self.arrays["done"]
-        after = Seen(arrays["blstats"][:, TIME], self._counted())
+        after = Seen(arrays["blstats"][:, TIME].copy(), self._counted())
         stands_still = after.time == self._time
         frozen = (self._frozen + 1) * stands_still
-        idle = (arrays["idle"] + 1) * stands_still
         if self._has_judges:
             self._ask_judges(active)
         else:
-            success = self._successes(active)
             playing = self._playing(done | over)
+            success = self._successes(active) if self.settings.rules.task in ENDING else False
             found = self._found(active & playing) if self.settings.rules.task == "scout" else 0
             before = Seen(self._time, self._paid)
             reward = self.settings.rules.reward(before, after, frozen, playing, success, found)
             arrays["reward"][:] = reward if is_all else np.where(active, reward, arrays["reward"])
-            arrays["success"][:] = success if is_all else np.where(active, success, arrays["success"])
-        self._time = after.time.copy() if is_all else np.where(active, after.time, self._time)
-        self._paid = after.paid if is_all else np.where(active, after.paid, self._paid)
-        self._frozen = frozen if is_all else np.where(active, frozen, self._frozen)
-        arrays["idle"][:] = idle if is_all else np.where(active, idle, arrays["idle"])
+            if success is not False:
+                arrays["success"][:] = success if is_all else np.where(active, success, arrays["success"])
+        if self.settings.patience is not None:
+            arrays["idle"][:] = np.where(active, (arrays["idle"] + 1) * stands_still, arrays["idle"])
+        if is_all:
+            self._time, self._paid, self._frozen = after.time, after.paid, frozen
+        else:
+            self._time = np.where(active, after.time, self._time)
+            self._paid = np.where(active, after.paid, self._paid)
+            self._frozen = np.where(active, frozen, self._frozen)
         if done.any():
             for row in np.flatnonzero(done & active).tolist():
                 self._note_end(row)
@@ -153,8 +157,10 @@ class Block:
             reward, success = self._judges[row].judge(bool(arrays["done"][row]), bool(arrays["is_last"][row]))
             arrays["reward"][row], arrays["success"][row] = reward, success
 
-    def _playing(self, maybe_over: np.ndarray) -> np.ndarray:
-        """Tell which games go on, [n] bool; only those that look over have to be asked."""
+    def _playing(self, maybe_over: np.ndarray) -> Any:
+        """Tell which games go on, [n] bool, or True for all; only those that look over have to be asked."""
+        if not maybe_over.any():
+            return True
         playing = np.ones(self.num_rows, np.bool_)
         for row in np.flatnonzero(maybe_over).tolist():
             playing[row] = bool(self.games[row].in_normal_game())
@@ -162,8 +168,6 @@ class Block:
 
     def _successes(self, active: np.ndarray) -> np.ndarray:
         arrays, rules = self.arrays, self.settings.rules
-        if rules.task not in ENDING:
-            return np.zeros(self.num_rows, np.bool_)
         stairs = arrays["internal"][:, ON_STAIRS] != 0
         candidates = active & ~arrays["done"]
         if rules.task == "staircase":

@@ -65,14 +65,15 @@ class Rules:
         """
         count: Any = 1.0
         if self.penalty_mode == "constant":
-            count = (frozen > 0) * 1.0
+            count = frozen > 0
         elif self.penalty_mode == "exp":
             count = 2.0**frozen
         elif self.penalty_mode == "square":
             count = frozen * frozen
         elif self.penalty_mode == "linear":
             count = frozen
-        return count * self.penalty_step + elapsed * self.penalty_time
+        penalty = count * self.penalty_step
+        return penalty + elapsed * self.penalty_time if self.penalty_time else penalty
 
     def reward(self, before: Seen, after: Seen, frozen: Any, is_playing: Any, success: Any, found: Any) -> Any:
         """Return the reward of a step.

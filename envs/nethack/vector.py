@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .block import Block, allocate
-from .output import Output
+from .output import Copies, Output
 from .rules import ABORTED, DEATH, DEPTH, RUNNING, SUCCESS, TIME
 from .seeds import check_seed, fresh_seed, game_seeds, refuse_seed
 from .settings import RENDER_MODES, check_options, make_settings
@@ -90,6 +90,7 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._history = np.zeros((self.num_envs, 256), np.int16)
         self._is_started = False
+        self._copies = Copies()
         self.closed = False
 
     # ------------------------------------------------------------------------------------------------ resets
@@ -251,9 +252,11 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
     def _observations(self, message: np.ndarray | None = None) -> Any:
         """Copy what is shown; `message` is a copy of the messages that there is already."""
         if self.settings.has_pixels:
-            return self._arrays["pixels"].copy()
+            return self._copies.of("pixels", self._arrays["pixels"])
         given = {} if message is None else {"message": message}
-        return {key: given[key] if key in given else self._arrays[key].copy() for key in self.settings.shown}
+        return {
+            key: given[key] if key in given else self._copies.of(key, self._arrays[key]) for key in self.settings.shown
+        }
 
     def _facts(self) -> dict[str, np.ndarray]:
         """Return the infos that every row has."""
