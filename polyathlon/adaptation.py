@@ -176,6 +176,8 @@ class _Chain:
         self.used |= set(mine)
         if name == "TokenAction":
             mine["model"] = self.model or "tiny"
+        if name == "CandidateAction" and hasattr(self.env.unwrapped, "max_candidates"):  # the task has more than usual
+            mine.setdefault("num_candidates", self.env.unwrapped.max_candidates)
         self.env = wrapper(self.env, **mine)
 
     def finish(self) -> None:

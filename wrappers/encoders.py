@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError
 
-from .forms import is_text_space, is_token_space
+from .forms import is_glyph_space, is_text_space, is_token_space
 
 Array = NDArray[np.float32]
 MAX_ONE_HOT = 1024
@@ -172,6 +172,11 @@ def encoder_of(space: gym.Space[Any], text_features: int, token_window: int, tok
         rest = {key: make(part) for key, part in space.spaces.items() if key not in ("tokens", "length")}
         tokens = ProjectedTokens(space, token_window, token_width)
         return _TokensAndRest(tokens, rest) if rest else tokens
+    if is_glyph_space(space) and isinstance(space, spaces.Dict):
+        from .glyph_encoder import GlyphView
+
+        rest = {key: make(part) for key, part in space.spaces.items() if key not in GlyphView.read}
+        return GlyphView(space, text_features, rest)
     if is_text_space(space):
         return HashedText(text_features)
     if isinstance(space, spaces.Box | spaces.MultiBinary):

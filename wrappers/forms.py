@@ -31,6 +31,14 @@ def is_token_space(space: spaces.Space[Any]) -> bool:
     return isinstance(space, spaces.Dict) and {"tokens", "length"} <= set(space.spaces)
 
 
+def is_glyph_space(space: spaces.Space[Any]) -> bool:
+    """Tell whether `space` shows a NetHack level: a Dict of `glyphs` (a map of ids) and `blstats`, which say where the hero is."""
+    if not isinstance(space, spaces.Dict) or not {"glyphs", "blstats"} <= set(space.spaces):
+        return False
+    shape = space["glyphs"].shape
+    return shape is not None and len(shape) == 2
+
+
 def action_form(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> str:
     """Name the form of an environment's actions.
 

@@ -15,7 +15,7 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import Episode, LanguageTask, Outcome, TaskId, Turn, Verdict
 
 from .forms import is_text_space
-from .natural_words import natural_description
+from .natural_words import natural_description, natural_parser
 from .words import (
     Describe,
     Parse,
@@ -87,7 +87,7 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
             )
         self._hooks: dict[str, Any] = {
             "describe": describe or natural_description(env),
-            "parse": parse,
+            "parse": parse or natural_parser(env),
             "solution": solution,
             "invalid_reward": float(invalid_reward),
             "max_answer": max_answer,

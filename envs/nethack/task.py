@@ -160,9 +160,8 @@ class NetHack(gym.Env[Any, np.int64]):
         game.press(key)
         flags = game.internal
         over = game.program_state[GAME_OVER]
-        if over or not game.options.sees_menus:
-            if over or flags[WAITS_FOR_SPACE] or flags[IN_TEXT] or flags[IN_QUESTION]:
-                game.settle()
+        if over or (not game.options.sees_menus and (flags[WAITS_FOR_SPACE] or flags[IN_TEXT] or flags[IN_QUESTION])):
+            game.settle()
 
     def _outcome(self) -> tuple[float, bool, int]:
         """Return the reward of the key that was pressed, whether it ended the task, and NLE's status."""
@@ -181,7 +180,10 @@ class NetHack(gym.Env[Any, np.int64]):
             glyphs = self._views.get("glyphs")
             assert glyphs is not None or rules.task == "staircase"
             success = not is_done and rules.is_near(
-                bool(game.internal[ON_STAIRS]), glyphs, int(stats[X]), int(stats[Y])  # type: ignore[arg-type]
+                bool(game.internal[ON_STAIRS]),
+                glyphs,
+                int(stats[X]),
+                int(stats[Y]),  # type: ignore[arg-type]
             )
         elif rules.task == "scout" and is_playing:
             found = self._explored.find(stats, int(count_glyphs(self._views["glyphs"])))

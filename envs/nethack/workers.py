@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import pickle
@@ -56,7 +57,7 @@ class Workers:
             bounds = np.linspace(0, rows, min(workers, rows) + 1).astype(int).tolist()
             self._links: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
             self._stop = weakref.finalize(self, _stop, os.getpid(), self._links)
-            for first, last in zip(bounds, bounds[1:]):
+            for first, last in itertools.pairwise(bounds):
                 job = (settings, layout, size, descriptor, first, last)
                 self._links.append(_launch(job, descriptor))
         self.bounds = bounds
@@ -114,7 +115,9 @@ class Workers:
 
 
 def _gone() -> WorkerError:
-    return WorkerError("a worker process of the NetHack games is gone (killed, or out of memory); make the environment anew")
+    return WorkerError(
+        "a worker process of the NetHack games is gone (killed, or out of memory); make the environment anew"
+    )
 
 
 def _stop(owner: int, links: list[tuple[subprocess.Popen[bytes], socket.socket]]) -> None:
@@ -160,9 +163,7 @@ def _layout(settings: Settings, rows: int) -> tuple[dict[str, tuple[int, tuple[i
     return layout, end
 
 
-def _arrays(
-    descriptor: int, size: int, layout: dict[str, tuple[int, tuple[int, ...], str]]
-) -> dict[str, np.ndarray]:
+def _arrays(descriptor: int, size: int, layout: dict[str, tuple[int, tuple[int, ...], str]]) -> dict[str, np.ndarray]:
     memory = mmap.mmap(descriptor, size)
     return {
         name: np.frombuffer(memory, kind, int(np.prod(shape)), offset).reshape(shape)

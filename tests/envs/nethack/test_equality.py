@@ -69,7 +69,9 @@ def seeded(task: str, **options):
     """Make our environment; the challenge, which takes no seeds from outside, gets them below the class."""
     env = NetHack(task, **options)
     if task == "challenge":
-        object.__setattr__(env._game, "options", env._game.options.__class__(**{**vars(env._game.options), "is_seeded": True}))
+        object.__setattr__(
+            env._game, "options", env._game.options.__class__(**{**vars(env._game.options), "is_seeded": True})
+        )
     return env
 
 
