@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.intrinsic import Bonus, BonusBatch, captions_of
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.envs.errors import UsageError, unknown_name
@@ -22,7 +23,7 @@ from .attention import AttentionPolicy
 from .mlp_update import MlpUpdate, can_update
 from .policies import ActorCritic, ForeignPolicy
 from .ppo_update import Minibatches, PPOSettings, update
-from .rollout import Rollout, tree_map
+from .rollout import Rollout, tree_join, tree_map
 
 SelfPPO = TypeVar("SelfPPO", bound="PPO")
 CHUNK = 16_384  # rows of one forward pass when a whole rollout is evaluated
@@ -54,6 +55,8 @@ class PPO(Agent):
         normalize_rewards: divide rewards by the running standard deviation of the discounted return.
         fast_update: write the derivatives of two equal perceptrons out instead of back-propagating; the numbers agree up to
             rounding.
+        bonus: an intrinsic reward (see `polyathlon.agents.parts.intrinsic`); None takes the environment's alone. It is saved in
+            checkpoints, not by `save`: give it again to `resume`.
         policy_kwargs: keyword arguments of the policy.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
@@ -90,9 +93,12 @@ class PPO(Agent):
         normalize_observations: bool = False,
         normalize_rewards: bool = False,
         fast_update: bool = True,
+        bonus: Bonus | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
+        if bonus is not None and not isinstance(bonus, Bonus):
+            raise UsageError(f"bonus must be a Bonus (polyathlon.agents.parts.intrinsic), got {bonus!r}")
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
         for name, value in (("n_steps", n_steps), ("batch_size", batch_size), ("n_epochs", n_epochs)):
@@ -113,6 +119,8 @@ class PPO(Agent):
         self.fast_update = fast_update
         self._fast: MlpUpdate | None = None
         self._iterations = 0
+        self.bonus = bonus
+        self._captions: list[np.ndarray] = []
         self.rollout: Rollout | None = None
         self._carried_return: Tensor | None = None
         if _init_setup_model:
@@ -157,6 +165,7 @@ class PPO(Agent):
         super()._reset_source()
         if self.rollout is not None:
             self.rollout.clear()
+        self._captions = []
         self._carried_return = None
 
     def _to_environment(self, action: Tensor) -> Tensor:
@@ -184,6 +193,8 @@ class PPO(Agent):
                 self.rollout.note(source.obs, action, source.mask)
                 step = source.step(self._to_environment(action))
                 self.rollout.take(step)
+                if self.bonus is not None and self.bonus.reads_captions:
+                    self._captions.append(captions_of(step.infos, source.num_envs))
                 self.num_timesteps += source.num_envs
                 infos, rewards = step.infos, step.reward
                 callback.update_locals(locals())
@@ -213,6 +224,23 @@ class PPO(Agent):
         self.reward_moments.update(sums.flatten())
         return self.reward_moments.scale_only(rollout.reward)
 
+    def _reward(self, rollout: Rollout) -> Tensor:
+        """Return the environment's rewards [T, N], scaled, with the bonus of this moment; the rollout keeps its own."""
+        reward = self._scaled_reward(rollout)
+        if self.bonus is None:
+            return reward
+        assert self.source is not None
+        following = None
+        if self.bonus.reads_observations:
+            following = tree_join(rollout.obs, self.source.obs)
+        captions = np.stack(self._captions) if self.bonus.reads_captions else None
+        self._captions = []
+        batch = BonusBatch(rollout.cut, captions, following)
+        reward = self.bonus.extrinsic * reward + self.bonus.bonus(batch)
+        with torch.enable_grad():
+            self.bonus.update(batch)
+        return reward
+
     @torch.no_grad()
     def prepare_minibatches(self, rollout: Rollout) -> Minibatches:
         """Compute values, log-probabilities, advantages and returns of a full rollout."""
@@ -222,7 +250,7 @@ class PPO(Agent):
         finals = [self._actor.values(obs) for _, _, obs in rollout.finals]
         following = rollout.next_values(value, last, finals)
         advantage, returns = gae_time(
-            self._scaled_reward(rollout), value, following, rollout.terminated, rollout.cut, self.gamma, self.gae_lambda
+            self._reward(rollout), value, following, rollout.terminated, rollout.cut, self.gamma, self.gae_lambda
         )
         obs, action, mask = rollout.flat()
         return Minibatches(
@@ -258,6 +286,8 @@ class PPO(Agent):
         self.logger.record("train/clip_range", settings.clip_range)
         if clip_vf is not None:
             self.logger.record("train/clip_range_vf", clip_vf)
+        for name, number in ({} if self.bonus is None else self.bonus.metrics()).items():
+            self.logger.record(name, number)
         moments = getattr(self.policy, "moments", None)
         if moments is not None:
             assert isinstance(data.obs, Tensor)
@@ -326,7 +356,7 @@ class PPO(Agent):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return"]
+        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return", "bonus", "_captions"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "reward_moments"], []
@@ -340,6 +370,8 @@ class PPO(Agent):
             "finished_episodes": [] if self.source is None else list(self.source.episodes),
             "carried_return": self._carried_return,
             "iterations": self._iterations,
+            "bonus": None if self.bonus is None else self.bonus.state_dict(),
+            "captions": list(self._captions),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
@@ -351,6 +383,12 @@ class PPO(Agent):
         if self.source is not None:
             self.source.episodes = list(state["finished_episodes"])
         self._iterations = state["iterations"]
+        saved_bonus = state.get("bonus")
+        if saved_bonus is not None and self.bonus is None:
+            raise UsageError("the run was trained with a bonus: give it again, PPO.resume(path, env, bonus=...)")
+        if saved_bonus is not None and self.bonus is not None:
+            self.bonus.load_state_dict(saved_bonus)
+        self._captions = list(state.get("captions", []))
 
 
 def _numpy(value: Tensor) -> np.ndarray:
