@@ -154,7 +154,8 @@ class Block:
     def _ask_judges(self, active: np.ndarray) -> None:
         arrays = self.arrays
         for row in np.flatnonzero(active).tolist():
-            reward, success = self._judges[row].judge(bool(arrays["done"][row]), bool(arrays["is_last"][row]))
+            key, done, last = (arrays[name][row].item() for name in ("keys", "done", "is_last"))
+            reward, success = self._judges[row].judge(key, done, last)
             arrays["reward"][row], arrays["success"][row] = reward, success
 
     def _playing(self, maybe_over: np.ndarray) -> Any:

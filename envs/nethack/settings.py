@@ -79,8 +79,9 @@ class Settings:
     @property
     def filled(self) -> tuple[str, ...]:
         """Keys that the game has to fill."""
-        needs_map = self.rules.task in ("staircase_pet", "oracle", "scout") or self.has_pixels or self.level is not None
+        needs_map = self.rules.task in ("staircase_pet", "oracle", "scout") or self.has_pixels
         names = [*ALWAYS, *(("glyphs",) if needs_map else ()), *(key for key in self.shown if key != "pixels")]
+        names += [] if self.level is None else list(self.level.needs)
         if self.render_mode == "ansi":
             names += ["tty_chars", "tty_colors", "tty_cursor"]
         elif self.render_mode == "rgb_array":

@@ -146,8 +146,8 @@ class NetHack(gym.Env[Any, np.int64]):
             UsageError: it is out of range, or there is no running episode.
         """
         index = self._check(action)
-        self._press(self.keys[index])
         self._actions.append(index)
+        self._press(self.keys[index])
         reward, terminated, status = self._outcome()
         truncated = not terminated and self._is_cut()
         if truncated:
@@ -156,7 +156,7 @@ class NetHack(gym.Env[Any, np.int64]):
         return self._observation(), reward, terminated, truncated, self._info(status)
 
     def _press(self, key: int) -> None:
-        game = self._game
+        game, self._key = self._game, key
         game.press(key)
         flags = game.internal
         over = game.program_state[GAME_OVER]
@@ -172,7 +172,7 @@ class NetHack(gym.Env[Any, np.int64]):
         self._frozen = self._frozen + 1 if stands_still else 0
         self._idle = self._idle + 1 if stands_still else 0
         if self._judge is not None:
-            reward, success = self._judge.judge(is_done, len(self._actions) >= self._limit)
+            reward, success = self._judge.judge(self._key, is_done, len(self._actions) >= self._limit)
             return reward, is_done or success, DEATH if is_done else SUCCESS if success else RUNNING
         is_playing = bool(game.in_normal_game())
         success, found, stats = False, 0, self._views["blstats"]

@@ -246,12 +246,11 @@ def test_without_labels_the_bonus_is_nothing_and_with_them_it_trains():
     assert set(agent.rollout.reward.unique().tolist()) <= {0.0, 1.0}, "the rollout keeps the environment's rewards alone"
 
 
-def test_a_bonus_makes_a_path_worth_walking():
-    squares = tuple(f"square {i}" for i in (1, 2, 3, 4, 5))
-    bonus = OniHash(ScriptedAnnotator(phrases(*squares)), coefficient=1.0, extrinsic=0.0)
-    agent = PPO("MlpPolicy", Corridor(), bonus=bonus, n_steps=128, learning_rate=3e-3, seed=0, device="cpu")
-    agent.learn(3000)
-    assert np.mean([episode["r"] for episode in agent.ep_info_buffer][-20:]) > 0.9  # though nothing but captions is paid
+def test_an_agent_learns_from_captions_alone():
+    bonus = OniHash(ScriptedAnnotator(phrases("square 5")), coefficient=1.0, extrinsic=0.0)
+    agent = PPO("MlpPolicy", Corridor(), bonus=bonus, n_steps=128, ent_coef=0.05, seed=0, device="cpu")
+    agent.learn(4000)
+    assert np.mean([episode["r"] for episode in agent.ep_info_buffer][-20:]) > 0.9  # the reward itself counted nothing
     assert int(agent.predict(np.zeros(1, np.float32), deterministic=True)[0]) == 1
 
 
