@@ -220,6 +220,12 @@ def _register_environments() -> None:
         entry_point="polyathlon.envs.nethack.task:make_scalar",
         vector_entry_point="polyathlon.envs.nethack.task:make_vector",
     )
+    register_environment(
+        f"{NAMESPACE}/TextWorld-v0",
+        "text",
+        "text games built by seed (TextWorld): read where one is, answer with a command",
+        entry_point="polyathlon.envs.text.textworld:TextWorld",
+    )
 
 
 def _register_algorithms() -> None:

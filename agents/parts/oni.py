@@ -160,7 +160,9 @@ class Oni:
             UsageError: the state is of another form.
         """
         if state["kind"] != type(self).__name__:
-            raise UsageError(f"the saved bonus is a {state['kind']}, this one a {type(self).__name__}; give the same form")
+            raise UsageError(
+                f"the saved bonus is a {state['kind']}, this one a {type(self).__name__}; give the same form"
+            )
         self.labels = dict(state["labels"])
         for request in self.labels:
             self.on_label(request)
@@ -333,7 +335,14 @@ class CharacterCNN(nn.Module):
             layers += [nn.MaxPool1d(3)] if pools else []
             channels = 64
         self.convolutions = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * (LENGTH // 27), 128), nn.ReLU())
-        head = [nn.Linear(128, 512), nn.ReLU(), nn.Dropout(dropout), nn.Linear(512, 512), nn.ReLU(), nn.Dropout(dropout)]
+        head = [
+            nn.Linear(128, 512),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(512, 512),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        ]
         self.head = nn.Sequential(*head, nn.Linear(512, 1))
 
     def forward(self, text: Tensor) -> Tensor:

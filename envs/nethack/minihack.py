@@ -40,7 +40,9 @@ class Level:
         """Make MiniHack's own environment; its game is the one that is played."""
         spec = gym.registry[f"MiniHack-{self.name}-v0"]
         assert spec.entry_point is not None
-        maker = spec.entry_point if callable(spec.entry_point) else gym.envs.registration.load_env_creator(spec.entry_point)
+        maker = (
+            spec.entry_point if callable(spec.entry_point) else gym.envs.registration.load_env_creator(spec.entry_point)
+        )
         arguments = dict(self.arguments)
         if "reward_manager" in arguments:  # it keeps the state of one game
             arguments["reward_manager"] = copy.deepcopy(arguments["reward_manager"])
@@ -141,7 +143,11 @@ def minihack_settings(
         arguments["des_file"] = checked_des(des_file)
     if reward_manager is not None:
         arguments["reward_manager"] = reward_manager
-    words = {"answers_all": "allow_all_yn_questions", "sees_menus": "allow_all_modes", "save_every": "save_ttyrec_every"}
+    words = {
+        "answers_all": "allow_all_yn_questions",
+        "sees_menus": "allow_all_modes",
+        "save_every": "save_ttyrec_every",
+    }
     for key, value in {**given, **penalties}.items():
         if value is not None and key != "lgen" and value is not False:
             arguments[words.get(key, key)] = value

@@ -204,7 +204,9 @@ def test_rnd_pays_more_for_what_was_not_seen_before():
     cut = torch.zeros(16, 2, dtype=torch.bool)
     start = float(rnd.bonus(BonusBatch(cut, next_obs=often)).mean())
     for _ in range(30):
-        rnd.bonus(BonusBatch(cut, next_obs=often + 0.01 * torch.randn(16, 2, 4, generator=torch.Generator().manual_seed(0))))
+        rnd.bonus(
+            BonusBatch(cut, next_obs=often + 0.01 * torch.randn(16, 2, 4, generator=torch.Generator().manual_seed(0)))
+        )
         rnd.update(BonusBatch(cut, next_obs=often))
     mixed = often.clone()
     mixed[3, 1] = 1.0
@@ -243,7 +245,9 @@ def test_without_labels_the_bonus_is_nothing_and_with_them_it_trains():
     agent = learnt(paid)
     assert not torch.equal(weights(learnt(None)), weights(agent))
     assert paid.labels[b"square 4"] == 1.0 and paid.labels[b"square 1"] == 0.0
-    assert set(agent.rollout.reward.unique().tolist()) <= {0.0, 1.0}, "the rollout keeps the environment's rewards alone"
+    assert set(agent.rollout.reward.unique().tolist()) <= {0.0, 1.0}, (
+        "the rollout keeps the environment's rewards alone"
+    )
 
 
 def test_an_agent_learns_from_captions_alone():

@@ -94,7 +94,7 @@ def test_a_des_file_with_a_reward_manager_pays_what_it_says():
     from minihack import RewardManager
 
     manager = RewardManager()
-    manager.add_eat_event("apple", reward=2.5, terminal_required=False, terminal_sufficient=True)
+    manager.add_eat_event("apple", reward=2.5, terminal_required=True)
     env = gym.make("polyathlon/NetHack-v0", des_file=DES, reward_manager=manager, actions="full")
     env.reset(seed=1)
     keys = env.unwrapped.keys
