@@ -63,7 +63,7 @@ class Rules:
             frozen: number of steps, this one included, in which the clock stood still; 0 where it went on.
             elapsed: turns that went by.
         """
-        count: Any = 1.0
+        count: Any = frozen * 0 + 1
         if self.penalty_mode == "constant":
             count = frozen > 0
         elif self.penalty_mode == "exp":

@@ -83,7 +83,7 @@ class Settings:
         names = [*ALWAYS, *(("glyphs",) if needs_map else ()), *(key for key in self.shown if key != "pixels")]
         names += [] if self.level is None else list(self.level.needs)
         if self.render_mode == "ansi":
-            names += ["tty_chars", "tty_colors", "tty_cursor"]
+            names += ["tty_chars", "tty_colors"]
         elif self.render_mode == "rgb_array":
             names += ["glyphs"]
         return tuple(dict.fromkeys(names))

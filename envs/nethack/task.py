@@ -248,7 +248,7 @@ class NetHack(gym.Env[Any, np.int64]):
             assert self._frame is not None
             self._game.draw(self._frame)
             return self._frame.copy()
-        return screen_text(self._views["tty_chars"], self._views["tty_colors"], self._views["tty_cursor"])
+        return screen_text(self._views["tty_chars"], self._views["tty_colors"])
 
     def views(self) -> dict[str, np.ndarray]:
         """Return what the game shows now, of all keys that it fills; copy what is to last."""

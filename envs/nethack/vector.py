@@ -307,7 +307,7 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
             frame = new_frame()
             self.games.draw_level(0, frame)
             return (frame,)
-        return (screen_text(*(self._arrays[name][0] for name in ("tty_chars", "tty_colors", "tty_cursor"))),)
+        return (screen_text(*(self._arrays[name][0] for name in ("tty_chars", "tty_colors"))),)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Give back the games and end the workers."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
 from .game import ACHIEVEMENTS, Game
-from .keys import nethack
 from .rules import X, Y
 from .settings import LEVEL_SHAPE, TILE
 
@@ -51,11 +51,18 @@ def new_frame() -> np.ndarray:
     return np.zeros(LEVEL_SHAPE, np.uint8)
 
 
-def screen_text(chars: np.ndarray, colors: np.ndarray, cursor: np.ndarray) -> str:
-    """Write the terminal (24, 80) as text with colours as escape sequences."""
-    return str(nethack.tty_render(chars, colors, cursor)).lstrip("\n")
+def screen_text(chars: np.ndarray, colors: np.ndarray) -> str:
+    """Write the terminal (24, 80) as text, its colours as escape sequences where they are not plain."""
+    return "\n".join(_coloured(*line) for line in zip(chars, colors))
 
 
-def plain_screen(chars: np.ndarray) -> str:
-    """Write the terminal (24, 80) as plain text."""
-    return "\n".join(line.tobytes().decode("latin-1").rstrip() for line in chars)
+def _coloured(chars: np.ndarray, colors: np.ndarray) -> str:
+    text = chars.tobytes().decode("latin-1").rstrip()
+    # blanks and the terminal's own grey need no colour
+    wanted = [0 if letter == " " or color in (0, 7) else color for letter, color in zip(text, colors.tolist())]
+    parts = []
+    for color, run in itertools.groupby(zip(wanted, text), lambda pair: pair[0]):
+        piece = "".join(letter for _, letter in run)
+        # bit 3 is brightness, the others are ANSI's colour
+        parts.append(f"\033[{int(bool(color & 8))};3{color & 7}m{piece}\033[0m" if color else piece)
+    return "".join(parts)

@@ -101,7 +101,10 @@ class Workers:
     def _collect(self, called: list[tuple[subprocess.Popen[bytes], socket.socket]]) -> None:
         failures = []
         for _, link in called:
-            answer = link.recv(1)
+            try:
+                answer = link.recv(1)
+            except ConnectionError as error:
+                raise _gone() from error
             if not answer:
                 raise _gone()
             if answer == FAILED:
