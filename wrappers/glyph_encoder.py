@@ -30,7 +30,7 @@ class GlyphView(Encoder):
     read = ("glyphs", "blstats", "message")
 
     def __init__(self, space: spaces.Dict, text_features: int, rest: Mapping[str, Encoder]) -> None:
-        self.numbers = int(np.prod(space["blstats"].shape))
+        self.numbers = int(np.prod(space["blstats"].shape or ()))
         self.rest = Parts(dict(rest))
         self.message = HashedText(text_features) if "message" in space.spaces else None
         highest = space["glyphs"].high.max()  # type: ignore[attr-defined]

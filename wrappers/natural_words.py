@@ -146,7 +146,7 @@ def describe_nethack(observation: Any, info: dict[str, Any], env: gym.Env[Any, A
     """Tell the message, the most important numbers and the nearest things, whatever the observation shows."""
     from polyathlon.envs.nethack.words_task import tell
 
-    return tell(env.unwrapped)
+    return tell(env.unwrapped)  # type: ignore[arg-type]
 
 
 def parse_nethack(text: str, info: dict[str, Any], env: gym.Env[Any, Any]) -> Any:

@@ -76,6 +76,7 @@ def extractor_for(space: gym.Space[Any]) -> type[BaseFeaturesExtractor]:
         )
     if not is_image_space(space):
         return FlattenExtractor
+    assert isinstance(space, spaces.Box)
     return NatureCNN if is_image_space_channels_first(space) else ChannelsLastCNN
 
 

@@ -238,7 +238,8 @@ class RND:
             # the bonus knows no episodes: what is new stays new whoever sees it
             sums, self._carried = discounted_sums(error, torch.zeros_like(batch.cut), start, self.gamma)
             nets["returns"].update(sums.flatten())  # type: ignore[operator]
-            return self.coefficient * error / (nets["returns"].var + 1e-8).sqrt().float()  # type: ignore[operator]
+            variance: Tensor = nets["returns"].var  # type: ignore[assignment]
+            return self.coefficient * error / (variance + 1e-8).sqrt().float()
 
     def update(self, batch: BonusBatch) -> None:
         """Let the predictor learn from a part of the rollout."""
@@ -262,7 +263,7 @@ class RND:
         """Return networks, moments, optimiser and generator."""
         state: dict[str, Any] = {"generator": self.generator.get_state(), "carried": self._carried}
         if self.networks is not None:
-            size = self.networks["seen"].mean.shape[0]  # type: ignore[union-attr,index]
+            size = self.networks["seen"].mean.shape[0]  # type: ignore[index]
             # copies: torch's state dicts are views of what goes on learning
             parts = {"networks": self.networks.state_dict(), "optimizer": self.optimizer.state_dict()}
             state |= {"size": size, **copy.deepcopy(parts)}

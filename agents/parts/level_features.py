@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
@@ -101,7 +102,7 @@ class ChannelsLastCNN(NatureCNN):
     ) -> None:
         assert isinstance(observation_space, spaces.Box)
         height, width, channels = observation_space.shape
-        first = spaces.Box(0, 255, (channels, height, width), observation_space.dtype.type)  # type: ignore[arg-type]
+        first = spaces.Box(0, 255, (channels, height, width), np.uint8)
         super().__init__(first, features_dim, normalized_image)
 
     def forward(self, observations: Tensor) -> Tensor:
