@@ -18,7 +18,7 @@ from polyathlon.agents.parts.annotators import ScriptedAnnotator, phrases
 from polyathlon.agents.parts.intrinsic import RND, BonusBatch, NoBonus
 from polyathlon.agents.parts.oni import OniClassifier, OniHash, OniRanking
 
-LENGTH, START, KEY, DOOR, LIMIT = 11, 5, 0, 7, 60
+LENGTH, START, KEY, DOOR, LIMIT = 25, 12, 0, 17, 70
 EPISODES, LAST, DELAY = 600, 100, 5  # a label comes five episodes (300 steps) after its caption
 RATE, GAMMA, NOISE = 0.2, 0.97, 0.15
 HELPFUL = ("pick up the key", "door opens", "treasure")
@@ -109,7 +109,7 @@ def oni(form: Any, seed: int, **options: Any) -> Any:
 ARMS = {
     "hash": partial(learn, make=partial(oni, OniHash)),
     "classifier": partial(learn, make=partial(oni, OniClassifier)),
-    "ranking": partial(learn, make=partial(oni, OniRanking, subsample=1.0)),
+    "ranking": partial(learn, make=partial(oni, OniRanking)),
     "hash without counts": partial(learn, make=partial(oni, OniHash, beta=0.0)),
     "RND": partial(learn, make=lambda seed: RND(0.02, seed=seed)),
     "extrinsic only": partial(learn, make=lambda seed: NoBonus()),
