@@ -37,15 +37,18 @@ class ScriptedAnnotator:
     Args:
         rule: request -> label.
         delay: number of further polls that an answer takes; 0 answers at the next one.
+        batch: number of answers that are given at once; fewer wait for more.
 
     Raises:
-        UsageError: the delay is negative.
+        UsageError: the delay is negative, or the batch not positive.
     """
 
-    def __init__(self, rule: Callable[[Any], Label], delay: int = 0) -> None:
+    def __init__(self, rule: Callable[[Any], Label], delay: int = 0, batch: int = 1) -> None:
+        if batch < 1:
+            raise UsageError(f"batch is a number of answers, at least 1, got {batch!r}")
         if delay < 0:
             raise UsageError(f"delay is a number of polls, at least 0, got {delay!r}")
-        self.rule, self.delay = rule, delay
+        self.rule, self.delay, self.batch = rule, delay, batch
         self._polls = 0
         self._waiting: deque[tuple[int, Request]] = deque()
 
@@ -55,12 +58,12 @@ class ScriptedAnnotator:
 
     def poll(self) -> list[tuple[Request, Label]]:
         """Answer those whose time has come."""
-        found = []
-        while self._waiting and self._waiting[0][0] <= self._polls:
-            _, request = self._waiting.popleft()
-            found.append((request, self.rule(request)))
+        due = sum(when <= self._polls for when, _ in self._waiting)
         self._polls += 1
-        return found
+        if due < self.batch:
+            return []
+        requests = [self._waiting.popleft()[1] for _ in range(due)]
+        return [(request, self.rule(request)) for request in requests]
 
     def close(self) -> None:
         """Forget what waits."""

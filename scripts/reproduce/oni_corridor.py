@@ -100,16 +100,16 @@ def learn(seed: int, task: str, make: Any) -> Run:
     return Run(float(np.mean(won[-LAST:])), curve, {"first_50": float(np.mean(won[:50]))})
 
 
-def oni(form: Any, seed: int, **options: Any) -> Any:
+def oni(form: Any, seed: int, batch: int = 1, **options: Any) -> Any:
     """Make a form of ONI with scripted labels."""
     settings = {"coefficient": 0.4, "extrinsic": 1.0, "seed": seed, **options}
-    return form(ScriptedAnnotator(phrases(*HELPFUL), delay=DELAY), **settings)
+    return form(ScriptedAnnotator(phrases(*HELPFUL), delay=DELAY, batch=batch), **settings)
 
 
 ARMS = {
     "hash": partial(learn, make=partial(oni, OniHash)),
     "classifier": partial(learn, make=partial(oni, OniClassifier)),
-    "ranking": partial(learn, make=partial(oni, OniRanking)),
+    "ranking": partial(learn, make=partial(oni, OniRanking, batch=50)),
     "hash without counts": partial(learn, make=partial(oni, OniHash, beta=0.0)),
     "RND": partial(learn, make=lambda seed: RND(0.02, seed=seed)),
     "extrinsic only": partial(learn, make=lambda seed: NoBonus()),
@@ -132,7 +132,7 @@ CLAIM = Claim(
     seeds=5,
     step_label="episodes",
     setting=f"Tabular Q-learning (rate {RATE}, discount {GAMMA}, {NOISE:.0%} random actions) after each episode of at most {LIMIT} "
-    f"steps; labels by a script ({', '.join(HELPFUL)}), {DELAY} episodes late; c_llm 0.4, c_ext 1, beta 3; RND 0.02.",
+    f"steps; labels by a script ({', '.join(HELPFUL)}), {DELAY} episodes late; c_llm 0.4, c_ext 1, beta 3; RND 0.02; labels of pairs come fifty at once.",
 )
 
 if __name__ == "__main__":

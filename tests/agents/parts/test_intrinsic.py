@@ -137,6 +137,14 @@ def test_labels_come_late():
     assert found == [0, 0, 0, 1, 1]
 
 
+def test_labels_come_in_batches():
+    annotator = ScriptedAnnotator(phrases("stairs"), batch=2)
+    annotator.submit([b"stairs"])
+    assert annotator.poll() == []
+    annotator.submit([b"wall"])
+    assert annotator.poll() == [(b"stairs", 1.0), (b"wall", 0.0)] and annotator.poll() == []
+
+
 def test_a_classifier_that_fits_its_labels_pays_what_the_hash_pays():
     texts = [["You descend the stairs.", "It's a wall."], ["You hear a bell.", "You see here stairs."]]
     rule = phrases("stairs")
@@ -354,6 +362,8 @@ def test_impossible_settings_are_refused():
         ThreadAnnotator(raising, batch=0)
     with pytest.raises(UsageError, match="delay"):
         ScriptedAnnotator(phrases("x"), delay=-1)
+    with pytest.raises(UsageError, match="batch"):
+        ScriptedAnnotator(phrases("x"), batch=0)
     with pytest.raises(UsageError, match="beta"):
         OniHash(ScriptedAnnotator(phrases("x")), beta=-1)
 
