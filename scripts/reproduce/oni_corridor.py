@@ -108,8 +108,8 @@ def oni(form: Any, seed: int, batch: int = 1, **options: Any) -> Any:
 
 ARMS = {
     "hash": partial(learn, make=partial(oni, OniHash)),
-    "classifier": partial(learn, make=partial(oni, OniClassifier)),
-    "ranking": partial(learn, make=partial(oni, OniRanking, batch=50)),
+    "classifier": partial(learn, make=partial(oni, OniClassifier, learning_rate=1e-3)),
+    "ranking": partial(learn, make=partial(oni, OniRanking, learning_rate=1e-3, batch=50)),
     "hash without counts": partial(learn, make=partial(oni, OniHash, beta=0.0)),
     "RND": partial(learn, make=lambda seed: RND(0.02, seed=seed)),
     "extrinsic only": partial(learn, make=lambda seed: NoBonus()),
@@ -132,7 +132,7 @@ CLAIM = Claim(
     seeds=5,
     step_label="episodes",
     setting=f"Tabular Q-learning (rate {RATE}, discount {GAMMA}, {NOISE:.0%} random actions) after each episode of at most {LIMIT} "
-    f"steps; labels by a script ({', '.join(HELPFUL)}), {DELAY} episodes late; c_llm 0.4, c_ext 1, beta 3; RND 0.02; labels of pairs come fifty at once.",
+    f"steps; labels by a script ({', '.join(HELPFUL)}), {DELAY} episodes late; c_llm 0.4, c_ext 1, beta 3; RND 0.02; labels of pairs come fifty at once; networks at 1e-3.",
 )
 
 if __name__ == "__main__":
