@@ -15,7 +15,7 @@ from polyathlon.agents.environments import find_spec
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.candidate_action import offers_candidates
-from polyathlon.wrappers.forms import action_form, refusal
+from polyathlon.wrappers.forms import action_form, is_picture_space, refusal
 
 from .registration import algorithms, recipes
 
@@ -88,7 +88,7 @@ def adapt(
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
     | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
-    A classic agent sees an observation that is no Box through `VectorObservation`, unless it reads any observation by
+    A classic agent sees an observation that is no Box, or a picture, through `VectorObservation`, unless it reads any observation by
     itself (`reads_any_observation`, as `PPO` does) or is given a policy that does. A reward for several objectives
     becomes a number through `LinearReward` for every agent that maximises one.
 
@@ -129,7 +129,8 @@ def adapt(
     _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
-    if not reads_any and not isinstance(chain.env.observation_space, spaces.Box):
+    seen = chain.env.observation_space
+    if not reads_any and (not isinstance(seen, spaces.Box) or is_picture_space(seen)):
         chain.add("VectorObservation")
     chain.finish()
     return chain.env

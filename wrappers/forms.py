@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 
 FORMS = ("box", "discrete", "multidiscrete", "tokens", "text")
@@ -37,6 +38,13 @@ def is_glyph_space(space: spaces.Space[Any]) -> bool:
         return False
     shape = space["glyphs"].shape
     return shape is not None and len(shape) == 2
+
+
+def is_picture_space(space: spaces.Space[Any]) -> bool:
+    """Tell whether `space` holds pictures: a Box (height, width, channels) of uint8 from 0 to 255, 32 squares wide or more."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
+        return False
+    return min(space.shape[:2]) >= 32 and space.shape[2] in (1, 3, 4)
 
 
 def action_form(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> str:

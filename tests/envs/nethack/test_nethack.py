@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import polyathlon  # noqa: F401
+import polyathlon
 from polyathlon.envs.errors import UsageError
 
 pytest.importorskip("nle")
@@ -412,3 +412,81 @@ def test_a_step_before_the_reset_and_reset_options_are_refused(env):
 def test_words_have_no_vector_but_a_batch():
     with pytest.raises(UsageError, match=r"batch\(n\)"):
         gym.make_vec(ID, num_envs=2, vectorization_mode="vector_entry_point", observation="words")
+
+
+def test_a_resumed_run_gives_the_numbers_of_an_unbroken_one(tmp_path):
+    import torch
+
+    from polyathlon.agents import PPO
+
+    def make():
+        return gym.make_vec(
+            ID, num_envs=2, vectorization_mode="vector_entry_point", autoreset_mode="SAME_STEP", output="torch",
+            max_episode_steps=11,
+        )  # fmt: skip
+
+    settings = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "seed": 2, "device": "cpu"}
+    agent = PPO("MultiInputPolicy", make(), **settings).learn(32)
+    agent.checkpoint(tmp_path / "checkpoint")
+    agent.learn(32, reset_num_timesteps=False)
+    resumed = PPO.resume(tmp_path / "checkpoint", make(), device="cpu").learn(32, reset_num_timesteps=False)
+    for first, second in zip(agent.policy.parameters(), resumed.policy.parameters()):
+        assert torch.equal(first, second)
+    assert list(agent.ep_info_buffer) == list(resumed.ep_info_buffer)
+
+
+@pytest.mark.parametrize("observation", ["glyphs", "pixels"])
+def test_features_read_rows_and_scalars_alike(observation):
+    import torch
+
+    from polyathlon.agents.actor_critic.features import extractor_for
+
+    vec = NetHackVector(2, observation=observation, crop=5, output="torch")
+    obs, _ = vec.reset(seed=1)
+    extractor = extractor_for(vec.single_observation_space)(vec.single_observation_space)
+    rows = {k: v.float() for k, v in obs.items()} if isinstance(obs, dict) else obs.float() / 255
+    both = extractor(rows)
+    one = extractor({k: v[1:] for k, v in rows.items()} if isinstance(rows, dict) else rows[1:])
+    assert torch.allclose(both[1:], one, atol=1e-5) and both.shape == (2, extractor.features_dim)
+    if observation == "glyphs":
+        around = extractor.around(obs["glyphs"].long(), obs["blstats"].float()).view(2, 9, 9)
+        for row in range(2):
+            x, y = obs["blstats"][row, :2].tolist()
+            for dy, dx in ((0, 0), (-4, 3), (4, 4)):
+                inside = 0 <= y + dy < 21 and 0 <= x + dx < 79
+                wanted = int(obs["glyphs"][row, y + dy, x + dx]) if inside else extractor.number
+                assert int(around[row, 4 + dy, 4 + dx]) == wanted
+    vec.close()
+
+
+def test_the_fixed_encoding_shows_the_crop_and_the_message():
+    from polyathlon.wrappers import VectorObservation
+
+    env = VectorObservation(NetHack("score"))
+    first, _ = env.reset(seed=1)
+    again, _ = env.reset(seed=1)
+    other, _ = env.reset(seed=2)
+    np.testing.assert_array_equal(first, again)
+    assert env.observation_space.contains(first) and not np.array_equal(first, other)
+    assert first.size == 9 * 9 * 8 + 27 + 256
+    env.close()
+
+
+def test_pictures_are_averaged_for_agents_with_flat_networks():
+    from polyathlon.wrappers import VectorObservation
+
+    env = polyathlon.adapt(gym.make(ID, observation="pixels", crop=3), "sac")
+    assert any(isinstance(layer, VectorObservation) for layer in layers(env))
+    picture, _ = env.unwrapped.reset(seed=1)
+    found, _ = env.reset(seed=1)
+    assert env.observation_space.contains(found) and found.shape == (12 * 12 * 3,)
+    # 48 pixels a side: fields of 4 x 4
+    assert found[3] == pytest.approx(picture[:4, 4:8, 0].mean() / 255, abs=1e-6)
+    assert found[-1] == pytest.approx(picture[44:, 44:, 2].mean() / 255, abs=1e-6)
+    env.close()
+
+
+def layers(env):
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
