@@ -130,7 +130,9 @@ CLAIM = Claim(
     seeds=5,
     step_label="episodes",
     setting=f"Tabular Q-learning (rate {RATE}, discount {GAMMA}, {NOISE:.0%} random actions) after each episode of at most {LIMIT} "
-    f"steps; labels by a script ({', '.join(HELPFUL)}), {DELAY} episodes late; c_llm 0.4, c_ext 1, beta 3; RND 0.02; labels of pairs come fifty at once; networks at 1e-3. No caption that helps can be had twice in an episode, so the arm without counts shows no harm here.",
+    f"steps; labels by a script ({', '.join(HELPFUL)}), {DELAY} episodes late; c_llm 0.4, c_ext 1, beta 3; RND 0.02; "
+    "labels of pairs come fifty at once; networks at 1e-3. No caption that helps can be had twice in an episode, so the arm "
+    "without counts shows no harm here.",
 )
 
 if __name__ == "__main__":
