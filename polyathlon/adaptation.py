@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from polyathlon.agents.streams.environments import find_spec
 from polyathlon.envs.errors import UsageError, refuse_unknown_arguments, unknown_name
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
-from polyathlon.wrappers.action_kinds import action_form, refusal
+from polyathlon.wrappers.action_kinds import action_form, is_picture_space, refusal
 from polyathlon.wrappers.candidate_action import offers_candidates
 
 from .registration import algorithms, recipes
@@ -89,7 +89,7 @@ def adapt(
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
     | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
-    A classic agent sees an observation that is no Box through `VectorObservation`, unless it reads any observation by
+    A classic agent sees an observation that is no Box, or a picture, through `VectorObservation`, unless it reads any observation by
     itself (`reads_any_observation`, as `PPO` does) or is given a policy that does. A reward for several objectives
     becomes a number through `LinearReward` for every agent that maximises one.
 
@@ -130,7 +130,8 @@ def adapt(
     _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
-    if not reads_any and not isinstance(chain.env.observation_space, spaces.Box):
+    seen = chain.env.observation_space
+    if not reads_any and (not isinstance(seen, spaces.Box) or is_picture_space(seen)):
         chain.add("VectorObservation")
     chain.finish()
     return chain.env
@@ -177,6 +178,8 @@ class _Chain:
         self.used |= set(mine)
         if name == "TokenAction":
             mine["model"] = self.model or "tiny"
+        if name == "CandidateAction" and hasattr(self.env.unwrapped, "max_candidates"):  # the task has more than usual
+            mine.setdefault("num_candidates", self.env.unwrapped.max_candidates)
         self.env = wrapper(self.env, **mine)
 
     def finish(self) -> None:

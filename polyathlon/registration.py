@@ -317,6 +317,19 @@ def _register_environments() -> None:
         "programming problems; the program that is answered runs in a sandbox",
         entry_point="polyathlon.envs.code.code:Code",
     )
+    register_environment(
+        f"{NAMESPACE}/NetHack-v0",
+        "nethack",
+        "NetHack's tasks (NLE): glyphs, pixels or words, and MiniHack's levels",
+        entry_point="polyathlon.envs.nethack.task:make_scalar",
+        vector_entry_point="polyathlon.envs.nethack.task:make_vector",
+    )
+    register_environment(
+        f"{NAMESPACE}/TextWorld-v0",
+        "text",
+        "text games built by seed (TextWorld): read where one is, answer with a command",
+        entry_point="polyathlon.envs.text.textworld:TextWorld",
+    )
 
 
 def register_all() -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def watch(
     Args:
         run: the run folder.
         out: the file to write: a film (.mp4, .gif), the last picture of each episode side by side (.png), or a
-            transcript (.txt). A task that draws nothing is shown by its conversation.
+            transcript (.txt): its conversation, or the terminal of a task that has one. A task that draws nothing is shown by
+            its conversation.
         episodes: their number.
         seed: seed of the first.
         fps: pictures a second; None takes the environment's.
@@ -56,7 +58,7 @@ def watch(
     for name, value in (("number of episodes", episodes), ("number of steps", max_steps), ("fps", fps)):
         if value is not None and value <= 0:
             raise UsageError(f"the {name} must be positive, got {value}")
-    mode = None if out.suffix.lower() in TEXTS else picture_mode(RunFolder(run))
+    mode = render_mode(RunFolder(run), "ansi" if out.suffix.lower() in TEXTS else "rgb_array")
     agent, env = load_run(run, device, **({} if mode is None else {"render_mode": mode}))
     policy = agent_policy(agent)
     played: list[Played] = []
@@ -64,9 +66,10 @@ def watch(
     lines: list[str] = []
     for number in range(episodes):
         frames: list[Frame] = []
-        shoot = None if mode is None else lambda to=frames: to.append(np.asarray(env.render(), np.uint8))
+        screens: list[str] = []
+        shoot = None if mode is None else partial(_shoot, env, screens if mode == "ansi" else frames)
         played.append(play(env, policy, seed if number == 0 else None, shoot, max_steps))
-        lines += transcript(number, played[-1])
+        lines += [*screens, *transcript(number, played[-1])]
         scenes.append(frames or text_frames(transcript(number, played[-1])))
     rate = fps or (float(env.metadata.get("render_fps") or 10) if mode else 1.0)
     env.close()
@@ -74,8 +77,14 @@ def watch(
     return out, played
 
 
-def picture_mode(folder: RunFolder) -> str | None:
-    """Return "rgb_array" when the run's environment can draw, else None; drawing is told to do without a screen."""
+def _shoot(env: Any, to: list[Any]) -> None:
+    """Add what the environment shows now, a picture or the text of a screen."""
+    shown = env.render()
+    to.append(shown if isinstance(shown, str) else np.asarray(shown, np.uint8))
+
+
+def render_mode(folder: RunFolder, wanted: str) -> str | None:
+    """Return `wanted` when the run's environment can show itself so, else None; drawing is told to do without a screen."""
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         for name, value in (("MUJOCO_GL", "egl"), ("SDL_VIDEODRIVER", "dummy"), ("SDL_AUDIODRIVER", "dummy")):
             os.environ.setdefault(name, value)
@@ -85,7 +94,7 @@ def picture_mode(folder: RunFolder) -> str | None:
     env = make_env(config.env, **config.env_kwargs)
     modes = env.metadata.get("render_modes") or []
     env.close()
-    return "rgb_array" if "rgb_array" in modes else None
+    return wanted if wanted in modes else None
 
 
 def transcript(number: int, played: Played) -> list[str]:

@@ -73,3 +73,29 @@ ensure_venv() {
     "$repository/.venv/bin/pip" install -q --constraint "$repository/constraints.txt" -e "$repository[$extras]"
     printf '%s' "$wanted" > "$stamp"
 }
+
+# A second environment for the extras minihack and textworld, which are built from source and want an older setuptools.
+# Returns 1 where there is no C compiler.
+ensure_built_venv() {
+    local venv="$repository/.venv-built" stamp wanted
+    if ! command -v gcc >/dev/null 2>&1; then
+        can_apt && apt_install build-essential python3-dev || {
+            printf 'warning: no C compiler (Debian/Ubuntu: apt-get install build-essential): MiniHack and TextWorld are not tested\n' >&2
+            return 1
+        }
+    fi
+    wanted="$(cat "$repository/pyproject.toml" "$repository/constraints.txt" | cksum) built"
+    stamp="$venv/.installed"
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
+    say "building MiniHack and TextWorld into $venv (minutes the first time)"
+    [ -x "$venv/bin/python" ] || "$(find_python)" -m venv "$venv"
+    "$venv/bin/python" -m pip install -q --upgrade pip "setuptools<81" wheel
+    "$venv/bin/python" -c 'import torch' 2>/dev/null || install_torch "$venv/bin/pip"
+    grep -vE '^setuptools==' "$repository/constraints.txt" > "$venv/constraints.txt"
+    # errexit does not hold in a condition, from where this is called
+    "$venv/bin/pip" install -q --constraint "$venv/constraints.txt" -e "$repository[language,nethack,minihack,textworld]" pytest || {
+        printf 'warning: MiniHack and TextWorld could not be built (see above): they are not tested\n' >&2
+        return 1
+    }
+    printf '%s' "$wanted" > "$stamp"
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 
 ACTION_KINDS = ("box", "discrete", "multidiscrete", "tokens", "text")
@@ -29,6 +30,21 @@ def is_text_space(space: spaces.Space[Any]) -> bool:
 def is_token_space(space: spaces.Space[Any]) -> bool:
     """Return whether `space` is the observation of a token-level task: a Dict of `tokens` and `length`."""
     return isinstance(space, spaces.Dict) and {"tokens", "length"} <= set(space.spaces)
+
+
+def is_glyph_space(space: spaces.Space[Any]) -> bool:
+    """Tell whether `space` shows a NetHack level: a Dict of `glyphs` (a map of ids) and `blstats`, which say where the hero is."""
+    if not isinstance(space, spaces.Dict) or not {"glyphs", "blstats"} <= set(space.spaces):
+        return False
+    shape = space["glyphs"].shape
+    return shape is not None and len(shape) == 2
+
+
+def is_picture_space(space: spaces.Space[Any]) -> bool:
+    """Tell whether `space` holds pictures: a Box (height, width, channels) of uint8 from 0 to 255, 32 squares wide or more."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
+        return False
+    return min(space.shape[:2]) >= 32 and space.shape[2] in (1, 3, 4)
 
 
 def action_form(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> str:

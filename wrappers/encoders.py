@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError
 
-from .action_kinds import is_text_space, is_token_space
+from .action_kinds import is_glyph_space, is_picture_space, is_text_space, is_token_space
 
 Array = NDArray[np.float32]
 MAX_ONE_HOT = 1024
@@ -53,6 +53,26 @@ class Numbers(Encoder):
     def write(self, value: Any, out: Array) -> None:
         """Write the flattened numbers."""
         out[:] = _float32(np.asarray(value)).reshape(-1)
+
+
+class Picture(Encoder):
+    """A picture (H, W, C) of uint8, averaged over a grid of 12 x 12 fields, in [0, 1]."""
+
+    side = 12
+
+    def __init__(self, space: spaces.Box) -> None:
+        height, width, self.channels = space.shape
+        self._rows, self._columns = (np.arange(self.side) * size // self.side for size in (height, width))
+        heights, widths = (
+            np.diff(np.append(starts, size)) for starts, size in ((self._rows, height), (self._columns, width))
+        )
+        self._scale = (1.0 / (255.0 * np.outer(heights, widths)))[:, :, None]
+        super().__init__(0.0, 1.0, self.side * self.side * self.channels)
+
+    def write(self, value: Any, out: Array) -> None:
+        """Write the averages, field by field."""
+        sums = np.add.reduceat(np.asarray(value, np.float64), self._rows, axis=0)
+        out[:] = (np.add.reduceat(sums, self._columns, axis=1) * self._scale).reshape(-1)
 
 
 class Choice(Encoder):
@@ -172,8 +192,15 @@ def encoder_of(space: gym.Space[Any], text_features: int, token_window: int, tok
         rest = {key: make(part) for key, part in space.spaces.items() if key not in ("tokens", "length")}
         tokens = ProjectedTokens(space, token_window, token_width)
         return _TokensAndRest(tokens, rest) if rest else tokens
+    if is_glyph_space(space) and isinstance(space, spaces.Dict):
+        from .glyph_encoder import GlyphView
+
+        rest = {key: make(part) for key, part in space.spaces.items() if key not in GlyphView.read}
+        return GlyphView(space, text_features, rest)
     if is_text_space(space):
         return HashedText(text_features)
+    if is_picture_space(space) and isinstance(space, spaces.Box):
+        return Picture(space)
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         return Numbers(space)
     if isinstance(space, spaces.Discrete):

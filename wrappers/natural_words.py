@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from .words import Describe
+from .words import Describe, Parse
 
 _NEAREST = 10
 _ORIGIN, _DESTINATION, _OPEN = 1, 2, 3
@@ -142,6 +142,21 @@ def describe_pendulum(observation: Any, info: dict[str, Any], env: gym.Env[Any, 
     return f"The pendulum is {stands} and {turns}.\nTorque from {-limit:g} (right) to {limit:g} (left):"
 
 
+def describe_nethack(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Tell the message, the most important numbers and the nearest things, whatever the observation shows."""
+    from polyathlon.envs.nethack.words_task import tell
+
+    return tell(env.unwrapped)  # type: ignore[arg-type]
+
+
+def parse_nethack(text: str, info: dict[str, Any], env: gym.Env[Any, Any]) -> Any:
+    """Read a command of NetHack by its word or key."""
+    from polyathlon.envs.nethack.words import command_key
+
+    keys = env.unwrapped.keys  # type: ignore[attr-defined]
+    return np.int64(keys.index(command_key(text, keys)))
+
+
 # the name of an id, without namespace and version
 NATURAL: dict[str, Describe] = {
     "TSP": describe_tsp,
@@ -150,7 +165,10 @@ NATURAL: dict[str, Describe] = {
     "OP": describe_op,
     "Knapsack": describe_knapsack,
     "Pendulum": describe_pendulum,
+    "NetHack": describe_nethack,
 }
+# tasks whose actions have words of their own
+PARSERS: dict[str, Parse] = {"NetHack": parse_nethack}
 
 
 def natural_description(env: gym.Env[Any, Any]) -> Describe | None:
@@ -158,9 +176,19 @@ def natural_description(env: gym.Env[Any, Any]) -> Describe | None:
 
     None when there is none, or when a wrapper changes what is observed or the kind of the actions.
     """
+    name = _natural_name(env)
+    return None if name is None else NATURAL.get(name)
+
+
+def natural_parser(env: gym.Env[Any, Any]) -> Parse | None:
+    """Return what reads the actions of a task from words, where these have words of their own; found as its description is."""
+    name = _natural_name(env)
+    return None if name is None else PARSERS.get(name)
+
+
+def _natural_name(env: gym.Env[Any, Any]) -> str | None:
     bare = env.unwrapped
     if env.observation_space != bare.observation_space or type(env.action_space) is not type(bare.action_space):
         return None
     match = re.fullmatch(r"(?:.*/)?(\w+?)(?:-v\d+)?", env.spec.id) if env.spec is not None else None
-    name = match[1] if match else type(getattr(bare, "task", bare)).__name__
-    return NATURAL.get(name)
+    return match[1] if match else type(getattr(bare, "task", bare)).__name__

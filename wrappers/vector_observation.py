@@ -23,9 +23,11 @@ class VectorObservation(
     | observation | numbers |
     |---|---|
     | Box, MultiBinary | the numbers, flattened |
+    | a picture (H, W, C) of uint8 | its averages over 12 x 12 fields, in [0, 1] |
     | Discrete, MultiDiscrete | one-hot (binary digits above 1,024 choices) |
     | text | signed counts of byte n-grams in hashed buckets, scaled to length 1, and the length |
     | tokens | a fixed random projection of the last tokens in order, the mean of all, and the length |
+    | a NetHack level (`glyphs`, `blstats`) | fixed random vectors of the glyphs round the hero, squashed numbers, the message as text |
     | Dict, Tuple | its parts, one after the other (a Dict in the order of its keys) |
 
     Nothing is learnt and nothing random: the same observation gives the same vector in every process. Actions, rewards,

@@ -16,8 +16,15 @@ from polyathlon.envs.language.task import TaskStep
 from polyathlon.envs.tensor.copies import copy_env
 
 from .action_kinds import is_text_space
-from .natural_words import natural_description
-from .words import Describe, Parse, default_action, describe_actions, describe_observation, read_action
+from .natural_words import natural_description, natural_parser
+from .words import (
+    Describe,
+    Parse,
+    default_action,
+    describe_actions,
+    describe_observation,
+    read_action,
+)
 
 if TYPE_CHECKING:
     from polyathlon.envs.language import LanguageBatch
@@ -81,7 +88,7 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
             )
         self._hooks: dict[str, Any] = {
             "describe": describe or natural_description(env),
-            "parse": parse,
+            "parse": parse or natural_parser(env),
             "solution": solution,
             "invalid_reward": float(invalid_reward),
             "max_answer": max_answer,

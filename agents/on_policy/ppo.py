@@ -14,10 +14,11 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.intrinsic import Bonus, BonusBatch, captions_of
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
-from polyathlon.agents.streams.rollout import Rollout, RolloutState, tree_map
+from polyathlon.agents.streams.rollout import Rollout, RolloutState, tree_join, tree_map
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 from polyathlon.registration import register_agent
 
@@ -55,6 +56,8 @@ class PPO(Agent):
         normalize_observations: centre and scale flat Box observations by running moments (kept in the policy).
         normalize_rewards: divide rewards by the running standard deviation of the discounted return.
         fast_update: hand-written backward pass for two MLPs of equal widths; equal to back-propagation up to rounding.
+        bonus: an intrinsic reward (see `polyathlon.agents.parts.intrinsic`); None takes the environment's alone. It is saved in
+            checkpoints, not by `save`: give it again to `resume`.
         policy_kwargs: keyword arguments of the policy.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
@@ -91,9 +94,12 @@ class PPO(Agent):
         normalize_observations: bool = False,
         normalize_rewards: bool = False,
         fast_update: bool = True,
+        bonus: Bonus | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
+        if bonus is not None and not isinstance(bonus, Bonus):
+            raise UsageError(f"bonus must be a Bonus (polyathlon.agents.parts.intrinsic), got {bonus!r}")
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
         check_positive_int(n_steps=n_steps, batch_size=batch_size, n_epochs=n_epochs)
@@ -109,6 +115,8 @@ class PPO(Agent):
         self.normalize_observations, self.normalize_rewards = normalize_observations, normalize_rewards
         self.fast_update = fast_update
         self._fast: FastPPOUpdate | None = None
+        self.bonus = bonus
+        self._captions: list[Tensor] = []
         self.rollout: Rollout | None = None
         self._carried_return: Tensor | None = None
         if _init_setup_model:
@@ -141,6 +149,9 @@ class PPO(Agent):
         self.register_state("reward_moments", self.reward_moments)
         self.register_state("rollout", RolloutState(self), checkpoint_only=True)
         self.register_state("carried_return", AttributeState(self, "_carried_return"), checkpoint_only=True)
+        if self.bonus is not None:
+            self.register_state("bonus", self.bonus, checkpoint_only=True)
+            self.register_state("captions", AttributeState(self, "_captions"), checkpoint_only=True)
 
     @property
     def _actor(self) -> ActorCritic | SB3PolicyAdapter:
@@ -151,6 +162,7 @@ class PPO(Agent):
         super()._reset_source()
         if self.rollout is not None:
             self.rollout.clear()
+        self._captions = []
         self._carried_return = None
 
     def _to_environment(self, action: Tensor) -> Tensor:
@@ -177,6 +189,8 @@ class PPO(Agent):
                 self.rollout.add_action(source.obs, action, source.mask)
                 step = source.step(self._to_environment(action))
                 self.rollout.add_step(step)
+                if self.bonus is not None and self.bonus.reads_captions:
+                    self._captions.append(torch.from_numpy(captions_of(step.infos, source.num_envs)))
                 self.num_timesteps += source.num_envs
                 infos, rewards = step.infos, step.reward
                 callback.update_locals(locals())
@@ -205,6 +219,23 @@ class PPO(Agent):
         self.reward_moments.update(sums.flatten())
         return self.reward_moments.scale_only(rollout.reward)
 
+    def _reward(self, rollout: Rollout) -> Tensor:
+        """Return the environment's rewards [T, N], scaled, with the bonus of this moment; the rollout keeps its own."""
+        reward = self._scaled_reward(rollout)
+        if self.bonus is None:
+            return reward
+        assert self.source is not None
+        following = None
+        if self.bonus.reads_observations:
+            following = tree_join(rollout.obs, self.source.obs)
+        captions = torch.stack(self._captions).numpy() if self.bonus.reads_captions else None
+        self._captions = []
+        batch = BonusBatch(rollout.done, captions, following)
+        reward = self.bonus.extrinsic * reward + self.bonus.bonus(batch)
+        with torch.enable_grad():
+            self.bonus.update(batch)
+        return reward
+
     @torch.no_grad()
     def prepare_minibatches(self, rollout: Rollout) -> Minibatches:
         """Compute values, log-probabilities, advantages and returns of a full rollout."""
@@ -214,7 +245,7 @@ class PPO(Agent):
         finals = [self._actor.values(obs) for _, _, obs in rollout.truncated_final_obs]
         following = rollout.next_values(value, last, finals)
         advantage, returns = gae_time(
-            self._scaled_reward(rollout),
+            self._reward(rollout),
             value,
             following,
             rollout.terminated,
@@ -256,6 +287,8 @@ class PPO(Agent):
         self.logger.record("train/clip_range", settings.clip_range)
         if clip_vf is not None:
             self.logger.record("train/clip_range_vf", clip_vf)
+        for name, number in ({} if self.bonus is None else self.bonus.metrics()).items():
+            self.logger.record(name, number)
         moments = getattr(self.policy, "moments", None)
         if moments is not None:
             assert isinstance(data.obs, Tensor)
@@ -295,7 +328,7 @@ class PPO(Agent):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return"]
+        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return", "bonus", "_captions"]
 
 
 def _numpy(value: Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -16,8 +16,9 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
+from polyathlon.agents.parts.level_features import ChannelsLastCNN, GlyphFeatures
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.action_kinds import is_text_space, is_token_space
+from polyathlon.wrappers.action_kinds import is_glyph_space, is_text_space, is_token_space
 
 OPEN_KIND = 3
 
@@ -62,6 +63,8 @@ def extractor_for(space: gym.Space[Any]) -> type[BaseFeaturesExtractor]:
     """
     if is_token_space(space):
         return TokenFeatures
+    if is_glyph_space(space):
+        return GlyphFeatures
     if isinstance(space, spaces.Dict):
         return CombinedExtractor
     if is_text_space(space) or not isinstance(
@@ -71,7 +74,10 @@ def extractor_for(space: gym.Space[Any]) -> type[BaseFeaturesExtractor]:
             f"this policy reads Box, Discrete, MultiDiscrete, MultiBinary, Dict and token observations, got {space}: "
             "wrap the environment with polyathlon.wrappers.VectorObservation"
         )
-    return NatureCNN if is_image_space(space) else FlattenExtractor
+    if not is_image_space(space):
+        return FlattenExtractor
+    assert isinstance(space, spaces.Box)
+    return NatureCNN if is_image_space_channels_first(space) else ChannelsLastCNN
 
 
 def mask_in(observation: Tensor | dict[str, Tensor], num_actions: int) -> Tensor | None:

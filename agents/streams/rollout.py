@@ -180,6 +180,13 @@ def tree_map(value: Any, function: Any) -> Any:
     return function(value)
 
 
+def tree_join(rollout: Any, last: Any) -> Any:
+    """Return what followed each step, [T, N, ...]: the rollout's observations without the first, and the last one."""
+    if isinstance(rollout, dict):
+        return {key: tree_join(item, last[key]) for key, item in rollout.items()}
+    return torch.cat([rollout[1:], last.unsqueeze(0)])
+
+
 def write(target: Observation, t: int, value: Observation) -> None:
     """Copy `value` into row `t` of `target`, both tensors or both dicts of them."""
     if isinstance(target, dict):

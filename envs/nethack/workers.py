@@ -1,0 +1,224 @@
+"""Blocks of games in worker processes: their arrays lie in memory that all share, and a step sends one byte."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import weakref
+from typing import Any
+
+import numpy as np
+
+from .block import Block, shapes
+from .settings import LEVEL_SHAPE, Settings
+
+BEGIN, STEP, DRAW, QUIT = b"b", b"s", b"d", b"q"
+DONE, FAILED = b".", b"!"
+SECONDS_TO_QUIT = 5.0
+_ALIGNMENT = 64
+_LENGTH = struct.Struct("<I")
+
+
+class WorkerError(RuntimeError):
+    """A worker process failed or is gone."""
+
+
+class Workers:
+    """The rows of several blocks, each in a process of its own; used as one `Block`.
+
+    A process holds a block of games, never one game: it wakes once a step. What the games show is read where they wrote
+    it. The processes end with this one, whatever ends it.
+
+    Args:
+        settings: the task.
+        rows: number of rows.
+        workers: number of processes, at most one a row.
+
+    Attributes:
+        arrays: of all rows, see `block.allocate`.
+    """
+
+    def __init__(self, settings: Settings, rows: int, workers: int) -> None:
+        layout, size = _layout(settings, rows)
+        with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
+            file.truncate(size)
+            descriptor = file.fileno()
+            self.arrays = _arrays(descriptor, size, layout)
+            self._frame = self.arrays.pop("frame")[0]
+            bounds = np.linspace(0, rows, min(workers, rows) + 1).astype(int).tolist()
+            self._links: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
+            self._stop = weakref.finalize(self, _stop, os.getpid(), self._links)
+            for first, last in itertools.pairwise(bounds):
+                job = (settings, layout, size, descriptor, first, last)
+                self._links.append(_launch(job, descriptor))
+        self.bounds = bounds
+        try:
+            self._collect(self._links)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """The worker processes."""
+        return [process for process, _ in self._links]
+
+    def begin(self) -> None:
+        """Begin a game in every active row."""
+        self._do(BEGIN)
+
+    def step(self) -> None:
+        """Press the key of every active row."""
+        self._do(STEP)
+
+    def draw_level(self, row: int, frame: np.ndarray) -> None:
+        """Draw the level of a row into `frame`."""
+        number = int(np.searchsorted(self.bounds, row, side="right")) - 1
+        link = self._links[number]
+        link[1].sendall(DRAW + _LENGTH.pack(row - self.bounds[number]))
+        self._collect([link])
+        frame[...] = self._frame
+
+    def _do(self, command: bytes) -> None:
+        active = self.arrays["active"]
+        called = [link for i, link in enumerate(self._links) if active[self.bounds[i] : self.bounds[i + 1]].any()]
+        try:
+            for _, link in called:
+                link.sendall(command)
+        except OSError as error:
+            raise _gone() from error
+        self._collect(called)
+
+    def _collect(self, called: list[tuple[subprocess.Popen[bytes], socket.socket]]) -> None:
+        failures = []
+        for _, link in called:
+            try:
+                answer = link.recv(1)
+            except ConnectionError as error:
+                raise _gone() from error
+            if not answer:
+                raise _gone()
+            if answer == FAILED:
+                failures.append(_read(link, _LENGTH.unpack(_read(link, _LENGTH.size))[0]).decode())
+        if failures:
+            raise WorkerError(failures[0])
+
+    def close(self) -> None:
+        """End the processes; a second call does nothing."""
+        self._stop()
+
+
+def _gone() -> WorkerError:
+    return WorkerError(
+        "a worker process of the NetHack games is gone (killed, or out of memory); make the environment anew"
+    )
+
+
+def _stop(owner: int, links: list[tuple[subprocess.Popen[bytes], socket.socket]]) -> None:
+    if os.getpid() != owner:
+        return
+    for _, link in links:
+        with contextlib.suppress(OSError):
+            link.sendall(QUIT)
+        link.close()
+    for process, _ in links:
+        try:
+            process.wait(SECONDS_TO_QUIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _launch(job: Any, descriptor: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-m", "polyathlon.envs.nethack.workers", str(theirs.fileno())]
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        process = subprocess.Popen(
+            command,
+            pass_fds=(theirs.fileno(), descriptor),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        )
+    content = pickle.dumps(job)
+    ours.sendall(_LENGTH.pack(len(content)) + content)
+    return process, ours
+
+
+def _layout(settings: Settings, rows: int) -> tuple[dict[str, tuple[int, tuple[int, ...], str]], int]:
+    """Place every array in one stretch of memory: name -> (offset, shape, type), and its size."""
+    wanted = {name: ((rows, *shape), np.dtype(kind)) for name, (shape, kind) in shapes(settings).items()}
+    wanted["frame"] = ((1, *LEVEL_SHAPE), np.dtype(np.uint8))
+    layout, end = {}, 0
+    for name, (shape, kind) in wanted.items():
+        layout[name] = (end, shape, kind.str)
+        size = int(np.prod(shape)) * kind.itemsize
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return layout, end
+
+
+def _arrays(descriptor: int, size: int, layout: dict[str, tuple[int, tuple[int, ...], str]]) -> dict[str, np.ndarray]:
+    memory = mmap.mmap(descriptor, size)
+    return {
+        name: np.frombuffer(memory, kind, int(np.prod(shape)), offset).reshape(shape)
+        for name, (offset, shape, kind) in layout.items()
+    }
+
+
+def _read(link: socket.socket, number: int) -> bytes:
+    content = b""
+    while len(content) < number:
+        part = link.recv(number - len(content))
+        if not part:
+            raise EOFError
+        content += part
+    return content
+
+
+def _attempt(link: socket.socket, work: Any) -> Any:
+    """Do something, and say whether it worked."""
+    try:
+        result = work()
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".encode()
+        link.sendall(FAILED + _LENGTH.pack(len(text)) + text)
+        return None
+    link.sendall(DONE)
+    return result
+
+
+def serve(link: socket.socket) -> None:
+    """Run a block in this process, until the other end of `link` says so or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    settings, layout, size, descriptor, first, last = pickle.loads(_read(link, _LENGTH.unpack(_read(link, 4))[0]))
+    everything = _arrays(descriptor, size, layout)
+    os.close(descriptor)
+    frame = everything.pop("frame")[0]
+    arrays = {name: array[first:last] for name, array in everything.items()}
+    block = _attempt(link, lambda: Block(settings, arrays, first))
+    if block is None:
+        return
+    try:
+        while (command := link.recv(1)) not in (b"", QUIT):
+            if command == DRAW:
+                row = _LENGTH.unpack(_read(link, _LENGTH.size))[0]
+                _attempt(link, lambda row=row: block.draw_level(row, frame))
+            else:
+                _attempt(link, block.step if command == STEP else block.begin)
+    except (OSError, EOFError):
+        pass
+    finally:
+        block.close()
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
