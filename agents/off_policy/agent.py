@@ -27,6 +27,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 
 from .offline import FromDataset
 from .policy import MethodPolicy
+from .replay_agent import ReplayAgent
 
 SB3_NAMES = ("actor", "actor_target", "critic", "critic_target", "value_net")  # which its users reach for
 
@@ -99,11 +100,12 @@ class OffPolicy(FromDataset):
     def _make_method(self) -> Method:
         """Return the method with the words of the constructor in it."""
         # `load(method=...)` sets the attribute before the model is set up
-        given = self.__dict__.pop("method", None) or self._given_method
-        if self._method_record is not None and given is None:
-            given = method_of(self._method_record)
-        elif self._method_record is not None:
-            refuse_other_method(self._method_record, given)
+        given: Method | None = self.__dict__.pop("method", None) or self._given_method
+        record = self._method_record
+        if record is not None and given is None:
+            given = method_of(record)
+        elif record is not None and given is not None:
+            refuse_other_method(record, given)
         row = type(self).row if given is None else given
         if row is None:
             raise UsageError(f"{type(self).__name__} learns by a method: give method=")
@@ -120,14 +122,15 @@ class OffPolicy(FromDataset):
         self._setup_spaces()
         self.method = self._make_method()
         with self.seeded_initialisation():
-            self.policy = self.policy_class(
+            policy: Any = self.policy_class(
                 self.observation_space,
                 self.action_space,
                 self.lr_schedule,
                 method=self.method,
                 is_standardised=self.is_standardised,
                 **self.policy_kwargs,
-            ).to(self.device)
+            )
+        self.policy = policy.to(self.device)
         self.policy.generator = self._prediction_generator
         self.networks = self.policy.networks
         self._start_networks()
@@ -254,7 +257,12 @@ class EngineState:
         self.agent.engine.load_state_dict({**state, **parts})
 
 
-def _positional(cls: type, args: tuple[Any, ...]) -> list[str]:
-    """Return the names of the constructor's arguments that are given by their places."""
-    names = [p.name for p in inspect.signature(cls.__init__).parameters.values()]  # type: ignore[misc]
+def _positional(cls: type[OffPolicy], args: tuple[Any, ...]) -> list[str]:
+    """Return the names of the constructor's arguments that are given by their places; `*args` are those of `ReplayAgent`."""
+    names: list[str] = []
+    for parameter in inspect.signature(cls.__init__).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += list(inspect.signature(ReplayAgent.__init__).parameters)[len(names) :]
+            break
+        names.append(parameter.name)
     return names[1 : 1 + len(args)]

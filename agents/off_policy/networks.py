@@ -80,7 +80,7 @@ class QValue(nn.Sequential):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(*create_mlp(sizes.obs + sizes.action, 1, sizes.critic, sizes.activation))
 
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:  # type: ignore[override]
         """Return the value [B]."""
         value: Tensor = super().forward(torch.cat([obs, action], -1))
         return value.squeeze(-1)

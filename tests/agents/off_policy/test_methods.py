@@ -134,6 +134,8 @@ def test_words_that_are_given_win_over_a_method_and_defaults_do_not():
         == 0.02
     )
     assert OffPolicy("MlpPolicy", "Pendulum-v1", method=td3, tau=0.3, **SMALL).method.targets["actor"].tau == 0.3
+    placed = OffPolicy("MlpPolicy", "Pendulum-v1", 1e-3, 100, 20, 8, 0.02, method=td3, device="cpu")
+    assert placed.batch_size == 8 and placed.method.targets["actor"].tau == 0.02
     assert TD3("MlpPolicy", "Pendulum-v1", policy_delay=3, **SMALL).method.losses[1].every == 3
 
 
