@@ -92,12 +92,12 @@ def bandit(folder, share, rows=400):
 
 
 def test_it_leaves_bad_actions_for_good_ones_of_near_states():
-    settings = {"learning_rate": 3e-3, "batch_size": 64, "seed": 0, "policy_kwargs": {"net_arch": [32, 32]}}
+    settings = {"learning_rate": 1e-3, "batch_size": 128, "seed": 0, "policy_kwargs": {"net_arch": [64, 64]}}
     data = bandit("tests/bandit-v0", 0.5)
     seen = np.linspace(-0.95, 0.95, 50, dtype=np.float32)[:, None]
     gaps = {}
     for agent_class in (TD3BC, PRDC):
-        agent = agent_class("MlpPolicy", None, dataset=data, alpha=0.1, **settings).learn(800)
+        agent = agent_class("MlpPolicy", None, dataset=data, alpha=0.1, **settings).learn(1500)
         gaps[agent_class] = np.square(agent.predict(seen, deterministic=True)[0] - 0.8 * np.sin(3 * seen)).mean()
     assert gaps[PRDC] < 0.6 * gaps[TD3BC] and gaps[PRDC] < 0.1
 
