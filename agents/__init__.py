@@ -10,6 +10,7 @@ from typing import Any
 
 _LITERAL = {
     "Agent": "polyathlon.agents.base",
+    "OffPolicy": "polyathlon.agents.off_policy.agent",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "register_agent": "polyathlon.registration",
 }

@@ -5,6 +5,7 @@
 """
 
 from .engine import Engine
+from .files import method_of, method_record, refuse_other_method
 from .method import Loss, Method, replace_loss, with_options
 from .network import Network, Scalar, compact_state_dict
 from .noise import draw_noise
@@ -24,7 +25,10 @@ __all__ = [
     "Scalar",
     "compact_state_dict",
     "draw_noise",
+    "method_of",
+    "method_record",
     "orthogonal",
+    "refuse_other_method",
     "replace_loss",
     "with_options",
 ]

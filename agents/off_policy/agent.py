@@ -1,288 +1,268 @@
-"""What agents that learn from a replay buffer have in common: the memory, steps in the environment, resuming."""
+"""Off-policy agents: a replay memory, and a method that the engine trains."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule, TensorDict
 from torch import Tensor
 
-from polyathlon.agents.base import Agent
+from polyathlon.agents.engine import (
+    Engine,
+    Method,
+    Network,
+    draw_noise,
+    method_of,
+    method_record,
+    refuse_other_method,
+    with_options,
+)
 from polyathlon.agents.parts.products import hidden_dtype
-from polyathlon.agents.parts.replay import Replay, Transitions
-from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
+from polyathlon.envs.errors import UsageError, unknown_name
+
+from .offline import FromDataset
+from .policy import MethodPolicy
+from .replay_agent import ReplayAgent
+
+SB3_NAMES = ("actor", "actor_target", "critic", "critic_target", "value_net")  # which its users reach for
 
 
-class OffPolicyAgent(Agent):
-    """Base of agents with continuous actions that learn from a replay buffer; words and defaults are SB3's.
+class OffPolicy(FromDataset):
+    """An agent that learns by a method: `OffPolicy("MlpPolicy", env, method=my_method)`; SAC, TD3 and others are rows of it.
 
-    Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass names its policy, whose `make_update`
-    returns the memory of a gradient step, names its networks that have an optimiser in `optimizers`, says how to act in
-    `_choose`, and takes one gradient step in `_gradient_step`.
+    A gradient step samples what the method's losses read (`agent.engine.needs`) from the memory, draws its noise from the
+    agent's generator, and is one step of the engine. A subclass names its row and the words of its constructor. With
+    `dataset=`, a timestep is a gradient step on the data (see `FromDataset`).
 
     Args:
-        policy: "MlpPolicy", or a subclass of the class that it names.
+        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
-        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
-        buffer_size: number of transitions kept.
-        learning_starts: transitions taken with random actions before learning starts.
-        batch_size: transitions in a gradient step.
-        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
-        gamma: discount factor.
-        train_freq: steps of every environment between updates.
-        gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
-        matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
-        **kwargs: `policy_kwargs`, `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+        learning_rate: learning rate, or a schedule of the remaining progress (1 to 0), of losses whose optimiser has none.
+        *args: further arguments of `ReplayAgent` in their order.
+        method: what is learned; None is the row of the class. Words that are given in the constructor change it, their
+            defaults do not.
+        compile: whether gradient steps are compiled; "auto" does so where at least 20,000 of them follow.
+        **kwargs: those of `ReplayAgent`, and `dataset`, `offline_steps`, `on_disk` of `FromDataset`.
+
+    Attributes:
+        method: what is learned, with the agent's words in it.
+        engine: takes the gradient steps.
+        networks: name -> network, as the losses read them.
 
     Raises:
-        UsageError: a number is impossible, or the environment's form does not fit.
+        UsageError: there is no method, it does not fit the agent, or a number is impossible.
     """
 
-    action_forms = ("box",)
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
-    optimizers: ClassVar[tuple[str, ...]] = ("actor", "critic")  # those networks of the policy that have one
-    log_interval = 4
-    policy: Any
+    row: ClassVar[Method | None] = None
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MethodPolicy}
+    policy: MethodPolicy
+    engine: Engine
+    method: Method
+    _given_words: list[str]
+    _method_record: dict[str, Any] | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember which words were given, before their defaults join them."""
+        agent = super().__new__(cls, *args, **kwargs)
+        agent._given_words = sorted({*_positional(cls, args), *kwargs})
+        return agent
 
     def __init__(
         self,
         policy: str | type[BasePolicy],
-        env: GymEnv | str | None,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 100,
-        batch_size: int = 256,
-        tau: float = 0.005,
-        gamma: float = 0.99,
-        train_freq: int = 1,
-        gradient_steps: int = 1,
-        matmul_precision: str = "highest",
+        *args: Any,
+        method: Method | None = None,
+        compile: bool | Literal["auto"] = "auto",
         **kwargs: Any,
     ) -> None:
-        if isinstance(policy, str) and policy not in self.policy_aliases:
-            raise unknown_name("policy", policy, self.policy_aliases)
-        # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
-        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
-        super().__init__(policy_class, env, learning_rate, **kwargs)
-        check_positive_int(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
-        if gradient_steps == 0 or gradient_steps < -1:
-            raise UsageError(f"gradient_steps must be positive, or -1 for one each transition, got {gradient_steps!r}")
-        if learning_starts < 0:
-            raise UsageError(f"learning_starts must not be negative, got {learning_starts!r}")
-        check_fraction(gamma=gamma, tau=tau)
-        if matmul_precision not in ("highest", "medium"):
-            raise UsageError(f"matmul_precision must be 'highest' or 'medium', got {matmul_precision!r}")
-        self.buffer_size, self.learning_starts, self.batch_size = buffer_size, learning_starts, batch_size
-        self.tau, self.gamma, self.train_freq, self.gradient_steps = tau, gamma, train_freq, gradient_steps
-        self.matmul_precision = matmul_precision
-        self.replay: Replay | None = None
-        self._update: Any = None
+        if method is not None and not isinstance(method, Method):
+            raise UsageError(f"method= takes a Method, got {type(method).__name__}")
+        self._given_method, self._method_record, self.compile = method, None, compile
+        super().__init__(policy, env, learning_rate, *args, **kwargs)
 
-    def _setup_model(self) -> None:
-        self._refuse_spaces()
-        self._setup_lr_schedule()
-        with self.seeded_initialisation():
-            self.policy = self.policy_class(
-                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-            ).to(self.device)
-        self.policy.product_dtype = hidden_dtype(self.matmul_precision, self.device)
-        self.policy.flatten_parameters()
-        self.policy.generator = self._prediction_generator
-        for name in self.optimizers:
-            optimizer = getattr(self.policy, name).optimizer
-            self.register_state(f"policy.{name}.optimizer", optimizer)
-        self.register_state("replay", ReplayState(self), checkpoint_only=True)
-        self.register_state("metrics", MetricsState(self), checkpoint_only=True)
-        space = self.action_space
-        assert isinstance(space, spaces.Box)
-        self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
-        self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
-
-    def _refuse_spaces(self) -> None:
-        """Refuse what the networks cannot take.
-
-        Raises:
-            UsageError: the observation is no Box, or the actions are unbounded.
-        """
-        name, action_space = type(self).__name__, self.action_space
-        if not isinstance(self.observation_space, spaces.Box):
-            raise UsageError(
-                f"{name} sees a flat Box, got {self.observation_space}; wrap the environment: "
-                "polyathlon.wrappers.VectorObservation(env)"
-            )
-        assert isinstance(action_space, spaces.Box)
-        if not np.isfinite([action_space.low, action_space.high]).all():
-            raise UsageError(
-                f"{name} needs finite bounds of the actions, got {action_space}; bound them with gymnasium.wrappers.RescaleAction"
-            )
-
-    def _to_environment(self, action: Tensor) -> Tensor:
-        """Scale actions [n, A] from [-1, 1] to the bounds of the environment, in its shape."""
-        scaled = self._low + (action + 1) * self._half_range
-        return scaled.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
-
-    def _explore(self, obs: Tensor) -> Tensor:
-        """Return the actions [n, A] in [-1, 1] to try at observations [n, O]."""
-        action: Tensor = self.policy.sample(obs, self.generator)
-        return action
-
-    def _choose(self) -> Tensor:
-        """Sample actions [n, A] in [-1, 1]: evenly before learning starts, then from the policy."""
-        assert self.source is not None
-        number, size = self.source.num_envs, self._low.numel()
-        if self.num_timesteps < self.learning_starts:
-            return 2 * torch.rand(number, size, generator=self.generator, device=self.device) - 1
-        return self._explore(self._flat(self.source.obs))
-
-    @staticmethod
-    def _flat(obs: Any) -> Tensor:
-        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
-
-    def collect(self, callback: BaseCallback) -> bool:
-        """Take `train_freq` steps of every row.
-
-        Returns:
-            False when the callback asked to stop.
-        """
-        source, replay = self.source, self.replay
-        assert source is not None and replay is not None
-        for _ in range(self.train_freq):
-            with torch.no_grad():
-                obs = self._flat(source.obs).clone()
-                action = self._choose()
-                step = source.step(self._to_environment(action))
-                replay.add(obs, action, self._flat(step.next_obs), step.reward, step.terminated)
-            self.num_timesteps += source.num_envs
-            infos, rewards = step.infos, step.reward
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return False
-        return True
-
-    def _ready(self) -> Any:
-        """Return the gradient step with its memory, made at first use."""
-        if self.replay is None:
-            self.replay = self._new_replay()
-        if self._update is None or self._update.batch_size != self.batch_size:
-            self._update = self._make_update()
-        return self._update
-
-    def _make_update(self) -> Any:
-        return self.policy.make_update(self.batch_size)
-
-    def _new_replay(self) -> Replay:
-        size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
-        return Replay(self.buffer_size, size, self._low.numel(), self.device)
-
-    def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
-        """Take one gradient step on a minibatch; `_n_updates` counts it already."""
-        raise NotImplementedError
-
-    @property
-    def _recorded_transitions(self) -> int:
-        """How many transitions the memory took from a dataset, before any other."""
-        return 0
-
-    def _before_training(self) -> None:
-        self._ready()
-
-    def _is_log_due(self, log_interval: int | None, finished: int) -> bool:
-        before = self._episode_num - finished
-        return log_interval is not None and self._episode_num // log_interval > before // log_interval
-
-    def train(self, gradient_steps: int | None = None) -> None:
-        """Take gradient steps.
+    def method_words(self, method: Method) -> dict[str, dict[str, object]]:
+        """Return for each word of the constructor which words of `with_options` it sets.
 
         Args:
-            gradient_steps: how many; None takes as many as are due after an iteration, none before `learning_starts`.
+            method: which they are for.
         """
-        if gradient_steps is None:
-            assert self.source is not None
-            taken = self.train_freq * self.source.num_envs
-            gradient_steps = taken if self.gradient_steps < 0 else self.gradient_steps
-            if self.num_timesteps <= self.learning_starts:
-                return
-        self._train(gradient_steps)
+        followers = [name for name, target in method.targets.items() if target.kind == "ema"]
+        still: dict[str, object] = {f"{name}_target.kind": "frozen" for name in followers}
+        return {"tau": {f"{name}_target.tau": self.tau for name in followers} if self.tau else still}
+
+    def _make_method(self) -> Method:
+        """Return the method with the words of the constructor in it."""
+        # `load(method=...)` sets the attribute before the model is set up
+        given: Method | None = self.__dict__.pop("method", None) or self._given_method
+        record = self._method_record
+        if record is not None and given is None:
+            given = method_of(record)
+        elif record is not None and given is not None:
+            refuse_other_method(record, given)
+        row = type(self).row if given is None else given
+        if row is None:
+            raise UsageError(f"{type(self).__name__} learns by a method: give method=")
+        self._given_method = given
+        self._method_record = None if given is None else method_record(given)
+        words = self.method_words(row)
+        chosen = [word for word in words if given is None or word in self._given_words]
+        return with_options(row, **{k: v for word in chosen for k, v in words[word].items()})
+
+    def _start_networks(self) -> None:
+        """Set what the words of the constructor say of the networks, before the engine has them."""
+
+    def _setup_model(self) -> None:
+        self._setup_spaces()
+        self.method = self._make_method()
+        with self.seeded_initialisation():
+            policy: Any = self.policy_class(
+                self.observation_space,
+                self.action_space,
+                self.lr_schedule,
+                method=self.method,
+                is_standardised=self.is_standardised,
+                **self.policy_kwargs,
+            )
+        self.policy = policy.to(self.device)
+        self.policy.generator = self._prediction_generator
+        self.networks = self.policy.networks
+        self._start_networks()
+        is_low = hidden_dtype(self.matmul_precision, self.device) is torch.bfloat16
+        precision: Literal["float32", "bfloat16"] = "bfloat16" if is_low else "float32"
+        self.engine = Engine(self.method, self.networks, self.device, self.compile, precision)
+        for name in SB3_NAMES:
+            if isinstance(self.networks.get(name), Network):
+                setattr(self, name, getattr(self.policy, name))
+        self._sizes = {"batch": self.batch_size, "action": self._low.numel()}
+        self._sizes |= {n: len(net.modules) for n, net in self.networks.items() if isinstance(net, Network)}
+        self._refuse_constants()
+        self.register_state("training", EngineState(self))
+
+    def _refuse_constants(self) -> None:
+        known = [f"dataset_{name}" for name in ("obs", "action", "reward", "next_obs")]
+        own = type(self).constants is not OffPolicy.constants
+        for name in () if own else self.method.constants:
+            if name not in known:
+                raise unknown_name("constant of the method", name, known)
+            if self.dataset_source is None and self.env is not None:
+                raise UsageError(f"the method reads the dataset ({name}): give dataset=")
+
+    def constants(self) -> Mapping[str, Tensor]:
+        """Return the constants that the method names; here those of the dataset."""
+        return self.dataset_fields() if self.method.constants else {}
+
+    def _fields(self) -> dict[str, Any]:
+        """Sample what a gradient step reads."""
+        assert self.replay is not None
+        batch = self.replay.sample(self.batch_size, self.generator)
+        fields: dict[str, Any] = {
+            "obs": batch.obs,
+            "action": batch.action,
+            "reward": batch.reward,
+            "next_obs": batch.next_obs,
+        }
+        if "discount" in self.engine.needs:
+            fields["discount"] = self.gamma * (1 - batch.done)
+        noise = draw_noise(self.method.noise, self.engine.needs, self._sizes, self.generator, self.device)
+        return {**fields, **noise, **self.constants()}
 
     def _train(self, gradient_steps: int) -> None:
-        """Take gradient steps on samples of the replay buffer."""
         self._ready()
-        assert self.replay is not None
-        rate = self.lr_schedule(self._current_progress_remaining)
-        before = torch.get_float32_matmul_precision()
-        # where layers are kept in bfloat16, the thin products that are left are faster in float32
-        wanted = "highest" if self.policy.product_dtype is torch.bfloat16 else self.matmul_precision
-        if wanted != before:
-            torch.set_float32_matmul_precision(wanted)
-        try:
-            for _ in range(gradient_steps):
-                self._n_updates += 1
-                self._gradient_step(self.replay.sample(self.batch_size, self.generator), rate)
-        finally:
-            if wanted != before:
-                torch.set_float32_matmul_precision(before)
+        left = self._current_progress_remaining
+        numbers = {"learning_rate": self.lr_schedule(left), "progress": 1.0 - left}
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            self.engine.step({**self._fields(), **numbers})
 
-    def _log(self) -> None:
-        update = self._update
-        if update is not None and update.count:
-            for name, number in update.report().items():
-                self.logger.record(name if "/" in name else f"train/{name}", number)
-            self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
-            self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.dump_logs()
+    def _before_training(self) -> None:
+        super()._before_training()
+        self.engine.plan(self._planned_steps())
+
+    def _planned_steps(self) -> int:
+        """Count the gradient steps that this call of `learn` is going to take."""
+        end, start = self._total_timesteps, self.num_timesteps
+        offline = max(0, int(min(end, self.offline_end)) - start)
+        if self.source is None or end <= self.offline_end:
+            return offline
+        taken = self.train_freq * self.source.num_envs
+        steps = taken if self.gradient_steps < 0 else self.gradient_steps
+        return offline + (end - start - offline) * steps // taken
+
+    def _report(self) -> dict[str, float]:
+        numbers = self.engine.metrics()
+        return {**numbers, "compiled": float(self.engine.is_compiled)} if numbers else {}
+
+    def log_prob(self, obs: np.ndarray | Tensor, action: np.ndarray | Tensor) -> Tensor:
+        """Return the log-density [B] of actions at observations, with gradient into the policy.
+
+        Args:
+            obs: [B, ...].
+            action: [B, ...] in the units of the environment. The density is that of the action scaled to [-1, 1], as in the
+                losses.
+
+        Raises:
+            UsageError: the policy has no density.
+        """
+        seen = torch.as_tensor(obs, device=self.device, dtype=torch.float32)
+        acted = torch.as_tensor(action, device=self.device, dtype=torch.float32).flatten(1)
+        logp: Tensor = self.policy.distribution(seen).log_prob((acted - self._low) / self._half_range - 1)
+        return logp
+
+    def set_parameters(
+        self,
+        load_path_or_dict: str | TensorDict,
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Load states; see `SavedStates.set_parameters`."""
+        super().set_parameters(load_path_or_dict, exact_match, device)
+        self.engine.tie()
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["replay", "_update", "_low", "_half_range"]
+        own = ["engine", "method", "networks", "_given_method", "_sizes", *SB3_NAMES]
         return [*super()._excluded_save_params(), *own]
 
 
-class ReplayState:
-    """The replay memory as a state of the agent; it is made anew before it is loaded.
+class EngineState:
+    """Optimisers, counts and learned numbers of an agent's engine; the networks themselves are in the policy's state.
 
     Args:
-        agent: has the memory.
+        agent: has the engine.
     """
 
-    def __init__(self, agent: OffPolicyAgent) -> None:
+    def __init__(self, agent: OffPolicy) -> None:
         self.agent = agent
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the transitions that are not in a dataset."""
-        replay = self.agent.replay
-        return {"replay": None if replay is None else replay.get_state(self.agent._recorded_transitions)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Fill the memory."""
-        if state["replay"] is not None:
-            self.agent._update = None
-            self.agent._ready()
-            assert self.agent.replay is not None
-            self.agent.replay.set_state(state["replay"])
-
-
-class MetricsState:
-    """The metrics that wait for the next record, as a state of the agent.
-
-    Args:
-        agent: has the gradient step that counts them.
-    """
-
-    def __init__(self, agent: OffPolicyAgent) -> None:
-        self.agent = agent
+    def _is_in_policy(self, name: str) -> bool:
+        return isinstance(self.agent.networks.get(name), Network)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums and the number of steps in them."""
-        update = self.agent._update
-        return {"sums": None} if update is None else {"sums": update.metrics.clone(), "count": update.count}
+        """Return the engine's state without what the policy holds."""
+        state = self.agent.engine.state_dict()
+        state["vectors"] = {n: v for n, v in state["vectors"].items() if not self._is_in_policy(n)}
+        state["targets"] = {n: v for n, v in state["targets"].items() if not self._is_in_policy(f"{n}_target")}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on adding to them."""
-        if state["sums"] is not None:
-            update = self.agent._ready()
-            update.metrics.copy_(state["sums"])
-            update.count = state["count"]
+        """Go on from there; the policy has its state already."""
+        own = self.agent.engine.state_dict()
+        parts = {part: {**own[part], **state[part]} for part in ("vectors", "targets")}
+        self.agent.engine.load_state_dict({**state, **parts})
+
+
+def _positional(cls: type[OffPolicy], args: tuple[Any, ...]) -> list[str]:
+    """Return the names of the constructor's arguments that are given by their places; `*args` are those of `ReplayAgent`."""
+    names: list[str] = []
+    for parameter in inspect.signature(cls.__init__).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += list(inspect.signature(ReplayAgent.__init__).parameters)[len(names) :]
+            break
+        names.append(parameter.name)
+    return names[1 : 1 + len(args)]

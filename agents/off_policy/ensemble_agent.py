@@ -18,7 +18,7 @@ from polyathlon.envs.data.dataset_source import agent_spaces, dataset_source, re
 from polyathlon.envs.data.datasets import open_dataset
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int
 
-from .agent import OffPolicyAgent
+from .hand_written import HandWrittenAgent
 from .temperature import HasTemperature
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PRODUCTS = {"highest": torch.float32, "medium": torch.bfloat16}
 
 
-class EnsembleAgent(HasTemperature, OffPolicyAgent):
+class EnsembleAgent(HasTemperature, HandWrittenAgent):
     """Base of RLPD and EXPO.
 
     An update is `gradient_steps` steps of the critics, each on a minibatch of its own, then one step of everything else on
@@ -40,7 +40,7 @@ class EnsembleAgent(HasTemperature, OffPolicyAgent):
         ent_coef: the temperature; "auto" learns it, "auto_0.1" starts from 0.1.
         target_entropy: entropy that "auto" aims at; "auto" is minus half the number of action components.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products in the critics and samplers.
-        **kwargs: arguments of `OffPolicyAgent`.
+        **kwargs: arguments of `OffPolicy`.
 
     Attributes:
         offline: the dataset's transitions; None without a dataset, or before the first `learn`.

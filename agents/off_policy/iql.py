@@ -2,58 +2,96 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
 
-from polyathlon.agents.parts.replay import Transitions
+from polyathlon.agents.engine import Loss, Method, Network
+from polyathlon.agents.parts.offline_losses import advantage_weight, expectile_loss, weighted_imitation
+from polyathlon.agents.parts.wiring import Target
 from polyathlon.envs.errors import UsageError, check_non_negative
 from polyathlon.registration import register_agent
 
-from .bounded_policy import BoundedPolicy
-from .iql_update import IQLUpdate
-from .offline import OfflineAgent
+from .agent import OffPolicy
+from .networks import GaussianActor, Value, critics, read_sizes
+from .policy import MethodPolicy
 
 
-class ImplicitPolicy(BoundedPolicy):
-    """A Gaussian actor, twin critics and a value."""
+def value(
+    value_net: Any,
+    critic_target: Any,
+    obs: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    next_obs: Tensor,
+    discount: Tensor,
+    *,
+    expectile: Any = 0.7,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean |tau - 1[u < 0]| u^2 with u = min_i Q_i'(s, a) - V(s); publishes u, and r + discount V(s') for the critics."""
+    own = value_net(obs)
+    adv = critic_target(obs, action).amin(0) - own
+    backup = reward + discount * value_net(next_obs)
+    return expectile_loss(adv, expectile), {"adv": adv, "backup": backup, "value": own.mean()}
 
-    has_actor_target, has_value, is_gaussian = False, True, True
 
-    def make_update(self, batch_size: int) -> IQLUpdate:
-        """Return the gradient step of these networks."""
-        return IQLUpdate(self, batch_size)
+def actor(
+    actor: Any, obs: Tensor, action: Tensor, adv: Tensor, *, beta: Any = 3.0, max_weight: Any = 100.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-mean(w log pi(a | s)) with w = min(exp(beta u), limit), u from before the value's step."""
+    weight = advantage_weight(adv, beta, max_weight)
+    return weighted_imitation(actor(obs).log_prob(action), weight), {"weight": weight.mean()}
+
+
+def critic(critic: Any, obs: Tensor, action: Tensor, backup: Tensor) -> Tensor:
+    """Half the squared error, summed over the critics."""
+    return 0.5 * (critic(obs, action) - backup).square().mean(1).sum()
+
+
+def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
+    """A Gaussian actor, critics and a value."""
+    sizes = read_sizes(observation_space, action_space, policy_kwargs)
+    return {"actor": Network(GaussianActor(sizes)), "critic": critics(sizes), "value_net": Network(Value(sizes))}
+
+
+iql = Method(
+    networks=networks,
+    losses=(
+        Loss("value_net", value, publishes=("adv", "backup"), options={"expectile": 0.7}, name="value"),
+        Loss("actor", actor, options={"beta": 3.0, "max_weight": 100.0}),
+        Loss("critic", critic),
+    ),
+    targets={"critic": Target("ema", tau=0.005)},
+)
 
 
 @register_agent("iql", family="off_policy", summary="implicit Q-learning, from a dataset and on online")
-class IQL(OfflineAgent):
+class IQL(OffPolicy):
     """IQL (Kostrikov et al. 2021, "Offline Reinforcement Learning with Implicit Q-Learning"), an SB3 algorithm.
 
     With a dataset, a timestep is a gradient step on it; `offline_steps` makes it go on online.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `ImplicitPolicy`.
+        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
         env: see `OfflineAgent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
-        *args: further arguments of `OffPolicyAgent` in their order.
+        *args: further arguments of `ReplayAgent` in their order.
         expectile: of the value, 0.5 is the behaviour's, towards 1 the best action's. 0.7 for locomotion, 0.9 for mazes.
         beta: inverse temperature of the actor's weights exp(beta advantage): 3 for locomotion, 10 for mazes.
         max_weight: bound of these weights.
-        **kwargs: `dataset`, `offline_steps`, `on_disk` of `OfflineAgent`, and those of `OffPolicyAgent`.
+        **kwargs: `dataset`, `offline_steps`, `on_disk` of `OfflineAgent`, and those of `ReplayAgent`.
 
     Raises:
         UsageError: a number is impossible, or the environment or the dataset does not fit.
     """
 
-    optimizers = ("actor", "critic", "value_net")
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ImplicitPolicy}
-    policy: ImplicitPolicy
-    _update: IQLUpdate | None
+    row = iql
 
     def __init__(
         self,
-        policy: str | type[ImplicitPolicy],
+        policy: str | type[MethodPolicy],
         env: GymEnv | str | None = None,
         learning_rate: Any = 3e-4,
         *args: Any,
@@ -68,10 +106,11 @@ class IQL(OfflineAgent):
         self.expectile, self.beta, self.max_weight = expectile, beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
-
-    def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
-        assert self._update is not None
-        self._update.step(batch, learning_rate, self.gamma, self.tau, self.expectile, self.beta, self.max_weight)
+    def method_words(self, method: Method) -> dict[str, dict[str, object]]:
+        """See `OffPolicy.method_words`."""
+        return {
+            **super().method_words(method),
+            "expectile": {"value.expectile": float(self.expectile)},
+            "beta": {"actor.beta": float(self.beta)},
+            "max_weight": {"actor.max_weight": float(self.max_weight)},
+        }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
 
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.replay_data import dataset_replay
@@ -15,7 +16,8 @@ from polyathlon.envs.data.dataset_source import agent_spaces, dataset_source, re
 from polyathlon.envs.data.datasets import open_dataset
 from polyathlon.envs.errors import UsageError, check_positive_int
 
-from .agent import OffPolicyAgent
+from .hand_written import HandWrittenAgent
+from .replay_agent import ReplayAgent
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -25,7 +27,7 @@ ROWS_AT_ONCE = 1 << 16
 SMALLEST_STD = 1e-3  # added to the standard deviations, as in the authors' TD3+BC
 
 
-class OfflineAgent(OffPolicyAgent):
+class FromDataset(ReplayAgent):
     """Base of agents that learn from a dataset, and on from there in an environment.
 
     With a dataset, a timestep of `learn` is a gradient step on it, and no environment is needed. `offline_steps` makes
@@ -34,12 +36,12 @@ class OfflineAgent(OffPolicyAgent):
     `log_interval` episodes, offline every 1,000 gradient steps.
 
     Args:
-        policy: see `OffPolicyAgent`.
-        env: see `OffPolicyAgent`; None takes the spaces of the dataset.
+        policy: see `ReplayAgent`.
+        env: see `ReplayAgent`; None takes the spaces of the dataset.
         dataset: id of a local Minari dataset, its folder, or Minari's object.
         offline_steps: number of timesteps that are gradient steps on the dataset; None means all of them.
         on_disk: keep the data in a temporary file mapped into memory, for more than memory holds.
-        **kwargs: of `OffPolicyAgent`. With a dataset `buffer_size` is the room for transitions met online.
+        **kwargs: of `ReplayAgent`. With a dataset `buffer_size` is the room for transitions met online.
 
     Attributes:
         needs_dataset: the agent learns from its dataset alone.
@@ -176,6 +178,22 @@ class OfflineAgent(OffPolicyAgent):
     @property
     def _recorded_transitions(self) -> int:
         return 0 if self.dataset_source is None else int(self.dataset_source["steps"])
+
+    def dataset_fields(self) -> dict[str, Tensor]:
+        """Return what the dataset holds, as it lies in the memory: `dataset_obs`, `dataset_action`, ... [N, ...].
+
+        Raises:
+            UsageError: there is no dataset.
+        """
+        if self.dataset_source is None or self.replay is None:
+            raise UsageError(f"this {type(self).__name__} has no dataset: give dataset=")
+        rows = self.replay.split(self.replay.rows[: self._recorded_transitions])
+        named = {"obs": rows.obs, "action": rows.action, "reward": rows.reward, "next_obs": rows.next_obs}
+        return {f"dataset_{name}": tensor for name, tensor in named.items()}
+
+
+class OfflineAgent(FromDataset, HandWrittenAgent):
+    """Base of agents with hand-written gradient steps that learn from a dataset."""
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "actor", "critic", "actor_target", "critic_target"]

@@ -13,9 +13,9 @@ from polyathlon.agents.parts.expert_routing import refuse_experts
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.registration import register_agent
 
+from .hand_written import HandWrittenSAC
 from .pmoe_policy import MixturePolicy
 from .pmoe_update import ESTIMATORS, PMOEUpdate
-from .sac import SAC
 
 
 @register_agent(
@@ -23,7 +23,7 @@ from .sac import SAC
     family="off_policy",
     summary="mixture of experts on soft actor-critic, for continuous actions with several good choices",
 )
-class PMOE(SAC):
+class PMOE(HandWrittenSAC):
     """Probabilistic mixture of experts on soft actor-critic (Ren et al. 2021, arXiv 2104.09122).
 
     The policy is a mixture of K Gaussians; a router draws the expert that acts. Every gradient step draws one action of

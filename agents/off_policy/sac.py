@@ -2,31 +2,85 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor
 
-from polyathlon.agents.parts.replay import Transitions
+from polyathlon.agents.engine import Loss, Method, Network, Scalar
+from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import check_positive_int
 from polyathlon.registration import register_agent
 
-from .agent import OffPolicyAgent
-from .sac_policy import SquashedGaussianPolicy
-from .sac_update import SACUpdate
-from .temperature import HasTemperature
+from .agent import OffPolicy
+from .networks import SquashedActor, critics, read_sizes
+from .policy import MethodPolicy
+from .temperature import parse_temperature
+
+
+def critic(
+    critic: Any,
+    critic_target: Any,
+    actor: Any,
+    log_alpha: Tensor,
+    obs: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    next_obs: Tensor,
+    discount: Tensor,
+    next_noise: Tensor,
+) -> Tensor:
+    """Half the squared error against r + discount (min_i Q_i'(s', a') - alpha log pi(a' | s')), summed over the critics."""
+    next_action, next_logp = actor(next_obs).sample(next_noise)
+    value = critic_target(next_obs, next_action).amin(0) - log_alpha.exp() * next_logp
+    backup = reward + discount * value
+    return 0.5 * (critic(obs, action) - backup).square().mean(1).sum()
+
+
+def actor(actor: Any, critic: Any, log_alpha: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean of alpha log pi(a | s) - min_i Q_i(s, a), with a drawn from the actor."""
+    action, logp = actor(obs).sample(noise)
+    loss = (log_alpha.exp() * logp - critic(obs, action).amin(0)).mean()
+    return loss, {"logp": logp, "ent_coef": log_alpha.exp()}
+
+
+def temperature(log_alpha: Tensor, logp: Tensor, action: Tensor, *, target_entropy: Any = None) -> Tensor:
+    """-log alpha (mean log pi + target); the target is -A where None is given, `logp` is from before the actor's step."""
+    goal = -action.shape[-1] if target_entropy is None else target_entropy
+    return -(log_alpha * (logp + goal)).mean()
+
+
+def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
+    """A squashed Gaussian actor, critics, and the logarithm of the temperature."""
+    sizes = read_sizes(observation_space, action_space, policy_kwargs)
+    return {"actor": Network(SquashedActor(sizes)), "critic": critics(sizes), "log_alpha": Scalar(0.0)}
+
+
+sac = Method(
+    networks=networks,
+    losses=(
+        Loss("critic", critic),
+        Loss("actor", actor, publishes=("logp",)),
+        Loss("log_alpha", temperature, name="ent_coef"),
+    ),
+    targets={"critic": Target("ema", tau=0.005)},
+    noise={"noise": Noise("normal", ("batch", "action")), "next_noise": Noise("normal", ("batch", "action"))},
+)
 
 
 @register_agent("sac", family="off_policy", summary="soft actor-critic, for continuous actions")
-class SAC(HasTemperature, OffPolicyAgent):
+class SAC(OffPolicy):
     """Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), an SB3 algorithm.
 
-    The constructor's words and defaults are those of SB3's SAC. Transitions lie in one tensor on the device, derivatives
-    are written out, and all memory of a gradient step is allocated once.
+    The constructor's words and defaults are those of SB3's SAC. A step moves the critics, the actor, the temperature and the
+    target critics, in this order; the temperature sees the log-probability from before the actor's step. `sac` in this file
+    is the row; `method=replace_loss(sac, critic=my_critic)` changes it.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `SquashedGaussianPolicy`.
+        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
         env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
@@ -40,20 +94,18 @@ class SAC(HasTemperature, OffPolicyAgent):
         target_entropy: entropy that "auto" aims at; "auto" is minus the number of action components.
         target_update_interval: gradient steps between moves of the target critics.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
-        policy_kwargs: `net_arch`, `n_critics` and so on, of SB3's SAC policy.
-        **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+        **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (`net_arch`, `activation_fn`,
+            `n_critics`), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
 
     Raises:
         UsageError: a number is impossible, or the environment's form does not fit.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SquashedGaussianPolicy}
-    policy: SquashedGaussianPolicy
-    _update: SACUpdate | None
+    row = sac
 
     def __init__(
         self,
-        policy: str | type[SquashedGaussianPolicy],
+        policy: str | type[MethodPolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 3e-4,
         buffer_size: int = 1_000_000,
@@ -67,50 +119,36 @@ class SAC(HasTemperature, OffPolicyAgent):
         target_entropy: str | float = "auto",
         target_update_interval: int = 1,
         matmul_precision: str = "highest",
-        _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            matmul_precision,
-            **kwargs,
-        )
         check_positive_int(target_update_interval=target_update_interval)
+        parse_temperature(ent_coef)
         self.ent_coef, self.target_entropy = ent_coef, target_entropy
         self.target_update_interval = target_update_interval
-        if _init_setup_model:
-            self._setup_model()
+        sizes = (buffer_size, learning_starts, batch_size, tau, gamma, train_freq, gradient_steps)
+        super().__init__(policy, env, learning_rate, *sizes, matmul_precision, **kwargs)
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        assert isinstance(self.policy, SquashedGaussianPolicy)
-        # SB3's names, which its users and callbacks reach for
-        self.actor, self.critic, self.critic_target = self.policy.actor, self.policy.critic, self.policy.critic_target
-        size = int(np.prod(self.action_space.shape or ()))
-        self._setup_temperature(-float(size))
+    def method_words(self, method: Method) -> dict[str, dict[str, object]]:
+        """See `OffPolicy.method_words`."""
+        goal = None if self.target_entropy == "auto" else float(self.target_entropy)
+        return {
+            **super().method_words(method),
+            "target_update_interval": {"critic_target.every": self.target_update_interval},
+            "target_entropy": {"ent_coef.target_entropy": goal},
+        }
 
-    def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
-        self._set_temperature_rate(learning_rate)
-        assert self._update is not None
-        self._update.step(
-            batch,
-            self.log_ent_coef,
-            self.ent_coef_optimizer,
-            learning_rate,
-            self.gamma,
-            self.tau if self._n_updates % self.target_update_interval == 0 else 0.0,
-            self._entropy_goal,
-            self.generator,
-        )
+    def _make_method(self) -> Method:
+        method = super()._make_method()
+        if parse_temperature(self.ent_coef)[1]:
+            return method
+        return replace(method, losses=tuple(loss for loss in method.losses if loss.key != "ent_coef"))
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "critic_target"]
+    def _start_networks(self) -> None:
+        if "log_alpha" in self.networks:
+            self.networks["log_alpha"].vector.fill_(math.log(parse_temperature(self.ent_coef)[0]))
+
+    @property
+    def log_ent_coef(self) -> Tensor:
+        """The logarithm of the temperature, [1]."""
+        vector: Tensor = self.networks["log_alpha"].vector
+        return vector

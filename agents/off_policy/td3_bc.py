@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
 
-from polyathlon.agents.parts.replay import Transitions
+from polyathlon.agents.engine import Loss, Method
+from polyathlon.agents.parts.offline_losses import q_scale
 from polyathlon.envs.errors import check_non_negative, check_positive_int
 from polyathlon.registration import register_agent
 
-from .bounded_policy import Standardised
-from .offline import OfflineAgent
-from .td3 import DeterministicPolicy
-from .td3_update import TD3Update
+from .agent import OffPolicy
+from .policy import MethodPolicy
+from .td3 import critic, networks, td3, td3_words
 
 
-class StandardisedPolicy(DeterministicPolicy):
-    """The networks of TD3 behind a standardisation of the observations, which TD3+BC takes from its dataset."""
+def actor(actor: Any, critic: Any, obs: Tensor, action: Tensor, *, alpha: Any = 2.5) -> Tensor:
+    """-lambda mean Q_1(s, pi(s)) + mean (pi(s) - a)^2 with lambda = alpha / mean |Q_1|."""
+    own = actor(obs).mode()
+    q = critic(obs, own)[0]
+    return (own - action).square().mean() - q_scale(q, alpha) * q.mean()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"features_extractor_class": Standardised, **kwargs})
+
+td3_bc = Method(
+    networks=networks,
+    losses=(
+        Loss("critic", critic, options={"target_policy_noise": 0.2, "target_noise_clip": 0.5}),
+        Loss("actor", actor, every=2, options={"alpha": 2.5}),
+    ),
+    targets=td3.targets,
+    noise=td3.noise,
+)
 
 
 @register_agent("td3_bc", family="off_policy", summary="TD3 held close to the actions of a dataset")
-class TD3BC(OfflineAgent):
+class TD3BC(OffPolicy):
     """TD3+BC (Fujimoto and Gu 2021, "A Minimalist Approach to Offline Reinforcement Learning"), an SB3 algorithm.
 
     A timestep is a gradient step on the dataset; no environment is needed.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `StandardisedPolicy`.
+        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
-        *args: further arguments of `OffPolicyAgent` in their order.
+        *args: further arguments of `ReplayAgent` in their order.
         alpha: weight of the value against the imitation; 0 imitates, large values are TD3.
         policy_delay: steps of the critics for each step of the actor and the targets.
         target_policy_noise: standard deviation of the noise on the target action.
         target_noise_clip: bound of that noise.
         standardise: give observations the mean 0 and the standard deviation 1 of the dataset.
-        **kwargs: `dataset`, `on_disk` of `OfflineAgent`, and those of `OffPolicyAgent`.
+        **kwargs: `dataset`, `on_disk` of `OfflineAgent`, and those of `ReplayAgent`.
 
     Raises:
         UsageError: there is no dataset, or a number is impossible.
     """
 
     needs_dataset = True
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": StandardisedPolicy}
-    policy: StandardisedPolicy
-    _update: TD3Update | None
+    row = td3_bc
 
     def __init__(
         self,
-        policy: str | type[StandardisedPolicy],
+        policy: str | type[MethodPolicy],
         env: GymEnv | str | None = None,
         learning_rate: Any = 3e-4,
         *args: Any,
@@ -70,14 +79,6 @@ class TD3BC(OfflineAgent):
         self.target_policy_noise, self.target_noise_clip = target_policy_noise, target_noise_clip
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self.actor, self.actor_target = self.policy.actor, self.policy.actor_target
-        self.critic, self.critic_target = self.policy.critic, self.policy.critic_target
-
-    def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
-        update = self._update
-        assert update is not None
-        update.step(batch, learning_rate, self.gamma, self.target_policy_noise, self.target_noise_clip, self.generator)
-        if self._n_updates % self.policy_delay == 0:
-            update.actor_step(batch, learning_rate, self.tau, self.alpha)
+    def method_words(self, method: Method) -> dict[str, dict[str, object]]:
+        """See `OffPolicy.method_words`."""
+        return {**super().method_words(method), **td3_words(self), "alpha": {"actor.alpha": float(self.alpha)}}

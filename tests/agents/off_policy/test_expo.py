@@ -249,7 +249,7 @@ def test_deterministic_actions_are_spread_over_observations_as_sampled_ones_are(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"num_samples": 0}, "num_samples must be an integer of at least 1"),
+        ({"num_samples": 0}, "num_samples must be a positive integer"),
         ({"num_samples": 2, "num_edits": 3}, "got 3 of 2"),
         ({"edit_scale": 0.0}, "edit_scale must lie in"),
         ({"base_policy": "difusion"}, "diffusion"),

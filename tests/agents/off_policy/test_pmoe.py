@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from polyathlon.agents import PMOE, SAC
+from polyathlon.agents import PMOE
 from polyathlon.agents.off_policy.action_values import ActionValues
+from polyathlon.agents.off_policy.hand_written import HandWrittenSAC
 from polyathlon.agents.off_policy.perceptrons import layers_of
 from polyathlon.agents.off_policy.pmoe_update import ESTIMATORS
 from polyathlon.agents.parts.action_distributions import sample_categorical
@@ -150,7 +151,7 @@ def test_values_and_slopes_equal_autograd():
 
 def test_one_expert_is_soft_actor_critic_bit_for_bit():
     settings = {**SMALL, "learning_starts": 50, "batch_size": 32}
-    plain = SAC("MlpPolicy", "Pendulum-v1", **settings).learn(200)
+    plain = HandWrittenSAC("MlpPolicy", "Pendulum-v1", **settings).learn(200)
     agent = PMOE("MlpPolicy", "Pendulum-v1", num_experts=1, **settings).learn(200)
     mine = agent.policy.state_dict()
     for name, wanted in plain.policy.state_dict().items():

@@ -9,63 +9,72 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from torch.nn.functional import mse_loss
 
 from polyathlon.agents import SAC
-from polyathlon.agents.parts.squashed_gaussian import tanh_gaussian
 from polyathlon.envs.errors import UsageError
 
 SMALL = {"policy_kwargs": {"net_arch": [32, 24]}, "device": "cpu", "seed": 0}
 
 
-def sample_rows(agent, number):
-    generator = torch.Generator().manual_seed(1)
-    rows = torch.randn(number, 2 * 3 + 1 + 2, generator=generator)
-    rows[:, -1] = (rows[:, -1] > 0.5).float()
-    agent.batch_size = number
-    update = agent._ready()
-    return update, agent.replay.split(rows), torch.randn(2 * number, 1, generator=generator)
+def test_one_and_three_critics_are_taken_by_their_least():
+    batch = torch.randn(16, 3), torch.rand(16, 1)
+    for number in (1, 3):
+        agent = SAC("MlpPolicy", "Pendulum-v1", **{**SMALL, "policy_kwargs": {"net_arch": [8], "n_critics": number}})
+        values = torch.cat(agent.critic(*batch), 1) if number > 1 else agent.critic(*batch).T
+        assert torch.equal(agent.networks["critic"](*batch), values.T) and values.shape == (16, number)
+        agent.learning_starts = 20
+        agent.learn(40)
 
 
-@pytest.mark.parametrize("critics", [1, 2, 3])
-def test_gradient_step_equals_autograd(critics):
-    agent = SAC("MlpPolicy", "Pendulum-v1", **{**SMALL, "policy_kwargs": {"net_arch": [32, 24], "n_critics": critics}})
-    reference = copy.deepcopy(agent.policy)
-    update, batch, eps = sample_rows(agent, 16)
-    actor_adam = torch.optim.Adam(reference.actor.parameters(), lr=3e-4)
-    critic_adam = torch.optim.Adam(reference.critic.parameters(), lr=3e-4)
-    action, logp = tanh_gaussian(*reference.head(batch.obs), eps[:16])
+def test_targets_move_by_tau_at_their_interval_and_not_at_all_without():
+    def moved(**words):
+        agent = SAC("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=8, **words, **SMALL).learn(20)
+        before = agent.networks["critic_target"].vector.clone()
+        agent.train(1)
+        return before, agent.networks["critic_target"].vector, agent.networks["critic"].vector
+
+    before, target, critic = moved(tau=0.25)
+    torch.testing.assert_close(target, 0.75 * before + 0.25 * critic)
+    for words in ({"tau": 0.0}, {"target_update_interval": 2}):
+        before, target, critic = moved(**words)
+        assert torch.equal(target, before) and not torch.equal(target, critic)
+
+
+def test_the_temperature_reads_the_log_probability_of_before_the_actors_step():
+    agent = SAC("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=8, **SMALL).learn(20)
+    fields = {**agent._fields(), "learning_rate": 0.1}
     with torch.no_grad():
-        next_action, next_logp = tanh_gaussian(*reference.head(batch.next_obs), eps[16:])
-        q_next = torch.cat(reference.critic_target(batch.next_obs, next_action), 1).amin(1)
-        y = batch.reward + 0.99 * (1 - batch.done) * (q_next - next_logp)
-    (0.5 * sum(mse_loss(q[:, 0], y) for q in reference.critic(batch.obs, batch.action))).backward()
-    critic_adam.step()
-    critic_gradients = [p.grad.clone() for p in reference.critic.parameters()]
-    lowest = torch.cat(reference.critic(batch.obs, action), 1).amin(1)
-    actor_adam.zero_grad()
-    (logp - lowest).mean().backward()
-    actor_adam.step()
-    gap = float(logp.detach().mean()) - 1.0
-
-    update.step(batch, agent.log_ent_coef, agent.ent_coef_optimizer, 3e-4, 0.99, 0.005, -1.0, None, eps)
-
-    for mine, wanted in zip(agent.policy.critic.parameters(), critic_gradients, strict=True):
-        torch.testing.assert_close(mine.grad, wanted, rtol=1e-5, atol=1e-6)
-    for (name, mine), wanted in zip(agent.policy.actor.named_parameters(), reference.actor.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
-        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-6)
-    assert float(agent.log_ent_coef.grad) == pytest.approx(-gap, abs=1e-5)
+        logp = agent.policy.distribution(fields["obs"]).sample(fields["noise"])[1].mean()
+    gradients, published = agent.engine.gradients(fields)
+    torch.testing.assert_close(gradients["ent_coef"][0], -(logp - 1))  # the goal is -A
+    torch.testing.assert_close(published["logp"].mean(), logp)
 
 
-def test_target_critics_move_by_tau_and_not_at_all_without():
+def test_the_density_of_a_known_gaussian():
     agent = SAC("MlpPolicy", "Pendulum-v1", **SMALL)
-    update, batch, eps = sample_rows(agent, 8)
-    before = update.target.clone()
-    update.step(batch, agent.log_ent_coef, None, 3e-4, 0.99, 0.0, -1.0, None, eps)
-    assert torch.equal(update.target, before)
-    update.step(batch, agent.log_ent_coef, None, 3e-4, 0.99, 0.25, -1.0, None, eps)
-    torch.testing.assert_close(update.target, 0.75 * before + 0.25 * update.critic.vector.data)
+    with torch.no_grad():
+        for layer in (agent.actor.mu, agent.actor.log_std):  # mean 0, deviation 1
+            layer.weight.zero_()
+            layer.bias.zero_()
+    action = 2 * np.tanh([[0.5]])  # Pendulum's bounds are -2 and 2
+    logp = agent.log_prob(np.zeros((1, 3)), action)
+    assert float(logp.detach()) == pytest.approx(-0.80371, abs=1e-4)
+    logp.sum().backward()
+    assert agent.actor.mu.bias.grad.abs().sum() > 0
+    with pytest.raises(UsageError, match="leave action_masks out"):
+        agent.policy.distribution(torch.zeros(1, 3), torch.ones(1, 1))
+
+
+def test_the_policy_acts_and_is_saved_as_sb3s(tmp_path):
+    agent = SAC("MlpPolicy", "Pendulum-v1", **SMALL)
+    obs = torch.randn(4, 3)
+    assert torch.equal(agent.policy(obs, deterministic=True), agent.policy.mode(obs))
+    agent.policy.save(tmp_path / "policy.pt")
+    again = type(agent.policy).load(tmp_path / "policy.pt", device="cpu")
+    assert torch.equal(again.mode(obs), agent.policy.mode(obs))
+    twin = copy.deepcopy(agent.policy)
+    twin.networks["actor"].vector.zero_()
+    assert not torch.equal(twin.mode(obs), agent.policy.mode(obs)) and float(twin.mode(obs).abs().max()) == 0
 
 
 def test_networks_start_as_sb3s_do():
@@ -141,8 +150,11 @@ def test_actions_reach_the_bounds_of_the_environment():
         ({"gradient_steps": 0}, "-1 for one each transition"),
         ({"tau": 2}, "tau must lie between 0 and 1"),
         ({"matmul_precision": "low"}, "'highest' or 'medium'"),
-        ({"policy_kwargs": {"activation_fn": torch.nn.Tanh}}, "perceptrons with ReLU"),
-        ({"policy_kwargs": {"net_arch": []}}, "at least one hidden layer"),
+        ({"policy_kwargs": {"activation_fn": torch.tanh}}, "a class of torch modules"),
+        ({"policy_kwargs": {"netarch": [8]}}, "Did you mean 'net_arch'"),
+        ({"policy_kwargs": {"n_critics": 0}}, "n_critics must be a positive integer"),
+        ({"compile": "yes"}, "True, False or 'auto'"),
+        ({"method": "sac"}, "takes a Method"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):
@@ -159,31 +171,21 @@ def test_a_dictionary_of_observations_names_the_wrapper():
         SAC("MlpPolicy", Pair())
 
 
-def test_a_deviation_at_its_bounds_has_no_gradient():
-    agent = SAC("MlpPolicy", "Pendulum-v1", **SMALL)
-    update, batch, eps = sample_rows(agent, 16)
-    with torch.no_grad():  # log deviations from far below the lower bound to far above the upper one
-        agent.policy.actor.log_std.weight.mul_(400)
-    reference = copy.deepcopy(agent.policy)
-    raw = reference.actor.log_std(reference.actor.latent_pi(batch.obs))
-    log_std = raw.clamp(-20, 2)
-    assert (log_std == 2).any() and (log_std == -20).any() and (log_std == raw).any()
-    mean = reference.actor.mu(reference.actor.latent_pi(batch.obs))
-    action, logp = tanh_gaussian(mean, log_std, eps[:16])
-    update.step(batch, agent.log_ent_coef, None, 0.0, 0.99, 0.005, -1.0, None, eps)
-    lowest = torch.cat(reference.critic(batch.obs, action), 1).amin(1)
-    (logp - lowest).mean().backward()
-    for mine, wanted in zip(agent.policy.actor.parameters(), reference.actor.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(
+    "words", [{"activation_fn": torch.nn.Tanh}, {"net_arch": []}, {"net_arch": {"pi": [8], "qf": [4, 4]}}]
+)
+def test_other_perceptrons_learn_too(words):
+    kwargs = {**SMALL, "policy_kwargs": words}
+    agent = SAC("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=8, **kwargs).learn(30)
+    assert agent.engine.count == 10
 
 
 def test_targets_move_at_every_interval_of_gradient_steps():
-    agent = SAC("MlpPolicy", "Pendulum-v1", target_update_interval=3, batch_size=8, **SMALL)
-    update, _, _ = sample_rows(agent, 8)
-    agent.replay.add(*[torch.randn(20, n) for n in (3, 1, 3)], torch.randn(20), torch.zeros(20, dtype=torch.bool))
+    agent = SAC("MlpPolicy", "Pendulum-v1", target_update_interval=3, learning_starts=20, batch_size=8, **SMALL)
+    agent.learn(20)
     moved = []
     for _ in range(7):
-        before = update.target.clone()
+        before = agent.engine.state["targets"]["critic"].clone()
         agent.train(1)
-        moved.append(not torch.equal(update.target, before))
+        moved.append(not torch.equal(agent.engine.state["targets"]["critic"], before))
     assert moved == [False, False, True, False, False, True, False]

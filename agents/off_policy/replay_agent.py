@@ -1,0 +1,232 @@
+"""What agents that learn from a replay buffer have in common: the memory and steps in the environment."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor
+
+from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.replay import Replay
+from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
+
+
+class ReplayAgent(Agent):
+    """Base of agents with continuous actions that learn from a replay buffer; words and defaults are SB3's.
+
+    Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass makes its policy in `_setup_model`, takes
+    gradient steps in `_train` and says what to log in `_report`.
+
+    Args:
+        policy: "MlpPolicy", or a subclass of the class that it names.
+        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
+        buffer_size: number of transitions kept.
+        learning_starts: transitions taken with random actions before learning starts.
+        batch_size: transitions in a gradient step.
+        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
+        gamma: discount factor.
+        train_freq: steps of every environment between updates.
+        gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
+        matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
+        **kwargs: `policy_kwargs`, `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+
+    Raises:
+        UsageError: a number is impossible, or the environment's form does not fit.
+    """
+
+    action_forms = ("box",)
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
+    log_interval = 4
+    policy: Any
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int = 1,
+        gradient_steps: int = 1,
+        matmul_precision: str = "highest",
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(policy, str) and policy not in self.policy_aliases:
+            raise unknown_name("policy", policy, self.policy_aliases)
+        # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
+        policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        super().__init__(policy_class, env, learning_rate, **kwargs)
+        check_positive_int(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
+        if gradient_steps == 0 or gradient_steps < -1:
+            raise UsageError(f"gradient_steps must be positive, or -1 for one each transition, got {gradient_steps!r}")
+        if learning_starts < 0:
+            raise UsageError(f"learning_starts must not be negative, got {learning_starts!r}")
+        check_fraction(gamma=gamma, tau=tau)
+        if matmul_precision not in ("highest", "medium"):
+            raise UsageError(f"matmul_precision must be 'highest' or 'medium', got {matmul_precision!r}")
+        self.buffer_size, self.learning_starts, self.batch_size = buffer_size, learning_starts, batch_size
+        self.tau, self.gamma, self.train_freq, self.gradient_steps = tau, gamma, train_freq, gradient_steps
+        self.matmul_precision = matmul_precision
+        self.replay: Replay | None = None
+
+    def _setup_spaces(self) -> None:
+        """Do what comes before the policy is made: check the spaces, and register the memory.
+
+        Raises:
+            UsageError: the networks cannot take the spaces.
+        """
+        self._refuse_spaces()
+        self._setup_lr_schedule()
+        self.register_state("replay", ReplayState(self), checkpoint_only=True)
+        space = self.action_space
+        assert isinstance(space, spaces.Box)
+        self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
+        self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
+
+    def _refuse_spaces(self) -> None:
+        """Refuse what the networks cannot take.
+
+        Raises:
+            UsageError: the observation is no Box, or the actions are unbounded.
+        """
+        name, action_space = type(self).__name__, self.action_space
+        if not isinstance(self.observation_space, spaces.Box):
+            raise UsageError(
+                f"{name} sees a flat Box, got {self.observation_space}; wrap the environment: "
+                "polyathlon.wrappers.VectorObservation(env)"
+            )
+        assert isinstance(action_space, spaces.Box)
+        if not np.isfinite([action_space.low, action_space.high]).all():
+            raise UsageError(
+                f"{name} needs finite bounds of the actions, got {action_space}; bound them with gymnasium.wrappers.RescaleAction"
+            )
+
+    def _to_environment(self, action: Tensor) -> Tensor:
+        """Scale actions [n, A] from [-1, 1] to the bounds of the environment, in its shape."""
+        scaled = self._low + (action + 1) * self._half_range
+        return scaled.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
+
+    def _explore(self, obs: Tensor) -> Tensor:
+        """Return the actions [n, A] in [-1, 1] to try at observations [n, O]."""
+        action: Tensor = self.policy.sample(obs, self.generator)
+        return action
+
+    def _choose(self) -> Tensor:
+        """Sample actions [n, A] in [-1, 1]: evenly before learning starts, then from the policy."""
+        assert self.source is not None
+        number, size = self.source.num_envs, self._low.numel()
+        if self.num_timesteps < self.learning_starts:
+            return 2 * torch.rand(number, size, generator=self.generator, device=self.device) - 1
+        return self._explore(self._flat(self.source.obs))
+
+    @staticmethod
+    def _flat(obs: Any) -> Tensor:
+        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
+
+    def collect(self, callback: BaseCallback) -> bool:
+        """Take `train_freq` steps of every row.
+
+        Returns:
+            False when the callback asked to stop.
+        """
+        source, replay = self.source, self.replay
+        assert source is not None and replay is not None
+        for _ in range(self.train_freq):
+            with torch.no_grad():
+                obs = self._flat(source.obs).clone()
+                action = self._choose()
+                step = source.step(self._to_environment(action))
+                replay.add(obs, action, self._flat(step.next_obs), step.reward, step.terminated)
+            self.num_timesteps += source.num_envs
+            infos, rewards = step.infos, step.reward
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+        return True
+
+    def _ready(self) -> Any:
+        """Make the memory, at first use."""
+        if self.replay is None:
+            self.replay = self._new_replay()
+
+    def _new_replay(self) -> Replay:
+        size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
+        return Replay(self.buffer_size, size, self._low.numel(), self.device)
+
+    @property
+    def _recorded_transitions(self) -> int:
+        """How many transitions the memory took from a dataset, before any other."""
+        return 0
+
+    def _before_training(self) -> None:
+        self._ready()
+
+    def _is_log_due(self, log_interval: int | None, finished: int) -> bool:
+        before = self._episode_num - finished
+        return log_interval is not None and self._episode_num // log_interval > before // log_interval
+
+    def train(self, gradient_steps: int | None = None) -> None:
+        """Take gradient steps.
+
+        Args:
+            gradient_steps: how many; None takes as many as are due after an iteration, none before `learning_starts`.
+        """
+        if gradient_steps is None:
+            assert self.source is not None
+            taken = self.train_freq * self.source.num_envs
+            gradient_steps = taken if self.gradient_steps < 0 else self.gradient_steps
+            if self.num_timesteps <= self.learning_starts:
+                return
+        self._train(gradient_steps)
+
+    def _train(self, gradient_steps: int) -> None:
+        """Take gradient steps on samples of the replay buffer."""
+        raise NotImplementedError
+
+    def _report(self) -> dict[str, float]:
+        """Return means since the last record, by name; without "/" in it a name stands under "train/"."""
+        raise NotImplementedError
+
+    def _log(self) -> None:
+        if numbers := self._report():
+            for name, number in numbers.items():
+                self.logger.record(name if "/" in name else f"train/{name}", number)
+            self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
+            self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.dump_logs()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "replay", "_low", "_half_range"]
+
+
+class ReplayState:
+    """The replay memory as a state of the agent; it is made anew before it is loaded.
+
+    Args:
+        agent: has the memory.
+    """
+
+    def __init__(self, agent: ReplayAgent) -> None:
+        self.agent = agent
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the transitions that are not in a dataset."""
+        replay = self.agent.replay
+        return {"replay": None if replay is None else replay.get_state(self.agent._recorded_transitions)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Fill the memory."""
+        if state["replay"] is not None:
+            self.agent._ready()
+            assert self.agent.replay is not None
+            self.agent.replay.set_state(state["replay"])
