@@ -23,10 +23,11 @@ from polyathlon.agents.parts.saved_states import SavedStates
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
 from polyathlon.checkpoints import FILE_FORMAT
 from polyathlon.envs.errors import UsageError, refuse_unknown_arguments
+from polyathlon.envs.tensor.players import num_players
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
-from .streams.env_stream import EnvStream, StreamState, make_env_stream
+from .streams.env_stream import EnvStream, StreamState, environment_name, make_env_stream
 from .streams.environments import as_vec_env, make_vec_env
 
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
@@ -95,6 +96,7 @@ class Agent(SavedStates):
         device = utils.get_device(device)
         if env is not None:
             env = make_vec_env(env, n_envs, device)
+            self._refuse_games(env)
             self.refuse_wrong_form(env.observation_space, env.action_space)
             self._refuse_objectives(env)
         super().__init__(
@@ -140,6 +142,20 @@ class Agent(SavedStates):
         if objectives is not None and not cls.takes_objectives:
             raise UsageError(reward_refusal(cls.__name__, objectives))
 
+    @classmethod
+    def _refuse_games(cls, env: Any) -> None:
+        """Refuse a game that the agent would play alone, for every side: it would be paid for what the opponent loses.
+
+        Raises:
+            UsageError: the environment has several players.
+        """
+        players = num_players(env)
+        if players > 1:
+            raise UsageError(
+                f"{environment_name(env)} is a game of {players} players, and {cls.__name__} would play all of them alone, "
+                "be paid as whoever moves, and learn from the opponents' views: games need a trainer for several players"
+            )
+
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return make_vec_env(env, None, torch.device("cpu")) if isinstance(env, str) else as_vec_env(env)
@@ -184,6 +200,7 @@ class Agent(SavedStates):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces and number of environments."""
         env = self._wrap_env(env)
+        self._refuse_games(env)
         self._refuse_objectives(env)
         super().set_env(env, force_reset)
         assert self.env is not None

@@ -132,6 +132,7 @@ def train_agent(options: argparse.Namespace) -> None:
         device=options.device,
         progress_bar=is_terminal if options.progress is None else options.progress,
         verbose=options.verbose,
+        trust=options.trust,
     )
     rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
     outcome = f", mean return of the last {len(rewards)} episodes {sum(rewards) / len(rewards):.4g}" if rewards else ""
@@ -160,13 +161,22 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default: on a terminal)")
     add("--verbose", action="count", default=0, help="print the log")
+    _trust_argument(parser)
+
+
+def _trust_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="also read what the run's files hold as pickles; a pickle can run any program, so trust who wrote them",
+    )
 
 
 def evaluate_run(options: argparse.Namespace) -> None:
     """Play episodes with a run's agent and print what they returned."""
     from .evaluation import agent_policy, evaluate, load_run
 
-    agent, env = load_run(options.run_folder, options.device)
+    agent, env = load_run(options.run_folder, options.device, options.trust)
     result = evaluate(env, agent_policy(agent, not options.stochastic), options.episodes, options.seed)
     lengths = sum(result.lengths) / len(result.lengths)
     print(
@@ -182,6 +192,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
     parser.add_argument("--stochastic", action="store_true", help="sample the actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    _trust_argument(parser)
 
 
 def watch_run(options: argparse.Namespace) -> None:
@@ -197,6 +208,7 @@ def watch_run(options: argparse.Namespace) -> None:
         fps=options.fps,
         max_steps=options.max_steps,
         device=options.device,
+        trust=options.trust,
     )
     for number, episode in enumerate(played):
         print(f"episode {number}: return {episode.reward:.6g} in {episode.length} steps")
@@ -211,6 +223,7 @@ def _watch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-steps", type=int, help="leave an episode after so many steps")
     parser.add_argument("--fps", type=float, help="pictures a second (default: the environment's)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    _trust_argument(parser)
 
 
 def solve(options: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from polyathlon.envs.errors import UsageError
 
 from .adaptation import resolve_agent
-from .checkpoints import read_checkpoint
 from .run_folder import RunFolder
 from .training import build_env
 
@@ -150,12 +149,13 @@ def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 
     return Evaluation([p.reward for p in played], [p.length for p in played], means)
 
 
-def load_run(path: str | Path, device: str = "auto", **env_options: Any) -> tuple[Any, Any]:
+def load_run(path: str | Path, device: str = "auto", trust: bool = False, **env_options: Any) -> tuple[Any, Any]:
     """Load the agent of a run, its last checkpoint while it is unfinished, with a fresh environment.
 
     Args:
         path: the run folder.
         device: where the agent goes.
+        trust: also read what was pickled, which can run any program that the file's writer put there.
         **env_options: further options of the environment, such as `render_mode`.
 
     Returns:
@@ -166,12 +166,12 @@ def load_run(path: str | Path, device: str = "auto", **env_options: Any) -> tupl
     """
     folder = RunFolder(path)
     config = folder.config()
-    agent_class, _ = resolve_agent(config.agent)
+    agent_class: Any = resolve_agent(config.agent)[0]
     env = build_env(config, **env_options)
-    checkpoint = folder.newest_checkpoint()
-    if checkpoint is None:
+    found = folder.checkpoint(config, trust)
+    if found is None:
         raise UsageError(f"nothing of the run in {folder.path} is saved yet; go on with polyathlon train ... --resume")
     from io import BytesIO
 
-    content = read_checkpoint(checkpoint)
-    return agent_class.load(BytesIO(content["zip"]), device=device), env
+    path, content = found
+    return agent_class._loaded(BytesIO(content["zip"]), path, None, device, None, trust, {}), env

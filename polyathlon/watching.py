@@ -30,6 +30,7 @@ def watch(
     fps: float | None = None,
     max_steps: int | None = None,
     device: str = "auto",
+    trust: bool = False,
 ) -> tuple[Path, list[Played]]:
     """Record episodes of a run's agent.
 
@@ -42,6 +43,7 @@ def watch(
         fps: pictures a second; None takes the environment's.
         max_steps: leave an episode after so many steps; None plays it to its end.
         device: where the agent runs.
+        trust: also read what the run's files hold as pickles, which can run any program.
 
     Returns:
         The path written and what was played.
@@ -57,7 +59,7 @@ def watch(
         if value is not None and value <= 0:
             raise UsageError(f"the {name} must be positive, got {value}")
     mode = None if out.suffix.lower() in TEXTS else picture_mode(RunFolder(run))
-    agent, env = load_run(run, device, **({} if mode is None else {"render_mode": mode}))
+    agent, env = load_run(run, device, trust, **({} if mode is None else {"render_mode": mode}))
     policy = agent_policy(agent)
     played: list[Played] = []
     scenes: list[list[Frame]] = []

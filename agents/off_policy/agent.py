@@ -118,7 +118,8 @@ class OffPolicyAgent(Agent):
         assert isinstance(action_space, spaces.Box)
         if not np.isfinite([action_space.low, action_space.high]).all():
             raise UsageError(
-                f"{name} needs finite bounds of the actions, got {action_space}; bound them with gymnasium.wrappers.RescaleAction"
+                f"{name} needs finite bounds of the actions, got {action_space}; bound them: gymnasium.wrappers.TransformAction("
+                f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action_space.shape}))"
             )
 
     def _to_environment(self, action: Tensor) -> Tensor:

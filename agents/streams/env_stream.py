@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
@@ -144,11 +146,20 @@ class VectorEnvStream(EnvStream):
         self.returns = torch.zeros(self.num_envs, dtype=torch.float64, device=device)
         self.lengths = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
         self._speaks_torch = getattr(self.vector_env, "output", "numpy") == "torch"
+        self._tells_masks = False
+        rows: Any = self.vector_env.unwrapped
+        if isinstance(vec_env.action_space, spaces.Discrete) and isinstance(rows, SyncVectorEnv):
+            names = [(env.has_wrapper_attr("action_masks"), env.has_wrapper_attr("engine")) for env in rows.envs]
+            self._tells_masks = all(tells and not is_tensor for tells, is_tensor in names)
+
+    def _method_masks(self) -> np.ndarray:
+        rows: Any = self.vector_env.unwrapped
+        return np.asarray(rows.call("action_masks"), bool)
 
     def _receive(self, observation: Any, info: dict[str, Any]) -> None:
         self.check("observation", observation)
         self.obs = to_tensor(observation, self.device)
-        mask = info.get("action_mask")
+        mask = self._method_masks() if self._tells_masks and "action_mask" not in info else info.get("action_mask")
         self.mask = None if mask is None else torch.as_tensor(mask, device=self.device).bool()
 
     def reset(self, seed: int | None = None) -> None:
@@ -235,15 +246,20 @@ class SB3EnvStream(EnvStream):
     def __init__(self, vec_env: VecEnv, device: torch.device, name: str) -> None:
         super().__init__(vec_env.num_envs, device, name)
         self.vec_env = vec_env
+        # sb3-contrib's way to tell masks, a method of the environment or of its ActionMasker
+        self._tells_masks = isinstance(vec_env.action_space, spaces.Discrete) and vec_env.has_attr("action_masks")
+        if self._tells_masks and vec_env.has_attr("engine"):
+            self._tells_masks = False  # a tensor task tells them in its infos; without masks, its method is an error
 
     def _receive(self, observation: Any, infos: list[dict[str, Any]]) -> None:
         self.check("observation", observation)
         self.obs = to_tensor(observation, self.device)
+        masks = None
         if infos and "action_mask" in infos[0]:
-            masks = np.stack([np.asarray(info["action_mask"], bool) for info in infos])
-            self.mask = torch.as_tensor(masks, device=self.device)
-        else:
-            self.mask = None
+            masks = [info["action_mask"] for info in infos]
+        elif self._tells_masks:
+            masks = self.vec_env.env_method("action_masks")  # of the episodes that the finished rows have begun
+        self.mask = None if masks is None else torch.as_tensor(np.asarray(masks, bool), device=self.device)
 
     def reset(self, seed: int | None = None) -> None:
         """Start a new episode in every row; row i uses `seed + i` when a seed is given."""

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.tensor.copies import copy_env
+from polyathlon.envs.tensor.copies import changes_since_made, copy_envs
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
@@ -122,7 +122,7 @@ def make_vec_env(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
         raise UsageError(f"n_envs must be a positive integer, got {n_envs!r}")
     if isinstance(env, str):
         spec = find_spec(env)
-        twin = vectorized_id(spec.id)
+        twin = twin_id_of(spec)
         if n_envs is not None and n_envs > 1 and twin is not None:
             return as_vec_env(make_tensor_vec_env(twin, n_envs, device, **twin_options(spec, twin)))
         env = make_unchecked(spec)
@@ -139,13 +139,27 @@ def make_vec_env(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
     if found is not None:
         twin_id, kwargs = found
         return as_vec_env(make_tensor_vec_env(twin_id, n_envs, device, **kwargs))
-    return as_vec_env(ScalarEnvs([monitored(env), *(monitored(copy_env(env)) for _ in range(n_envs - 1))]))
+    return as_vec_env(ScalarEnvs([monitored(env), *map(monitored, copy_envs(env, n_envs - 1))]))
+
+
+def twin_id_of(spec: gym.envs.registration.EnvSpec) -> str | None:
+    """Return the vector id that runs the task of a spec, or None.
+
+    None where somebody registered the id again as another environment, put wrappers into the spec or took a limit off.
+    """
+    twin = vectorized_id(spec.id)
+    origin = spec.entry_point if isinstance(spec.entry_point, str) else getattr(spec.entry_point, "__module__", "")
+    if twin is None or origin.split(".")[0] not in ("gymnasium", "polyathlon", "mo_gymnasium") or spec.additional_wrappers:
+        return None
+    is_unlimited = spec.max_episode_steps is None and spec.entry_point != gym.registry[twin].entry_point
+    return None if is_unlimited or (spec.max_episode_steps or 1) < 0 else twin
 
 
 def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
     """Return the vector id and keyword arguments that run the task of a scalar environment, or None.
 
-    An environment with wrappers of the user's has none, since the vector entry point would leave them out.
+    An environment with wrappers of the user's has none, since the vector entry point would leave them out, and neither has
+    one on which something was set after it was made.
     """
     standard = {"TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "Monitor"}
     inner: Any = env
@@ -154,7 +168,7 @@ def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
             return None
         inner = inner.env
     spec = env.spec
-    if spec is None or (twin := vectorized_id(spec.id)) is None:
+    if spec is None or (twin := twin_id(spec)) is None or changes_since_made(env) != []:
         return None
     return twin, twin_options(spec, twin)
 
