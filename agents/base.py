@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from abc import abstractmethod
@@ -19,10 +20,12 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
+from polyathlon.agents.parts.devices import find_device
+from polyathlon.agents.parts.features import mask_in
 from polyathlon.agents.parts.saved_states import SavedStates
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
 from polyathlon.checkpoints import FILE_FORMAT
-from polyathlon.envs.errors import UsageError, refuse_unknown_arguments
+from polyathlon.envs.errors import UsageError, check_int, check_non_negative, refuse_unknown_arguments
 from polyathlon.envs.tensor.players import num_players
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
@@ -31,6 +34,19 @@ from .streams.env_stream import EnvStream, StreamState, environment_name, make_e
 from .streams.environments import as_vec_env, make_vec_env
 
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
+
+
+def check_learning_rate(rate: Any) -> None:
+    """Refuse a learning rate that is no finite number of at least 0 and no schedule.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if callable(rate):
+        return
+    check_non_negative(learning_rate=rate)
+    if not math.isfinite(rate):
+        raise UsageError(f"learning_rate must be a finite number or a schedule, got {rate!r}")
 
 
 class Agent(SavedStates):
@@ -71,6 +87,7 @@ class Agent(SavedStates):
     environments: ClassVar[tuple[str, ...] | None] = None
     default_policy: ClassVar[str | None] = None
     log_interval: ClassVar[int] = 1
+    learned_with_masks = False  # and the observation does not show them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse unknown keywords before anything is made."""
@@ -93,7 +110,12 @@ class Agent(SavedStates):
         device: torch.device | str = "auto",
         seed: int | None = None,
     ) -> None:
-        device = utils.get_device(device)
+        device = find_device(device)
+        check_learning_rate(learning_rate)
+        if seed is not None:
+            check_int(0, seed=seed)
+        if policy_kwargs is not None and not isinstance(policy_kwargs, dict):
+            raise UsageError(f"policy_kwargs must be a dict of the policy's arguments, got {policy_kwargs!r}")
         if env is not None:
             env = make_vec_env(env, n_envs, device)
             self._refuse_games(env)
@@ -262,6 +284,17 @@ class Agent(SavedStates):
         assert self.source is not None
         self.source.reset(None if self.source.started else self.seed)
         self.source.pop_episode_stats()
+
+    @property
+    def smallest_run(self) -> int:
+        """The fewest steps that `learn` takes, whatever it is asked for."""
+        return self.n_envs
+
+    def _note_masks(self) -> None:
+        """Remember that this environment masks actions, which `predict` must then be told."""
+        source = self.source
+        if source is not None and source.mask is not None and not self.learned_with_masks:
+            self.learned_with_masks = mask_in(source.obs, source.mask.shape[-1]) is None
 
     def _record_episodes(self) -> int:
         """Move finished episodes into SB3's statistics buffer and return how many there were."""

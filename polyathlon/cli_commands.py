@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,6 +100,36 @@ def _value(text: str) -> Any:
         return text
 
 
+def _path(text: str) -> Path:
+    """Read a path.
+
+    Raises:
+        ArgumentTypeError: it is empty, or no UTF-8.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"the path {text!r} is no UTF-8; choose another name") from None
+    return Path(text)
+
+
+def _number(text: str) -> float:
+    """Read a finite number.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}: a finite number is needed")
+    return value
+
+
 def _default_out(agent: str, env: str, seed: int) -> Path:
     return Path("runs") / f"{agent}-{env}-seed{seed}".replace("/", "-").replace(":", "-")
 
@@ -153,9 +184,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="language model (default tiny)")
     add("--warm-start", type=int, default=0, metavar="N", help="let a language agent imitate N solutions first")
     add("--n-envs", type=int, help="number of environments (default: as the YAML file says, else 1)")
-    add("--tuned", type=Path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
+    add("--tuned", type=_path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
     add("--plain", action="store_true", help="leave the file of hyper-parameters out")
-    add("--out", type=Path, help="run folder (default runs/AGENT-ENV-seedSEED)")
+    add("--out", type=_path, help="run folder (default runs/AGENT-ENV-seedSEED)")
     add("--resume", action="store_true", help="go on with the run in the folder")
     add("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default: one a minute)")
     add("--device", default="auto", help="auto, cpu or cuda")
@@ -187,7 +218,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("run_folder", type=_path, metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=int, default=10, help="number of episodes (default 10)")
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
     parser.add_argument("--stochastic", action="store_true", help="sample the actions instead of taking the likeliest")
@@ -216,12 +247,12 @@ def watch_run(options: argparse.Namespace) -> None:
 
 
 def _watch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--out", type=Path, help=".mp4, .gif, .png or .txt (default RUN/watch.mp4)")
+    parser.add_argument("run_folder", type=_path, metavar="RUN", help="run folder")
+    parser.add_argument("--out", type=_path, help=".mp4, .gif, .png or .txt (default RUN/watch.mp4)")
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes (default 1)")
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
     parser.add_argument("--max-steps", type=int, help="leave an episode after so many steps")
-    parser.add_argument("--fps", type=float, help="pictures a second (default: the environment's)")
+    parser.add_argument("--fps", type=_number, help="pictures a second (default: the environment's)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     _trust_argument(parser)
 
@@ -252,16 +283,16 @@ def solve(options: argparse.Namespace) -> None:
 
 def _solve_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="instance of TSPLIB, CVRPLIB or OPLib (.tsp, .atsp, .vrp, .oplib)")
+    add("file", type=_path, metavar="FILE", help="instance of TSPLIB, CVRPLIB or OPLib (.tsp, .atsp, .vrp, .oplib)")
     add(
         "--solver", help="for example fast_tsp, pyvrp, elkai, nearest_neighbour (default: the usual one of the problem)"
     )
-    add("--policy", type=Path, metavar="PATH", help='instead, a run folder, the zip of an agent, or "pretrained"')
+    add("--policy", type=_path, metavar="PATH", help='instead, a run folder, the zip of an agent, or "pretrained"')
     add("--agent", default="bqnco", help="name of the agent whose zip --policy is (default bqnco)")
-    add("--seconds", type=float, help="budget of the solver")
+    add("--seconds", type=_number, help="budget of the solver")
     add("--beam", type=int, help="partial solutions that a constructing agent keeps side by side")
     add("--reference", metavar="COST", help="cost of a known solution, or a .sol file of CVRPLIB; prints the gap")
-    add("--out", type=Path, help="picture to draw the solution into (.png)")
+    add("--out", type=_path, help="picture to draw the solution into (.png)")
     add("--device", default="auto", help="auto, cpu or cuda")
 
 
@@ -274,8 +305,8 @@ def plot(options: argparse.Namespace) -> None:
 
 
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument("--out", type=Path, help="picture to write (default: curve.png in the first run)")
+    parser.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument("--out", type=_path, help="picture to write (default: curve.png in the first run)")
     parser.add_argument(
         "--metric", help="column of progress.csv, or a group of them such as experts (default: the mean reward)"
     )

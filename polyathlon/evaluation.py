@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_int
 
 from .adaptation import resolve_agent
 from .run_folder import RunFolder
@@ -143,6 +143,7 @@ def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 
     """
     if episodes <= 0:
         raise UsageError(f"the number of episodes must be positive, got {episodes}")
+    check_int(0, seed=seed)
     played = [play(env, policy, seed if i == 0 else None) for i in range(episodes)]
     shared = set.intersection(*(set(p.measures) for p in played))
     means = {key: float(np.mean([p.measures[key] for p in played])) for key in sorted(shared)}

@@ -36,6 +36,7 @@ class ProgressCSV(KVWriter):
         self.keys: list[str] = []
         if path.exists() and (lines := list(csv.reader(path.open(newline="")))):
             self.keys = lines[0]
+        path.touch()
         self._waiting: list[dict[str, Any]] = []
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:

@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
-from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.errors import UsageError, check_int, check_positive_int
 
 from .adaptation import adapt, make_agent, make_env, resolve_agent
 from .registration import algorithms
@@ -155,7 +155,11 @@ def train(
         UsageError: an unknown name or option, an impossible number, or a folder that does not fit.
         Interrupted: Ctrl-C was pressed; the run is saved.
     """
+    check_int(0, seed=seed, warm_start=warm_start)
+    if n_envs is not None:
+        check_positive_int(n_envs=n_envs)
     registered = _registered_name(name)
+    _refuse_words_given_elsewhere(agent_kwargs or {})
     found = _tuned(registered, env_id, tuned)
     if total_timesteps is None:
         total_timesteps = found.total_timesteps
@@ -171,7 +175,7 @@ def train(
         env_id,
         total_timesteps,
         seed,
-        n_envs or found.n_envs or 1,
+        (found.n_envs or 1) if n_envs is None else n_envs,
         model,
         warm_start,
         dict(env_kwargs or {}),
@@ -185,6 +189,12 @@ def train(
         agent = _made_or_resumed(config, folder, device, trust)
         if folder is not None and not folder.exists:
             folder.create(config)
+        if agent.smallest_run > total_timesteps and not agent.num_timesteps:
+            warnings.warn(
+                f"{registered} takes at least {agent.smallest_run} steps on {env_id} as it is made here, although {total_timesteps} "
+                "are asked for: one whole round of it",
+                stacklevel=2,
+            )
         if warm_start and not agent.num_timesteps:
             agent.warm_start(n=warm_start)
         remaining = total_timesteps - agent.num_timesteps
@@ -214,6 +224,13 @@ def _learn(
         progress.close()
     if folder is not None:
         _finish(agent, folder)
+
+
+def _refuse_words_given_elsewhere(agent_kwargs: dict[str, Any]) -> None:
+    for word in ("env", "seed", "device", "n_envs"):
+        if word in agent_kwargs:
+            option = "the environment's id" if word == "env" else f"{word}= (--{word.replace('_', '-')})"
+            raise UsageError(f"{word!r} is no option of the agent here: give it as {option}")
 
 
 def _registered_name(agent: str | type[Agent]) -> str:
@@ -267,25 +284,42 @@ def build_env(config: RunConfig, **more: Any) -> Any:
     return adapt(env, config.agent, config.model, policy=policy, **config.wrapper_kwargs)
 
 
+@contextmanager
+def _options(owner: str, options: dict[str, Any]) -> Iterator[None]:
+    """Say which options a thing was made with, where making it fails in some way of its own."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, RuntimeError) as error:
+        if not options:
+            raise
+        reason = str(error).strip().splitlines()
+        raise UsageError(
+            f"the {owner} cannot be made with {options}: {type(error).__name__}{f': {reason[0]}' if reason else ''}"
+        ) from error
+
+
 def _made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str, trust: bool) -> Any:
-    env = build_env(config)
+    with _options("environment", config.env_kwargs):
+        env = build_env(config)
     found = None if folder is None else folder.checkpoint(config, trust)
     if folder is not None and found is not None:
         path, content = found
         agent_class, _ = resolve_agent(config.agent)
         assert issubclass(agent_class, Agent)
         if config.n_envs > 1:
-            from stable_baselines3.common.utils import get_device
-
+            from polyathlon.agents.parts.devices import find_device
             from polyathlon.agents.streams.environments import make_vec_env
 
-            env = make_vec_env(env, config.n_envs, get_device(device))
+            env = make_vec_env(env, config.n_envs, find_device(device))
         agent = agent_class.resume_content(content, path, env, trust, device=device)
         folder.checkpoints.set_damaged_apart(path)
         return agent
     rows = {} if config.n_envs == 1 else {"n_envs": config.n_envs}
     options = with_schedules(config.all_agent_kwargs)
-    agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **options)
+    with _options("agent", config.all_agent_kwargs):
+        agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **options)
     if config.warm_start and not hasattr(agent, "warm_start"):
         raise UsageError(f"warm_start is for language agents; {config.agent} has nothing to imitate")
     return agent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_int
 
 from .evaluation import Played, agent_policy, load_run, play
 from .run_folder import RunFolder
@@ -56,8 +57,10 @@ def watch(
     if out.suffix.lower() not in allowed:
         raise UsageError(f"{out} has no ending that says what to make; allowed are {', '.join(allowed)}")
     for name, value in (("number of episodes", episodes), ("number of steps", max_steps), ("fps", fps)):
-        if value is not None and value <= 0:
+        if value is not None and not (0 < value < math.inf):
             raise UsageError(f"the {name} must be positive, got {value}")
+    check_int(0, seed=seed)
+    refuse_unwritable(out)
     mode = None if out.suffix.lower() in TEXTS else picture_mode(RunFolder(run))
     agent, env = load_run(run, device, trust, **({} if mode is None else {"render_mode": mode}))
     policy = agent_policy(agent)
@@ -74,6 +77,23 @@ def watch(
     env.close()
     write(out, scenes, lines, rate)
     return out, played
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Refuse a file that cannot be written, before anything is played for it.
+
+    Raises:
+        UsageError: it is a folder, or its folder cannot be written.
+    """
+    was_there = out.exists()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("ab"):
+            pass
+        if not was_there:
+            out.unlink()
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def picture_mode(folder: RunFolder) -> str | None:

@@ -17,6 +17,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
+from polyathlon.agents.streams.masks import own_masks
 from polyathlon.agents.streams.rollout import Rollout, RolloutState, tree_map
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 from polyathlon.registration import register_agent
@@ -147,6 +148,11 @@ class PPO(Agent):
         """The policy, as an object with `act`, `evaluate` and `values`."""
         return self.policy if isinstance(self.policy, ActorCritic) else SB3PolicyAdapter(self.policy)  # type: ignore[arg-type]
 
+    @property
+    def smallest_run(self) -> int:
+        """A whole rollout."""
+        return self.n_steps * self.n_envs
+
     def _reset_source(self) -> None:
         super()._reset_source()
         if self.rollout is not None:
@@ -169,6 +175,7 @@ class PPO(Agent):
         source, actor = self.source, self._actor
         assert source is not None
         self.policy.set_training_mode(False)
+        self._note_masks()
         with torch.no_grad():
             while self.rollout is None or not self.rollout.is_full:
                 action = actor.act(source.obs, source.mask, self.generator)
@@ -286,8 +293,14 @@ class PPO(Agent):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Choose actions, as SB3's `predict`; `action_masks` [A] or [B, A] bool as in sb3-contrib.
 
-        Without `action_masks` the policy allows what the observation itself shows as allowed, else everything.
+        Without `action_masks` the policy allows what the observation itself shows as allowed, else what the agent's own
+        environment allows where it shows this observation now, else everything.
+
+        Raises:
+            UsageError: the agent learned with masks and cannot tell what is allowed here, or its policy takes none.
         """
+        if action_masks is None:
+            action_masks = own_masks(self, observation)
         if action_masks is None:
             return self.policy.predict(observation, state, episode_start, deterministic)
         if not isinstance(self.policy, ActorCritic):

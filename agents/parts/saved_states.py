@@ -11,9 +11,9 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
-from stable_baselines3.common.utils import get_device
 
 from polyathlon import checkpoints
+from polyathlon.agents.parts.devices import find_device
 from polyathlon.envs.errors import UsageError, refuse_unknown_arguments
 
 from .states import Stateful, load_state, refuse_other_names
@@ -108,7 +108,7 @@ class SavedStates(BaseAlgorithm):
         """
         given: dict[str, Any] = load_path_or_dict  # type: ignore[assignment]
         if not isinstance(load_path_or_dict, dict):
-            given = checkpoints.read_states(load_path_or_dict, get_device(device))
+            given = checkpoints.read_states(load_path_or_dict, find_device(device))
         names = self._state_names(False)
         wanted = set(names) if exact_match else set(names) & set(given)
         refuse_other_names(set(given), wanted, f"this {type(self).__name__}")
@@ -199,7 +199,7 @@ class SavedStates(BaseAlgorithm):
         settings, states = checkpoints.read_agent(
             path,
             name=name,
-            device=get_device(device),
+            device=find_device(device),
             trust=trust,
             named=cls.named_classes(),
             given=custom_objects,

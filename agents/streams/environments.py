@@ -168,7 +168,7 @@ def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
             return None
         inner = inner.env
     spec = env.spec
-    if spec is None or (twin := twin_id(spec)) is None or changes_since_made(env) != []:
+    if spec is None or (twin := twin_id_of(spec)) is None or changes_since_made(env) != []:
         return None
     return twin, twin_options(spec, twin)
 
