@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 import time
+import warnings
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
 from polyathlon.agents.parts.devices import find_device
 from polyathlon.agents.parts.features import mask_in
@@ -30,6 +31,7 @@ from polyathlon.envs.tensor.players import num_players
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
+from .streams.callback_locals import CallbackLocals
 from .streams.env_stream import EnvStream, StreamState, environment_name, make_env_stream
 from .streams.environments import as_vec_env, make_vec_env
 
@@ -47,6 +49,16 @@ def check_learning_rate(rate: Any) -> None:
     check_non_negative(learning_rate=rate)
     if not math.isfinite(rate):
         raise UsageError(f"learning_rate must be a finite number or a schedule, got {rate!r}")
+
+
+def evaluation_envs(callback: Any) -> Iterator[Any]:
+    """Go through the environments of the callbacks that evaluate."""
+    children = callback if isinstance(callback, list) else getattr(callback, "callbacks", None)
+    for child in children or [getattr(callback, "callback", None)]:
+        if child is not None:
+            yield from evaluation_envs(child)
+    if hasattr(callback, "eval_env"):
+        yield callback.eval_env
 
 
 class Agent(SavedStates):
@@ -271,6 +283,13 @@ class Agent(SavedStates):
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
         return total_timesteps, self._init_callback(callback, progress_bar)
 
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        """Make one callback of all; SB3 compares the classes of the environments there, which differ here by nature."""
+        with warnings.catch_warnings():
+            if not any(isinstance(env, VecEnvWrapper) for env in (self.env, *evaluation_envs(callback))):
+                warnings.filterwarnings("ignore", "Training and eval env are not of the same type")
+            return super()._init_callback(callback, progress_bar)
+
     def _refuse_no_task(self, total_timesteps: int) -> None:
         """Refuse to train up to step `total_timesteps` without an environment; agents that need none override it.
 
@@ -348,7 +367,7 @@ class Agent(SavedStates):
         tb_log_name = tb_log_name or type(self).__name__
         total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._before_training()
-        callback.on_training_start(locals(), globals())
+        callback.on_training_start(CallbackLocals(locals()), globals())
         self._start_training()
         while not self._has_finished(total):
             if not self._iterate(callback, total, log_interval):
@@ -361,7 +380,7 @@ class Agent(SavedStates):
     def collect(self, callback: BaseCallback) -> bool:
         """Take the steps of an iteration and count them in `num_timesteps`.
 
-        After each step it calls `callback.update_locals(locals())` and `callback.on_step()`.
+        After each step it calls `callback.update_locals(step_locals(source, step, action, locals()))` and `callback.on_step()`.
 
         Returns:
             False when the callback asked to stop.

@@ -122,7 +122,7 @@ def adapt(
     | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
     A classic agent sees an observation that is no Box through `VectorObservation`, unless it reads any observation by
-    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does. A reward for several objectives
+    itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. A reward for several objectives
     becomes a number through `LinearReward` for every agent that maximises one.
 
     Args:
@@ -162,10 +162,18 @@ def adapt(
     _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
-    if not reads_any and not isinstance(chain.env.observation_space, spaces.Box):
+    space = chain.env.observation_space
+    if (not reads_any and not isinstance(space, spaces.Box)) or (not is_language_agent(forms) and _has_parts(space)):
         chain.add("VectorObservation")
     chain.finish()
     return chain.env
+
+
+def _has_parts(space: spaces.Space[Any]) -> bool:
+    """Return whether a space holds a Tuple, which no network reads as it is."""
+    if isinstance(space, spaces.Dict):
+        return any(_has_parts(part) for part in space.spaces.values())
+    return isinstance(space, spaces.Tuple)
 
 
 class _Chain:

@@ -365,6 +365,42 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     return {**{key: manifest[key] for key in ("format", "agent", "run")}, "zip": agent_file, "states": states}
 
 
+def save_state(state: Any, path: Path, kind: str) -> None:
+    """Write one state into a file, atomically.
+
+    Args:
+        state: what a `state_dict` returned.
+        path: the file; its folder is made.
+        kind: what it is, such as "replay buffer".
+    """
+    writer = PlainWriter()
+    content = json.dumps({"format": FILE_FORMAT, "kind": kind, "state": writer.write(state)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        _add_bytes(archive, STATES, content.encode())
+        _add_tensors(archive, TENSORS, writer.tensors)
+
+
+def read_state(path: Path, kind: str) -> Any:
+    """Read a file that `save_state` wrote.
+
+    Raises:
+        DamagedFile: it is not as it was written.
+        UsageError: it is missing, of another kind or format.
+    """
+    try:
+        with _reading(path, path, kind) as archive:
+            if STATES not in archive.namelist():
+                raise UsageError(f"{path} is no {kind} written by polyathlon")
+            content = json.loads(archive.read(STATES))
+            if content.get("kind") != kind or content.get("format") != FILE_FORMAT:
+                found = f"{content.get('kind')} of format {content.get('format')}"
+                raise UsageError(f"{path} is a {found}, not a {kind} of format {FILE_FORMAT}")
+            return PlainReader(_tensors(archive, TENSORS, "cpu")).read(content["state"])
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no {kind} {path}") from error
+
+
 class CheckpointFiles:
     """The checkpoint of a run and the one before it; a crash at any moment leaves one of them whole.
 

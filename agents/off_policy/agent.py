@@ -13,12 +13,16 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.products import hidden_dtype
 from polyathlon.agents.parts.replay import Replay, Transitions
+from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
+from .replay_files import ReplayFiles, vec_normalize_of
 
-class OffPolicyAgent(Agent):
+
+class OffPolicyAgent(ReplayFiles, Agent):
     """Base of agents with continuous actions that learn from a replay buffer; words and defaults are SB3's.
 
     Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass names its policy, whose `make_update`
@@ -68,6 +72,7 @@ class OffPolicyAgent(Agent):
             raise unknown_name("policy", policy, self.policy_aliases)
         # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
         policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        refuse_optimizer_words(type(self).__name__, kwargs.get("policy_kwargs"))
         super().__init__(policy_class, env, learning_rate, **kwargs)
         check_positive_int(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
         if gradient_steps == 0 or gradient_steps < -1:
@@ -154,13 +159,15 @@ class OffPolicyAgent(Agent):
         assert source is not None and replay is not None
         for _ in range(self.train_freq):
             with torch.no_grad():
-                obs = self._flat(source.obs).clone()
+                obs = self._flat(source.obs if source.raw_obs is None else source.raw_obs).clone()
                 action = self._choose()
-                step = source.step(self._to_environment(action))
-                replay.add(obs, action, self._flat(step.next_obs), step.reward, step.terminated)
+                taken = self._to_environment(action)
+                step = source.step(taken)
+                next_obs = step.next_obs if step.raw_next_obs is None else step.raw_next_obs
+                reward = step.reward if step.raw_reward is None else step.raw_reward
+                replay.add(obs, action, self._flat(next_obs), reward, step.terminated)
             self.num_timesteps += source.num_envs
-            infos, rewards = step.infos, step.reward
-            callback.update_locals(locals())
+            callback.update_locals(step_locals(source, step, taken, locals()))
             if not callback.on_step():
                 return False
         return True
@@ -178,7 +185,9 @@ class OffPolicyAgent(Agent):
 
     def _new_replay(self) -> Replay:
         size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
-        return Replay(self.buffer_size, size, self._low.numel(), self.device)
+        replay = Replay(self.buffer_size, size, self._low.numel(), self.device)
+        replay.normalize = vec_normalize_of(self.env)
+        return replay
 
     def _gradient_step(self, batch: Transitions, learning_rate: float) -> None:
         """Take one gradient step on a minibatch; `_n_updates` counts it already."""

@@ -17,6 +17,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
+from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.agents.streams.masks import own_masks
 from polyathlon.agents.streams.rollout import Rollout, RolloutState, tree_map
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
@@ -185,8 +186,7 @@ class PPO(Agent):
                 step = source.step(self._to_environment(action))
                 self.rollout.add_step(step)
                 self.num_timesteps += source.num_envs
-                infos, rewards = step.infos, step.reward
-                callback.update_locals(locals())
+                callback.update_locals(step_locals(source, step, action, locals()))
                 if not callback.on_step():
                     return False
         return True

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from polyathlon.agents.parts.pareto import spread_weights
 from polyathlon.agents.parts.states import AttributeState
+from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.agents.streams.rollout import Rollout, RolloutState
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
@@ -215,8 +216,7 @@ class CMORL(ParetoAgent):
             step = source.step(taken)
             self.rollout.add_step(step)
             self.num_timesteps += source.num_envs
-            infos, rewards = step.infos, step.reward
-            callback.update_locals(locals())
+            callback.update_locals(step_locals(source, step, action, locals()))
             if not callback.on_step():
                 return False
         return True

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.tensor.sb3 import SB3VecEnv
+from polyathlon.envs.tensor.sb3 import SB3VecEnv, row_of, to_numpy
 
 from .vec_envs import ScalarEnvs
 
@@ -34,6 +35,7 @@ class Step(NamedTuple):
         terminated: [N] bool, the task ended the episode: the value of `next_obs` is zero.
         truncated: [N] bool, a limit cut the episode: the value of `next_obs` must be bootstrapped.
         infos: the environment's infos as it gave them.
+        raw_next_obs, raw_reward: `next_obs` and `reward` before `VecNormalize`, where that is around the environment.
     """
 
     next_obs: Observation
@@ -41,6 +43,8 @@ class Step(NamedTuple):
     terminated: Tensor
     truncated: Tensor
     infos: Any
+    raw_next_obs: Observation | None = None
+    raw_reward: Tensor | None = None
 
 
 def to_tensor(value: Any, device: torch.device) -> Observation:
@@ -73,6 +77,7 @@ class EnvStream(ABC):
         device: where the tensors live.
         obs: [N, ...] tensor, or a dict of them.
         mask: [N, A] bool or None.
+        raw_obs: `obs` before `VecNormalize`; None where there is none.
         episodes: (return, length) of the episodes finished since `pop_episode_stats`.
     """
 
@@ -84,6 +89,7 @@ class EnvStream(ABC):
         self.name = name
         self.obs: Observation = torch.zeros(0)
         self.mask: Tensor | None = None
+        self.raw_obs: Observation | None = None
         self.episodes: list[tuple[float, int]] = []
         self.steps = 0
         self.started = False
@@ -111,6 +117,10 @@ class EnvStream(ABC):
     @abstractmethod
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
+
+    @abstractmethod
+    def info_rows(self, step: Step) -> list[dict[str, Any]]:
+        """Return the infos of the last step as SB3 has them, a dict for each row."""
 
     def pop_episode_stats(self) -> list[tuple[float, int]]:
         """Return the (return, length) of the episodes finished since the last call, and forget them."""
@@ -147,6 +157,7 @@ class VectorEnvStream(EnvStream):
         self.lengths = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
         self._speaks_torch = getattr(self.vector_env, "output", "numpy") == "torch"
         self._tells_masks = False
+        self._ended: dict[int, tuple[float, int]] = {}
         rows: Any = self.vector_env.unwrapped
         if isinstance(vec_env.action_space, spaces.Discrete) and isinstance(rows, SyncVectorEnv):
             names = [(env.has_wrapper_attr("action_masks"), env.has_wrapper_attr("engine")) for env in rows.envs]
@@ -186,11 +197,30 @@ class VectorEnvStream(EnvStream):
         if "final_obs" in info:
             next_obs = self._true_next(info)
         done = terminated | truncated
+        self._ended = {}
         if bool(done.any()):
-            self.episodes += zip(self.returns[done].tolist(), self.lengths[done].tolist())
+            self._ended = dict(
+                zip(done.nonzero()[:, 0].tolist(), zip(self.returns[done].tolist(), self.lengths[done].tolist()))
+            )
+            self.episodes += self._ended.values()
             self.returns.masked_fill_(done, 0.0)
             self.lengths.masked_fill_(done, 0)
         return Step(next_obs, reward, terminated, truncated, info)
+
+    def info_rows(self, step: Step) -> list[dict[str, Any]]:
+        """Return a dict for each row: every entry of the vector info, and of finished rows what SB3's vectors tell."""
+        columns = {key: to_numpy(value) for key, value in step.infos.items() if not key.startswith("_")}
+        for key in ("final_obs", "final_info", "episode"):
+            columns.pop(key, None)
+        rows: list[dict[str, Any]] = []
+        for row in range(self.num_envs):
+            found = {key: row_of(value, row) for key, value in columns.items() if _has_row(step.infos, key, value, row)}
+            if row in self._ended:
+                found["terminal_observation"] = row_of(_observation_numpy(step.next_obs), row)
+                found["TimeLimit.truncated"] = bool(step.truncated[row] & ~step.terminated[row])
+                found["episode"] = {"r": self._ended[row][0], "l": self._ended[row][1], "t": 0.0}
+            rows.append(found)
+        return rows
 
     def _true_next(self, info: dict[str, Any]) -> Observation:
         ended = torch.as_tensor(info["_final_obs"], device=self.device)
@@ -250,10 +280,14 @@ class SB3EnvStream(EnvStream):
         self._tells_masks = isinstance(vec_env.action_space, spaces.Discrete) and vec_env.has_attr("action_masks")
         if self._tells_masks and vec_env.has_attr("engine"):
             self._tells_masks = False  # a tensor task tells them in its infos; without masks, its method is an error
+        self._normalize = unwrap_vec_normalize(vec_env)
+        self._returns, self._lengths = np.zeros(vec_env.num_envs), np.zeros(vec_env.num_envs, np.int64)
 
     def _receive(self, observation: Any, infos: list[dict[str, Any]]) -> None:
         self.check("observation", observation)
         self.obs = to_tensor(observation, self.device)
+        if self._normalize is not None:
+            self.raw_obs = to_tensor(self._normalize.get_original_obs(), self.device)
         masks = None
         if infos and "action_mask" in infos[0]:
             masks = [info["action_mask"] for info in infos]
@@ -266,6 +300,7 @@ class SB3EnvStream(EnvStream):
         if seed is not None:
             self.vec_env.seed(seed)
         observation = self.vec_env.reset()
+        self._returns[:], self._lengths[:] = 0, 0
         self._receive(observation, list(self.vec_env.reset_infos))
         self.started = True
 
@@ -278,18 +313,52 @@ class SB3EnvStream(EnvStream):
         resets = self.vec_env.reset_infos
         self._receive(observation, [resets[i] if done[i] else info for i, info in enumerate(infos)])
         next_obs = self._true_next(done, infos) if done.any() else self.obs
-        for info in infos:
-            if "episode" in info:
-                self.episodes.append((float(info["episode"]["r"]), int(info["episode"]["l"])))
+        raw_next, raw_reward = self._raw(done, infos, reward)
+        self._count_episodes(raw_reward if self._normalize is not None else reward, done, infos)
         return Step(
             next_obs,
             torch.as_tensor(reward, device=self.device).float(),
             torch.as_tensor(done & ~truncated, device=self.device),
             torch.as_tensor(truncated, device=self.device),
             infos,
+            raw_next,
+            None if raw_reward is None else torch.as_tensor(raw_reward, device=self.device).float(),
         )
 
-    def _true_next(self, done: np.ndarray, infos: list[dict[str, Any]]) -> Observation:
+    def _raw(self, done: np.ndarray, infos: list[dict[str, Any]], reward: Any) -> tuple[Observation | None, Any]:
+        """Return the next observations and rewards before `VecNormalize`."""
+        if self._normalize is None:
+            return None, None
+        raw = self.raw_obs
+        if done.any():
+            normalize = self._normalize
+            finals = [
+                {"terminal_observation": normalize.unnormalize_obs(info["terminal_observation"])} if ended else {}
+                for info, ended in zip(infos, done)
+            ]
+            raw = self._true_next(done, finals, raw)
+        return raw, self._normalize.get_original_reward()
+
+    def _count_episodes(self, reward: Any, done: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Note the finished episodes, as `Monitor` counted them where there is one."""
+        reward = np.asarray(reward, np.float64)
+        self._returns += reward if reward.ndim == 1 else reward.sum(1)
+        self._lengths += 1
+        for row in np.flatnonzero(done):
+            info = infos[row]
+            info.setdefault("episode", {"r": float(self._returns[row]), "l": int(self._lengths[row]), "t": 0.0})
+            self.episodes.append((float(info["episode"]["r"]), int(info["episode"]["l"])))
+            self._returns[row], self._lengths[row] = 0, 0
+
+    def info_rows(self, step: Step) -> list[dict[str, Any]]:
+        """Return the infos as they came."""
+        return list(step.infos)
+
+    def _true_next(
+        self, done: np.ndarray, infos: list[dict[str, Any]], after: Observation | None = None
+    ) -> Observation:
+        after = self.obs if after is None else after
+
         def fill(current: Tensor, key: str | None) -> Tensor:
             result = current.clone()
             for row in np.flatnonzero(done):
@@ -299,9 +368,9 @@ class SB3EnvStream(EnvStream):
                 result[row] = torch.as_tensor(value, device=self.device).to(current.dtype)
             return result
 
-        if isinstance(self.obs, dict):
-            return {key: fill(value, key) for key, value in self.obs.items()}
-        return fill(self.obs, None)
+        if isinstance(after, dict):
+            return {key: fill(value, key) for key, value in after.items()}
+        return fill(after, None)
 
     def get_state(self) -> dict[str, Any]:
         """Return the state of the rows, or a note that this vector environment cannot be saved."""
@@ -315,6 +384,8 @@ class SB3EnvStream(EnvStream):
         if not isinstance(self.vec_env, ScalarEnvs):
             raise UsageError(f"a run saved on scalar environments cannot continue on {type(self.vec_env).__name__}")
         observation = self.vec_env.set_state(state["environment"])
+        self._returns[:] = self.vec_env.episode_totals()
+        self._lengths[:] = self.vec_env.episode_lengths()
         self._receive(observation, list(self.vec_env.reset_infos))
         self.steps = state["steps"]
         self.started = True
@@ -349,6 +420,19 @@ class StreamState:
         if state["stream"] is not None:
             source.set_state(state["stream"])
         source.episodes = list(state["episodes"])
+
+
+def _has_row(info: dict[str, Any], key: str, value: Any, row: int) -> bool:
+    """Tell whether a vector info has an entry of this row: its mask "_key" says so, else every row has one."""
+    if isinstance(value, dict):
+        return all(_has_row(value, name, item, row) for name, item in value.items())
+    if not hasattr(value, "__len__") or len(value) <= row:
+        return False
+    return bool(info[f"_{key}"][row]) if f"_{key}" in info else True
+
+
+def _observation_numpy(obs: Observation) -> Any:
+    return {key: value.cpu().numpy() for key, value in obs.items()} if isinstance(obs, dict) else obs.cpu().numpy()
 
 
 def refuse_unsupported(state: dict[str, Any]) -> None:
@@ -395,4 +479,4 @@ def environment_name(vec_env: VecEnv) -> str:
         inner = inner.venv
     candidate = getattr(inner, "vector_env", None) or (inner.envs[0] if getattr(inner, "envs", None) else inner)
     spec = getattr(candidate, "spec", None)
-    return str(spec.id) if spec is not None else type(candidate).__name__
+    return str(spec.id) if spec is not None else type(candidate.unwrapped).__name__  # the task's own, not its wrapper's

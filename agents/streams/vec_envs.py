@@ -166,6 +166,14 @@ class ScalarEnvs(VecEnv):
             observations.append(observation)
         return self._stack(observations)
 
+    def episode_totals(self) -> np.ndarray:
+        """Return what the running episodes have paid [n], the sum over objectives where there are several."""
+        return self._totals if self._totals.ndim == 1 else self._totals.sum(1)
+
+    def episode_lengths(self) -> np.ndarray:
+        """Return how long the running episodes are [n]."""
+        return self._lengths
+
     def close(self) -> None:
         """Close every environment."""
         for env in self.envs:
