@@ -64,7 +64,11 @@ def refusal(agent: str, allowed: tuple[str, ...], given: str) -> str:
     speaks = given in ("text", "tokens") or not {"box", "discrete"} & set(allowed)
     forms = [form for form in allowed if speaks or form != "tokens"]
     cure = next((_CURES[given, form] for form in forms if (given, form) in _CURES), None)
-    advice = f"{cure}, or let polyathlon.adapt(env, {agent}) choose the wrappers" if cure else "use an environment of that form"
+    advice = (
+        f"{cure}, or let polyathlon.adapt(env, {agent}) choose the wrappers"
+        if cure
+        else "use an environment of that form"
+    )
     return f"{agent} acts in the form {' or '.join(allowed)}, but this environment takes {given} actions: {advice}"
 
 

@@ -27,10 +27,10 @@ from polyathlon.agents.parts.action_distributions import (
     masked_log_softmax,
     sample_categorical,
 )
-from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.features import extractor_for, mask_in
 from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.agents.parts.moments import RunningMoments
+from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.envs.errors import UsageError
 
 

@@ -24,9 +24,13 @@ def refuse_optimizer_words(owner: str, policy_kwargs: Mapping[str, Any] | None, 
     words = policy_kwargs or {}
     kind = words.get("optimizer_class")
     if kind is not None and kind is not torch.optim.Adam:
-        raise UsageError(f"{owner} has a step of Adam of its own, so optimizer_class={getattr(kind, '__name__', kind)} is not taken; leave it out")
+        raise UsageError(
+            f"{owner} has a step of Adam of its own, so optimizer_class={getattr(kind, '__name__', kind)} is not taken; leave it out"
+        )
     for name in words.get("optimizer_kwargs") or {}:
         if not taken:
-            raise UsageError(f"{owner} has a step of Adam of its own, whose {name!r} cannot be set; leave optimizer_kwargs out")
+            raise UsageError(
+                f"{owner} has a step of Adam of its own, whose {name!r} cannot be set; leave optimizer_kwargs out"
+            )
         if name not in taken:
             raise unknown_name("option of the optimiser", str(name), taken)

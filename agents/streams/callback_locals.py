@@ -30,7 +30,10 @@ class CallbackLocals(dict[str, Any]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a value, or the default."""
-        return self[name] if name in self else default
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
     def items(self) -> Any:
         """Return the names and their values."""

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.tensor.copies import changes_since_made, copy_envs
+from polyathlon.envs.tensor.copies import changes_since_made, copy_envs, without_monitor
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
@@ -149,7 +149,11 @@ def twin_id_of(spec: gym.envs.registration.EnvSpec) -> str | None:
     """
     twin = vectorized_id(spec.id)
     origin = spec.entry_point if isinstance(spec.entry_point, str) else getattr(spec.entry_point, "__module__", "")
-    if twin is None or origin.split(".")[0] not in ("gymnasium", "polyathlon", "mo_gymnasium") or spec.additional_wrappers:
+    if (
+        twin is None
+        or origin.split(".")[0] not in ("gymnasium", "polyathlon", "mo_gymnasium")
+        or spec.additional_wrappers
+    ):
         return None
     is_unlimited = spec.max_episode_steps is None and spec.entry_point != gym.registry[twin].entry_point
     return None if is_unlimited or (spec.max_episode_steps or 1) < 0 else twin
@@ -167,7 +171,7 @@ def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
         if type(inner).__name__ not in standard:
             return None
         inner = inner.env
-    spec = env.spec
+    spec = without_monitor(env).spec  # Monitor would be in its list of wrappers
     if spec is None or (twin := twin_id_of(spec)) is None or changes_since_made(env) != []:
         return None
     return twin, twin_options(spec, twin)

@@ -39,7 +39,11 @@ def own_masks(agent: Any, observation: Any) -> np.ndarray | None:
 
 def _are_equal(shown: Any, given: Any) -> bool:
     if isinstance(shown, dict):
-        return isinstance(given, dict) and shown.keys() == given.keys() and all(_are_equal(shown[k], given[k]) for k in shown)
+        return (
+            isinstance(given, dict)
+            and shown.keys() == given.keys()
+            and all(_are_equal(shown[k], given[k]) for k in shown)
+        )
     if shown is None or isinstance(given, dict):
         return False
     shown, given = np.asarray(shown), np.asarray(given)

@@ -100,7 +100,8 @@ def _copied(env: gym.Env[Any, Any], changes: list[str] | None) -> gym.Env[Any, A
     changed = f"; changed since gym.make: {', '.join(changes[:3])}" if changes else ""
     raise UsageError(
         f"{env} cannot be copied to run several rows of it: {reason}{changed}. Give such settings to gym.make, register an "
-        "environment that sets them itself, or make the rows: SyncVectorEnv([make_one] * n, autoreset_mode=AutoresetMode.SAME_STEP)"
+        "environment that sets them itself, derive its wrappers from gymnasium.utils.RecordConstructorArgs, or make the rows: "
+        "SyncVectorEnv([make_one] * n, autoreset_mode=AutoresetMode.SAME_STEP)"
     )
 
 

@@ -127,7 +127,9 @@ class SB3VecEnv(VecEnv):
                 f"{attr_name!r} cannot be set on the rows of {type(inner).__name__}, which are one batch: give it to "
                 f"gym.make_vec(id, num_envs=n, {attr_name}=...), or set it on a scalar environment and give the agent that with n_envs=n"
             )
-        if isinstance(inner, gym.vector.SyncVectorEnv) and not all(inner.envs[i].has_wrapper_attr(attr_name) for i in rows):
+        if isinstance(inner, gym.vector.SyncVectorEnv) and not all(
+            inner.envs[i].has_wrapper_attr(attr_name) for i in rows
+        ):
             raise UsageError(f"the rows have no attribute {attr_name!r}, so that setting it would change nothing")
         values = list(inner.get_attr(attr_name))
         for row in rows:

@@ -14,8 +14,27 @@ import numpy as np
 
 # attributes that hold randomness, windows and links rather than settings
 _LEFT_OUT = frozenset(
-    "np_random _np_random _np_random_seed spec _cached_spec env venv render_mode screen surf clock isopen viewer window "
-    "mujoco_renderer _mujoco_renderer renderer engine data".split()
+    [
+        "np_random",
+        "_np_random",
+        "_np_random_seed",
+        "spec",
+        "_cached_spec",
+        "env",
+        "venv",
+        "render_mode",
+        "screen",
+        "surf",
+        "clock",
+        "isopen",
+        "viewer",
+        "window",
+        "mujoco_renderer",
+        "_mujoco_renderer",
+        "renderer",
+        "engine",
+        "data",
+    ]
 )
 _DEEPEST = 8
 _STEPS = 2  # of a fresh environment, by which what a step changes is told from settings
@@ -32,7 +51,9 @@ def layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
 
 def _code(function: types.FunctionType) -> tuple[Any, ...]:
     code = function.__code__
-    cells = [cell.cell_contents for cell in function.__closure__ or () if isinstance(cell.cell_contents, int | float | str)]
+    cells = [
+        cell.cell_contents for cell in function.__closure__ or () if isinstance(cell.cell_contents, int | float | str)
+    ]
     return function.__module__, function.__qualname__, code.co_code, repr(code.co_consts), repr(cells)
 
 
