@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 import time
 import warnings
@@ -23,42 +22,19 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
 from polyathlon.agents.parts.devices import find_device
 from polyathlon.agents.parts.features import mask_in
+from polyathlon.agents.parts.optimizer_words import check_learning_rate
 from polyathlon.agents.parts.saved_states import SavedStates
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
 from polyathlon.checkpoints import FILE_FORMAT
-from polyathlon.envs.errors import UsageError, check_int, check_non_negative, refuse_unknown_arguments
-from polyathlon.envs.tensor.players import num_players
+from polyathlon.envs.errors import UsageError, check_int, refuse_unknown_arguments
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
-from .streams.callback_locals import CallbackLocals
-from .streams.env_stream import EnvStream, StreamState, environment_name, make_env_stream
-from .streams.environments import as_vec_env, make_vec_env
+from .streams.callback_locals import CallbackLocals, evaluation_envs
+from .streams.env_stream import EnvStream, StreamState, make_env_stream
+from .streams.environments import as_vec_env, make_vec_env, refuse_game
 
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
-
-
-def check_learning_rate(rate: Any) -> None:
-    """Refuse a learning rate that is no finite number of at least 0 and no schedule.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if callable(rate):
-        return
-    check_non_negative(learning_rate=rate)
-    if not math.isfinite(rate):
-        raise UsageError(f"learning_rate must be a finite number or a schedule, got {rate!r}")
-
-
-def evaluation_envs(callback: Any) -> Iterator[Any]:
-    """Go through the environments of the callbacks that evaluate."""
-    children = callback if isinstance(callback, list) else getattr(callback, "callbacks", None)
-    for child in children or [getattr(callback, "callback", None)]:
-        if child is not None:
-            yield from evaluation_envs(child)
-    if hasattr(callback, "eval_env"):
-        yield callback.eval_env
 
 
 class Agent(SavedStates):
@@ -130,7 +106,7 @@ class Agent(SavedStates):
             raise UsageError(f"policy_kwargs must be a dict of the policy's arguments, got {policy_kwargs!r}")
         if env is not None:
             env = make_vec_env(env, n_envs, device)
-            self._refuse_games(env)
+            refuse_game(env, type(self).__name__)
             self.refuse_wrong_form(env.observation_space, env.action_space)
             self._refuse_objectives(env)
         super().__init__(
@@ -176,20 +152,6 @@ class Agent(SavedStates):
         if objectives is not None and not cls.takes_objectives:
             raise UsageError(reward_refusal(cls.__name__, objectives))
 
-    @classmethod
-    def _refuse_games(cls, env: Any) -> None:
-        """Refuse a game that the agent would play alone, for every side: it would be paid for what the opponent loses.
-
-        Raises:
-            UsageError: the environment has several players.
-        """
-        players = num_players(env)
-        if players > 1:
-            raise UsageError(
-                f"{environment_name(env)} is a game of {players} players, and {cls.__name__} would play all of them alone, "
-                "be paid as whoever moves, and learn from the opponents' views: games need a trainer for several players"
-            )
-
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return make_vec_env(env, None, torch.device("cpu")) if isinstance(env, str) else as_vec_env(env)
@@ -234,7 +196,7 @@ class Agent(SavedStates):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces and number of environments."""
         env = self._wrap_env(env)
-        self._refuse_games(env)
+        refuse_game(env, type(self).__name__)
         self._refuse_objectives(env)
         super().set_env(env, force_reset)
         assert self.env is not None

@@ -13,138 +13,34 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-import cloudpickle
 import stable_baselines3
 import torch
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.utils import get_system_info
 
 from polyathlon.agents.parts.plain_data import NotPlain, PlainReader, PlainWriter
+from polyathlon.archives import (
+    DamagedFile,
+    add_bytes,
+    add_pickles,
+    add_tensors,
+    opened,
+    read_pickles,
+    read_tensors,
+    replacing,
+)
 from polyathlon.envs.errors import UsageError
 
 if TYPE_CHECKING:
     from polyathlon.agents.parts.saved_states import SavedStates
 
 FILE_FORMAT = 3  # of checkpoints and of agent files; 3: JSON and tensors, pickles apart
-MANIFEST, AGENT, STATES, TENSORS, PICKLES = "manifest.json", "agent.zip", "states.json", "states.pth", "pickled.pkl"
+MANIFEST, AGENT, STATES, TENSORS = "manifest.json", "agent.zip", "states.json", "states.pth"
 VARIABLES = "pytorch_variables.pth"  # SB3's name for tensors that belong to no state
-
-
-class DamagedFile(UsageError):
-    """A file that is not as it was written."""
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file so that a crash or a full disk leaves the old one or the new one, whole, and nothing beside it."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a crash leaves the old one or the new one, whole."""
-    with replacing(path) as file:
-        file.write(text.encode())
-
-
-# --------------------------------------------------------------------------------------------------------------- parts
-
-
-class _Hashed:
-    """A stream that counts what it passes on into a SHA-256, and keeps the error that torch's writer would replace."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.digest, self.error = file, hashlib.sha256(), None
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-def _add_tensors(archive: zipfile.ZipFile, name: str, content: Any) -> str:
-    """Add a part with `torch.save`; return its SHA-256."""
-    with archive.open(name, "w", force_zip64=True) as file:
-        stream = _Hashed(file)
-        try:
-            torch.save(content, stream)
-        except RuntimeError:
-            if stream.error is not None:
-                raise stream.error from None
-            raise
-    return stream.digest.hexdigest()
-
-
-def _add_bytes(archive: zipfile.ZipFile, name: str, content: bytes) -> str:
-    archive.writestr(name, content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def _add_pickles(archive: zipfile.ZipFile, pickled: Mapping[str, Any], owner: str) -> dict[str, str]:
-    if not pickled:
-        return {}
-    try:
-        return {PICKLES: _add_bytes(archive, PICKLES, cloudpickle.dumps(dict(pickled)))}
-    except Exception as error:  # a pickle fails in many ways
-        kinds = ", ".join(sorted({type(value).__name__ for value in pickled.values()}))
-        raise UsageError(
-            f"{owner} holds what no file can hold ({kinds}): {error}; leave it out with exclude="
-        ) from error
-
-
-@contextlib.contextmanager
-def _reading(file: Any, name: Any, kind: str) -> Iterator[zipfile.ZipFile]:
-    """Open an archive; every way in which a damaged one fails is one error.
-
-    Raises:
-        DamagedFile: naming the file.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            yield archive
-    except (UsageError, FileNotFoundError):
-        raise
-    except Exception as error:  # a damaged archive fails in many ways, all of which mean the same to the user
-        raise DamagedFile(f"the {kind} {name} is corrupted ({type(error).__name__}: {error})") from error
-
-
-def _tensors(archive: zipfile.ZipFile, name: str, device: torch.device | str) -> Any:
-    # zipfile compares the part's checksum when it is read to its end, which torch.load does not do
-    return torch.load(io.BytesIO(archive.read(name)), map_location=device, weights_only=True)
-
-
-def _pickles(archive: zipfile.ZipFile, trust: bool) -> Callable[[], Mapping[str, Any]] | None:
-    if not trust or PICKLES not in archive.namelist():
-        return None
-    content = archive.read(PICKLES)
-    found: list[Any] = []
-
-    def read() -> Mapping[str, Any]:
-        if not found:
-            found.append(cloudpickle.loads(content))
-        values: Mapping[str, Any] = found[0]
-        return values
-
-    return read
 
 
 # ---------------------------------------------------------------------------------------------------- agent files
@@ -183,11 +79,11 @@ def _write_agent(
     writer = PlainWriter(agent.named_classes())
     settings = {name: writer.write(value) for name, value in agent.settings(exclude, include).items()}
     with zipfile.ZipFile(file, "w") as archive:
-        _add_bytes(archive, "data", json.dumps(settings, indent=1).encode())
-        _add_tensors(archive, VARIABLES, writer.tensors)
+        add_bytes(archive, "data", json.dumps(settings, indent=1).encode())
+        add_tensors(archive, VARIABLES, writer.tensors)
         for name, state in agent.get_parameters().items():
-            _add_tensors(archive, f"{name}.pth", state)
-        _add_pickles(archive, writer.pickled, f"this {type(agent).__name__}")
+            add_tensors(archive, f"{name}.pth", state)
+        add_pickles(archive, writer.pickled, f"this {type(agent).__name__}")
         archive.writestr("_stable_baselines3_version", stable_baselines3.__version__)
         archive.writestr("system_info.txt", get_system_info(print_info=False)[1])
 
@@ -223,7 +119,9 @@ def read_agent(
     """
     name = name or _name(path)
     with _agent_archive(path, name) as (archive, plain):
-        reader = PlainReader(_tensors(archive, VARIABLES, device), named, _pickles(archive, trust), known_spaces)
+        reader = PlainReader(
+            read_tensors(archive, VARIABLES, device), named, read_pickles(archive, trust), known_spaces
+        )
         settings = {key: _setting(reader, key, value, name) for key, value in plain.items() if key not in (given or {})}
         states = _states(archive, device)
     return {**settings, **(given or {})}, states
@@ -249,7 +147,7 @@ def _name(path: Any) -> Any:
 
 def _states(archive: zipfile.ZipFile, device: torch.device | str) -> dict[str, Any]:
     parts = [part for part in archive.namelist() if part.endswith(".pth") and part != VARIABLES]
-    return {part.removesuffix(".pth"): _tensors(archive, part, device) for part in parts}
+    return {part.removesuffix(".pth"): read_tensors(archive, part, device) for part in parts}
 
 
 @contextlib.contextmanager
@@ -257,7 +155,7 @@ def _agent_archive(path: str | Path | io.BufferedIOBase, name: Any) -> Iterator[
     """Open an agent file of this format, with its settings as JSON."""
     file = open_path(path, "r", suffix="zip")
     try:
-        with _reading(file, name, "agent file") as archive:
+        with opened(file, name, "agent file") as archive:
             if "data" not in archive.namelist():
                 raise UsageError(f"{name} is no agent file: it has no part 'data'")
             plain = json.loads(archive.read("data"))
@@ -318,13 +216,13 @@ def checkpoint(agent: SavedStates, path: str | Path, run: Mapping[str, Any] | No
     _write_agent(agent, inner)
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         digests = {
-            AGENT: _add_bytes(archive, AGENT, inner.getvalue()),
-            STATES: _add_bytes(archive, STATES, json.dumps(states).encode()),
-            TENSORS: _add_tensors(archive, TENSORS, writer.tensors),
-            **_add_pickles(archive, writer.pickled, f"the training state of this {type(agent).__name__}"),
+            AGENT: add_bytes(archive, AGENT, inner.getvalue()),
+            STATES: add_bytes(archive, STATES, json.dumps(states).encode()),
+            TENSORS: add_tensors(archive, TENSORS, writer.tensors),
+            **add_pickles(archive, writer.pickled, f"the training state of this {type(agent).__name__}"),
         }
         manifest = {"format": FILE_FORMAT, "agent": type(agent).__name__, "sha256": digests, "run": run}
-        _add_bytes(archive, MANIFEST, json.dumps(manifest).encode())
+        add_bytes(archive, MANIFEST, json.dumps(manifest).encode())
     return path
 
 
@@ -344,7 +242,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         UsageError: the file is missing, of another format, or holds pickles and `trust` is False.
     """
     try:
-        with _reading(path, path, "checkpoint") as archive:
+        with opened(path, path, "checkpoint") as archive:
             if MANIFEST not in archive.namelist():
                 raise DamagedFile(
                     f"{path} is not a checkpoint written by Agent.checkpoint, or is corrupted, or of an older polyathlon"
@@ -355,7 +253,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
             for part, digest in manifest["sha256"].items():
                 if hashlib.sha256(archive.read(part)).hexdigest() != digest:
                     raise DamagedFile(f"the checkpoint {path} is corrupted (its part {part} is not as it was written)")
-            reader = PlainReader(_tensors(archive, TENSORS, "cpu"), pickles=_pickles(archive, trust))
+            reader = PlainReader(read_tensors(archive, TENSORS, "cpu"), pickles=read_pickles(archive, trust))
             states = {
                 key: _setting(reader, key, value, path) for key, value in json.loads(archive.read(STATES)).items()
             }
@@ -377,8 +275,8 @@ def save_state(state: Any, path: Path, kind: str) -> None:
     content = json.dumps({"format": FILE_FORMAT, "kind": kind, "state": writer.write(state)})
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        _add_bytes(archive, STATES, content.encode())
-        _add_tensors(archive, TENSORS, writer.tensors)
+        add_bytes(archive, STATES, content.encode())
+        add_tensors(archive, TENSORS, writer.tensors)
 
 
 def read_state(path: Path, kind: str) -> Any:
@@ -389,14 +287,14 @@ def read_state(path: Path, kind: str) -> Any:
         UsageError: it is missing, of another kind or format.
     """
     try:
-        with _reading(path, path, kind) as archive:
+        with opened(path, path, kind) as archive:
             if STATES not in archive.namelist():
                 raise UsageError(f"{path} is no {kind} written by polyathlon")
             content = json.loads(archive.read(STATES))
             if content.get("kind") != kind or content.get("format") != FILE_FORMAT:
                 found = f"{content.get('kind')} of format {content.get('format')}"
                 raise UsageError(f"{path} is a {found}, not a {kind} of format {FILE_FORMAT}")
-            return PlainReader(_tensors(archive, TENSORS, "cpu")).read(content["state"])
+            return PlainReader(read_tensors(archive, TENSORS, "cpu")).read(content["state"])
     except FileNotFoundError as error:
         raise UsageError(f"there is no {kind} {path}") from error
 

@@ -1,13 +1,27 @@
-"""SB3's words for optimisers in `policy_kwargs`: taken or refused, never ignored."""
+"""Learning rates, and SB3's words for optimisers in `policy_kwargs`: taken or refused, never ignored."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_non_negative, unknown_name
+
+
+def check_learning_rate(rate: Any) -> None:
+    """Refuse a learning rate that is no finite number of at least 0 and no schedule.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if callable(rate):
+        return
+    check_non_negative(learning_rate=rate)
+    if not math.isfinite(rate):
+        raise UsageError(f"learning_rate must be a finite number or a schedule, got {rate!r}")
 
 
 def refuse_optimizer_words(owner: str, policy_kwargs: Mapping[str, Any] | None, taken: tuple[str, ...] = ()) -> None:

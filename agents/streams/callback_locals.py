@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -73,3 +73,13 @@ def _numpy(value: Tensor) -> np.ndarray:
 
 def _tree_numpy(value: Any) -> Any:
     return {key: _tree_numpy(item) for key, item in value.items()} if isinstance(value, dict) else _numpy(value)
+
+
+def evaluation_envs(callback: Any) -> Iterator[Any]:
+    """Go through the environments of the callbacks that evaluate."""
+    children = callback if isinstance(callback, list) else getattr(callback, "callbacks", None)
+    for child in children or [getattr(callback, "callback", None)]:
+        if child is not None:
+            yield from evaluation_envs(child)
+    if hasattr(callback, "eval_env"):
+        yield callback.eval_env

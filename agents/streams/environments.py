@@ -14,9 +14,11 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.copies import changes_since_made, copy_envs, without_monitor
+from polyathlon.envs.tensor.players import num_players
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
+from .env_stream import environment_name
 from .vec_envs import ScalarEnvs
 
 NAMESPACE = "polyathlon"
@@ -57,6 +59,20 @@ def as_vec_env(env: Any) -> VecEnv:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     return env if isinstance(env, VecTransposeImage) else BaseAlgorithm._wrap_env(env, 0, False)
+
+
+def refuse_game(env: Any, agent: str) -> None:
+    """Refuse a game that an agent would play alone, for every side: it would be paid for what the opponent loses.
+
+    Raises:
+        UsageError: the environment has several players.
+    """
+    players = num_players(env)
+    if players > 1:
+        raise UsageError(
+            f"{environment_name(env)} is a game of {players} players, and {agent} would play all of them alone, be paid as "
+            "whoever moves, and learn from the opponents' views: games need a trainer for several players"
+        )
 
 
 def monitored(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -81,6 +81,8 @@ CONTEXT: dict[str, dict[str, Any]] = {  # what must hold for a keyword to mean s
 }
 EXEMPT: dict[str, str] = {
     "_init_setup_model": "no word for users",
+    "policy": "what is trained; other tests take others",
+    "env": "what is trained on",
     "matmul_precision": "equal numbers on processors without bfloat16 products; its own tests compare the types",
     "on_disk": "the same numbers, kept elsewhere; test_replay looks for the file",
     "fast_update": "a faster way to the same numbers; test_ppo_fast compares them",
