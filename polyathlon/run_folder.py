@@ -17,7 +17,8 @@ from polyathlon.agents.base import Agent
 from polyathlon.envs.errors import UsageError
 
 from . import __version__
-from .checkpoints import CheckpointFiles, write_atomically
+from .archives import write_atomically
+from .checkpoints import CheckpointFiles
 from .folder_lock import FolderLock
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "transformers", "peft", "reasoning-gym")

@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from .checkpoints import write_atomically
+from .archives import write_atomically
 from .run_folder import RunFolder, plain
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
@@ -21,16 +22,16 @@ from polyathlon.envs.language.utterance import Utterance
 # libraries whose networks and optimisers are imported by name; other modules count where they are imported already
 TRUSTED_LIBRARIES = ("polyathlon", "torch", "stable_baselines3", "sb3_contrib", "transformers")
 NAMED_CLASSES = (nn.Module, torch.optim.Optimizer)  # their subclasses stand in files by name
-# class -> arguments of its constructor, each an attribute of the same name
+# class -> arguments of its constructor, each an attribute of the same name but for those in `_parameter`
 SPACES: dict[type, tuple[str, ...]] = {
     spaces.Box: ("low", "high", "shape", "dtype"),
     spaces.Discrete: ("n", "start", "dtype"),
     spaces.MultiDiscrete: ("nvec", "start", "dtype"),
     spaces.MultiBinary: ("n",),
-    spaces.Text: ("max_length", "min_length", "characters"),
+    spaces.Text: ("max_length", "min_length", "charset"),
     spaces.Dict: ("spaces",),
     spaces.Tuple: ("spaces",),
-    spaces.Sequence: ("feature_space", "stack"),
+    spaces.Sequence: ("space", "stack"),
     spaces.OneOf: ("spaces",),
     Utterance: ("max_bytes",),
 }
@@ -185,8 +186,9 @@ class PlainWriter:
 
 
 def _parameter(space: Any, word: str) -> Any:
-    value = getattr(space, "character_list" if word == "characters" else word)
-    return "".join(value) if word == "characters" else value
+    if word == "charset":
+        return "".join(space.character_list)
+    return getattr(space, "feature_space" if word == "space" else word)
 
 
 _Form = tuple[Any, Callable[[PlainWriter, Any], Any]]
@@ -298,7 +300,9 @@ class PlainReader:
         words = {word: self.read(value) for word, value in plain["parameters"].items()}
         if isinstance(words.get("shape"), list):
             words["shape"] = tuple(words["shape"])
-        return SPACES_BY_NAME[plain["is"]](**words)
+        kind = SPACES_BY_NAME[plain["is"]]
+        known = inspect.signature(kind.__init__).parameters  # Discrete takes a dtype in some versions of Gymnasium
+        return kind(**{word: value for word, value in words.items() if word in known})
 
     def _named(self, plain: Any) -> Any:
         if plain["is"] not in self.named:

@@ -14,7 +14,8 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from polyathlon import checkpoints
 from polyathlon.agents.on_policy.ppo import PPO
-from polyathlon.checkpoints import FILE_FORMAT, CheckpointFiles, DamagedFile, read_checkpoint, write_atomically
+from polyathlon.archives import DamagedFile, write_atomically
+from polyathlon.checkpoints import FILE_FORMAT, CheckpointFiles, read_checkpoint
 from polyathlon.envs.errors import UnknownArgument, UsageError
 
 SMALL: dict[str, Any] = {"n_steps": 16, "batch_size": 8, "n_epochs": 1, "seed": 0, "device": "cpu"}
