@@ -49,7 +49,8 @@ class _Hashed:
     """A stream that counts what it passes on into a SHA-256, and keeps the error that torch's writer would replace."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.digest, self.error = file, hashlib.sha256(), None
+        self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
@@ -66,7 +67,7 @@ class _Hashed:
 def add_tensors(archive: zipfile.ZipFile, name: str, content: Any) -> str:
     """Add a part with `torch.save`; return its SHA-256."""
     with archive.open(name, "w", force_zip64=True) as file:
-        stream = _Hashed(file)
+        stream: Any = _Hashed(file)
         try:
             torch.save(content, stream)
         except RuntimeError:

@@ -90,7 +90,7 @@ class PlainWriter:
     """
 
     def __init__(self, named: Mapping[str, type] | None = None) -> None:
-        self.names = {kind: name for name, kind in reversed((named or {}).items())}
+        self.names = {kind: name for name, kind in reversed(list((named or {}).items()))}
         self.tensors: dict[str, torch.Tensor] = {}
         self.pickled: dict[str, Any] = {}
 
@@ -166,9 +166,9 @@ class PlainWriter:
 
     def _record(self, value: Any) -> Any:
         """A NamedTuple or a dataclass by its fields; reading it calls no constructor."""
-        kind = type(value)
+        kind: Any = type(value)
         if hasattr(value, "_fields") and isinstance(value, tuple):
-            fields = dict(zip(value._fields, value))
+            fields = dict(zip(kind._fields, value))
         elif dataclasses.is_dataclass(value):
             fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
             if hasattr(value, "__dict__") and set(vars(value)) - set(fields):
@@ -319,7 +319,7 @@ class PlainReader:
             return tuple.__new__(kind, [fields[name] for name in kind._fields])
         if not dataclasses.is_dataclass(kind):
             raise NotPlain(f"the file holds a {plain['is']}, which is no NamedTuple and no dataclass")
-        record = object.__new__(kind)
+        record: Any = object.__new__(kind)  # type: ignore[arg-type]
         for name in {field.name for field in dataclasses.fields(kind)} & set(fields):
             object.__setattr__(record, name, fields[name])
         return record
