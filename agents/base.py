@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import warnings
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -17,17 +18,21 @@ from stable_baselines3.common import utils
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import safe_mean
-from stable_baselines3.common.vec_env.base_vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
+from polyathlon.agents.parts.devices import find_device
+from polyathlon.agents.parts.features import mask_in
+from polyathlon.agents.parts.optimizer_words import check_learning_rate
 from polyathlon.agents.parts.saved_states import SavedStates
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
 from polyathlon.checkpoints import FILE_FORMAT
-from polyathlon.envs.errors import UsageError, refuse_unknown_arguments
+from polyathlon.envs.errors import UsageError, check_int, refuse_unknown_arguments
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
+from .streams.callback_locals import CallbackLocals, evaluation_envs
 from .streams.env_stream import EnvStream, StreamState, make_env_stream
-from .streams.environments import as_vec_env, make_vec_env
+from .streams.environments import as_vec_env, make_vec_env, refuse_game
 
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
 
@@ -70,6 +75,7 @@ class Agent(SavedStates):
     environments: ClassVar[tuple[str, ...] | None] = None
     default_policy: ClassVar[str | None] = None
     log_interval: ClassVar[int] = 1
+    learned_with_masks = False  # and the observation does not show them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse unknown keywords before anything is made."""
@@ -92,9 +98,15 @@ class Agent(SavedStates):
         device: torch.device | str = "auto",
         seed: int | None = None,
     ) -> None:
-        device = utils.get_device(device)
+        device = find_device(device)
+        check_learning_rate(learning_rate)
+        if seed is not None:
+            check_int(0, seed=seed)
+        if policy_kwargs is not None and not isinstance(policy_kwargs, dict):
+            raise UsageError(f"policy_kwargs must be a dict of the policy's arguments, got {policy_kwargs!r}")
         if env is not None:
             env = make_vec_env(env, n_envs, device)
+            refuse_game(env, type(self).__name__)
             self.refuse_wrong_form(env.observation_space, env.action_space)
             self._refuse_objectives(env)
         super().__init__(
@@ -184,6 +196,7 @@ class Agent(SavedStates):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces and number of environments."""
         env = self._wrap_env(env)
+        refuse_game(env, type(self).__name__)
         self._refuse_objectives(env)
         super().set_env(env, force_reset)
         assert self.env is not None
@@ -232,6 +245,13 @@ class Agent(SavedStates):
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, tb_log_name, reset_num_timesteps)
         return total_timesteps, self._init_callback(callback, progress_bar)
 
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        """Make one callback of all; SB3 compares the classes of the environments there, which differ here by nature."""
+        with warnings.catch_warnings():
+            if not any(isinstance(env, VecEnvWrapper) for env in (self.env, *evaluation_envs(callback))):
+                warnings.filterwarnings("ignore", "Training and eval env are not of the same type")
+            return super()._init_callback(callback, progress_bar)
+
     def _refuse_no_task(self, total_timesteps: int) -> None:
         """Refuse to train up to step `total_timesteps` without an environment; agents that need none override it.
 
@@ -245,6 +265,17 @@ class Agent(SavedStates):
         assert self.source is not None
         self.source.reset(None if self.source.started else self.seed)
         self.source.pop_episode_stats()
+
+    @property
+    def smallest_run(self) -> int:
+        """The fewest steps that `learn` takes, whatever it is asked for."""
+        return self.n_envs
+
+    def _note_masks(self) -> None:
+        """Remember that this environment masks actions, which `predict` must then be told."""
+        source = self.source
+        if source is not None and source.mask is not None and not self.learned_with_masks:
+            self.learned_with_masks = mask_in(source.obs, source.mask.shape[-1]) is None
 
     def _record_episodes(self) -> int:
         """Move finished episodes into SB3's statistics buffer and return how many there were."""
@@ -298,7 +329,7 @@ class Agent(SavedStates):
         tb_log_name = tb_log_name or type(self).__name__
         total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._before_training()
-        callback.on_training_start(locals(), globals())
+        callback.on_training_start(CallbackLocals(locals()), globals())
         self._start_training()
         while not self._has_finished(total):
             if not self._iterate(callback, total, log_interval):
@@ -311,7 +342,7 @@ class Agent(SavedStates):
     def collect(self, callback: BaseCallback) -> bool:
         """Take the steps of an iteration and count them in `num_timesteps`.
 
-        After each step it calls `callback.update_locals(locals())` and `callback.on_step()`.
+        After each step it calls `callback.update_locals(step_locals(source, step, action, locals()))` and `callback.on_step()`.
 
         Returns:
             False when the callback asked to stop.

@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
@@ -63,12 +64,43 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         UsageError: there is no such id, or it does not take an option; the message names the nearest.
     """
     spec = find_spec(env_id)
+    refuse_texts_for_numbers(entry_point(spec), kwargs)
     try:
         return make_unchecked(spec, **kwargs)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         raise UsageError(f"{env_id} does not take these options: {error}") from error
+
+
+def entry_point(spec: gym.envs.registration.EnvSpec) -> Any:
+    """Return what makes the environments of a spec, for its signature; None where it cannot be found."""
+    made = spec.kwargs.get("tensor_env") or spec.entry_point
+    try:
+        return load_env_creator(made) if isinstance(made, str) else made
+    except (ImportError, AttributeError):
+        return None
+
+
+def refuse_texts_for_numbers(function: Any, options: dict[str, Any]) -> None:
+    """Refuse texts where the default is a number.
+
+    Args:
+        function: a class or function with defaults; None refuses nothing.
+        options: keyword arguments for it.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    try:
+        parameters = {} if function is None else inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return
+    for name, value in options.items():
+        default = getattr(parameters.get(name), "default", None)
+        if isinstance(value, str) and isinstance(default, int | float):
+            kind = "true or false" if isinstance(default, bool) else "a number"
+            raise UsageError(f"{name} must be {kind} (such as {default!r}), got the text {value!r}")
 
 
 def adapt(
@@ -90,7 +122,7 @@ def adapt(
     | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
     A classic agent sees an observation that is no Box, or a picture, through `VectorObservation`, unless it reads any observation by
-    itself (`reads_any_observation`, as `PPO` does) or is given a policy that does. A reward for several objectives
+    itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. A reward for several objectives
     becomes a number through `LinearReward` for every agent that maximises one.
 
     Args:
@@ -131,10 +163,18 @@ def adapt(
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
     seen = chain.env.observation_space
-    if not reads_any and (not isinstance(seen, spaces.Box) or is_picture_space(seen)):
+    needs_vector = not reads_any and (not isinstance(seen, spaces.Box) or is_picture_space(seen))
+    if needs_vector or (not is_language_agent(forms) and _has_parts(seen)):
         chain.add("VectorObservation")
     chain.finish()
     return chain.env
+
+
+def _has_parts(space: spaces.Space[Any]) -> bool:
+    """Return whether a space holds a Tuple, which no network reads as it is."""
+    if isinstance(space, spaces.Dict):
+        return any(_has_parts(part) for part in space.spaces.values())
+    return isinstance(space, spaces.Tuple)
 
 
 class _Chain:
@@ -183,7 +223,11 @@ class _Chain:
         self.env = wrapper(self.env, **mine)
 
     def finish(self) -> None:
-        """Refuse options that no wrapper of the chain took."""
+        """Refuse options that no wrapper of the chain took, and a model that nothing asks for."""
+        if self.model is not None and token_model(self.env) is None:
+            raise UsageError(
+                f"the model {self.model!r} has no meaning here: no language model acts, and the environment takes no tokens; leave it out"
+            )
         for key in self.options:
             if key not in self.used and self.known:
                 raise unknown_name("option of the wrappers", key, self.known)
@@ -266,4 +310,5 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
         usual = "MultiInputPolicy" if dictionary else "MlpPolicy"
         first = kwargs.pop("policy", getattr(agent_class, "default_policy", None) or usual)
     refuse_unknown_arguments(agent_class, kwargs, HIDDEN_ARGUMENTS)
+    refuse_texts_for_numbers(agent_class, kwargs)
     return agent_class(first, env, **kwargs)

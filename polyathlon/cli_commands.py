@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,6 +100,36 @@ def _value(text: str) -> Any:
         return text
 
 
+def _path(text: str) -> Path:
+    """Read a path.
+
+    Raises:
+        ArgumentTypeError: it is empty, or no UTF-8.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"the path {text!r} is no UTF-8; choose another name") from None
+    return Path(text)
+
+
+def _number(text: str) -> float:
+    """Read a finite number.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"invalid value {text!r}: a finite number is needed")
+    return value
+
+
 def _default_out(agent: str, env: str, seed: int) -> Path:
     return Path("runs") / f"{agent}-{env}-seed{seed}".replace("/", "-").replace(":", "-")
 
@@ -132,6 +163,7 @@ def train_agent(options: argparse.Namespace) -> None:
         device=options.device,
         progress_bar=is_terminal if options.progress is None else options.progress,
         verbose=options.verbose,
+        trust=options.trust,
     )
     rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
     outcome = f", mean return of the last {len(rewards)} episodes {sum(rewards) / len(rewards):.4g}" if rewards else ""
@@ -152,21 +184,30 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="language model (default tiny)")
     add("--warm-start", type=int, default=0, metavar="N", help="let a language agent imitate N solutions first")
     add("--n-envs", type=int, help="number of environments (default: as the YAML file says, else 1)")
-    add("--tuned", type=Path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
+    add("--tuned", type=_path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
     add("--plain", action="store_true", help="leave the file of hyper-parameters out")
-    add("--out", type=Path, help="run folder (default runs/AGENT-ENV-seedSEED)")
+    add("--out", type=_path, help="run folder (default runs/AGENT-ENV-seedSEED)")
     add("--resume", action="store_true", help="go on with the run in the folder")
     add("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default: one a minute)")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default: on a terminal)")
     add("--verbose", action="count", default=0, help="print the log")
+    _trust_argument(parser)
+
+
+def _trust_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="also read what the run's files hold as pickles; a pickle can run any program, so trust who wrote them",
+    )
 
 
 def evaluate_run(options: argparse.Namespace) -> None:
     """Play episodes with a run's agent and print what they returned."""
     from .evaluation import agent_policy, evaluate, load_run
 
-    agent, env = load_run(options.run_folder, options.device)
+    agent, env = load_run(options.run_folder, options.device, options.trust)
     result = evaluate(env, agent_policy(agent, not options.stochastic), options.episodes, options.seed)
     lengths = sum(result.lengths) / len(result.lengths)
     print(
@@ -177,11 +218,12 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("run_folder", type=_path, metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=int, default=10, help="number of episodes (default 10)")
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
     parser.add_argument("--stochastic", action="store_true", help="sample the actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    _trust_argument(parser)
 
 
 def watch_run(options: argparse.Namespace) -> None:
@@ -197,6 +239,7 @@ def watch_run(options: argparse.Namespace) -> None:
         fps=options.fps,
         max_steps=options.max_steps,
         device=options.device,
+        trust=options.trust,
     )
     for number, episode in enumerate(played):
         print(f"episode {number}: return {episode.reward:.6g} in {episode.length} steps")
@@ -204,13 +247,14 @@ def watch_run(options: argparse.Namespace) -> None:
 
 
 def _watch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--out", type=Path, help=".mp4, .gif, .png or .txt (default RUN/watch.mp4)")
+    parser.add_argument("run_folder", type=_path, metavar="RUN", help="run folder")
+    parser.add_argument("--out", type=_path, help=".mp4, .gif, .png or .txt (default RUN/watch.mp4)")
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes (default 1)")
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
     parser.add_argument("--max-steps", type=int, help="leave an episode after so many steps")
-    parser.add_argument("--fps", type=float, help="pictures a second (default: the environment's)")
+    parser.add_argument("--fps", type=_number, help="pictures a second (default: the environment's)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    _trust_argument(parser)
 
 
 def solve(options: argparse.Namespace) -> None:
@@ -240,16 +284,16 @@ def solve(options: argparse.Namespace) -> None:
 
 def _solve_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="instance of TSPLIB, CVRPLIB or OPLib (.tsp, .atsp, .vrp, .oplib)")
+    add("file", type=_path, metavar="FILE", help="instance of TSPLIB, CVRPLIB or OPLib (.tsp, .atsp, .vrp, .oplib)")
     add(
         "--solver", help="for example fast_tsp, pyvrp, elkai, nearest_neighbour (default: the usual one of the problem)"
     )
-    add("--policy", type=Path, metavar="PATH", help='instead, a run folder, the zip of an agent, or "pretrained"')
+    add("--policy", type=_path, metavar="PATH", help='instead, a run folder, the zip of an agent, or "pretrained"')
     add("--agent", default="bqnco", help="name of the agent whose zip --policy is (default bqnco)")
-    add("--seconds", type=float, help="budget of the solver")
+    add("--seconds", type=_number, help="budget of the solver")
     add("--beam", type=int, help="partial solutions that a constructing agent keeps side by side")
     add("--reference", metavar="COST", help="cost of a known solution, or a .sol file of CVRPLIB; prints the gap")
-    add("--out", type=Path, help="picture to draw the solution into (.png)")
+    add("--out", type=_path, help="picture to draw the solution into (.png)")
     add("--device", default="auto", help="auto, cpu or cuda")
     add(
         "--rounding",
@@ -267,8 +311,8 @@ def plot(options: argparse.Namespace) -> None:
 
 
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument("--out", type=Path, help="picture to write (default: curve.png in the first run)")
+    parser.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument("--out", type=_path, help="picture to write (default: curve.png in the first run)")
     parser.add_argument(
         "--metric", help="column of progress.csv, or a group of them such as experts (default: the mean reward)"
     )

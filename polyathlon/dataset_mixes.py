@@ -20,7 +20,7 @@ from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Traject
 from polyathlon.envs.errors import UsageError, constructor_keywords, unknown_name
 
 from .adaptation import adapt, make_env, resolve_agent
-from .checkpoints import write_atomically
+from .archives import write_atomically
 from .datasets import noisy_policy, play_episodes, seeded_draws
 from .evaluation import Policy, agent_policy, evaluate, random_policy
 from .training import train

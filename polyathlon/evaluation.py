@@ -12,10 +12,9 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_int
 
 from .adaptation import resolve_agent
-from .checkpoints import read_checkpoint
 from .run_folder import RunFolder
 from .training import build_env
 
@@ -144,18 +143,20 @@ def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 
     """
     if episodes <= 0:
         raise UsageError(f"the number of episodes must be positive, got {episodes}")
+    check_int(0, seed=seed)
     played = [play(env, policy, seed if i == 0 else None) for i in range(episodes)]
     shared = set.intersection(*(set(p.measures) for p in played))
     means = {key: float(np.mean([p.measures[key] for p in played])) for key in sorted(shared)}
     return Evaluation([p.reward for p in played], [p.length for p in played], means)
 
 
-def load_run(path: str | Path, device: str = "auto", **env_options: Any) -> tuple[Any, Any]:
+def load_run(path: str | Path, device: str = "auto", trust: bool = False, **env_options: Any) -> tuple[Any, Any]:
     """Load the agent of a run, its last checkpoint while it is unfinished, with a fresh environment.
 
     Args:
         path: the run folder.
         device: where the agent goes.
+        trust: also read what was pickled, which can run any program that the file's writer put there.
         **env_options: further options of the environment, such as `render_mode`.
 
     Returns:
@@ -166,12 +167,12 @@ def load_run(path: str | Path, device: str = "auto", **env_options: Any) -> tupl
     """
     folder = RunFolder(path)
     config = folder.config()
-    agent_class, _ = resolve_agent(config.agent)
+    agent_class: Any = resolve_agent(config.agent)[0]
     env = build_env(config, **env_options)
-    checkpoint = folder.newest_checkpoint()
-    if checkpoint is None:
+    found = folder.checkpoint(config, trust)
+    if found is None:
         raise UsageError(f"nothing of the run in {folder.path} is saved yet; go on with polyathlon train ... --resume")
     from io import BytesIO
 
-    content = read_checkpoint(checkpoint)
-    return agent_class.load(BytesIO(content["zip"]), device=device), env
+    path, content = found
+    return agent_class._loaded(BytesIO(content["zip"]), path, None, device, None, trust, {}), env

@@ -6,7 +6,10 @@ import csv
 import importlib.metadata
 import json
 import platform
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,9 +17,12 @@ from polyathlon.agents.base import Agent
 from polyathlon.envs.errors import UsageError
 
 from . import __version__
-from .checkpoints import CheckpointFiles, write_atomically
+from .archives import write_atomically
+from .checkpoints import CheckpointFiles
+from .folder_lock import FolderLock
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "transformers", "peft", "reasoning-gym")
+CONFIG_TYPES: dict[str, Any] = {"str": str, "int": int, "str | None": str | None, "dict": dict}
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,10 @@ class RunConfig:
             listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
             raise UsageError(f"{path} holds another run, so it cannot be resumed: {listed}. Choose another --out.")
 
+    def identity(self) -> dict[str, Any]:
+        """What makes two calls the same run, as JSON; checkpoints carry it."""
+        return {key: value for key, value in asdict(self).items() if key != "total_timesteps"}
+
 
 def versions() -> dict[str, str]:
     """Return the versions that the numbers of a run depend on."""
@@ -94,6 +104,7 @@ class RunFolder:
         self.logs_path = self.path / "checkpoint.logs.json"
         self.agent_path = self.path / "agent.zip"
         self.curve_path = self.path / "curve.png"
+        self._lock = FolderLock(self.path)
 
     @property
     def exists(self) -> bool:
@@ -116,10 +127,25 @@ class RunFolder:
             ) from error
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
             write_atomically(self.versions_path, json.dumps(versions(), indent=1))
             write_atomically(self.config_path, text)
         except OSError as error:
             raise UsageError(f"the run folder {self.path} cannot be written: {error.strerror or error}") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing here; a folder that is not there yet is locked by `create`.
+
+        Raises:
+            UsageError: another process trains here.
+        """
+        try:
+            if self.exists:
+                self._lock.acquire()
+            yield
+        finally:
+            self._lock.release()
 
     def refuse_to_overwrite(self) -> NoReturn:
         """Raise because a run stands here.
@@ -142,9 +168,14 @@ class RunFolder:
                 f"there is no run in {self.path}: it has no config.json; polyathlon train --out writes one"
             )
         try:
-            return RunConfig(**json.loads(self.config_path.read_text()))
+            config = RunConfig(**json.loads(self.config_path.read_text()))
         except (ValueError, TypeError) as error:
             raise UsageError(f"{self.config_path} is damaged: {error}") from error
+        for each in fields(config):
+            value, kinds = getattr(config, each.name), CONFIG_TYPES[str(each.type).partition("[")[0]]
+            if not isinstance(value, kinds):
+                raise UsageError(f"{self.config_path} is damaged: {each.name} is {value!r}")
+        return config
 
     def extend(self, total_timesteps: int) -> None:
         """Record that the run is to go on to another total."""
@@ -155,15 +186,55 @@ class RunFolder:
         """Return "name old -> new" for every version that differs from the run's start."""
         if not self.versions_path.exists():
             return []
-        old, new = json.loads(self.versions_path.read_text()), versions()
+        old, new = self._side_file(self.versions_path), versions()
+        if old is None:
+            return []
         return [f"{n} {old.get(n)} -> {new.get(n)}" for n in sorted({*old, *new}) if old.get(n) != new.get(n)]
+
+    def _side_file(self, path: Path) -> dict[str, Any] | None:
+        """Read a file that a run can go on without; None, with a warning, where it is damaged."""
+        try:
+            content = json.loads(path.read_text())
+            if not isinstance(content, dict):
+                raise ValueError(f"it holds a {type(content).__name__}")
+        except ValueError as error:
+            warnings.warn(f"{path} is damaged ({error}), going on without it", stacklevel=2)
+            return None
+        return content
 
     def newest_checkpoint(self) -> Path | None:
         """Return the file to go on from; None before the first checkpoint."""
         return self.checkpoints.newest()
 
+    def checkpoint(self, config: RunConfig, trust: bool = False) -> tuple[Path, dict[str, Any]] | None:
+        """Read the checkpoint to go on from; None before the first one.
+
+        Args:
+            config: the call that the run answers.
+            trust: also read what was pickled, which can run any program that the file's writer put there.
+
+        Returns:
+            The file and its content; see `read_checkpoint`.
+
+        Raises:
+            UsageError: no checkpoint is whole, or it belongs to another run.
+        """
+        found = self.checkpoints.read_newest(trust)
+        if found is not None:
+            path, content = found
+            theirs, mine = content["run"], json.loads(json.dumps(config.identity()))
+            if theirs is not None and theirs != mine:
+                changed = [key for key in mine if theirs.get(key) != mine[key]]
+                listed = "; ".join(f"{key} {theirs.get(key)!r}, here {mine[key]!r}" for key in changed)
+                raise UsageError(f"{path} is the checkpoint of another run than {self.config_path} says: {listed}")
+        return found
+
     def save(self, agent: Agent) -> None:
-        """Write a checkpoint and keep the one before; a crash at any moment leaves one of them whole."""
+        """Write a checkpoint and keep the one before; a crash at any moment leaves one of them whole.
+
+        Raises:
+            OSError: the folder cannot be written; what was there is as it was.
+        """
         entries = self._log_entries()
         logger = agent.logger
         entries[str(agent.num_timesteps)] = {
@@ -173,32 +244,54 @@ class RunFolder:
             "excluded": {key: list(value) for key, value in logger.name_to_excluded.items() if value},
         }
         newest = sorted(entries, key=int)[-3:]
-        try:
-            write_atomically(self.logs_path, json.dumps({key: entries[key] for key in newest}))
-            self.checkpoints.write(agent)
-        except OSError as error:
-            raise UsageError(
-                f"the checkpoint in {self.path} cannot be written ({error.strerror or error}); the one before is whole: "
-                "mend the cause and add --resume"
-            ) from error
+        write_atomically(self.logs_path, json.dumps({key: entries[key] for key in newest}))
+        self.checkpoints.write(agent, self.config().identity())
+
+    def unwritable(self, error: OSError) -> str:
+        """Say that a checkpoint could not be written."""
+        whole = "the one before is whole" if self.newest_checkpoint() else "there is none yet"
+        return f"the checkpoint in {self.path} cannot be written ({error.strerror or error}); {whole}"
 
     def _log_entries(self) -> dict[str, Any]:
-        return dict(json.loads(self.logs_path.read_text())) if self.logs_path.exists() else {}
+        entries = self._side_file(self.logs_path) if self.logs_path.exists() else None
+        wanted = {"rows", "values", "counts", "excluded"}
+        if entries is not None and not all(
+            key.isdecimal() and isinstance(entry, dict) and set(entry) == wanted for key, entry in entries.items()
+        ):
+            warnings.warn(f"{self.logs_path} is damaged, going on without it", stacklevel=2)
+            return {}
+        return entries or {}
 
     def resumed_logs(self, step: int) -> dict[str, Any]:
-        """Cut the log to where it stood at the checkpoint of `step`, and return the values that waited for the next record."""
-        entry = self._log_entries().get(str(step), {"rows": 0, "values": {}, "counts": {}, "excluded": {}})
+        """Cut the log to where it stood at the checkpoint of `step`, and return the values that waited for the next record.
+
+        Raises:
+            UsageError: the log is damaged.
+        """
+        entry = self._log_entries().get(str(step))
+        if entry is None:  # what was logged until then
+            steps = [float(record.get("step") or 0) for record in self._records()]
+            entry = {"rows": sum(1 for each in steps if each <= step), "values": {}, "counts": {}, "excluded": {}}
+        self._records()
         keep_rows(self.progress_path, entry["rows"])
         return dict(entry)
+
+    def _records(self) -> list[dict[str, float]]:
+        try:
+            rows = [] if not self.progress_path.exists() else list(csv.DictReader(self.progress_path.open(newline="")))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UsageError(
+                f"{self.progress_path} is damaged ({error}): move it away, and the run goes on with a new log"
+            ) from error
+        return [{k: v for k, v in ((k, _number(v)) for k, v in row.items()) if v is not None} for row in rows]
 
     def progress(self) -> list[dict[str, float]]:
         """Read the log: one dict a record, without the cells that are empty or no numbers.
 
         Raises:
-            UsageError: nothing was logged.
+            UsageError: nothing was logged, or the log is damaged.
         """
-        rows = [] if not self.progress_path.exists() else list(csv.DictReader(self.progress_path.open(newline="")))
-        records = [{k: v for k, v in ((k, _number(v)) for k, v in row.items()) if v is not None} for row in rows]
+        records = self._records()
         if not records:
             raise UsageError(f"nothing is logged in {self.progress_path} yet; train longer, or log more often")
         return records

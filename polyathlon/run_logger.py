@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from .checkpoints import write_atomically
+from .archives import write_atomically
 from .run_folder import RunFolder, plain
 
 
@@ -33,28 +36,52 @@ class ProgressCSV(KVWriter):
         self.keys: list[str] = []
         if path.exists() and (lines := list(csv.reader(path.open(newline="")))):
             self.keys = lines[0]
-        self.file = path.open("a", newline="")
+        path.touch()
+        self._waiting: list[dict[str, Any]] = []
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Append one record; the first column is the step."""
-        values = {"step": step, **filter_excluded_keys(key_values, key_excluded, "csv")}
+        """Append one record; the first column is the step. While the disk is full, records wait."""
+        self._waiting.append({"step": step, **filter_excluded_keys(key_values, key_excluded, "csv")})
+        try:
+            while self._waiting:
+                self._append(self._waiting[0])
+                del self._waiting[0]
+        except OSError as error:
+            if len(self._waiting) == 1:
+                warn_unwritable(self.path, error, "its records wait in memory")
+
+    def _append(self, values: dict[str, Any]) -> None:
         if new := [key for key in values if key not in self.keys]:
             self._widen(new)
-        csv.writer(self.file).writerow([plain(values.get(key, "")) for key in self.keys])
-        self.file.flush()
+        row = _csv_text([[plain(values.get(key, "")) for key in self.keys]])
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("ab") as file:
+                file.write(row)
+        except OSError:
+            os.truncate(self.path, size)  # half a row would be read as one
+            raise
 
     def _widen(self, new: list[str]) -> None:
-        self.file.close()
-        records = list(csv.reader(self.path.open(newline="")))[1:]
-        self.keys = [*self.keys, *new]
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([self.keys, *([*record, *[""] * len(new)] for record in records)])
-        write_atomically(self.path, text.getvalue())
-        self.file = self.path.open("a", newline="")
+        records = list(csv.reader(self.path.open(newline="")))[1:] if self.path.exists() else []
+        keys = [*self.keys, *new]
+        text = _csv_text([keys, *([*record, *[""] * len(new)] for record in records)])
+        write_atomically(self.path, text.decode())
+        self.keys = keys
 
     def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Nothing stays open."""
+
+
+def _csv_text(rows: list[list[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def warn_unwritable(path: Path, error: OSError, meanwhile: str) -> None:
+    """Warn that a log cannot be written."""
+    warnings.warn(f"{path} cannot be written ({error.strerror or error}); the run goes on, {meanwhile}", stacklevel=3)
 
 
 class ResumedTensorBoard(TensorBoardOutputFormat):
@@ -68,6 +95,34 @@ class ResumedTensorBoard(TensorBoardOutputFormat):
     def __init__(self, folder: Path, step: int) -> None:
         self.writer = SummaryWriter(log_dir=str(folder), purge_step=step or None)
         self._is_closed = False
+        with contextlib.suppress(AttributeError):
+            events: Any = self.writer._get_file_writer().event_writer._async_writer
+            events._writer = events._worker._record_writer = _PatientRecords(events._writer, folder)
+
+
+class _PatientRecords:
+    """TensorBoard's writer of records, which drops those that find a full disk: in its thread an error would end all events.
+
+    Args:
+        writer: TensorBoard's.
+        folder: for the warning.
+    """
+
+    def __init__(self, writer: Any, folder: Path) -> None:
+        self.writer, self.folder, self.is_warned = writer, folder, False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.writer, name)
+
+        def patient(*words: Any) -> Any:
+            try:
+                return method(*words)
+            except OSError as error:
+                if not self.is_warned:
+                    self.is_warned = True
+                    warn_unwritable(self.folder, error, "without TensorBoard's events of this time")
+
+        return patient
 
 
 def run_logger(folder: RunFolder, step: int, verbose: int) -> Logger:

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
-from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.errors import UsageError, check_int, check_positive_int
 
 from .adaptation import adapt, make_agent, make_env, resolve_agent
 from .registration import algorithms
@@ -57,11 +57,19 @@ class RunCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.folder is not None and (self.should_stop or self._is_due()):
             assert isinstance(self.model, Agent)
-            self.folder.save(self.model)
+            self._save(self.folder, self.model)
             self._saved_step, self._saved_time = self.model.num_timesteps, time.monotonic()
         if self.should_stop:
             saved = "" if self.folder is None else f"; saved in {self.folder.path}, --resume goes on"
             raise Interrupted(f"at step {self.model.num_timesteps}{saved}")
+
+    def _save(self, folder: RunFolder, agent: Agent) -> None:
+        try:
+            folder.save(agent)
+        except OSError as error:
+            if self.should_stop:
+                raise UsageError(folder.unwritable(error)) from error
+            warnings.warn(f"{folder.unwritable(error)}; the run goes on and tries again", stacklevel=2)
 
     def _on_step(self) -> bool:
         return True
@@ -110,6 +118,7 @@ def train(
     callback: MaybeCallback = None,
     progress_bar: bool = False,
     verbose: int = 0,
+    trust: bool = False,
 ) -> Any:
     """Train an agent on a task: the wrappers are put on, the agent is made, and learns.
 
@@ -136,6 +145,8 @@ def train(
         callback: callbacks of SB3.
         progress_bar: show one.
         verbose: 1 prints the log.
+        trust: on `resume`, also read what the checkpoint holds as pickles (policy classes, callables and spaces of one's
+            own): a pickle can run any program that the folder's writer put there.
 
     Returns:
         The trained agent.
@@ -144,7 +155,11 @@ def train(
         UsageError: an unknown name or option, an impossible number, or a folder that does not fit.
         Interrupted: Ctrl-C was pressed; the run is saved.
     """
+    check_int(0, seed=seed, warm_start=warm_start)
+    if n_envs is not None:
+        check_positive_int(n_envs=n_envs)
     registered = _registered_name(name)
+    _refuse_words_given_elsewhere(agent_kwargs or {})
     found = _tuned(registered, env_id, tuned)
     if total_timesteps is None:
         total_timesteps = found.total_timesteps
@@ -160,7 +175,7 @@ def train(
         env_id,
         total_timesteps,
         seed,
-        n_envs or found.n_envs or 1,
+        (found.n_envs or 1) if n_envs is None else n_envs,
         model,
         warm_start,
         dict(env_kwargs or {}),
@@ -168,15 +183,23 @@ def train(
         dict(wrapper_kwargs or {}),
         found.agent_kwargs,
     )
-    config, folder = _checked_folder(config, out, resume, n_envs is None)
-    agent = _made_or_resumed(config, folder, device)
-    if folder is not None and not folder.exists:
-        folder.create(config)
-    if warm_start and not agent.num_timesteps:
-        agent.warm_start(n=warm_start)
-    remaining = total_timesteps - agent.num_timesteps
-    if remaining > 0:
-        _learn(agent, remaining, folder, RunCallback(folder, checkpoint_every), callback, progress_bar, verbose)
+    folder = None if out is None else RunFolder(out)
+    with nullcontext() if folder is None else folder.locked():
+        config = _checked_config(config, folder, resume, n_envs is None)
+        agent = _made_or_resumed(config, folder, device, trust)
+        if folder is not None and not folder.exists:
+            folder.create(config)
+        if agent.smallest_run > total_timesteps and not agent.num_timesteps:
+            warnings.warn(
+                f"{registered} takes at least {agent.smallest_run} steps on {env_id} as it is made here, although {total_timesteps} "
+                "are asked for: one whole round of it",
+                stacklevel=2,
+            )
+        if warm_start and not agent.num_timesteps:
+            agent.warm_start(n=warm_start)
+        remaining = total_timesteps - agent.num_timesteps
+        if remaining > 0:
+            _learn(agent, remaining, folder, RunCallback(folder, checkpoint_every), callback, progress_bar, verbose)
     return agent
 
 
@@ -203,6 +226,13 @@ def _learn(
         _finish(agent, folder)
 
 
+def _refuse_words_given_elsewhere(agent_kwargs: dict[str, Any]) -> None:
+    for word in ("env", "seed", "device", "n_envs"):
+        if word in agent_kwargs:
+            option = "the environment's id" if word == "env" else f"{word}= (--{word.replace('_', '-')})"
+            raise UsageError(f"{word!r} is no option of the agent here: give it as {option}")
+
+
 def _registered_name(agent: str | type[Agent]) -> str:
     if isinstance(agent, str):
         resolve_agent(agent)
@@ -217,21 +247,18 @@ def _tuned(agent: str, env_id: str, tuned: bool | str | Path) -> Tuned:
     return tuned_settings(agent, env_id, None if tuned is True else tuned) if tuned else Tuned()
 
 
-def _checked_folder(
-    config: RunConfig, out: str | Path | None, resume: bool, any_rows: bool
-) -> tuple[RunConfig, RunFolder | None]:
-    """Find the run folder and refuse one that does not fit; a new one is created once the agent stands.
+def _checked_config(config: RunConfig, folder: RunFolder | None, resume: bool, any_rows: bool) -> RunConfig:
+    """Refuse a run folder that does not fit; a new one is created once the agent stands.
 
     Returns:
-        The run to make, which goes on with the hyper-parameters that it began with, and its folder.
+        The run to make, which goes on with the hyper-parameters that it began with.
     """
-    if out is None:
+    if folder is None:
         if resume:
             raise UsageError("resume needs the run folder: give out=")
-        return config, None
-    folder = RunFolder(out)
+        return config
     if not folder.exists:
-        return config, folder
+        return config
     if not resume:
         folder.refuse_to_overwrite()
     stored = folder.config()
@@ -242,7 +269,7 @@ def _checked_folder(
         warnings.warn(f"{folder.path} was started with other versions, its numbers may change: {listed}", stacklevel=3)
     if config.total_timesteps > stored.total_timesteps:
         folder.extend(config.total_timesteps)
-    return config, folder
+    return config
 
 
 def build_env(config: RunConfig, **more: Any) -> Any:
@@ -257,22 +284,42 @@ def build_env(config: RunConfig, **more: Any) -> Any:
     return adapt(env, config.agent, config.model, policy=policy, **config.wrapper_kwargs)
 
 
-def _made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str) -> Any:
-    env = build_env(config)
-    checkpoint = None if folder is None else folder.newest_checkpoint()
-    if checkpoint is not None:
+@contextmanager
+def _options(owner: str, options: dict[str, Any]) -> Iterator[None]:
+    """Say which options a thing was made with, where making it fails in some way of its own."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, RuntimeError) as error:
+        if not options:
+            raise
+        reason = str(error).strip().splitlines()
+        raise UsageError(
+            f"the {owner} cannot be made with {options}: {type(error).__name__}{f': {reason[0]}' if reason else ''}"
+        ) from error
+
+
+def _made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str, trust: bool) -> Any:
+    with _options("environment", config.env_kwargs):
+        env = build_env(config)
+    found = None if folder is None else folder.checkpoint(config, trust)
+    if folder is not None and found is not None:
+        path, content = found
         agent_class, _ = resolve_agent(config.agent)
         assert issubclass(agent_class, Agent)
         if config.n_envs > 1:
-            from stable_baselines3.common.utils import get_device
-
+            from polyathlon.agents.parts.devices import find_device
             from polyathlon.agents.streams.environments import make_vec_env
 
-            env = make_vec_env(env, config.n_envs, get_device(device))
-        return agent_class.resume(checkpoint, env, device=device)
+            env = make_vec_env(env, config.n_envs, find_device(device))
+        agent = agent_class.resume_content(content, path, env, trust, device=device)
+        folder.checkpoints.set_damaged_apart(path)
+        return agent
     rows = {} if config.n_envs == 1 else {"n_envs": config.n_envs}
     options = with_schedules(config.all_agent_kwargs)
-    agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **options)
+    with _options("agent", config.all_agent_kwargs):
+        agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **options)
     if config.warm_start and not hasattr(agent, "warm_start"):
         raise UsageError(f"warm_start is for language agents; {config.agent} has nothing to imitate")
     return agent
@@ -296,8 +343,11 @@ def _start_logs(agent: Agent, folder: RunFolder | None, verbose: int) -> None:
 
 
 def _finish(agent: Agent, folder: RunFolder) -> None:
-    folder.save(agent)
-    agent.save(folder.agent_path)
+    try:
+        folder.save(agent)
+        agent.save(folder.agent_path)
+    except OSError as error:
+        raise UsageError(f"{folder.unwritable(error)}: mend the cause and add --resume") from error
     agent.logger.close()
     from .plotting import plot_runs, reward_column
 

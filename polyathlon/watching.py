@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_int
 
 from .evaluation import Played, agent_policy, load_run, play
 from .run_folder import RunFolder
@@ -31,6 +32,7 @@ def watch(
     fps: float | None = None,
     max_steps: int | None = None,
     device: str = "auto",
+    trust: bool = False,
 ) -> tuple[Path, list[Played]]:
     """Record episodes of a run's agent.
 
@@ -44,6 +46,7 @@ def watch(
         fps: pictures a second; None takes the environment's.
         max_steps: leave an episode after so many steps; None plays it to its end.
         device: where the agent runs.
+        trust: also read what the run's files hold as pickles, which can run any program.
 
     Returns:
         The path written and what was played.
@@ -56,10 +59,12 @@ def watch(
     if out.suffix.lower() not in allowed:
         raise UsageError(f"{out} has no ending that says what to make; allowed are {', '.join(allowed)}")
     for name, value in (("number of episodes", episodes), ("number of steps", max_steps), ("fps", fps)):
-        if value is not None and value <= 0:
+        if value is not None and not (0 < value < math.inf):
             raise UsageError(f"the {name} must be positive, got {value}")
+    check_int(0, seed=seed)
+    refuse_unwritable(out)
     mode = render_mode(RunFolder(run), "ansi" if out.suffix.lower() in TEXTS else "rgb_array")
-    agent, env = load_run(run, device, **({} if mode is None else {"render_mode": mode}))
+    agent, env = load_run(run, device, trust, **({} if mode is None else {"render_mode": mode}))
     policy = agent_policy(agent)
     played: list[Played] = []
     scenes: list[list[Frame]] = []
@@ -81,6 +86,23 @@ def _shoot(env: Any, to: list[Any]) -> None:
     """Add what the environment shows now, a picture or the text of a screen."""
     shown = env.render()
     to.append(shown if isinstance(shown, str) else np.asarray(shown, np.uint8))
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Refuse a file that cannot be written, before anything is played for it.
+
+    Raises:
+        UsageError: it is a folder, or its folder cannot be written.
+    """
+    was_there = out.exists()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("ab"):
+            pass
+        if not was_there:
+            out.unlink()
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def render_mode(folder: RunFolder, wanted: str) -> str | None:

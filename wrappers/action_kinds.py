@@ -76,11 +76,16 @@ def action_form(observation_space: spaces.Space[Any], action_space: spaces.Space
 
 def refusal(agent: str, allowed: tuple[str, ...], given: str) -> str:
     """Word the refusal of an agent that cannot act in the form it was given, naming the wrapper that helps."""
-    cure = next((_CURES[given, form] for form in allowed if (given, form) in _CURES), "use an environment of that form")
-    return (
-        f"{agent} acts in the form {' or '.join(allowed)}, but this environment takes {given} actions: {cure}, "
-        f"or let polyathlon.adapt(env, {agent}) choose the wrappers"
+    # who has other forms than words acts in words only where the task speaks them
+    speaks = given in ("text", "tokens") or not {"box", "discrete"} & set(allowed)
+    forms = [form for form in allowed if speaks or form != "tokens"]
+    cure = next((_CURES[given, form] for form in forms if (given, form) in _CURES), None)
+    advice = (
+        f"{cure}, or let polyathlon.adapt(env, {agent}) choose the wrappers"
+        if cure
+        else "use an environment of that form"
     )
+    return f"{agent} acts in the form {' or '.join(allowed)}, but this environment takes {given} actions: {advice}"
 
 
 def reward_refusal(agent: str, objectives: int) -> str:

@@ -13,11 +13,15 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.replay import Replay
+from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
+from .replay_files import ReplayFiles, vec_normalize_of
 
-class ReplayAgent(Agent):
+
+class ReplayAgent(ReplayFiles, Agent):
     """Base of agents with continuous actions that learn from a replay buffer; words and defaults are SB3's.
 
     Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass makes its policy in `_setup_model`, takes
@@ -65,6 +69,7 @@ class ReplayAgent(Agent):
             raise unknown_name("policy", policy, self.policy_aliases)
         # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
         policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
+        refuse_optimizer_words(type(self).__name__, kwargs.get("policy_kwargs"))
         super().__init__(policy_class, env, learning_rate, **kwargs)
         check_positive_int(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
         if gradient_steps == 0 or gradient_steps < -1:
@@ -108,7 +113,8 @@ class ReplayAgent(Agent):
         assert isinstance(action_space, spaces.Box)
         if not np.isfinite([action_space.low, action_space.high]).all():
             raise UsageError(
-                f"{name} needs finite bounds of the actions, got {action_space}; bound them with gymnasium.wrappers.RescaleAction"
+                f"{name} needs finite bounds of the actions, got {action_space}; bound them: gymnasium.wrappers.TransformAction("
+                f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action_space.shape}))"
             )
 
     def _to_environment(self, action: Tensor) -> Tensor:
@@ -143,13 +149,15 @@ class ReplayAgent(Agent):
         assert source is not None and replay is not None
         for _ in range(self.train_freq):
             with torch.no_grad():
-                obs = self._flat(source.obs).clone()
+                obs = self._flat(source.obs if source.raw_obs is None else source.raw_obs).clone()
                 action = self._choose()
-                step = source.step(self._to_environment(action))
-                replay.add(obs, action, self._flat(step.next_obs), step.reward, step.terminated)
+                taken = self._to_environment(action)
+                step = source.step(taken)
+                next_obs = step.next_obs if step.raw_next_obs is None else step.raw_next_obs
+                reward = step.reward if step.raw_reward is None else step.raw_reward
+                replay.add(obs, action, self._flat(next_obs), reward, step.terminated)
             self.num_timesteps += source.num_envs
-            infos, rewards = step.infos, step.reward
-            callback.update_locals(locals())
+            callback.update_locals(step_locals(source, step, taken, locals()))
             if not callback.on_step():
                 return False
         return True
@@ -161,7 +169,9 @@ class ReplayAgent(Agent):
 
     def _new_replay(self) -> Replay:
         size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
-        return Replay(self.buffer_size, size, self._low.numel(), self.device)
+        replay = Replay(self.buffer_size, size, self._low.numel(), self.device)
+        replay.normalize = vec_normalize_of(self.env)
+        return replay
 
     @property
     def _recorded_transitions(self) -> int:

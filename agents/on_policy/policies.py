@@ -30,6 +30,7 @@ from polyathlon.agents.parts.action_distributions import (
 from polyathlon.agents.parts.features import extractor_for, mask_in
 from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.agents.parts.moments import RunningMoments
+from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.envs.errors import UsageError
 
 
@@ -63,6 +64,7 @@ class ActorCritic(ActorCriticPolicy):
     ) -> None:
         if kwargs.get("use_sde"):
             raise UsageError("use_sde=True is not supported by this policy; leave it out")
+        refuse_optimizer_words(type(self).__name__, kwargs, ("betas", "eps", "weight_decay"))
         if not isinstance(action_space, spaces.Box | spaces.Discrete):
             raise UsageError(f"{type(self).__name__} acts in Box and Discrete spaces, got {action_space}")
         if normalize_observations and not (

@@ -18,6 +18,8 @@ from polyathlon.agents.parts.intrinsic import Bonus, BonusBatch, captions_of
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
+from polyathlon.agents.streams.callback_locals import step_locals
+from polyathlon.agents.streams.masks import own_masks
 from polyathlon.agents.streams.rollout import Rollout, RolloutState, tree_join, tree_map
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 from polyathlon.registration import register_agent
@@ -158,6 +160,11 @@ class PPO(Agent):
         """The policy, as an object with `act`, `evaluate` and `values`."""
         return self.policy if isinstance(self.policy, ActorCritic) else SB3PolicyAdapter(self.policy)  # type: ignore[arg-type]
 
+    @property
+    def smallest_run(self) -> int:
+        """A whole rollout."""
+        return self.n_steps * self.n_envs
+
     def _reset_source(self) -> None:
         super()._reset_source()
         if self.rollout is not None:
@@ -181,6 +188,7 @@ class PPO(Agent):
         source, actor = self.source, self._actor
         assert source is not None
         self.policy.set_training_mode(False)
+        self._note_masks()
         with torch.no_grad():
             while self.rollout is None or not self.rollout.is_full:
                 action = actor.act(source.obs, source.mask, self.generator)
@@ -192,8 +200,7 @@ class PPO(Agent):
                 if self.bonus is not None and self.bonus.reads_captions:
                     self._captions.append(torch.from_numpy(captions_of(step.infos, source.num_envs)))
                 self.num_timesteps += source.num_envs
-                infos, rewards = step.infos, step.reward
-                callback.update_locals(locals())
+                callback.update_locals(step_locals(source, step, action, locals()))
                 if not callback.on_step():
                     return False
         return True
@@ -319,8 +326,14 @@ class PPO(Agent):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Choose actions, as SB3's `predict`; `action_masks` [A] or [B, A] bool as in sb3-contrib.
 
-        Without `action_masks` the policy allows what the observation itself shows as allowed, else everything.
+        Without `action_masks` the policy allows what the observation itself shows as allowed, else what the agent's own
+        environment allows where it shows this observation now, else everything.
+
+        Raises:
+            UsageError: the agent learned with masks and cannot tell what is allowed here, or its policy takes none.
         """
+        if action_masks is None:
+            action_masks = own_masks(self, observation)
         if action_masks is None:
             return self.policy.predict(observation, state, episode_start, deterministic)
         if not isinstance(self.policy, ActorCritic):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from polyathlon.agents.parts.pareto import spread_weights
 from polyathlon.agents.parts.states import AttributeState
+from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.agents.streams.rollout import Rollout, RolloutState
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
@@ -205,6 +206,7 @@ class CMORL(ParetoAgent):
         """
         source = self.source
         assert source is not None
+        self._note_masks()
         while self.rollout is None or not self.rollout.is_full:
             action, taken = self._act(False)
             if self.rollout is None or self.rollout.action.shape[1] != source.num_envs:
@@ -214,8 +216,7 @@ class CMORL(ParetoAgent):
             step = source.step(taken)
             self.rollout.add_step(step)
             self.num_timesteps += source.num_envs
-            infos, rewards = step.infos, step.reward
-            callback.update_locals(locals())
+            callback.update_locals(step_locals(source, step, action, locals()))
             if not callback.on_step():
                 return False
         return True
@@ -277,6 +278,11 @@ class CMORL(ParetoAgent):
         self.population.take(self.archive.policy(parents.repeat_interleave(self.num_objectives)))
         self._weights = torch.eye(self.num_objectives, device=self.device).repeat(self.num_extension_policies, 1)
         self._constraint = None
+
+    @property
+    def smallest_run(self) -> int:
+        """A rollout of each stage; the episodes by which the front is judged come on top."""
+        return self.n_steps * self.n_envs * (2 if self.num_extension_policies else 1)
 
     def _has_finished(self, total: int) -> bool:
         is_last_stage = self._extensions > 0 or self.num_extension_policies == 0

@@ -21,6 +21,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.pareto import expected_utility, hypervolume, simplex_grid, sparsity
 from polyathlon.agents.streams.env_stream import make_env_stream
 from polyathlon.agents.streams.environments import make_vec_env
+from polyathlon.agents.streams.masks import own_masks
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
@@ -261,13 +262,18 @@ class ParetoAgent(Agent):
             state: unused, returned as given.
             episode_start: unused.
             deterministic: take the mode.
-            action_masks: [A] or [B, A] bool, the allowed actions, as in sb3-contrib.
+            action_masks: [A] or [B, A] bool, the allowed actions, as in sb3-contrib; see `PPO.predict` for None.
             preference: m weights of the objectives; None weighs all the same.
 
         Returns:
             The action or actions, and `state`.
+
+        Raises:
+            UsageError: the agent learned with masks and cannot tell what is allowed here.
         """
         policy = self.policy_for(preference)
+        if action_masks is None:
+            action_masks = own_masks(self, observation)
         if action_masks is None or not isinstance(self.action_space, spaces.Discrete):
             return policy.predict(observation, state, episode_start, deterministic)
         obs, is_batch = policy.obs_to_tensor(observation)

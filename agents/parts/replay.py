@@ -65,6 +65,7 @@ class Replay:
         shape = (capacity, 2 * obs_size + action_size + 2)
         self.rows = _mapped(*shape) if on_disk else torch.empty(shape, device=device)
         self.position, self.size, self.added = 0, 0, 0
+        self.normalize: Any = None  # SB3's VecNormalize, whose statistics of today hold for every sample
         self._sample = torch.empty(0, self.rows.shape[1], device=device)
 
     def add(self, obs: Tensor, action: Tensor, next_obs: Tensor, reward: Tensor, done: Tensor) -> None:
@@ -92,7 +93,15 @@ class Replay:
         index = torch.randint(self.size, (batch_size,), generator=generator, device=self.rows.device)
         if self._sample.shape[0] != batch_size:
             self._sample = self.rows.new_empty(batch_size, self.rows.shape[1])
-        return self.split(torch.index_select(self.rows, 0, index, out=self._sample))
+        batch = self.split(torch.index_select(self.rows, 0, index, out=self._sample))
+        return batch if self.normalize is None else self._normalized(batch)
+
+    def _normalized(self, batch: Transitions) -> Transitions:
+        for part in (batch.obs, batch.next_obs):
+            shown = part.cpu().numpy().reshape(-1, *self.normalize.observation_space.shape)
+            part.copy_(torch.as_tensor(self.normalize.normalize_obs(shown)).reshape(part.shape))
+        batch.reward.copy_(torch.as_tensor(self.normalize.normalize_reward(batch.reward.cpu().numpy())))
+        return batch
 
     def split(self, rows: Tensor) -> Transitions:
         """Name the columns of rows [B, 2 O + A + 2]."""

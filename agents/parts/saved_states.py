@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.save_util import load_from_zip_file, recursive_getattr
+from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 
 from polyathlon import checkpoints
-from polyathlon.envs.errors import UsageError
+from polyathlon.agents.parts.devices import find_device
+from polyathlon.envs.errors import UsageError, refuse_unknown_arguments
 
 from .states import Stateful, load_state, refuse_other_names
 
@@ -106,8 +108,7 @@ class SavedStates(BaseAlgorithm):
         """
         given: dict[str, Any] = load_path_or_dict  # type: ignore[assignment]
         if not isinstance(load_path_or_dict, dict):
-            checkpoints.refuse_other_agent_file(load_path_or_dict)
-            _, given, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)
+            given = checkpoints.read_states(load_path_or_dict, find_device(device))
         names = self._state_names(False)
         wanted = set(names) if exact_match else set(names) & set(given)
         refuse_other_names(set(given), wanted, f"this {type(self).__name__}")
@@ -122,6 +123,32 @@ class SavedStates(BaseAlgorithm):
         return [*super()._excluded_save_params(), "_states"]
 
     @classmethod
+    def named_classes(cls) -> dict[str, type]:
+        """Classes that stand in the files by a name: the agent's policies."""
+        return dict(cls.policy_aliases)
+
+    def settings(self, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return the attributes that say how the agent was made, as SB3's `save` chooses them."""
+        hidden = {*(exclude or ()), *self._excluded_save_params()} - set(include or ())
+        hidden |= {name.split(".")[0] for name in self._state_names(False)}
+        return {name: value for name, value in vars(self).items() if name not in hidden}
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write the agent into a zip with SB3's member names; see `polyathlon.checkpoints.save_agent`.
+
+        Args:
+            path: the file; ".zip" is added where it has no ending.
+            exclude: attributes to leave out beside the usual ones.
+            include: attributes that are usually left out.
+        """
+        checkpoints.save_agent(self, path, exclude, include)
+
+    @classmethod
     def load(
         cls: type[SelfSaved],
         path: str | Path | io.BufferedIOBase,
@@ -130,52 +157,125 @@ class SavedStates(BaseAlgorithm):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        trust: bool = False,
         **kwargs: Any,
     ) -> SelfSaved:
         """Make the agent that `save` wrote; see SB3.
 
-        Raises:
-            UsageError: the file has another format, or other states than this agent.
-        """
-        checkpoints.refuse_other_agent_file(path)
-        try:
-            return super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
-        except (KeyError, AttributeError) as error:
-            # SB3 takes every ValueError here for the sign of an old DQN and looks for that one's optimiser
-            if isinstance(error.__context__, UsageError):
-                raise error.__context__ from None
-            raise
+        Reading executes no code of the file unless `trust` is True. Then policy classes, callables and spaces of one's
+        own are unpickled, and a pickle can run any program: trust files whose writer you trust.
 
-    def checkpoint(self, path: str | Path) -> Path:
+        Args:
+            path: the file, or an open one.
+            env: the environment to go on with; None suffices for `predict`.
+            device: where the agent goes.
+            custom_objects: {attribute: value} that count instead of those in the file.
+            print_system_info: print the versions that the file was written with, and this machine's.
+            force_reset: as SB3's; episodes start anew in any case.
+            trust: also read what was pickled.
+            **kwargs: attributes to change, such as `learning_rate`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UsageError: the file is damaged, has another format, other states or other spaces than this agent, or holds
+                pickles and `trust` is False; or a keyword is unknown.
+        """
+        if print_system_info:
+            checkpoints.print_system_info(path)
+        return cls._loaded(path, None, env, device, custom_objects, trust, kwargs)
+
+    @classmethod
+    def _loaded(
+        cls: type[SelfSaved],
+        path: str | Path | io.BufferedIOBase,
+        name: Any,
+        env: Any,
+        device: torch.device | str,
+        custom_objects: dict[str, Any] | None,
+        trust: bool,
+        changes: dict[str, Any],
+    ) -> SelfSaved:
+        env = None if env is None else cls._wrap_env(env)
+        settings, states = checkpoints.read_agent(
+            path,
+            name=name,
+            device=find_device(device),
+            trust=trust,
+            named=cls.named_classes(),
+            given=custom_objects,
+            known_spaces=() if env is None else (env.observation_space, env.action_space),
+        )
+        name = name or (path if isinstance(path, str | Path) else "this file")
+        refuse_unknown_arguments(cls, set(changes) - set(settings))
+        if "policy_kwargs" in changes and changes["policy_kwargs"] != settings["policy_kwargs"]:
+            raise UsageError(
+                f"policy_kwargs cannot be changed: {name} has {settings['policy_kwargs']}, given {changes['policy_kwargs']}"
+            )
+        if env is not None:
+            _refuse_other_spaces(env, settings, name)
+            settings["n_envs"] = env.num_envs
+        agent = cls(settings["policy_class"], env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
+        vars(agent).update(settings)
+        vars(agent).update(changes)
+        agent._setup_model()
+        agent.set_parameters(states, exact_match=True, device=device)
+        return agent
+
+    def checkpoint(self, path: str | Path, run: dict[str, Any] | None = None) -> Path:
         """Write the agent with everything that a bit-equal resume needs into one file, atomically.
 
-        A crash while writing leaves the previous file as it was.
+        A crash or a full disk while writing leaves the previous file as it was.
 
         Args:
             path: the file to write.
+            run: the call that the checkpoint belongs to, as JSON.
 
         Returns:
             The path written.
         """
-        return checkpoints.checkpoint(self, path)
+        return checkpoints.checkpoint(self, path, run)
 
     @classmethod
-    def resume(cls: type[SelfSaved], path: str | Path, env: GymEnv, **kwargs: Any) -> SelfSaved:
+    def resume(cls: type[SelfSaved], path: str | Path, env: GymEnv, trust: bool = False, **kwargs: Any) -> SelfSaved:
         """Continue from a checkpoint: `learn(..., reset_num_timesteps=False)` then gives the numbers of an unbroken run.
 
         Args:
             path: a file written by `checkpoint`.
             env: an environment made with the same settings; its state is restored.
+            trust: also read what was pickled, which can run any program that the file's writer put there; see `load`.
             **kwargs: passed to `load`.
 
         Raises:
             UsageError: the file is missing, corrupted, of another agent, of another format, or holds other states.
         """
-        content = checkpoints.read_checkpoint(path)
+        return cls.resume_content(checkpoints.read_checkpoint(path, trust), path, env, trust, **kwargs)
+
+    @classmethod
+    def resume_content(
+        cls: type[SelfSaved], content: dict[str, Any], path: str | Path, env: GymEnv, trust: bool = False, **kwargs: Any
+    ) -> SelfSaved:
+        """Continue from what `polyathlon.checkpoints.read_checkpoint` returned of `path`; see `resume`."""
         if content["agent"] != cls.__name__:
             raise UsageError(
                 f"{path} holds a {content['agent']}, not a {cls.__name__}; resume it with {content['agent']}.resume"
             )
-        agent = cls.load(io.BytesIO(content["zip"]), env=env, **kwargs)
-        agent.load_checkpoint_states(content["states"])
+        device, given = kwargs.pop("device", "auto"), kwargs.pop("custom_objects", None)
+        agent = cls._loaded(io.BytesIO(content["zip"]), path, env, device, given, trust, kwargs)
+        try:
+            agent.load_checkpoint_states(content["states"])
+        except UsageError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+            raise UsageError(
+                f"{path} was written by an agent or an environment made in another way: {type(error).__name__}: {error}"
+            ) from error
         return agent
+
+
+def _refuse_other_spaces(env: Any, settings: dict[str, Any], name: Any) -> None:
+    for key in ("observation_space", "action_space"):
+        given, stored = getattr(env, key), settings[key]
+        if given != stored:
+            raise UsageError(
+                f"{name} is of an agent for another environment: its {key} is {stored}, the environment's is {given}"
+            )

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.tensor.sb3 import SB3VecEnv
-
-from .vec_envs import ScalarEnvs
+from polyathlon.envs.tensor.sb3 import SB3VecEnv, row_of, to_numpy
 
 Observation = Tensor | dict[str, Tensor]
 
@@ -32,6 +32,7 @@ class Step(NamedTuple):
         terminated: [N] bool, the task ended the episode: the value of `next_obs` is zero.
         truncated: [N] bool, a limit cut the episode: the value of `next_obs` must be bootstrapped.
         infos: the environment's infos as it gave them.
+        raw_next_obs, raw_reward: `next_obs` and `reward` before `VecNormalize`, where that is around the environment.
     """
 
     next_obs: Observation
@@ -39,6 +40,8 @@ class Step(NamedTuple):
     terminated: Tensor
     truncated: Tensor
     infos: Any
+    raw_next_obs: Observation | None = None
+    raw_reward: Tensor | None = None
 
 
 def to_tensor(value: Any, device: torch.device) -> Observation:
@@ -71,6 +74,7 @@ class EnvStream(ABC):
         device: where the tensors live.
         obs: [N, ...] tensor, or a dict of them.
         mask: [N, A] bool or None.
+        raw_obs: `obs` before `VecNormalize`; None where there is none.
         episodes: (return, length) of the episodes finished since `pop_episode_stats`.
     """
 
@@ -82,6 +86,7 @@ class EnvStream(ABC):
         self.name = name
         self.obs: Observation = torch.zeros(0)
         self.mask: Tensor | None = None
+        self.raw_obs: Observation | None = None
         self.episodes: list[tuple[float, int]] = []
         self.steps = 0
         self.started = False
@@ -109,6 +114,10 @@ class EnvStream(ABC):
     @abstractmethod
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
+
+    @abstractmethod
+    def info_rows(self, step: Step) -> list[dict[str, Any]]:
+        """Return the infos of the last step as SB3 has them, a dict for each row."""
 
     def pop_episode_stats(self) -> list[tuple[float, int]]:
         """Return the (return, length) of the episodes finished since the last call, and forget them."""
@@ -144,11 +153,21 @@ class VectorEnvStream(EnvStream):
         self.returns = torch.zeros(self.num_envs, dtype=torch.float64, device=device)
         self.lengths = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
         self._speaks_torch = getattr(self.vector_env, "output", "numpy") == "torch"
+        self._tells_masks = False
+        self._ended: dict[int, tuple[float, int]] = {}
+        rows: Any = self.vector_env.unwrapped
+        if isinstance(vec_env.action_space, spaces.Discrete) and isinstance(rows, SyncVectorEnv):
+            names = [(env.has_wrapper_attr("action_masks"), env.has_wrapper_attr("engine")) for env in rows.envs]
+            self._tells_masks = all(tells and not is_tensor for tells, is_tensor in names)
+
+    def _method_masks(self) -> np.ndarray:
+        rows: Any = self.vector_env.unwrapped
+        return np.asarray(rows.call("action_masks"), bool)
 
     def _receive(self, observation: Any, info: dict[str, Any]) -> None:
         self.check("observation", observation)
         self.obs = to_tensor(observation, self.device)
-        mask = info.get("action_mask")
+        mask = self._method_masks() if self._tells_masks and "action_mask" not in info else info.get("action_mask")
         self.mask = None if mask is None else torch.as_tensor(mask, device=self.device).bool()
 
     def reset(self, seed: int | None = None) -> None:
@@ -175,11 +194,30 @@ class VectorEnvStream(EnvStream):
         if "final_obs" in info:
             next_obs = self._true_next(info)
         done = terminated | truncated
+        self._ended = {}
         if bool(done.any()):
-            self.episodes += zip(self.returns[done].tolist(), self.lengths[done].tolist())
+            self._ended = dict(
+                zip(done.nonzero()[:, 0].tolist(), zip(self.returns[done].tolist(), self.lengths[done].tolist()))
+            )
+            self.episodes += self._ended.values()
             self.returns.masked_fill_(done, 0.0)
             self.lengths.masked_fill_(done, 0)
         return Step(next_obs, reward, terminated, truncated, info)
+
+    def info_rows(self, step: Step) -> list[dict[str, Any]]:
+        """Return a dict for each row: every entry of the vector info, and of finished rows what SB3's vectors tell."""
+        columns = {key: to_numpy(value) for key, value in step.infos.items() if not key.startswith("_")}
+        for key in ("final_obs", "final_info", "episode"):
+            columns.pop(key, None)
+        rows: list[dict[str, Any]] = []
+        for row in range(self.num_envs):
+            found = {key: row_of(value, row) for key, value in columns.items() if _has_row(step.infos, key, value, row)}
+            if row in self._ended:
+                found["terminal_observation"] = row_of(_observation_numpy(step.next_obs), row)
+                found["TimeLimit.truncated"] = bool(step.truncated[row] & ~step.terminated[row])
+                found["episode"] = {"r": self._ended[row][0], "l": self._ended[row][1], "t": 0.0}
+            rows.append(found)
+        return rows
 
     def _true_next(self, info: dict[str, Any]) -> Observation:
         ended = torch.as_tensor(info["_final_obs"], device=self.device)
@@ -229,81 +267,6 @@ class VectorEnvStream(EnvStream):
         self.started = True
 
 
-class SB3EnvStream(EnvStream):
-    """Experience from any SB3 vector environment, moved to the device row batch by row batch."""
-
-    def __init__(self, vec_env: VecEnv, device: torch.device, name: str) -> None:
-        super().__init__(vec_env.num_envs, device, name)
-        self.vec_env = vec_env
-
-    def _receive(self, observation: Any, infos: list[dict[str, Any]]) -> None:
-        self.check("observation", observation)
-        self.obs = to_tensor(observation, self.device)
-        if infos and "action_mask" in infos[0]:
-            masks = np.stack([np.asarray(info["action_mask"], bool) for info in infos])
-            self.mask = torch.as_tensor(masks, device=self.device)
-        else:
-            self.mask = None
-
-    def reset(self, seed: int | None = None) -> None:
-        """Start a new episode in every row; row i uses `seed + i` when a seed is given."""
-        if seed is not None:
-            self.vec_env.seed(seed)
-        observation = self.vec_env.reset()
-        self._receive(observation, list(self.vec_env.reset_infos))
-        self.started = True
-
-    def step(self, action: Tensor) -> Step:
-        """Act in every row; see `EnvStream.step`."""
-        self.steps += 1
-        observation, reward, done, infos = self.vec_env.step(action.detach().cpu().numpy())
-        self.check("reward", np.asarray(reward))
-        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool) & done
-        resets = self.vec_env.reset_infos
-        self._receive(observation, [resets[i] if done[i] else info for i, info in enumerate(infos)])
-        next_obs = self._true_next(done, infos) if done.any() else self.obs
-        for info in infos:
-            if "episode" in info:
-                self.episodes.append((float(info["episode"]["r"]), int(info["episode"]["l"])))
-        return Step(
-            next_obs,
-            torch.as_tensor(reward, device=self.device).float(),
-            torch.as_tensor(done & ~truncated, device=self.device),
-            torch.as_tensor(truncated, device=self.device),
-            infos,
-        )
-
-    def _true_next(self, done: np.ndarray, infos: list[dict[str, Any]]) -> Observation:
-        def fill(current: Tensor, key: str | None) -> Tensor:
-            result = current.clone()
-            for row in np.flatnonzero(done):
-                final = infos[row]["terminal_observation"]
-                value = np.asarray(final if key is None else final[key])
-                self.check("observation", value)
-                result[row] = torch.as_tensor(value, device=self.device).to(current.dtype)
-            return result
-
-        if isinstance(self.obs, dict):
-            return {key: fill(value, key) for key, value in self.obs.items()}
-        return fill(self.obs, None)
-
-    def get_state(self) -> dict[str, Any]:
-        """Return the state of the rows, or a note that this vector environment cannot be saved."""
-        if not isinstance(self.vec_env, ScalarEnvs):
-            return {"unsupported": type(self.vec_env).__name__}
-        return {"environment": self.vec_env.get_state(), "steps": self.steps}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state; see `EnvStream.set_state`."""
-        refuse_unsupported(state)
-        if not isinstance(self.vec_env, ScalarEnvs):
-            raise UsageError(f"a run saved on scalar environments cannot continue on {type(self.vec_env).__name__}")
-        observation = self.vec_env.set_state(state["environment"])
-        self._receive(observation, list(self.vec_env.reset_infos))
-        self.steps = state["steps"]
-        self.started = True
-
-
 class StreamState:
     """Where an agent's environments stand, as a state of the agent.
 
@@ -333,6 +296,19 @@ class StreamState:
         if state["stream"] is not None:
             source.set_state(state["stream"])
         source.episodes = list(state["episodes"])
+
+
+def _has_row(info: dict[str, Any], key: str, value: Any, row: int) -> bool:
+    """Tell whether a vector info has an entry of this row: its mask "_key" says so, else every row has one."""
+    if isinstance(value, dict):
+        return all(_has_row(value, name, item, row) for name, item in value.items())
+    if not hasattr(value, "__len__") or len(value) <= row:
+        return False
+    return bool(info[f"_{key}"][row]) if f"_{key}" in info else True
+
+
+def _observation_numpy(obs: Observation) -> Any:
+    return {key: value.cpu().numpy() for key, value in obs.items()} if isinstance(obs, dict) else obs.cpu().numpy()
 
 
 def refuse_unsupported(state: dict[str, Any]) -> None:
@@ -366,6 +342,8 @@ def make_env_stream(vec_env: VecEnv, device: torch.device) -> EnvStream:
         vec_env: an agent's vector environment; wrappers such as `VecNormalize` are honoured.
         device: where the agent's tensors live.
     """
+    from .sb3_stream import SB3EnvStream
+
     name = environment_name(vec_env)
     if isinstance(vec_env, SB3VecEnv):
         return VectorEnvStream(vec_env, device, name)
@@ -379,4 +357,4 @@ def environment_name(vec_env: VecEnv) -> str:
         inner = inner.venv
     candidate = getattr(inner, "vector_env", None) or (inner.envs[0] if getattr(inner, "envs", None) else inner)
     spec = getattr(candidate, "spec", None)
-    return str(spec.id) if spec is not None else type(candidate).__name__
+    return str(spec.id) if spec is not None else type(candidate.unwrapped).__name__  # the task's own, not its wrapper's

@@ -13,10 +13,12 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.tensor.copies import copy_env
+from polyathlon.envs.tensor.copies import changes_since_made, copy_envs, without_monitor
+from polyathlon.envs.tensor.players import num_players
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
+from .env_stream import environment_name
 from .vec_envs import ScalarEnvs
 
 NAMESPACE = "polyathlon"
@@ -57,6 +59,20 @@ def as_vec_env(env: Any) -> VecEnv:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
     return env if isinstance(env, VecTransposeImage) else BaseAlgorithm._wrap_env(env, 0, False)
+
+
+def refuse_game(env: Any, agent: str) -> None:
+    """Refuse a game that an agent would play alone, for every side: it would be paid for what the opponent loses.
+
+    Raises:
+        UsageError: the environment has several players.
+    """
+    players = num_players(env)
+    if players > 1:
+        raise UsageError(
+            f"{environment_name(env)} is a game of {players} players, and {agent} would play all of them alone, be paid as "
+            "whoever moves, and learn from the opponents' views: games need a trainer for several players"
+        )
 
 
 def monitored(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -122,7 +138,7 @@ def make_vec_env(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
         raise UsageError(f"n_envs must be a positive integer, got {n_envs!r}")
     if isinstance(env, str):
         spec = find_spec(env)
-        twin = vectorized_id(spec.id)
+        twin = twin_id_of(spec)
         if n_envs is not None and n_envs > 1 and twin is not None:
             return as_vec_env(make_tensor_vec_env(twin, n_envs, device, **twin_options(spec, twin)))
         env = make_unchecked(spec)
@@ -139,13 +155,31 @@ def make_vec_env(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
     if found is not None:
         twin_id, kwargs = found
         return as_vec_env(make_tensor_vec_env(twin_id, n_envs, device, **kwargs))
-    return as_vec_env(ScalarEnvs([monitored(env), *(monitored(copy_env(env)) for _ in range(n_envs - 1))]))
+    return as_vec_env(ScalarEnvs([monitored(env), *map(monitored, copy_envs(env, n_envs - 1))]))
+
+
+def twin_id_of(spec: gym.envs.registration.EnvSpec) -> str | None:
+    """Return the vector id that runs the task of a spec, or None.
+
+    None where somebody registered the id again as another environment, put wrappers into the spec or took a limit off.
+    """
+    twin = vectorized_id(spec.id)
+    origin = spec.entry_point if isinstance(spec.entry_point, str) else getattr(spec.entry_point, "__module__", "")
+    if (
+        twin is None
+        or origin.split(".")[0] not in ("gymnasium", "polyathlon", "mo_gymnasium")
+        or spec.additional_wrappers
+    ):
+        return None
+    is_unlimited = spec.max_episode_steps is None and spec.entry_point != gym.registry[twin].entry_point
+    return None if is_unlimited or (spec.max_episode_steps or 1) < 0 else twin
 
 
 def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
     """Return the vector id and keyword arguments that run the task of a scalar environment, or None.
 
-    An environment with wrappers of the user's has none, since the vector entry point would leave them out.
+    An environment with wrappers of the user's has none, since the vector entry point would leave them out, and neither has
+    one on which something was set after it was made.
     """
     standard = {"TimeLimit", "OrderEnforcing", "PassiveEnvChecker", "Monitor"}
     inner: Any = env
@@ -153,8 +187,8 @@ def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
         if type(inner).__name__ not in standard:
             return None
         inner = inner.env
-    spec = env.spec
-    if spec is None or (twin := vectorized_id(spec.id)) is None:
+    spec = without_monitor(env).spec  # Monitor would be in its list of wrappers
+    if spec is None or (twin := twin_id_of(spec)) is None or changes_since_made(env) != []:
         return None
     return twin, twin_options(spec, twin)
 

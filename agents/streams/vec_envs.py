@@ -11,9 +11,10 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 from stable_baselines3.common.vec_env.util import dict_to_obs, obs_space_info
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.random import episode_seed
 from polyathlon.envs.tensor.rewards import num_objectives, reward_space_of
+from polyathlon.envs.tensor.settings import layers
 
 State = dict[str, Any]
 
@@ -52,8 +53,13 @@ class ScalarEnvs(VecEnv):
             self._reward_shape = (len(envs), objectives)
         self._totals, self._lengths = np.zeros(self._reward_shape), np.zeros(len(envs), np.int64)
         self._actions: np.ndarray = np.zeros(0)
+        self.last_observation: Any = None
 
     def _stack(self, observations: Sequence[Any]) -> Any:
+        self.last_observation = self._stacked(observations)
+        return self.last_observation
+
+    def _stacked(self, observations: Sequence[Any]) -> Any:
         if isinstance(self.observation_space, spaces.Dict):
             return dict_to_obs(
                 self.observation_space,
@@ -151,6 +157,14 @@ class ScalarEnvs(VecEnv):
             observations.append(observation)
         return self._stack(observations)
 
+    def episode_totals(self) -> np.ndarray:
+        """Return what the running episodes have paid [n], the sum over objectives where there are several."""
+        return self._totals if self._totals.ndim == 1 else self._totals.sum(1)
+
+    def episode_lengths(self) -> np.ndarray:
+        """Return how long the running episodes are [n]."""
+        return self._lengths
+
     def close(self) -> None:
         """Close every environment."""
         for env in self.envs:
@@ -168,8 +182,15 @@ class ScalarEnvs(VecEnv):
         return [env.get_wrapper_attr(attr_name) for env in self._chosen(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the chosen environments."""
+        """Set an attribute of the chosen environments, in the layer that has it.
+
+        Raises:
+            UsageError: an environment has none of this name.
+        """
         for env in self._chosen(indices):
+            if not env.has_wrapper_attr(attr_name):
+                known = {name for layer in layers(env) for name in vars(layer) if not name.startswith("_")}
+                raise unknown_name("attribute of the environment", attr_name, known)
             env.set_wrapper_attr(attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:

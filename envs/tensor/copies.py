@@ -5,54 +5,108 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
 
+from .settings import changed_settings, layers
 
-def _is_checked(env: gym.Env[Any, Any]) -> bool:
+
+def is_checked(env: gym.Env[Any, Any]) -> bool:
     """Return whether Gymnasium's passive checker, which a spec does not record, is among the wrappers."""
-    inner: Any = env
-    while isinstance(inner, gym.Wrapper):
-        if isinstance(inner, gym.wrappers.PassiveEnvChecker):
-            return True
-        inner = inner.env
-    return False
+    return any(isinstance(layer, gym.wrappers.PassiveEnvChecker) for layer in layers(env))
+
+
+def without_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Return what stands inside SB3's `Monitor`, where that is outermost."""
+    return env.env if type(env).__name__ == "Monitor" and isinstance(env, gym.Wrapper) else env
+
+
+def made_from_spec(env: gym.Env[Any, Any]) -> gym.Env[Any, Any] | None:
+    """Make a fresh environment from the spec of `env`; None where it has no spec that says everything."""
+    spec = None
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        spec = env.spec
+    if spec is None or any(wrapper.kwargs is None for wrapper in spec.additional_wrappers):
+        return None
+    # a wrapper class defined inside a function or a notebook cannot be found again by its name
+    with contextlib.suppress(AttributeError, ImportError):
+        return gym.make(spec, disable_env_checker=not is_checked(env))
+    return None
+
+
+def changes_since_made(env: gym.Env[Any, Any]) -> list[str] | None:
+    """Return what was set on `env`, or put around or taken off it, since it was made from its spec; None where that cannot be told."""
+    env = without_monitor(env)
+    fresh = made_from_spec(env)
+    if fresh is None:
+        return None
+    try:
+        return changed_settings(env, fresh)
+    except Exception:  # an environment that cannot be reset or stepped without more ado tells nothing
+        return None
 
 
 def copy_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Make an independent environment with the settings of `env`.
+    """Make an independent environment with the settings of `env`; see `copy_envs`."""
+    return copy_envs(env, 1)[0]
 
-    The copy is made from the environment's spec when every wrapper recorded its arguments, else through pickle, else
-    by a deep copy. The state of a running episode is not meant to be shared: reset the copy before use.
+
+def copy_envs(env: gym.Env[Any, Any], number: int) -> list[gym.Env[Any, Any]]:
+    """Make independent environments with the settings of `env`.
+
+    The copies are made from the environment's spec where the object equals a fresh one of it (attributes, arrays of the
+    model, wrappers), else through pickle, else by deep copies, which must equal the object. The state of a running episode
+    is not meant to be shared: reset a copy before use.
 
     Args:
         env: any Gymnasium environment.
+        number: how many.
 
     Returns:
-        A new environment.
+        New environments.
 
     Raises:
         UsageError: the environment can be copied in none of these ways.
     """
-    spec = None
-    with contextlib.suppress(ValueError, AttributeError, TypeError):
-        spec = env.spec
-    recorded = spec is not None and all(wrapper.kwargs is not None for wrapper in spec.additional_wrappers)
-    if spec is not None and recorded:
-        # a wrapper class defined inside a function or a notebook cannot be found again by its name
-        with contextlib.suppress(AttributeError, ImportError):
-            return gym.make(spec, disable_env_checker=not _is_checked(env))
-    try:
-        duplicate: gym.Env[Any, Any] = pickle.loads(pickle.dumps(env))
-        return duplicate
-    except (pickle.PicklingError, TypeError, AttributeError):
+    env, copies = without_monitor(env), []
+    changes = changes_since_made(env)
+    if changes == []:
+        made = [made_from_spec(env) for _ in range(number)]
+        copies = [each for each in made if each is not None]
+    return copies or [_copied(env, changes) for _ in range(number)]
+
+
+def _copied(env: gym.Env[Any, Any], changes: list[str] | None) -> gym.Env[Any, Any]:
+    ways: tuple[Callable[[], gym.Env[Any, Any]], ...] = (
+        lambda: pickle.loads(pickle.dumps(env)),
+        lambda: copy.deepcopy(env),
+    )
+    reason: Any = None
+    for way in ways:
         try:
-            return copy.deepcopy(env)
-        except Exception as error:
-            raise UsageError(
-                f"{env} cannot be copied to run several rows of it: it has no complete spec and is not picklable "
-                f"({error}). Register it and use gym.make, or derive its wrappers from gymnasium.utils.RecordConstructorArgs."
-            ) from error
+            duplicate = way()
+        except Exception as error:  # objects refuse in many ways
+            reason = error
+            continue
+        # copies of gymnasium.utils.EzPickle, such as MuJoCo's, are made anew from the constructor's arguments
+        lost = [] if not changes else _lost(env, way)
+        if not lost:
+            return duplicate
+        reason = f"a copy has other values of {', '.join(lost[:3])}"
+    changed = f"; changed since gym.make: {', '.join(changes[:3])}" if changes else ""
+    raise UsageError(
+        f"{env} cannot be copied to run several rows of it: {reason}{changed}. Give such settings to gym.make, register an "
+        "environment that sets them itself, derive its wrappers from gymnasium.utils.RecordConstructorArgs, or make the rows: "
+        "SyncVectorEnv([make_one] * n, autoreset_mode=AutoresetMode.SAME_STEP)"
+    )
+
+
+def _lost(env: gym.Env[Any, Any], way: Callable[[], gym.Env[Any, Any]]) -> list[str]:
+    try:
+        return changed_settings(env, way())
+    except Exception:
+        return []

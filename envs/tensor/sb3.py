@@ -33,8 +33,9 @@ class SB3VecEnv(VecEnv):
         if mode != AutoresetMode.SAME_STEP:
             raise UsageError(
                 f"agents need a vector environment in autoreset mode SAME_STEP, got {mode}; make it with "
-                "gym.make_vec(id, num_envs=n, vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP}) "
-                "(autoreset_mode=... directly for polyathlon's ids), or give the agent the id and n_envs=n"
+                "gym.make_vec(id, num_envs=n, vectorization_mode='sync', vector_kwargs={'autoreset_mode': "
+                "AutoresetMode.SAME_STEP}) (polyathlon's ids take autoreset_mode= directly, without the other two), "
+                "or give the agent the id and n_envs=n"
             )
         objectives = num_objectives(vector_env)
         if objectives is not None and not takes_objectives:
@@ -50,6 +51,7 @@ class SB3VecEnv(VecEnv):
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._info: dict[str, Any] = {}
+        self.last_observation: Any = None
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Set the seed of the next `reset`; row i uses `seed + i`."""
@@ -61,7 +63,8 @@ class SB3VecEnv(VecEnv):
         observation, self._info = self.vector_env.reset(seed=self._pending_seed)
         self._pending_seed = None
         self._returns[:], self._lengths[:] = 0, 0
-        return to_numpy(observation)
+        self.last_observation = to_numpy(observation)
+        return self.last_observation
 
     def step_async(self, actions: np.ndarray) -> None:
         """Store the actions (n, ...) of the next step."""
@@ -89,7 +92,8 @@ class SB3VecEnv(VecEnv):
                     "episode": {"r": float(self._returns[row]), "l": int(self._lengths[row]), "t": 0.0},
                 }
             self._returns[dones], self._lengths[dones] = 0, 0
-        return to_numpy(observation), np.asarray(reward, np.float32), dones, infos
+        self.last_observation = to_numpy(observation)
+        return self.last_observation, np.asarray(reward, np.float32), dones, infos
 
     def action_masks(self) -> np.ndarray:
         """Return the bool mask (n, A) of the allowed actions."""
@@ -111,8 +115,26 @@ class SB3VecEnv(VecEnv):
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the vector environment."""
-        setattr(self.vector_env, attr_name, value)
+        """Set an attribute of the chosen rows of a `SyncVectorEnv` or `AsyncVectorEnv`.
+
+        Raises:
+            UsageError: the rows have no such attribute; those of a tensor task are one batch and have none to set.
+        """
+        inner: Any = self.vector_env.unwrapped
+        rows = list(self._get_indices(indices))
+        if not isinstance(inner, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv):
+            raise UsageError(
+                f"{attr_name!r} cannot be set on the rows of {type(inner).__name__}, which are one batch: give it to "
+                f"gym.make_vec(id, num_envs=n, {attr_name}=...), or set it on a scalar environment and give the agent that with n_envs=n"
+            )
+        if isinstance(inner, gym.vector.SyncVectorEnv) and not all(
+            inner.envs[i].has_wrapper_attr(attr_name) for i in rows
+        ):
+            raise UsageError(f"the rows have no attribute {attr_name!r}, so that setting it would change nothing")
+        values = list(inner.get_attr(attr_name))
+        for row in rows:
+            values[row] = value
+        inner.set_attr(attr_name, values)
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
         """Call `action_masks` row by row, or a method of the vector environment once for each chosen row."""

@@ -1,0 +1,110 @@
+"""Wrong values on the command line: one line and exit code 2, before anything is trained or played."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import polyathlon
+from polyathlon.adaptation import adapt
+from polyathlon.cli import main
+from polyathlon.envs.errors import UsageError
+
+TRAIN = ["train", "ppo", "Pendulum-v1", "--steps", "16", "--plain"]
+SMALL = ["--agent", "n_steps=16", "batch_size=16", "n_epochs=1"]
+NOT_UTF8 = os.fsdecode(b"run_\xff\xfe")
+
+
+def refused(capsys: Any, *words: str) -> str:
+    """Run a command that must be refused; return its one line."""
+    try:
+        code = main(list(words))
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "hyper-parameters" not in line]
+    assert code == 2 and len(lines) == 1 and "error: " in lines[0], (code, lines)
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("run") / "run"
+    assert main([*TRAIN, *SMALL, "--out", str(folder), "--device", "cpu"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--device", "nope"], "there is no device 'nope' here"),
+        (["--device", "cuda:77"], "there is no device 'cuda:77' here"),
+        (["--n-envs", "0"], "n_envs must be a positive integer, got 0"),
+        (["--seed", "-1"], "seed must be an integer of at least 0, got -1"),
+        (["--warm-start", "-3"], "warm_start must be an integer of at least 0, got -3"),
+        (["--model", "tiny"], "the model 'tiny' has no meaning here"),
+        (["--env", "g=abc"], "g must be a number (such as 10.0), got the text 'abc'"),
+        (["--env", "gg=1"], "does not take these options"),
+        (["--agent", "env=x"], "'env' is no option of the agent here"),
+        (["--agent", "seed=3"], "give it as seed= (--seed)"),
+        (["--agent", "device=cpu"], "give it as device= (--device)"),
+        (["--agent", "n_envs=2"], "give it as n_envs= (--n-envs)"),
+        (["--agent", "learning_rate=abc"], "learning_rate must be a number"),
+        (["--agent", "learning_rate=.nan"], "learning_rate must be a number"),
+        (["--agent", "learning_rate=-1"], "learning_rate must be a number and must not be negative"),
+        (["--agent", "learning_rate=.inf"], "learning_rate must be a finite number"),
+        (["--agent", "normalize_rewards=maybe"], "normalize_rewards must be true or false"),
+        (["--agent", "policy_kwargs=3"], "policy_kwargs must be a dict"),
+        (["--agent", "policy_kwargs.net_arch=abc"], "the agent cannot be made with {'policy_kwargs'"),
+        (["--agent", "n_stepss=3"], "Did you mean 'n_steps'"),
+        (["--out", ""], "argument --out: a path must not be empty"),
+        (["--out", NOT_UTF8], "is no UTF-8; choose another name"),
+    ],
+)
+def test_wrong_values_of_train(words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert line in refused(capsys, *TRAIN, *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "line"),
+    [
+        ("evaluate", ["--seed", "-1"], "seed must be an integer of at least 0"),
+        ("evaluate", ["--device", "nope"], "there is no device 'nope'"),
+        ("evaluate", ["--episodes", "0"], "must be positive"),
+        ("watch", ["--fps", "nan"], "a finite number is needed"),
+        ("watch", ["--fps", "-2"], "the fps must be positive"),
+        ("watch", ["--seed", "-1"], "seed must be an integer of at least 0"),
+        ("watch", ["--out", "folder.gif"], "cannot be written: Is a directory"),
+        ("watch", ["--out", "file/x.gif"], "cannot be written"),
+    ],
+)
+def test_wrong_values_of_evaluate_and_watch(run, command, words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.gif").mkdir()
+    (tmp_path / "file").write_text("")
+    assert line in refused(capsys, command, str(run), *words)
+
+
+def test_a_path_that_is_no_utf8_is_refused_wherever_it_stands(capsys):
+    assert "is no UTF-8" in refused(capsys, "evaluate", NOT_UTF8)
+    assert "is no UTF-8" in refused(capsys, "plot", NOT_UTF8)
+    assert "a path must not be empty" in refused(capsys, "watch", "")
+    assert "a finite number is needed" in refused(capsys, "solve", "x.tsp", "--seconds", "inf")
+
+
+def test_a_run_that_cannot_be_so_short_says_so():
+    words: Any = {"n_steps": 32, "batch_size": 16, "n_epochs": 1}
+    with pytest.warns(UserWarning, match="ppo takes at least 32 steps on Pendulum-v1 .*although 10 are asked for"):
+        agent = polyathlon.train("ppo", "Pendulum-v1", 10, agent_kwargs=words, tuned=False, device="cpu")
+    assert agent.num_timesteps == agent.smallest_run == 32
+
+
+def test_a_model_is_taken_where_there_are_tokens():
+    env = adapt("polyathlon/Reasoning-v0", "ppo", "tiny")
+    assert adapt(env, "ppo", "tiny") is env
+    with pytest.raises(UsageError, match="no meaning here"):
+        adapt("CartPole-v1", "ppo", "tiny")
