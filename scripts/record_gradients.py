@@ -46,7 +46,6 @@ from _gradient_recorder import (
     watched,
 )
 from gymnasium import spaces
-from polyathlon.agents.actor_critic import action_generator, td3_update
 from polyathlon.agents.actor_critic.awac import AdvantageWeightedPolicy
 from polyathlon.agents.actor_critic.bc import ImitationPolicy
 from polyathlon.agents.actor_critic.expo_policy import ExpressivePolicy
@@ -64,6 +63,7 @@ from polyathlon.agents.actor_critic.set_update import METRICS as SET_METRICS
 from polyathlon.agents.actor_critic.set_update import Constraint, SetBatch, SetSettings, set_loss
 from polyathlon.agents.actor_critic.td3 import DeterministicPolicy
 
+from polyathlon.agents.actor_critic import action_generator, td3_update
 from polyathlon.agents.parts.squashed_gaussian import tanh_gaussian
 
 TIME_FEATURES = 4  # of EXPO's base policy, whose 64 would be most of the files

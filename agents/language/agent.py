@@ -214,8 +214,8 @@ class LanguageAgent(TokenAgent):
         return list(episodes)
 
     def _note(self, episodes: Sequence[Episode]) -> None:
-        assert self.ep_info_buffer is not None
-        self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes)
+        if self.ep_info_buffer is not None:  # there are statistics once learning has begun
+            self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes)
         self._episode_num += len(episodes)
 
     def solutions(self, number: int, task: gym.Env[Any, Any] | None = None) -> list[Episode]:
