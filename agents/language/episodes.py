@@ -230,7 +230,7 @@ def play(
     while live:
         begun = [list(prefixes[i]) if prefixes is not None and turn == 0 else [] for i in live]
         starts = [contexts[i] for i in live]
-        further = {"max_new_tokens": max_new_tokens, "prefixes": begun if any(begun) else None}
+        further: dict[str, Any] = {"max_new_tokens": max_new_tokens, "prefixes": begun if any(begun) else None}
         said = generate(model, starts, rows.rules, keys[live], turn, temperature, greedy, fast, **further)
         whole = [k for k in range(len(live)) if said[k].end != "window"]
         for k in set(range(len(live))) - set(whole):

@@ -83,7 +83,8 @@ def read_episodes(
     place = torch.arange(first, tokens.shape[1] - 1, device=tokens.device)
     is_read = place >= (starts - 1)[:, None]
     whole = F.pad(full * is_read[..., None], (0, 0, first, 0)) if with_full else None
-    return Reading(*(F.pad(x * is_read, (first, 0)) for x in (logp, entropy, value)), whole)
+    logp, entropy, value = (F.pad(x * is_read, (first, 0)) for x in (logp, entropy, value))
+    return Reading(logp, entropy, value, whole)
 
 
 def _judge(
@@ -140,7 +141,8 @@ def _read_llama(
     if with_full:
         index = target[..., None].expand(-1, -1, full.shape[2])
         whole = full.new_zeros(len(tokens), length, full.shape[2]).scatter(1, index, full)[:, :-1]
-    return Reading(*(x.new_zeros(len(tokens), length).scatter(1, target, x)[:, :-1] for x in judged), whole)
+    logp, entropy, value = (x.new_zeros(len(tokens), length).scatter(1, target, x)[:, :-1] for x in judged)
+    return Reading(logp, entropy, value, whole)
 
 
 def _read_rest(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from polyathlon.agents.parts.option_types import check_option_values
@@ -48,13 +49,13 @@ def _slots_of(row: Recipe, name: str) -> list[Slot]:
     held = getattr(row, name)
     if isinstance(held, tuple):
         return [Slot(f"{name}.{i}", item, _put_at(name, i)) for i, item in enumerate(held)]
-    return [] if held is None else [Slot(name, held, lambda row, new: replace(row, **{name: new}))]  # type: ignore[arg-type]
+    return [] if held is None else [Slot(name, held, lambda row, new: _replace(row, **{name: new}))]
 
 
 def _put_at(name: str, index: int) -> Callable[[Recipe, Part], Recipe]:
     def put(row: Recipe, new: Part) -> Recipe:
         held = getattr(row, name)
-        return replace(row, **{name: (*held[:index], new, *held[index + 1 :])})
+        return _replace(row, **{name: (*held[:index], new, *held[index + 1 :])})
 
     return put
 
@@ -62,10 +63,14 @@ def _put_at(name: str, index: int) -> Callable[[Recipe, Part], Recipe]:
 def _put_in(name: str, index: int, inner: str) -> Callable[[Recipe, Part], Recipe]:
     def put(row: Recipe, new: Part) -> Recipe:
         held = getattr(row, name)
-        changed: Any = replace(held[index], **{inner: new})
-        return replace(row, **{name: (*held[:index], changed, *held[index + 1 :])})
+        changed: Any = _replace(held[index], **{inner: new})
+        return _replace(row, **{name: (*held[:index], changed, *held[index + 1 :])})
 
     return put
+
+
+def _replace(record: Any, **words: Any) -> Any:
+    return dataclasses.replace(record, **words)
 
 
 def option_names(slot: Part) -> tuple[str, ...]:
@@ -104,11 +109,11 @@ def change_row(row: Recipe, words: Mapping[str, object]) -> Recipe:
 
 def _changed(row: Recipe, name: str, value: object) -> Recipe:
     if name in OWN_WORDS:
-        return replace(row, **{name: value})  # type: ignore[arg-type]
+        return _replace(row, **{name: value})
     for i, penalty in enumerate(row.penalties):
         if name in (f"{penalty.name}_coef", f"penalties.{penalty.name}.coefficient"):
-            changed = replace(penalty, coefficient=value)  # type: ignore[arg-type]
-            return replace(row, penalties=(*row.penalties[:i], changed, *row.penalties[i + 1 :]))
+            changed = _replace(penalty, coefficient=value)
+            return _replace(row, penalties=(*row.penalties[:i], changed, *row.penalties[i + 1 :]))
     found = [
         (slot, option) for slot in slots(row) for option in option_names(slot.part) if name in _names(slot, option)
     ]
@@ -122,7 +127,7 @@ def _changed(row: Recipe, name: str, value: object) -> Recipe:
     slot, option = chosen[0]
     _check(slot, option, value)
     options = dict(slot.part.options) | {option: value}
-    return slot.put(row, replace(slot.part, options=tuple(options.items())))
+    return slot.put(row, _replace(slot.part, options=tuple(options.items())))
 
 
 def _names(slot: Slot, option: str) -> tuple[str, ...]:

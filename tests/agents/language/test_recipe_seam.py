@@ -310,6 +310,26 @@ def test_everything_with_a_state_resumes_to_the_same_bits(tmp_path):
     assert unbroken.num_timesteps >= 200
 
 
+def test_a_run_folder_keeps_a_row_of_ones_own(tmp_path):
+    from polyathlon.run_folder import RunConfig, RunFolder
+
+    config = RunConfig(
+        "language", "polyathlon/Reasoning-v0", 100, agent_kwargs={"recipe": EVERYTHING, "num_prompts": 2}
+    )
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+    folder.extend(200)
+    found = folder.config()
+    assert found.agent_kwargs["recipe"] == EVERYTHING and found.total_timesteps == 200
+    config.refuse_changes(found, tmp_path)
+    with pytest.raises(UsageError, match="another run"):
+        RunConfig("language", "polyathlon/Reasoning-v0", 100, agent_kwargs={"recipe": SETS}).refuse_changes(
+            found, tmp_path
+        )
+    with pytest.raises(UsageError, match="no such form"):
+        RunFolder(tmp_path / "other").create(RunConfig("sac", "x", 1, agent_kwargs={"policy": object()}))
+
+
 def test_state_that_no_checkpoint_sees_is_refused():
     recipe = row(rewards=(part(f"{HERE}:Forgetful"),))
     with pytest.raises(UsageError, match="Forgetful .*has no state_dict"):
