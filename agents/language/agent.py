@@ -151,7 +151,7 @@ class LanguageAgent(TokenAgent):
 
     def _load_side_model(self, name: str) -> Any:
         model = load_model(name).to(self.device).eval().requires_grad_(False)
-        if model.config.get_text_config().vocab_size < self.token_env.rules.vocabulary:
+        if model.config.get_text_config().vocab_size < self.action_space.n:
             raise UsageError(f"the side model {name!r} knows fewer tokens than the policy's {self.model_name!r}")
         return model
 

@@ -16,9 +16,10 @@ from polyathlon.agents.language.recipe_wiring import wire
 from polyathlon.agents.language.recipes import Penalty, Recipe, SideModel, check_recipe, find_recipe, recipe_rows
 from polyathlon.agents.language.recipes.options import option_names, slots
 from polyathlon.agents.language.rollout import Rollout
+from polyathlon.agents.language.side_models import SideModels
 from polyathlon.agents.language.updates import Update, add_reward, component_metrics
 from polyathlon.agents.parts.fields import find_field
-from polyathlon.agents.parts.wiring import Noise, Part, Schedule, find_part, from_json, part, reads, to_json
+from polyathlon.agents.parts.wiring import Noise, Part, Schedule, Target, find_part, from_json, part, reads, to_json
 from polyathlon.envs.errors import UsageError
 
 from .own_recipes import ADVANTAGE, ENTROPY, EVERYTHING, HERE, SETS
@@ -28,6 +29,7 @@ from .test_reference import evens
 
 ROWS = recipe_rows()
 NLL = part("surrogates:negative_logp")
+TEACHER = SideModel("teacher", start="given")
 
 
 def row(**words):
@@ -334,6 +336,51 @@ def test_state_that_no_checkpoint_sees_is_refused():
     recipe = row(rewards=(part(f"{HERE}:Forgetful"),))
     with pytest.raises(UsageError, match="Forgetful .*has no state_dict"):
         LanguageAgent("tiny", evens(), recipe=recipe, num_prompts=2, seed=0).learn(1)
+
+
+def test_a_model_that_is_given_is_read_and_does_not_move():
+    teach = Penalty("kl", 0.1, part("divergences:kl_token", kind="k2", ref_logp="@teacher_logp"))
+    recipe = row(loss=part("surrogates:ppo_surrogate"), advantage=ADVANTAGE, penalties=(teach,), models=(TEACHER,))
+    words = {"recipe": recipe, "num_prompts": 4, "learning_rate": 3e-3, "seed": 0}
+    agent = LanguageAgent("tiny", evens(), side_models={"teacher": "tiny"}, **words)
+    before = {k: v.clone() for k, v in agent.side_models.given["teacher"].state_dict().items()}
+    agent.learn(1, log_interval=None)
+    assert abs(agent.logger.name_to_value["train/teacher_kl"]) < 1e-6
+    agent.learn(200, log_interval=None, reset_num_timesteps=False)
+    assert agent.logger.name_to_value["train/teacher_kl"] > 1e-6
+    assert all(torch.equal(before[k], v) for k, v in agent.side_models.given["teacher"].state_dict().items())
+    with pytest.raises(UsageError, match="needs a model for 'teacher'"):
+        LanguageAgent("tiny", evens(), **words)
+    with pytest.raises(UsageError, match="'tutor', which the recipe does not take"):
+        LanguageAgent("tiny", evens(), side_models={"teacher": "tiny", "tutor": "tiny"}, **words)
+
+
+def test_copies_follow_as_their_row_says():
+    class Policy:
+        language_model = torch.nn.Linear(1, 1, bias=False)
+        optimizer = torch.optim.Adam(language_model.parameters())
+
+    models = SideModels(
+        (
+            SideModel("reference", follows=Target(every=2), reset_optimiser=True),
+            SideModel("slow", follows=Target("ema", tau=0.25)),
+            SideModel("fixed"),
+        ),
+        {},
+    )
+    weight = Policy.language_model.weight
+    weight.data.fill_(0.0)
+    models.start(Policy.language_model, ("reference", "slow", "fixed"))
+    weight.data.fill_(1.0)
+    weight.sum().backward()
+    Policy.optimizer.step()
+    weight.data.fill_(1.0)
+    seen = []
+    for _ in range(2):
+        models.follow(Policy)
+        seen.append([float(models.copies[role].weights["weight"]) for role in ("reference", "slow", "fixed")])
+        seen[-1].append(len(Policy.optimizer.state))
+    assert seen == [[0.0, 0.25, 0.0, 1], [1.0, 0.4375, 0.0, 0]]
 
 
 def test_noise_depends_on_run_name_iteration_row_and_place_alone():

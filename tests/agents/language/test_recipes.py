@@ -46,3 +46,26 @@ def test_listing_imports_nothing_heavy():
 def test_mistakes_are_named(name, changes, words):
     with pytest.raises(UsageError, match=words):
         find_recipe(name, **changes)
+
+
+def test_the_command_line_prints_name_summary_and_source(capsys):
+    from polyathlon.cli import main
+
+    main(["recipes"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(recipe_names())
+    assert any(line.startswith("dapo") and "arXiv 2503.14476" in line and "token mean" in line for line in lines)
+
+
+def test_a_registered_row_has_its_name_everywhere_and_a_path_names_one_too():
+    from polyathlon.adaptation import resolve_agent
+
+    from .own_recipes import HERE, SETS
+
+    polyathlon.register_recipe(SETS)
+    polyathlon.register_recipe(SETS)
+    assert "sets" in polyathlon.recipes() and find_recipe("sets") is SETS
+    assert resolve_agent("sets")[1] == {"recipe": "sets"}
+    assert resolve_agent(f"{HERE}:SETS")[1] == {"recipe": f"{HERE}:SETS"}
+    with pytest.raises(UsageError, match="is a row"):
+        polyathlon.register_recipe("sets")
