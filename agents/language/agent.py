@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
@@ -150,8 +151,10 @@ class LanguageAgent(TokenAgent):
             self.register_state(f"parts.{slot}", thing, checkpoint_only=True)
 
     def _load_side_model(self, name: str) -> Any:
+        assert isinstance(self.action_space, spaces.Discrete)
+        vocabulary = int(self.action_space.n)
         model = load_model(name).to(self.device).eval().requires_grad_(False)
-        if model.config.get_text_config().vocab_size < self.action_space.n:
+        if model.config.get_text_config().vocab_size < vocabulary:
             raise UsageError(f"the side model {name!r} knows fewer tokens than the policy's {self.model_name!r}")
         return model
 
