@@ -15,6 +15,7 @@ from .registration import (
     register_algorithm,
     register_all,
     register_environment,
+    register_recipe,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "recipes",
     "register_algorithm",
     "register_environment",
+    "register_recipe",
     "train",
 ]
 

@@ -12,6 +12,7 @@ from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
+from polyathlon.agents.language.recipes import find_recipe
 from polyathlon.agents.streams.environments import find_spec
 from polyathlon.envs.errors import UsageError, refuse_unknown_arguments, unknown_name
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
@@ -28,8 +29,8 @@ def resolve_agent(agent: str | type[BaseAlgorithm]) -> tuple[type[BaseAlgorithm]
     """Find an agent by name.
 
     Args:
-        agent: a class, the name of an agent ("sac"), of a recipe ("grpo"), or "language:RECIPE". Where an agent and a
-            recipe share a name, the agent is meant.
+        agent: a class, the name of an agent ("sac"), of a recipe ("grpo"), or "language:RECIPE", or "module:NAME" for a
+            recipe that a module of one's own holds. Where an agent and a recipe share a name, the agent is meant.
 
     Returns:
         The class, and the keyword arguments that the name stands for (a recipe's name).
@@ -51,6 +52,9 @@ def resolve_agent(agent: str | type[BaseAlgorithm]) -> tuple[type[BaseAlgorithm]
         if recipe not in known:
             raise unknown_name("recipe", recipe, known)
     elif agent in known:
+        recipe = agent
+    elif colon:  # a row of the user's own, module:NAME
+        find_recipe(agent)
         recipe = agent
     else:
         raise unknown_name("agent or recipe", agent, [*table, *known])

@@ -56,10 +56,10 @@ def list_agents(options: argparse.Namespace) -> None:
 
 
 def list_recipes(options: argparse.Namespace) -> None:
-    """Print the recipes of the language agent."""
-    from .registration import recipes
+    """Print the recipes of the language agent: name, summary, source."""
+    from polyathlon.agents.language.recipes import recipe_rows
 
-    print("\n".join(recipes()))
+    _print_table([(row.name, row.summary, row.source) for row in recipe_rows()])
 
 
 def parse_options(words: list[str] | None) -> dict[str, Any]:
@@ -139,6 +139,8 @@ def train_agent(options: argparse.Namespace) -> None:
     from .training import train
     from .tuned import tuned_settings
 
+    if ":" in options.agent_name:  # a recipe of the current folder, module:NAME
+        sys.path.append(str(Path.cwd()))
     is_new = not options.plain and not options.resume
     found = tuned_settings(options.agent_name, options.env_id, options.tuned) if is_new else None
     if found is not None and found.path is not None:

@@ -10,11 +10,14 @@ import importlib
 import importlib.resources
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
+
+if TYPE_CHECKING:
+    from polyathlon.agents.language.recipes import Recipe
 
 NAMESPACE = "polyathlon"
 AGENTS = "polyathlon.agents"
@@ -240,6 +243,20 @@ def recipes() -> list[str]:
     from polyathlon.agents.language.recipes import recipe_names
 
     return list(recipe_names())
+
+
+def register_recipe(row: Recipe) -> None:
+    """Give a language method a name for `LanguageAgent`, `train` and the command line.
+
+    Args:
+        row: a `polyathlon.agents.language.recipes.Recipe`; the same row may be given again.
+
+    Raises:
+        UsageError: it is no recipe, it has no summary or source, or another row has its name.
+    """
+    from polyathlon.agents.language import recipes as rows
+
+    rows.register_recipe(row)
 
 
 def _register_environments() -> None:

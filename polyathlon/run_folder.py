@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.wiring import from_json, to_json
 from polyathlon.envs.errors import UsageError
 
 from . import __version__
@@ -66,7 +67,7 @@ class RunConfig:
         Raises:
             UsageError: naming what differs.
         """
-        mine, theirs = asdict(self), asdict(stored)
+        mine, theirs = vars(self), vars(stored)
         changed = [key for key in mine if key not in ("total_timesteps", "tuned") and mine[key] != theirs[key]]
         if changed:
             listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
@@ -120,7 +121,7 @@ class RunFolder:
         if self.exists:
             self.refuse_to_overwrite()
         try:
-            text = json.dumps(asdict(config), indent=1)
+            text = json.dumps(vars(config), indent=1, default=_row_as_json)
         except TypeError as error:
             raise UsageError(
                 f"a run folder keeps the options as JSON, but one has no such form: {error}. Use plain numbers, texts, lists and dicts, or train without out="
@@ -168,7 +169,7 @@ class RunFolder:
                 f"there is no run in {self.path}: it has no config.json; polyathlon train --out writes one"
             )
         try:
-            config = RunConfig(**json.loads(self.config_path.read_text()))
+            config = RunConfig(**json.loads(self.config_path.read_text(), object_hook=_json_as_row))
         except (ValueError, TypeError) as error:
             raise UsageError(f"{self.config_path} is damaged: {error}") from error
         for each in fields(config):
@@ -179,8 +180,8 @@ class RunFolder:
 
     def extend(self, total_timesteps: int) -> None:
         """Record that the run is to go on to another total."""
-        config = {**asdict(self.config()), "total_timesteps": total_timesteps}
-        write_atomically(self.config_path, json.dumps(config, indent=1))
+        config = {**vars(self.config()), "total_timesteps": total_timesteps}
+        write_atomically(self.config_path, json.dumps(config, indent=1, default=_row_as_json))
 
     def changed_versions(self) -> list[str]:
         """Return "name old -> new" for every version that differs from the run's start."""
@@ -295,6 +296,22 @@ class RunFolder:
         if not records:
             raise UsageError(f"nothing is logged in {self.progress_path} yet; train longer, or log more often")
         return records
+
+
+def _row_as_json(value: Any) -> dict[str, Any]:
+    """Write the row of a method, such as a `Recipe`, among options that are plain JSON."""
+    try:
+        return {"method_row": json.loads(to_json(value))}
+    except UsageError:
+        raise TypeError(f"a {type(value).__name__}") from None
+
+
+def _json_as_row(data: dict[str, Any]) -> Any:
+    if set(data) != {"method_row"}:
+        return data
+    import polyathlon.agents.language.recipes  # noqa: F401  knows the records of recipes
+
+    return from_json(json.dumps(data["method_row"]))
 
 
 def _number(cell: Any) -> float | None:

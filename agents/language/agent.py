@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from torch import Tensor, nn
+from torch import Tensor
 
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.models import load_model
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, token_rows
 
-from .episodes import Batch, Episode, collate, play
+from .episodes import Episode, Fields
 from .imitation import find_solver, like, solved
 from .policy import CausalLMPolicy
 from .reading import Reading, read_episodes
-from .recipes import Recipe, find_recipe
+from .recipe_wiring import wire
+from .recipes import Recipe, check_recipe, find_recipe
+from .recipes.options import option_at
 from .reference import Reference
-from .signal import differing_groups, warn_without_signal
-from .states import RowsState
+from .rollout import Rollout
+from .side_models import SideModels
+from .signal import warn_without_signal
+from .states import ReferenceState, RowsState
 from .token_agent import TokenAgent
-from .updates import Targets, checked_gap, recipe_loss, shaped_rewards, token_advantages
+from .updates import Update, component_metrics
 
 SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
 
@@ -46,7 +53,7 @@ class LanguageAgent(TokenAgent):
     Args:
         policy: name of the model (see `polyathlon.envs.models`), the same as that of the environment.
         env: a `TokenAction` environment, or a vector of them.
-        recipe: name of a recipe (`polyathlon.recipes()`), or a `Recipe`.
+        recipe: name of a recipe (`polyathlon.recipes()`), "module:NAME" for a row of one's own, or a `Recipe`.
         learning_rate: step size, or a schedule of the remaining progress (1 to 0); None is 1e-3 for "tiny", 1e-4 with
             `lora` and 1e-5 otherwise.
         group_size: answers to each problem; None is the recipe's.
@@ -56,8 +63,11 @@ class LanguageAgent(TokenAgent):
         max_logp_gap: largest difference between the log-probabilities of sampling and training that is not an error.
         fast_forward: sample from and read plain Llamas with this package's own forward pass, in which answers share the
             computation of their problem; False always takes the model's own.
-        recipe_kwargs: fields of the recipe with other values.
+        recipe_kwargs: other numbers of the recipe, by name (`kl_coef`, `clip_high`, `loss.clip_high`, `n_epochs`).
         policy_kwargs: further keyword arguments of `CausalLMPolicy`.
+        micro_batch: rows in memory at a time in an update; the gradient is that of the whole minibatch, for one more forward
+            pass. None takes them all at once.
+        side_models: name of the model of each role that the recipe wants to be given (`SideModel(..., start="given")`).
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -78,6 +88,8 @@ class LanguageAgent(TokenAgent):
         fast_forward: bool = True,
         recipe_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
+        micro_batch: int | None = None,
+        side_models: dict[str, str] | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -94,18 +106,30 @@ class LanguageAgent(TokenAgent):
         if group_size is not None:
             changes["group_size"] = group_size
         self.recipe = find_recipe(recipe, **changes)
+        check_recipe(self.recipe)
         if num_prompts is None:
-            num_prompts = max(64 // self.recipe.group_size, 1)
+            num_prompts = max(64 // self.group_size, 1)
         check_positive_int(num_prompts=num_prompts)
+        if self.recipe.minibatches > num_prompts:
+            raise UsageError(
+                f"minibatches={self.recipe.minibatches}, but an iteration has num_prompts={num_prompts} groups, which are "
+                "never cut: take fewer minibatches or more num_prompts"
+            )
         if not temperature > 0:
             raise UsageError(
                 f"temperature must be positive, got {temperature!r}; predict(deterministic=True) is greedy"
             )
+        if micro_batch is not None:
+            check_positive_int(micro_batch=micro_batch)
+        self.micro_batch, self.side_model_names = micro_batch, dict(side_models or {})
         self.num_prompts, self.temperature, self.max_logp_gap = int(num_prompts), float(temperature), max_logp_gap
         self.fast_forward = fast_forward
         self._sampled = 0
         self._episodes: Sequence[Episode] = []
-        self._equal_groups, self._silent_updates = 0.0, 0
+        self._differs: list[bool] = []
+        self._silent_updates = 0
+        self._contents: dict[str, bytes] | None = None
+        self._is_first_checked = False
         self._prompts: TokenBatch | CopiedTokens | None = None
         self._rows: TokenBatch | CopiedTokens | None = None
         self.register_state(
@@ -114,6 +138,46 @@ class LanguageAgent(TokenAgent):
         self.register_state("rows", RowsState(self), checkpoint_only=True)
         if _init_setup_model:
             self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._wiring = wire(self.recipe)
+        super()._setup_model()
+        given = {role: self._load_side_model(name) for role, name in self.side_model_names.items()}
+        self.side_models = SideModels(self.recipe.models, given)
+        self.register_state("reference", ReferenceState(self))
+        if self.recipe.models:
+            self.register_state("side_models", self.side_models)
+        for slot, thing in self._wiring.stateful().items():
+            self.register_state(f"parts.{slot}", thing, checkpoint_only=True)
+
+    def _load_side_model(self, name: str) -> Any:
+        assert isinstance(self.action_space, spaces.Discrete)
+        vocabulary = int(self.action_space.n)
+        model = load_model(name).to(self.device).eval().requires_grad_(False)
+        if model.config.get_text_config().vocab_size < vocabulary:
+            raise UsageError(f"the side model {name!r} knows fewer tokens than the policy's {self.model_name!r}")
+        return model
+
+    @property
+    def group_size(self) -> int:
+        """Answers to each problem; 1 where the collector has no such number."""
+        return int(option_at(self.recipe, "group_size", 1))  # type: ignore[call-overload]
+
+    @property
+    def progress(self) -> float:
+        """Finished share of training, in [0, 1]."""
+        return 1 - float(self._current_progress_remaining)
+
+    @property
+    def _reference(self) -> Reference | None:
+        """The copy of the policy that the role "reference" has, where there is one."""
+        return self.side_models.copies.get("reference")
+
+    @_reference.setter
+    def _reference(self, reference: Reference | None) -> None:
+        self.side_models.copies.pop("reference", None)
+        if reference is not None:
+            self.side_models.copies["reference"] = reference
 
     # ------------------------------------------------------------------------------------------------ rows
 
@@ -133,7 +197,7 @@ class LanguageAgent(TokenAgent):
             assert isinstance(self.env, ScalarEnvs)
             env = self.env.envs[0]
             self._prompts = token_rows(env, self.num_prompts)
-            self._rows = token_rows(env, self.num_prompts * self.recipe.group_size)
+            self._rows = token_rows(env, self.num_prompts * self.group_size)
 
     # ------------------------------------------------------------------------------------------------ rollout
 
@@ -144,46 +208,17 @@ class LanguageAgent(TokenAgent):
         counts = torch.arange(first, first + number)
         return make_keys(torch.full((number,), self._initial_seed % 2**62), counts).to(self.device)
 
-    def _draw_tasks(self) -> list[Any]:
-        assert self._prompts is not None
-        self._prompts.reset()
-        return list(self._prompts.tasks)
-
     def collect_episodes(self) -> list[Episode]:
-        """Play the episodes of one iteration; with dynamic sampling, several times until enough groups differ, or none at all."""
-        size, is_filtered = self.recipe.group_size, bool(self.recipe.dynamic_sampling)
-        wanted = self.num_prompts * size
-        kept: list[Episode] = []
-        differs: list[bool] = []
-        for _ in range(max(self.recipe.dynamic_sampling, 1)):
-            drawn = self._play_groups(len(kept) // size)
-            found = differing_groups(drawn, size, by_verdict=is_filtered)
-            differs += found
-            for i, episode in enumerate(drawn):
-                if not is_filtered or size == 1 or found[i // size]:
-                    episode.group = len(kept) // size
-                    kept.append(episode)
-            if len(kept) >= wanted:
-                break
-        self._equal_groups = 1 - sum(differs) / len(differs)
-        return kept[:wanted]
-
-    def _play_groups(self, first: int) -> list[Episode]:
-        """Draw `num_prompts` problems and answer each in a group, numbered from `first`."""
-        assert self._rows is not None
-        size = self.recipe.group_size
-        tasks = [task for task in self._draw_tasks() for _ in range(size)]
-        groups = [first + i // size for i in range(len(tasks))]
-        keys = self._keys(len(tasks))
-        model = self.policy.language_model
-        drawn = play(model, self._rows, tasks, groups, keys, self.temperature, fast=self.fast_forward)
-        self.num_timesteps += sum(episode.length for episode in drawn)
-        self._note(drawn)
-        return drawn
+        """Return the episodes of one iteration, from the collector of the recipe."""
+        self._make_or_start_rows()
+        rollout = Rollout(self)
+        episodes = self._wiring.collector.collect(rollout)
+        self._differs = rollout.differs
+        return list(episodes)
 
     def _note(self, episodes: Sequence[Episode]) -> None:
-        assert self.ep_info_buffer is not None
-        self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes)
+        if self.ep_info_buffer is not None:  # there are statistics once learning has begun
+            self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes)
         self._episode_num += len(episodes)
 
     def solutions(self, number: int, task: gym.Env[Any, Any] | None = None) -> list[Episode]:
@@ -211,37 +246,46 @@ class LanguageAgent(TokenAgent):
 
     # ------------------------------------------------------------------------------------------------ updates
 
-    def _read(self, model: Any, batch: Batch, with_values: bool) -> Reading:
-        value_net = self.policy.value_net if with_values else None
+    def _read(
+        self, fields: Fields, with_values: bool = False, with_full: bool = False, with_entropy_gradient: bool = False
+    ) -> Reading:
+        """Read episodes with the weights that the policy's model has now."""
+        return self._read_with(self.policy.language_model, fields, with_values, with_full, with_entropy_gradient)
+
+    def _read_with(
+        self, model: Any, fields: Fields, with_values: bool, with_full: bool, with_gradient: bool
+    ) -> Reading:
         return read_episodes(
             model,
-            value_net,
-            batch.tokens,
-            batch.attention,
+            self.policy.value_net if with_values else None,
+            fields["tokens"],
+            fields["attention"],
             self.token_env.rules.vocabulary,
             self.temperature,
-            batch.mask.argmax(1) + 1,
+            fields["mask"].argmax(1) + 1,
             self.fast_forward,
+            with_full,
+            with_gradient,
         )
 
-    @torch.no_grad()
-    def _targets(self, batch: Batch, recipe: Recipe) -> Targets:
-        has_critic = recipe.advantage == "gae"
-        value = (
-            self._read(self.policy.language_model, batch, True).value if has_critic else torch.zeros_like(batch.mask)
-        )
-        longest = self.token_env.max_new_tokens
-        advantage, returns = token_advantages(batch, recipe, shaped_rewards(batch, recipe, longest), value)
-        reference = None
-        if recipe.kl_coef:
-            reference = self._read_reference(batch)
-        return Targets(advantage, returns, value, reference)
+    def read_role(self, role: str, fields: Fields, with_full: bool = False) -> Reading:
+        """Read episodes with a side model, without gradient."""
+        with self.weights_of(role) as model:
+            return self._read_with(model, fields, False, with_full, False)
 
-    def _read_reference(self, batch: Batch) -> Tensor:
-        model = self.policy.language_model
-        assert self._reference is not None
-        with self._reference.put_into(model):
-            return self._read(model, batch, False).logp
+    @contextlib.contextmanager
+    def weights_of(self, role: str, with_gradient: bool = False) -> Iterator[Any]:
+        """Give the model of a role for a while: "policy", or a side model (the policy's model with other weights)."""
+        model, models = self.policy.language_model, self.side_models
+        if role == "policy":
+            yield model
+        elif role in models.given:
+            with torch.no_grad():
+                yield models.given[role]
+        else:
+            models.start(model, (role,))
+            with models.copies[role].put_into(model, with_gradient):
+                yield model
 
     def update(self, episodes: Sequence[Episode], recipe: Recipe) -> dict[str, float]:
         """Update the model on episodes.
@@ -250,37 +294,14 @@ class LanguageAgent(TokenAgent):
             Means of the metrics over the minibatches.
 
         Raises:
-            UsageError: sampling and training disagree by more than `max_logp_gap`.
+            UsageError: sampling and training disagree by more than `max_logp_gap`, a reward is no finite number, or there are
+                more minibatches than groups.
         """
-        if recipe.kl_coef and self._reference is None:
-            self._reference = Reference.of(self.policy.language_model)
-        batch = collate(episodes, self.token_env.rules.pad, self.device)
-        targets = self._targets(batch, recipe)
-        seen: list[dict[str, Tensor]] = []
-        gap = 0.0
-        for epoch in range(recipe.n_epochs):
-            order = torch.randperm(len(episodes), generator=self.generator, device=self.device)
-            for part, index in enumerate(order.chunk(recipe.minibatches)):
-                rows = Batch(*(x[index] for x in batch))
-                targets_of_rows = Targets(*(None if x is None else x[index] for x in targets))  # type: ignore[arg-type]
-                reading = self._read(self.policy.language_model, rows, recipe.advantage == "gae")
-                if epoch == part == 0 and recipe.rollout == "sample":
-                    gap = checked_gap(reading, rows, self.max_logp_gap)
-                loss, metrics = recipe_loss(reading, rows, targets_of_rows, recipe, self.token_env.max_new_tokens)
-                self._step(loss, recipe.max_grad_norm)
-                seen.append(metrics)
-        report = {name: float(torch.stack([m[name] for m in seen]).mean()) for name in seen[0]}
-        if recipe.rollout == "sample":
-            report["logp_gap"] = gap
+        wiring = self._wiring if recipe == self.recipe else wire(recipe)
+        self.side_models.start(self.policy.language_model, wiring.roles)
+        report = Update(self, wiring, episodes).run()
         self._n_updates += recipe.n_epochs
         return report
-
-    def _step(self, loss: Tensor, max_grad_norm: float) -> None:
-        optimizer = self.policy.optimizer
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for p in self.policy.parameters() if p.grad is not None], max_grad_norm)
-        optimizer.step()
 
     # ------------------------------------------------------------------------------------------------ learning
 
@@ -315,9 +336,9 @@ class LanguageAgent(TokenAgent):
         for _ in range(epochs):
             for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
                 self.update([episodes[i] for i in index.tolist()], recipe)
-        # neither step sizes of imitation nor a reference from before it hold for what follows
+        # neither step sizes of imitation nor side models from before it hold for what follows
         self.policy.optimizer.state.clear()
-        self._reference = None
+        self.side_models.forget()
         return self
 
     def _before_training(self) -> None:
@@ -325,11 +346,9 @@ class LanguageAgent(TokenAgent):
 
     def collect(self, callback: BaseCallback) -> bool:
         """Play the episodes of an iteration, or take the task's own answers; all of them are one step to callbacks."""
-        if self.recipe.rollout == "solutions":
-            episodes = self.solutions(self.num_prompts)
-            self.num_timesteps += sum(episode.length for episode in episodes)
-        else:
-            episodes = self.collect_episodes()
+        if self._contents is None and not self._is_first_checked:
+            self._contents = self._wiring.stateless()
+        episodes = self.collect_episodes()
         self._episodes = episodes
         infos: list[dict[str, Any]] = []
         callback.update_locals(locals())
@@ -337,17 +356,25 @@ class LanguageAgent(TokenAgent):
 
     def train(self) -> None:
         """Update the model on the episodes that were collected."""
-        episodes = self._episodes
+        episodes = [episode for episode in self._episodes if episode.failure is None]
+        if len(episodes) < len(self._episodes):
+            self.logger.record("rollout/failed", len(self._episodes) - len(episodes))
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        if self.recipe.rollout == "sample":
+        if self._differs:
             self._log_signal()
         if episodes:
             for name, number in self.update(episodes, self.recipe).items():
                 self.logger.record(f"train/{name}", number)
+            for name, number in component_metrics(episodes):
+                self.logger.record(name, number)
         judged = [episode.is_correct for episode in episodes if episode.is_correct is not None]
         if judged:
             self.logger.record("rollout/correct", float(np.mean(judged)))
+        self.side_models.follow(self.policy)
+        if self._contents is not None:
+            self._wiring.refuse_hidden_state(self._contents)
+            self._contents, self._is_first_checked = None, True
         self._episodes = []
 
     def _after_rollout(self, callback: BaseCallback, total: int, log_interval: int | None) -> bool:
@@ -359,11 +386,12 @@ class LanguageAgent(TokenAgent):
 
     def _log_signal(self) -> None:
         """Log the share of groups whose answers all earned the same; warn when it is all of them for long."""
-        self.logger.record("train/groups_without_signal", self._equal_groups)
-        self._silent_updates = self._silent_updates + 1 if self._equal_groups == 1 else 0
+        share = 1 - sum(self._differs) / len(self._differs)
+        self.logger.record("train/groups_without_signal", share)
+        self._silent_updates = self._silent_updates + 1 if share == 1 else 0
         warn_without_signal(self._silent_updates)
 
     # ------------------------------------------------------------------------------------------------ files
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_prompts", "_rows", "_reference", "_episodes"]
+        return [*super()._excluded_save_params(), "_prompts", "_rows", "_episodes", "_wiring", "side_models"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from polyathlon.envs.random import uniform
 from polyathlon.wrappers.tokens.token_rules import TokenRules
@@ -15,10 +15,17 @@ from .decoders import make_decoder
 
 
 class Completion(NamedTuple):
-    """One utterance: its ids, and the log-probability of each under the model that sampled it."""
+    """One utterance: its ids, the log-probability of each under the model that sampled it, and why it ended.
+
+    Attributes:
+        ids: of what was written after its prefix.
+        logps: of each of them.
+        end: "eos", "stop", "limit" or "context" (`TokenRules.end`); "window" where it may go on.
+    """
 
     ids: list[int]
     logps: list[float]
+    end: str = "limit"
 
 
 def sample_tokens(logps: Tensor, noise: Tensor) -> Tensor:
@@ -45,13 +52,16 @@ def generate(
     temperature: float = 1.0,
     greedy: bool = False,
     fast: bool = True,
+    max_new_tokens: int | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> list[Completion]:
-    """Write one utterance after each context.
+    """Write one utterance after each context, or a window of one.
 
     Equal contexts are read once. What a row draws depends on its key alone, not on its neighbours.
 
     Args:
-        model: a causal language model of transformers, in evaluation mode.
+        model: a causal language model of transformers, in evaluation mode; or a sampler, a function (contexts,
+            max_new_tokens, device) -> `Decoder`.
         contexts: ids of each row so far.
         rules: where utterances end.
         keys: [n, 2] int64 random keys of the rows.
@@ -59,15 +69,26 @@ def generate(
         temperature: divides the logits.
         greedy: take the likeliest token instead of sampling.
         fast: where the model is a plain Llama, decode with `LlamaDecoder` instead of the model's own forward pass.
+        max_new_tokens: size of a window: no more is written now; None writes to the end.
+        prefixes: ids that each utterance begins with, in windows before; what is drawn at a place of an utterance is the
+            same in whatever windows it is written.
 
     Returns:
         The utterances; their log-probabilities are those of `temperature`.
     """
     limits = [rules.limit(len(context)) for context in contexts]
-    rooms = torch.tensor([limit - len(context) for limit, context in zip(limits, contexts)], device=keys.device)
+    begun = [list(prefix) for prefix in prefixes] if prefixes is not None else [[] for _ in contexts]
+    left = [limit - len(context) - len(own) for limit, context, own in zip(limits, contexts, begun)]
+    window = max(left) if max_new_tokens is None else max_new_tokens
+    rooms = torch.tensor([min(each, window) for each in left], device=keys.device)
     room = int(rooms.max())
-    decoder = make_decoder(model, contexts, room, keys.device, fast)
-    noise = noise_of(keys, room, stream)
+    starts = [[*context, *own] for context, own in zip(contexts, begun)] if prefixes is not None else contexts
+    if isinstance(model, nn.Module):
+        decoder = make_decoder(model, starts, room, keys.device, fast)
+    else:
+        decoder = model(starts, room, keys.device)
+    noise = noise_of(keys, room, stream, begun)
+    ends = ["window"] * len(contexts)
     ids = torch.zeros(len(contexts), room, dtype=torch.int64, device=keys.device)
     written = torch.zeros(len(contexts), room, device=keys.device)
     lengths = [room] * len(contexts)
@@ -82,10 +103,11 @@ def generate(
             over = set()
             for i in may_end.nonzero()[:, 0].tolist():
                 owner = int(owners[i])
-                own = ids[owner, : step + 1].tolist()
-                if rules.end(own, len(contexts[owner]) + len(own), limits[owner]) is not None:
+                own = begun[owner] + ids[owner, : step + 1].tolist()
+                reason = rules.end(own, len(contexts[owner]) + len(own), limits[owner])
+                if reason is not None or int(rooms[owner]) == step + 1:
                     over.add(i)
-                    lengths[owner] = step + 1
+                    lengths[owner], ends[owner] = step + 1, reason or "window"
             if len(over) == len(owners):
                 break
             if over:
@@ -93,13 +115,15 @@ def generate(
                 decoder.keep(index)
                 tokens, noise, owners = tokens[index], noise[index], owners[index]
         logits = decoder.advance(tokens)
-    rows = zip(ids.tolist(), written.tolist(), lengths, strict=True)
-    return [Completion(own[:length], logps[:length]) for own, logps, length in rows]
+    rows = zip(ids.tolist(), written.tolist(), lengths, ends, strict=True)
+    return [Completion(own[:length], logps[:length], end) for own, logps, length, end in rows]
 
 
-def noise_of(keys: Tensor, room: int, stream: int) -> Tensor:
-    """Return the numbers [n, room] that rows draw their tokens with: functions of their keys alone, whatever the room."""
+def noise_of(keys: Tensor, room: int, stream: int, begun: Sequence[Sequence[int]] = ()) -> Tensor:
+    """Return the numbers [n, room] that rows draw their tokens with: functions of key and place in the utterance alone."""
     steps = torch.arange(room, device=keys.device).repeat(len(keys))
+    if any(begun):
+        steps += torch.tensor([len(own) for own in begun], device=keys.device).repeat_interleave(room)
     each = keys.repeat_interleave(room, 0)
     return uniform(each, steps, (), torch.float64, stream).view(len(keys), room)
 

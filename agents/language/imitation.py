@@ -72,5 +72,6 @@ def solved(prompts: TokenBatch | CopiedTokens, solve: Any, number: int) -> list[
                 )
             marks = [False] * len(context) + [True] * len(ids)
             zeros = [0.0] * len(marks)
-            found.append(Episode([*context, *ids], marks, zeros, list(zeros), len(found)))
+            given = Episode([*context, *ids], marks, zeros, list(zeros), len(found), task, answer, "given")
+            found.append(given)
     return found[:number]

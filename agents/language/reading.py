@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,11 +25,13 @@ class Reading(NamedTuple):
         logp: log-probability of the token that follows.
         entropy: entropy of its distribution.
         value: value of the prefix.
+        full_logp: [N, L - 1, V] log-probabilities of the whole vocabulary, where they were asked for.
     """
 
     logp: Tensor
     entropy: Tensor
     value: Tensor
+    full_logp: Tensor | None = None
 
 
 def read_episodes(
@@ -38,6 +43,8 @@ def read_episodes(
     temperature: float = 1.0,
     starts: Tensor | None = None,
     fast: bool = True,
+    with_full: bool = False,
+    with_entropy_gradient: bool = False,
 ) -> Reading:
     """Read whole episodes.
 
@@ -51,11 +58,16 @@ def read_episodes(
         starts: [N] int64, at least 1: index of the first token of interest in each row, where a reading begins; None: 1.
         fast: read plain Llamas with this package's own forward pass, in which rows share the computation of what they
             have in common before their starts; False always takes the model's own.
+        with_full: keep the log-probabilities of the whole vocabulary.
+        with_entropy_gradient: let a gradient flow through the entropies.
     """
+    judge = partial(
+        _judge, value_net=value_net, vocabulary=vocabulary, temperature=temperature, entropy_grad=with_entropy_gradient
+    )
     if starts is None:
         starts = torch.ones(len(tokens), dtype=torch.int64, device=tokens.device)
     if fast and is_plain_llama(model):
-        return _read_llama(model, value_net, tokens, attention, vocabulary, temperature, starts)
+        return _read_llama(model, judge, tokens, attention, starts, with_full)
     first = int(starts.min()) - 1
     kept = {"logits_to_keep": tokens.shape[1] - first} if keeps_last(model) else {}
     out = model(
@@ -67,39 +79,42 @@ def read_episodes(
     )
     last = out.logits[:, -(tokens.shape[1] - first) :]
     hidden = None if value_net is None else out.hidden_states[-1][:, first:-1]
-    logp, entropy, value = _judge(last[:, :-1], hidden, value_net, tokens[:, first + 1 :], vocabulary, temperature)
+    logp, entropy, value, full = judge(last[:, :-1], hidden, tokens[:, first + 1 :])
     place = torch.arange(first, tokens.shape[1] - 1, device=tokens.device)
     is_read = place >= (starts - 1)[:, None]
-    return Reading(*(F.pad(x * is_read, (first, 0)) for x in (logp, entropy, value)))
+    whole = F.pad(full * is_read[..., None], (0, 0, first, 0)) if with_full else None
+    logp, entropy, value = (F.pad(x * is_read, (first, 0)) for x in (logp, entropy, value))
+    return Reading(logp, entropy, value, whole)
 
 
 def _judge(
     logits: Tensor,
     hidden: Tensor | None,
-    value_net: nn.Module | None,
     following: Tensor,
+    value_net: nn.Module | None,
     vocabulary: int,
     temperature: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-probabilities of the tokens that follow, entropies and values, each in their shape."""
+    entropy_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return log-probabilities of the tokens that follow, entropies and values in their shape, and all log-probabilities."""
     logps = (logits[..., :vocabulary].float() / temperature).log_softmax(-1)
     # the backward pass of `nll_loss` writes one number a row; that of `gather` would add them up
     logp = -F.nll_loss(logps.flatten(0, 1), following.flatten(), reduction="none").view(following.shape)
-    with torch.no_grad():
-        entropy = -(logps.exp() * logps).sum(-1)
+    with contextlib.nullcontext() if entropy_grad else torch.no_grad():
+        # p log p is 0 where p is 0, and not 0 times infinity
+        entropy = -(logps.exp() * logps.clamp(min=torch.finfo(logps.dtype).min)).sum(-1)
     if value_net is None or hidden is None:
-        return logp, entropy, torch.zeros_like(logp)
-    return logp, entropy, value_net(hidden.float()).squeeze(-1)
+        return logp, entropy, torch.zeros_like(logp), logps
+    return logp, entropy, value_net(hidden.float()).squeeze(-1), logps
 
 
 def _read_llama(
     model: Any,
-    value_net: nn.Module | None,
+    judge: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]],
     tokens: Tensor,
     attention: Tensor,
-    vocabulary: int,
-    temperature: float,
     starts: Tensor,
+    with_full: bool,
 ) -> Reading:
     """Read each different beginning once, and the rest of each row after it.
 
@@ -118,12 +133,16 @@ def _read_llama(
     rest = tokens.gather(1, places.clamp(max=length - 1))
     hidden = _read_rest(llama, rest, places, kept, inverse, sizes)[:, :-1]
     following = rest[:, 1:]
-    logits = F.linear(hidden, llama.head)
-    judged = _judge(logits, hidden, value_net, following, vocabulary, temperature)
+    *judged, full = judge(F.linear(hidden, llama.head), hidden, following)
     # a row's places beyond its own length go into a column that is cut off
     is_own = attention.gather(1, places[:, 1:].clamp(max=length - 1)).bool() & (places[:, 1:] < length)
     target = torch.where(is_own, places[:, :-1], length - 1)
-    return Reading(*(x.new_zeros(len(tokens), length).scatter(1, target, x)[:, :-1] for x in judged))
+    whole = None
+    if with_full:
+        index = target[..., None].expand(-1, -1, full.shape[2])
+        whole = full.new_zeros(len(tokens), length, full.shape[2]).scatter(1, index, full)[:, :-1]
+    logp, entropy, value = (x.new_zeros(len(tokens), length).scatter(1, target, x)[:, :-1] for x in judged)
+    return Reading(logp, entropy, value, whole)
 
 
 def _read_rest(

@@ -25,9 +25,20 @@ class Reference:
         """Copy what is trained in a model as it is now."""
         return cls({name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad})
 
+    @torch.no_grad()
+    def follow(self, model: nn.Module, tau: float) -> None:
+        """Move towards the model: weights = (1 - tau) weights + tau model."""
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                self.weights[name].lerp_(p.detach(), tau) if tau < 1 else self.weights[name].copy_(p.detach())
+
     @contextlib.contextmanager
-    def put_into(self, model: nn.Module) -> Iterator[None]:
-        """Let the model have these weights for a while; nothing read inside may need a gradient.
+    def put_into(self, model: nn.Module, with_gradient: bool = False) -> Iterator[None]:
+        """Let the model have these weights for a while.
+
+        Args:
+            model: has weights of these names.
+            with_gradient: what is read inside may need a gradient, which the model's parameters get.
 
         Raises:
             KeyError: the weights are those of another model.
@@ -40,7 +51,7 @@ class Reference:
         try:
             for name, p in trained.items():
                 p.data = self.weights[name]
-            with torch.no_grad():
+            with contextlib.nullcontext() if with_gradient else torch.no_grad():
                 yield
         finally:
             for name, p in trained.items():

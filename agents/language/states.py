@@ -8,7 +8,6 @@ from .reference import Reference
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
-    from .token_agent import TokenAgent
 
 
 class RowsState:
@@ -45,7 +44,7 @@ class ReferenceState:
         agent: has it.
     """
 
-    def __init__(self, agent: TokenAgent) -> None:
+    def __init__(self, agent: LanguageAgent) -> None:
         self.agent = agent
 
     def state_dict(self) -> dict[str, Any]:

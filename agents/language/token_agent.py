@@ -17,8 +17,6 @@ from polyathlon.wrappers.tokens.token_rules import TokenRules
 
 from .generation import answers
 from .policy import CausalLMPolicy
-from .reference import Reference
-from .states import ReferenceState
 
 
 class TokenAgent(Agent):
@@ -33,7 +31,6 @@ class TokenAgent(Agent):
     policy: CausalLMPolicy
     temperature: float
     fast_forward: bool
-    _reference: Reference | None = None
     _rules_options: dict[str, Any]  # those of the environment, for an agent that is loaded without one
 
     def _setup_model(self) -> None:
@@ -48,7 +45,6 @@ class TokenAgent(Agent):
         assert isinstance(policy, CausalLMPolicy)
         self.policy = policy
         self.register_state("policy.optimizer", policy.optimizer)
-        self.register_state("reference", ReferenceState(self))
 
     @property
     def model_name(self) -> str:

@@ -1,126 +1,360 @@
-"""One update of a language model on a batch of episodes, put together from the parts that a recipe names."""
+"""One update of a language model on a batch of episodes, by the parts of a row in the order of an iteration."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from polyathlon.agents.parts.advantages import group_advantage, masked_whiten
 from polyathlon.agents.parts.aggregation import agg_loss
-from polyathlon.agents.parts.divergences import kl_token
-from polyathlon.agents.parts.response_filters import episode_overlong_penalty
-from polyathlon.agents.parts.surrogates import ppo_surrogate
-from polyathlon.agents.parts.token_returns import gae
+from polyathlon.agents.parts.fields import role_field
+from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
-from .episodes import Batch
+from .episodes import Episode, Fields, collate, select
+from .noise import make_noise
 from .reading import Reading
-from .recipes import Recipe
+from .recipe_wiring import Wiring
+
+if TYPE_CHECKING:
+    from .agent import LanguageAgent
+
+Metrics = dict[str, Tensor]
 
 
-class Targets(NamedTuple):
-    """What an update aims at: advantages [N, T], returns and old values [N, T], reference log-probabilities or None."""
-
-    advantage: Tensor
-    returns: Tensor
-    value: Tensor
-    reference: Tensor | None
-
-
-def shaped_rewards(batch: Batch, recipe: Recipe, longest: int) -> Tensor:
-    """Return the rewards of whole episodes [N], with the mean cost of their utterances' lengths where the recipe has one."""
-    if not recipe.overlong_buffer:
-        return batch.total
-    buffer = min(recipe.overlong_buffer, longest)
-    return batch.total + episode_overlong_penalty(batch.turn, longest, buffer)
-
-
-def token_advantages(batch: Batch, recipe: Recipe, reward: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns of all tokens, [N, T] each.
+class Update:
+    """One update.
 
     Args:
-        batch: the episodes.
-        recipe: names the advantage.
-        reward: [N] shaped rewards of whole episodes.
-        value: [N, T] old values, for "gae".
+        agent: has the policy, the side models and the generator.
+        wiring: the row, bound.
+        episodes: N of them; those that broke outside the policy are left out.
 
     Raises:
-        UsageError: the recipe names an unknown advantage.
+        UsageError: no episode is left, or there are more minibatches than groups.
     """
-    if recipe.advantage == "none":
-        advantage, returns = batch.mask.clone(), batch.mask
-    elif recipe.advantage == "group":
-        each = group_advantage(reward, batch.group, recipe.center, recipe.scale)
-        advantage, returns = each[:, None] * batch.mask, reward[:, None] * batch.mask
-    elif recipe.advantage == "gae":
-        shaped = batch.reward.clone()
-        last = batch.mask.shape[1] - 1 - batch.mask.flip(1).argmax(1)
-        shaped[torch.arange(len(last)), last] += reward - batch.total
-        advantage, returns = gae(shaped, value, batch.mask, recipe.gamma, recipe.gae_lambda)
-    else:
-        raise UsageError(f"advantage must be 'group', 'gae' or 'none', got {recipe.advantage!r}")
-    return (masked_whiten(advantage, batch.mask) if recipe.whiten else advantage), returns
 
-
-def checked_gap(reading: Reading, batch: Batch, largest: float) -> float:
-    """Return the largest difference between the log-probabilities of sampling and of training.
-
-    Raises:
-        UsageError: it is more than `largest`, or not a number.
-    """
-    gap = float(((reading.logp.detach() - batch.old_logp).abs() * batch.mask).max())
-    if not gap <= largest:
-        raise UsageError(
-            f"sampling and training disagree on log-probabilities by {gap:.3g}, more than max_logp_gap={largest}: "
-            "use float32 weights or attn='eager', or raise max_logp_gap"
-        )
-    return gap
-
-
-def recipe_loss(
-    reading: Reading, batch: Batch, targets: Targets, recipe: Recipe, longest: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of a minibatch and its metrics.
-
-    Args:
-        reading: what the current parameters say, with gradient.
-        batch: the episodes of the minibatch.
-        targets: their advantages.
-        recipe: names surrogate, aggregation and regulariser.
-        longest: the longest response, the constant of "seq-mean-token-sum-norm".
-    """
-    mask = batch.mask
-    if recipe.advantage == "none":
-        each = -reading.logp
-    else:
-        each = ppo_surrogate(
-            reading.logp, batch.old_logp, targets.advantage, recipe.clip_low, recipe.clip_high, recipe.dual_clip
-        )
-    loss = agg_loss(each, mask, recipe.aggregation, float(longest))
-    metrics = {"policy_loss": loss.detach()}
-    if targets.reference is not None:
-        divergence = agg_loss(
-            kl_token(reading.logp, targets.reference, recipe.kl_kind), mask, recipe.aggregation, float(longest)
-        )
-        loss = loss + recipe.kl_coef * divergence
-        metrics["reference_kl"] = divergence.detach()
-    if recipe.advantage == "gae":
-        bound = recipe.clip_range_vf
-        near = targets.value + (reading.value - targets.value).clamp(-bound, bound)
-        error = torch.maximum((reading.value - targets.returns).square(), (near - targets.returns).square())
-        value_loss = 0.5 * (error * mask).sum() / mask.sum().clamp(min=1)
-        loss = loss + recipe.vf_coef * value_loss
-        metrics["value_loss"] = value_loss.detach()
-    with torch.no_grad():
-        count = mask.sum().clamp(min=1)
-        log_ratio = (reading.logp - batch.old_logp) * mask
-        metrics["entropy"] = (reading.entropy * mask).sum() / count
-        if recipe.advantage != "none":
-            metrics["approx_kl"] = (((log_ratio.exp() - 1) - log_ratio) * mask).sum() / count
-            outside = (log_ratio > torch.log1p(torch.tensor(recipe.clip_high))) | (
-                log_ratio < torch.log1p(torch.tensor(-min(recipe.clip_low, 1 - 1e-9)))
+    def __init__(self, agent: LanguageAgent, wiring: Wiring, episodes: Sequence[Episode]) -> None:
+        self.agent, self.wiring, self.row = agent, wiring, wiring.row
+        whole = [episode for episode in episodes if episode.failure is None]
+        if not whole:
+            raise UsageError("an update needs at least one episode that did not break outside the policy")
+        self.number = len(whole)
+        self.fields: Fields = collate(whole, agent.token_env.rules.pad, agent.device)
+        self.fields |= {"max_length": agent.token_env.max_new_tokens, "progress": agent.progress}
+        rows, tokens = self.fields["mask"].shape
+        for name, noise in self.row.noise:
+            seed, device = agent._initial_seed, agent.device
+            self.fields[name] = make_noise(name, noise, seed, agent._n_updates, rows, tokens, device)
+        groups = int(self.fields["group"].max()) + 1
+        if self.row.minibatches > groups:
+            raise UsageError(
+                f"minibatches={self.row.minibatches}, but there are {groups} groups, which are never cut: take fewer "
+                "minibatches or more num_prompts"
             )
-            metrics["clip_fraction"] = (outside * mask).sum() / count
-    return loss, metrics
+        self.orders = [self._minibatches() for _ in range(self.row.n_epochs)]
+        self.gap: float | None = None
+        self.seen: list[Metrics] = []
+
+    # ------------------------------------------------------------------------------------------------ the order
+
+    def run(self) -> dict[str, float]:
+        """Update the policy and the side models.
+
+        Returns:
+            Means of the metrics over the minibatches.
+        """
+        self._before()
+        for epoch, order in enumerate(self.orders):
+            for place, index in enumerate(order):
+                self.seen.append(self._step(select(self.fields, index, self.number), epoch == place == 0))
+        for role in self.wiring.side_losses:
+            for order in self.orders:
+                for index in order:
+                    self._step_side_model(role, select(self.fields, index, self.number))
+        for part in self.wiring.stages["after"]:
+            part(self.fields)
+        names = {name for metrics in self.seen for name in metrics}
+        report = {n: float(torch.stack([m[n] for m in self.seen if n in m]).mean()) for n in sorted(names)}
+        return report if self.gap is None else report | {"logp_gap": self.gap}
+
+    def _minibatches(self) -> list[Tensor]:
+        """Return the rows of each minibatch; no group is cut."""
+        agent, count = self.agent, self.row.minibatches
+        if count == 1:
+            return [torch.randperm(self.number, generator=agent.generator, device=agent.device)]
+        group = self.fields["group"]
+        order = torch.randperm(int(group.max()) + 1, generator=agent.generator, device=agent.device)
+        chunks = []
+        for groups in order.chunk(count):
+            rank = torch.full_like(order, -1).index_copy_(0, groups, torch.arange(len(groups), device=order.device))[
+                group
+            ]
+            rows = (rank >= 0).nonzero()[:, 0]
+            chunks.append(rows[rank[rows].argsort(stable=True)])
+        return chunks
+
+    @torch.no_grad()
+    def _before(self) -> None:
+        """Make what holds for the whole batch: old values, side models, rewards, weights of rows, advantages."""
+        self._read_before()
+        fields = self.fields
+        for part in self.wiring.stages["rewards"]:
+            add_reward(fields, part(fields))
+        keep = None
+        for part in self.wiring.stages["keep"]:
+            keep = part(fields)
+        ones = torch.ones_like(fields["mask"])
+        fields["weight"] = ones if keep is None else ones * keep[:, None]
+        for part in self.wiring.stages["advantage"]:
+            found = part(fields)
+            if isinstance(found, tuple):
+                fields["adv"], fields["returns"] = (x.detach() for x in found)
+            else:
+                fields["adv"] = found.detach()
+
+    def _read_before(self) -> None:
+        needs, fields = self.wiring.needs, self.fields
+        is_read = self.row.old_logp == "read" and "old_logp" in needs
+        if is_read or "old_value" in needs:
+            old = self._read_rows(is_read)
+            if is_read:
+                self._check_gap(old.logp, fields)
+                fields["old_logp"] = old.logp
+            fields["old_value"] = old.value
+        for role in self.wiring.roles:
+            wanted = {ending for name in needs if (s := role_field(name)) and s[0] == role for ending in (s[1],)}
+            if wanted:
+                reading = self.agent.read_role(role, fields, "full_logp" in wanted)
+                fields |= {f"{role}_logp": reading.logp, f"{role}_full_logp": reading.full_logp}
+
+    def _read_rows(self, by_minibatch: bool) -> Reading:
+        """Read all rows without gradient; by the minibatches of the first epoch where the numbers must be theirs to a bit."""
+        if not by_minibatch:
+            return self._read(self.fields)
+        index = torch.cat(self.orders[0])
+        parts = [self._read_in_parts(select(self.fields, order, self.number)) for order in self.orders[0]]
+        back = index.argsort()
+        return Reading(*(_joined(each, back) for each in zip(*parts, strict=True)))
+
+    # ------------------------------------------------------------------------------------------------ the policy
+
+    def _read(self, rows: Fields) -> Reading:
+        needs = self.wiring.needs
+        has_value = bool({"value", "old_value"} & needs)
+        return self.agent._read(rows, has_value, "full_logp" in needs, "entropy" in self.wiring.differentiated)
+
+    def _read_in_parts(self, rows: Fields) -> Reading:
+        """Read rows without gradient, `micro_batch` at a time where that is given."""
+        number, size = len(rows["mask"]), self.agent.micro_batch
+        with torch.no_grad():
+            if size is None or size >= number:
+                return self._read(rows)
+            index = torch.arange(number, device=rows["mask"].device)
+            parts = [self._read(select(rows, part, number)) for part in index.split(size)]
+        return Reading(*(_joined(each) for each in zip(*parts, strict=True)))
+
+    def _step(self, rows: Fields, is_first: bool) -> Metrics:
+        optimizer = self.agent.policy.optimizer
+        optimizer.zero_grad(set_to_none=True)
+
+        def loss_of(reading: Reading) -> tuple[Tensor, Metrics]:
+            if is_first and self.row.old_logp == "sampled":
+                self._check_gap(reading.logp, rows)
+            return self._loss(rows, reading)
+
+        metrics = self._backward(rows, loss_of, self._read)
+        if self.row.max_grad_norm is not None:
+            trained = [p for p in self.agent.policy.parameters() if p.grad is not None]
+            nn.utils.clip_grad_norm_(trained, self.row.max_grad_norm)
+        optimizer.step()
+        return metrics
+
+    def _backward(
+        self, rows: Fields, loss_of: Callable[[Reading], tuple[Tensor, Metrics]], read: Callable[[Fields], Reading]
+    ) -> Metrics:
+        """Add the gradient of a loss of log-probabilities to the parameters, `micro_batch` rows in memory at a time.
+
+        With L the loss, l its log-probabilities and w the weights: dL/dw = sum over rows of dL/dl dl/dw. The first factor is
+        taken once, over all rows; the second a few rows at a time.
+        """
+        number, size = len(rows["mask"]), self.agent.micro_batch
+        if size is None or size >= number:
+            loss, metrics = loss_of(read(rows))
+            if loss.requires_grad:
+                loss.backward()
+            return metrics
+        index = torch.arange(number, device=rows["mask"].device).split(size)
+        with torch.no_grad():
+            parts = [read(select(rows, part, number)) for part in index]
+        leaves = Reading(*(_leaf(_joined(each)) for each in zip(*parts, strict=True)))
+        loss, metrics = loss_of(leaves)
+        if not loss.requires_grad:
+            return metrics
+        loss.backward()
+        for part in index:
+            again = read(select(rows, part, number))
+            pairs = [
+                (found, leaf.grad[part])
+                for found, leaf in zip(again, leaves, strict=True)
+                if found is not None and leaf is not None and leaf.grad is not None and found.requires_grad
+            ]
+            if pairs:
+                torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
+        return metrics
+
+    def _loss(self, rows: Fields, reading: Reading) -> tuple[Tensor, Metrics]:
+        """Return the loss of a minibatch and its metrics."""
+        current = {
+            "logp": reading.logp,
+            "entropy": reading.entropy,
+            "value": reading.value,
+            "full_logp": reading.full_logp,
+        }
+        rows = rows | current
+        with torch.no_grad():
+            constant = rows | {name: None if x is None else x.detach() for name, x in current.items()}
+            for part in self.wiring.stages["weights"]:
+                rows["weight"] = constant["weight"] = rows["weight"] * part(constant)
+        loss = self._mean(self.wiring.loss(rows), rows)
+        metrics = {"policy_loss": loss.detach()}
+        for name, coefficient, term in self.wiring.penalties:
+            number = coefficient.at(rows["progress"]) if isinstance(coefficient, Schedule) else coefficient
+            value = self._mean(term(rows), rows)
+            loss = loss + number * value
+            metrics[penalty_metric(name, term.fields)] = value.detach()
+        return loss, metrics | self._metrics(rows, reading)
+
+    def _mean(self, loss: Tensor, rows: Fields) -> Tensor:
+        """Average [N, T] as the row says; a scalar stays."""
+        if loss.dim() == 0:
+            return loss
+        if loss.shape != rows["mask"].shape:
+            raise UsageError(
+                f"the loss of {self.row.name!r} has the shape {tuple(loss.shape)}: it must be {tuple(rows['mask'].shape)} "
+                "(rows, tokens), or a scalar"
+            )
+        mask, norm = rows["mask"], float(rows["max_length"])
+        if not (self.wiring.has_stage("keep") or self.wiring.has_stage("weights")):
+            return agg_loss(loss, mask, self.row.aggregation, norm)
+        weight = rows["weight"]
+        counted = mask * (weight > 0) if self.row.denominator == "kept" else None
+        return agg_loss(loss, mask, self.row.aggregation, norm, weight, counted)
+
+    @torch.no_grad()
+    def _metrics(self, rows: Fields, reading: Reading) -> Metrics:
+        mask = rows["mask"]
+        count = mask.sum().clamp(min=1)
+        found = {"entropy": (reading.entropy * mask).sum() / count}
+        if "old_logp" not in self.wiring.differentiated:
+            return found
+        log_ratio = (reading.logp - rows["old_logp"]) * mask
+        found["approx_kl"] = (((log_ratio.exp() - 1) - log_ratio) * mask).sum() / count
+        options = dict(self.wiring.loss.options)
+        low, high = options.get("clip_low"), options.get("clip_high")
+        if isinstance(low, int | float) and isinstance(high, int | float):
+            ratio = log_ratio.exp()
+            found["clip_fraction"] = (((ratio > 1 + high) | (ratio < 1 - low)) * mask).sum() / count
+        return found
+
+    @torch.no_grad()
+    def _check_gap(self, logp: Tensor, rows: Fields) -> None:
+        """Compare the log-probabilities of sampling and of training, where the newest policy wrote.
+
+        Raises:
+            UsageError: they differ by more than `max_logp_gap`, or are no numbers.
+        """
+        if not bool(rows["newest"].any()):
+            return
+        self.gap = float(((logp - rows["old_logp"]).abs() * rows["newest"]).max())
+        if not self.gap <= self.agent.max_logp_gap:
+            raise UsageError(
+                f"sampling and training disagree on log-probabilities by {self.gap:.3g}, more than "
+                f"max_logp_gap={self.agent.max_logp_gap}: use float32 weights or attn='eager', or raise max_logp_gap"
+            )
+
+    # ------------------------------------------------------------------------------------------------ side models
+
+    def _step_side_model(self, role: str, rows: Fields) -> None:
+        """Move a side model by its own loss; the policy is constant in it."""
+        agent, bound = self.agent, self.wiring.side_losses[role]
+        with torch.no_grad():
+            now = self._read(rows)
+        rows = rows | {"logp": now.logp, "entropy": now.entropy, "value": now.value, "full_logp": now.full_logp}
+        has_full = f"{role}_full_logp" in bound.fields
+
+        def loss_of(reading: Reading) -> tuple[Tensor, Metrics]:
+            own = {f"{role}_logp": reading.logp, f"{role}_full_logp": reading.full_logp}
+            loss = self._mean(bound(rows | own), rows)
+            return loss, {f"{role}_loss": loss.detach()}
+
+        with agent.weights_of(role, with_gradient=True) as model:
+            trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            for p in trained.values():
+                p.grad = None
+            metrics = self._backward(rows, loss_of, lambda part: agent._read(part, False, has_full))
+            gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
+            for p in trained.values():
+                p.grad = None
+        agent.side_models.step(role, gradients, agent.progress)
+        self.seen.append(metrics)
+
+
+def add_reward(fields: Fields, found: Tensor) -> None:
+    """Add what a reward part gives: [N] also to the last written token, [N, T] also, as its sum, to the answer.
+
+    Raises:
+        UsageError: it is no finite number where the policy wrote, or of another shape.
+    """
+    mask, reward = fields["mask"], fields["reward"]
+    if found.shape == mask.shape:
+        found = torch.where(mask > 0, found, torch.zeros_like(found))
+        fields["token_reward"], fields["reward"] = fields["token_reward"] + found, reward + found.sum(1)
+    elif found.shape == reward.shape:
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        places = torch.zeros_like(mask).scatter(1, last[:, None], found[:, None].to(mask.dtype))
+        fields["token_reward"], fields["reward"] = fields["token_reward"] + places, reward + found
+    else:
+        raise UsageError(
+            f"a reward part gives [N] or [N, T], here {tuple(reward.shape)} or {tuple(mask.shape)}, got {tuple(found.shape)}"
+        )
+    if not bool(fields["reward"].isfinite().all()):
+        row = int((~fields["reward"].isfinite()).nonzero()[0, 0])
+        raise UsageError(
+            f"a reward part gives {float(found.reshape(len(reward), -1).sum(1)[row])} for the answer {fields['text'][row]!r} to "
+            f"the task {fields['task'][row]!r}: rewards must be finite numbers"
+        )
+
+
+def penalty_metric(name: str, read: Sequence[str | None]) -> str:
+    """Return under which name a penalty is logged: `reference_kl` for "kl" to the reference, `value_loss` of a critic."""
+    roles = sorted({split[0] for field in read if field and (split := role_field(field))})
+    if len(roles) == 1:
+        return f"{roles[0]}_{name}"
+    return "value_loss" if "value" in read else f"{name}_loss"
+
+
+def _joined(parts: Sequence[Any], index: Tensor | None = None) -> Any:
+    if parts[0] is None:
+        return None
+    whole = torch.cat(list(parts))
+    return whole if index is None else whole[index]
+
+
+def _leaf(value: Tensor | None) -> Any:
+    return None if value is None else value.detach().requires_grad_()
+
+
+def component_metrics(episodes: Sequence[Episode]) -> Iterator[tuple[str, float]]:
+    """Yield "reward/NAME" and "reward/NAME_std" of each named part of the verdicts, over the episodes that it applies to."""
+    seen: dict[str, list[float]] = {}
+    for episode in episodes:
+        for name, value in ((episode.verdict or {}).get("parts") or {}).items():
+            if value == value:
+                seen.setdefault(str(name), []).append(float(value))
+    for name, values in sorted(seen.items()):
+        numbers = torch.tensor(values, dtype=torch.float64)
+        yield f"reward/{name}", float(numbers.mean())
+        yield f"reward/{name}_std", float(numbers.std(correction=0))

@@ -90,7 +90,9 @@ def clipped_loss(
     """The loss of `ppo_loss`, given values [B], log-probabilities [B] and entropies [B] under the current parameters."""
     advantage = normalised(batch.advantage) if settings.normalize_advantage else batch.advantage
     clip = settings.clip_range
-    policy_loss = ppo_surrogate(log_prob[:, None], batch.log_prob[:, None], advantage, clip, clip).mean()
+    policy_loss = ppo_surrogate(
+        log_prob[:, None], batch.log_prob[:, None], advantage, clip_low=clip, clip_high=clip
+    ).mean()
     if settings.clip_range_vf is not None:
         bound = settings.clip_range_vf
         value = batch.value + (value - batch.value).clamp(-bound, bound)

@@ -110,7 +110,9 @@ def set_loss(
     log_prob, entropy = policies.log_prob_and_entropy(parameters, log_std, batch.action, batch.mask)
     clip = settings.clip_range
     log_ratio = log_prob - batch.log_prob
-    surrogate = ppo_surrogate(log_prob, batch.log_prob, standardised(batch.advantage), clip, clip).mean(1)
+    surrogate = ppo_surrogate(
+        log_prob, batch.log_prob, standardised(batch.advantage), clip_low=clip, clip_high=clip
+    ).mean(1)
     value_loss = (batch.target - value).square().mean((1, 2))
     entropy_loss = -entropy.mean(1)
     barrier = torch.zeros_like(surrogate)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from polyathlon.envs.errors import unknown_name
 
-CENTRES = ("group", "loo", "batch", "none")
-SCALES = ("none", "group", "batch", "batch_centered")
+from .option_types import NonNegative
+
+Center = Literal["group", "loo", "batch", "none"]
+Scale = Literal["none", "group", "batch", "batch_centered"]
+CENTRES, SCALES = get_args(Center), get_args(Scale)
 
 
 def group_stats(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,7 +45,7 @@ def exact_mean(x: Tensor) -> Tensor:
 
 
 def group_advantage(
-    reward: Tensor, group: Tensor, center: str = "group", scale: str = "none", eps: float = 1e-6
+    reward: Tensor, group: Tensor, *, center: Center = "group", scale: Scale = "none", eps: NonNegative = 1e-6
 ) -> Tensor:
     """Turn rewards of responses into advantages.
 

@@ -9,7 +9,14 @@ from polyathlon.envs.errors import UsageError, unknown_name
 MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
 
 
-def agg_loss(loss: Tensor, mask: Tensor, mode: str, norm: float | None = None, weight: Tensor | None = None) -> Tensor:
+def agg_loss(
+    loss: Tensor,
+    mask: Tensor,
+    mode: str,
+    norm: float | None = None,
+    weight: Tensor | None = None,
+    counted: Tensor | None = None,
+) -> Tensor:
     """Average the losses of tokens.
 
     | mode | formula | used by |
@@ -24,7 +31,8 @@ def agg_loss(loss: Tensor, mask: Tensor, mode: str, norm: float | None = None, w
         mask: [N, T] 1 on the tokens that count.
         mode: see above.
         norm: the constant of "seq-mean-token-sum-norm", usually the longest response.
-        weight: [N] weights of the rows; None weighs all alike.
+        weight: [N] weights of the rows, or [N, T] of the tokens; None weighs all alike.
+        counted: [N, T] what the denominators count; None counts `mask`.
 
     Raises:
         UsageError: an unknown mode, or `norm` is missing.
@@ -32,12 +40,13 @@ def agg_loss(loss: Tensor, mask: Tensor, mode: str, norm: float | None = None, w
     if mode not in MODES:
         raise unknown_name("aggregation", mode, MODES)
     if weight is not None:
-        loss = loss * weight[:, None]
+        loss = loss * (weight[:, None] if weight.dim() == 1 else weight)
     total = loss * mask
+    counted = mask if counted is None else counted
     if mode == "token-mean":
-        return total.sum() / mask.sum().clamp(min=1)
+        return total.sum() / counted.sum().clamp(min=1)
     if mode == "seq-mean-token-mean":
-        return (total.sum(1) / mask.sum(1).clamp(min=1)).mean()
+        return (total.sum(1) / counted.sum(1).clamp(min=1)).mean()
     if mode == "seq-mean-token-sum":
         return total.sum(1).mean()
     if not norm:

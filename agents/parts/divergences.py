@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor
 
 from polyathlon.envs.errors import unknown_name
 
-KINDS = ("k1", "k2", "k3", "abs")
+Kind = Literal["k1", "k2", "k3", "abs"]
+KINDS = get_args(Kind)
 
 
-def kl_token(logp: Tensor, ref_logp: Tensor, kind: str = "k3") -> Tensor:
+def kl_token(logp: Tensor, ref_logp: Tensor, *, kind: Kind = "k3") -> Tensor:
     """Estimate the divergence of the policy from a reference at sampled tokens (Schulman 2020, "Approximating KL").
 
     With d = logp - ref_logp: k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d, abs = |d|. As a loss under samples of the

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .option_types import Count, NonNegative
+
 
 def keep_mixed(score: Tensor, group: Tensor) -> Tensor:
     """Mark the rows of groups whose scores differ, or that have one row (dynamic sampling; Yu et al. 2025, section 3.2).
@@ -56,3 +58,26 @@ def episode_overlong_penalty(turn: Tensor, longest: int, buffer: int, factor: fl
     is_said = length > 0
     each = overlong_penalty(length, longest, buffer, factor) * is_said
     return each.sum(1) / is_said.sum(1).clamp(min=1)
+
+
+def overlong(turn: Tensor, max_length: int, *, overlong_buffer: Count, overlong_factor: NonNegative = 1.0) -> Tensor:
+    """Return what the lengths of each episode's utterances cost on average, [N] (see `episode_overlong_penalty`).
+
+    Args:
+        turn: [N, T] int64 number of the utterance that each token belongs to; negative for what the policy did not write.
+        max_length: most tokens of one utterance.
+        overlong_buffer: tokens before that limit where the cost begins; 0 never costs.
+        overlong_factor: the cost at the limit.
+    """
+    if not overlong_buffer:
+        return torch.zeros(len(turn), device=turn.device)
+    return episode_overlong_penalty(turn, max_length, min(overlong_buffer, max_length), overlong_factor)
+
+
+def mask_truncated(finished: Tensor) -> Tensor:
+    """Weigh episodes that a limit cut by 0 and all others by 1, [N] (overlong filtering; Yu et al. 2025, section 3.4).
+
+    Args:
+        finished: [N] 1 unless a limit cut the episode.
+    """
+    return finished

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .advantages import masked_whiten
+from .option_types import Fraction
+
 
 def gae(
     reward: Tensor, value: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 1.0, tail_value: Tensor | None = None
@@ -35,3 +38,29 @@ def gae(
         following = torch.where(is_marked, value[:, t], following)
         advantage[:, t] = torch.where(is_marked, running, advantage[:, t])
     return advantage, (advantage + value) * (mask > 0)
+
+
+def token_gae(
+    token_reward: Tensor,
+    old_value: Tensor,
+    mask: Tensor,
+    *,
+    gamma: Fraction = 1.0,
+    gae_lambda: Fraction = 0.95,
+    whiten: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns of tokens by `gae`; returns are taken before advantages are whitened over the batch.
+
+    Args:
+        token_reward: [N, T].
+        old_value: [N, T] value of the prefix before each token.
+        mask: [N, T] 1 on the policy's tokens.
+        gamma: discount a token.
+        gae_lambda: 0 gives one-step errors, 1 returns.
+        whiten: give the advantages of all tokens mean 0 and variance 1.
+
+    Returns:
+        Two tensors [N, T].
+    """
+    advantage, returns = gae(token_reward, old_value, mask, gamma, gae_lambda)
+    return (masked_whiten(advantage, mask) if whiten else advantage), returns

@@ -11,13 +11,15 @@ import polyathlon  # noqa: F401  registers the ids
 from polyathlon.agents import LanguageAgent
 from polyathlon.agents.language.episodes import Episode, collate
 from polyathlon.agents.language.reading import Reading
+from polyathlon.agents.language.recipe_wiring import wire
 from polyathlon.agents.language.recipes import find_recipe, recipe_names
-from polyathlon.agents.language.updates import Targets, recipe_loss, shaped_rewards, token_advantages
+from polyathlon.agents.language.updates import Update
 from polyathlon.agents.parts.surrogates import ppo_surrogate
 from polyathlon.agents.parts.time_returns import gae_time
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
 from polyathlon.wrappers import TokenAction
+from polyathlon.wrappers.tokens.token_rules import TokenRules
 
 
 class Letter(LanguageTask):
@@ -67,12 +69,12 @@ def test_one_update_equals_token_by_token(max_turns):
     agent = started(LanguageAgent("tiny", letters(max_turns), recipe="ppo", num_prompts=6, seed=0))
     torch.nn.init.normal_(agent.policy.value_net.weight, std=0.3, generator=torch.Generator().manual_seed(0))
     episodes = agent.collect_episodes()
-    recipe = find_recipe("ppo", whiten=False, gamma=0.9, gae_lambda=0.8)
-    batch = collate(episodes, agent.token_env.rules.pad, agent.device)
-    reading = agent._read(agent.policy.language_model, batch, True)
-    value = reading.value.detach()
-    advantage, returns = token_advantages(batch, recipe, shaped_rewards(batch, recipe, 3), value)
-    loss, _ = recipe_loss(reading, batch, Targets(advantage, returns, value, None), recipe, 3)
+    recipe = find_recipe("ppo", whiten=False, gamma=0.9, gae_lambda=0.8, minibatches=1)
+    update = Update(agent, wire(recipe), episodes)
+    update._before()
+    batch = update.fields
+    advantage, returns = batch["adv"], batch["returns"]
+    loss, _ = update._loss(batch, update._read(batch))
     agent.policy.zero_grad()
     loss.backward()
     whole = {name: p.grad.clone() for name, p in agent.policy.named_parameters() if p.grad is not None}
@@ -92,13 +94,13 @@ def test_one_update_equals_token_by_token(max_turns):
         end[-1] = True
         following = torch.cat([old[1:, None], torch.zeros(1, 1)])
         step_advantage, step_returns = gae_time(reward, old[:, None], following, end, end, 0.9, 0.8)
-        own = batch.mask[i] > 0
+        own = batch["mask"][i] > 0
         torch.testing.assert_close(advantage[i][own], step_advantage[:, 0], atol=1e-5, rtol=0)
         torch.testing.assert_close(returns[i][own], step_returns[:, 0], atol=1e-5, rtol=0)
         behaviour = torch.tensor([episode.logps[t] for t in places])
-        losses.append(ppo_surrogate(logp[:, None], behaviour[:, None], step_advantage[:, 0], 0.2, 0.2)[:, 0])
+        losses.append(ppo_surrogate(logp[:, None], behaviour[:, None], step_advantage[:, 0])[:, 0])
         errors.append((values[:, 0] - step_returns[:, 0]).square())
-    by_token = torch.cat(losses).mean() + recipe.vf_coef * 0.5 * torch.cat(errors).mean()
+    by_token = torch.cat(losses).mean() + 0.5 * 0.5 * torch.cat(errors).mean()
     assert float(by_token.detach()) == pytest.approx(float(loss.detach()), abs=1e-5)
     by_token.backward()
     for name, parameter in agent.policy.named_parameters():
@@ -154,12 +156,12 @@ def test_groups_share_their_problem_and_draw_on_their_own():
 
 
 def test_the_divergence_from_the_reference_is_part_of_the_loss():
-    episode = Episode([5, 7, 8], [False, True, True], [0.0, -1.0, -2.0], [0.0, 0.0, 1.0], 0)
-    batch = collate([episode], 0, torch.device("cpu"))
-    reading = Reading(batch.old_logp.clone(), torch.zeros(1, 2), torch.zeros(1, 2))
-    targets = Targets(torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([[-1.3, -2.1]]))
-    recipe = find_recipe("grpo", kl_coef=0.1, kl_kind="k2")
-    loss, metrics = recipe_loss(reading, batch, targets, recipe, 3)
+    agent = LanguageAgent("tiny", letters(), seed=0, max_logp_gap=20.0)
+    episode = Episode([5, 7, 8], [False, True, True], [0.0, -1.0, -2.0], [0.0, 0.0, 0.5], 0)
+    update = Update(agent, wire(find_recipe("dr_grpo", center="none", kl_coef=0.1, kl_kind="k2")), [episode])
+    update._before()
+    rows = update.fields | {"reference_logp": torch.tensor([[-1.3, -2.1]]), "max_length": 2}
+    loss, metrics = update._loss(rows, Reading(rows["old_logp"].clone(), torch.zeros(1, 2), torch.zeros(1, 2)))
     # the ratio is 1, so the surrogate is -0.5; k2 is (0.3^2 / 2 + 0.1^2 / 2) / 2
     assert float(metrics["reference_kl"]) == pytest.approx(0.025)
     assert float(loss) == pytest.approx(-0.5 + 0.1 * 0.025)
@@ -208,10 +210,10 @@ def test_collating_pads_on_the_right_and_shifts_by_one():
     episode = Episode([5, 6, 7, 8], [False, False, True, True], [0, 0, -1.0, -2.0], [0, 0, 0, 1.0], 0)
     short = Episode([5, 9], [False, True], [0, -3.0], [0, 0.5], 1)
     batch = collate([episode, short], 0, torch.device("cpu"))
-    assert batch.tokens.tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
-    assert batch.mask.tolist() == [[0, 1, 1], [1, 0, 0]]
-    assert batch.old_logp.tolist() == [[0, -1, -2], [-3, 0, 0]]
-    assert batch.total.tolist() == [1.0, 0.5]
+    assert batch["tokens"].tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
+    assert batch["mask"].tolist() == [[0, 1, 1], [1, 0, 0]]
+    assert batch["old_logp"].tolist() == [[0, -1, -2], [-3, 0, 0]]
+    assert batch["reward"].tolist() == [1.0, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_collating_pads_on_the_right_and_shifts_by_one():
         ({"recipe": "grop"}, "grpo"),
         ({"num_prompts": 0}, "num_prompts must be a positive integer"),
         ({"temperature": 0}, "temperature must be positive"),
-        ({"group_size": -1}, "group_size must be a positive integer"),
+        ({"group_size": -1}, "group_size.* must be a positive integer"),
         ({"recipe_kwargs": {"clip": 1}}, "clip_low|clip_high"),
     ],
 )
@@ -250,5 +252,5 @@ def test_an_agent_loaded_without_an_environment_keeps_its_rules(tmp_path):
     agent = LanguageAgent("tiny", letters(instruction="Be brief.", stop=("a",)), seed=0)
     agent.save(tmp_path / "agent")
     alone = LanguageAgent.load(tmp_path / "agent")
-    assert alone._rules_options == agent.token_env.rules.options
+    assert TokenRules(**alone._rules_options).options == agent.token_env.rules.options
     assert alone.predict("x", deterministic=True)[0] == agent.predict("x", deterministic=True)[0]

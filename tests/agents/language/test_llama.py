@@ -98,7 +98,7 @@ def test_reading_gives_log_probabilities_values_and_gradients(model, starts):
         reading = read_episodes(model, value_net, tokens, attention, VOCABULARY - 3, 0.8, first, fast)
         (weight * reading.logp + 0.3 * weight * reading.value).sum().backward()
         gradients = [p.grad.clone() for p in (*model.parameters(), *value_net.parameters())]
-        found.append(([x * (weight != 0) for x in reading], gradients))
+        found.append(([x * (weight != 0) for x in reading[:3]], gradients))
     (ours, our_gradients), (theirs, their_gradients) = found
     for name, mine, reference in zip(("logp", "entropy", "value"), ours, theirs, strict=True):
         torch.testing.assert_close(mine, reference, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")

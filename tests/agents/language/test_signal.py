@@ -62,7 +62,7 @@ def test_five_updates_without_signal_are_warned_of_once():
 
 
 def episode(group, reward, is_correct=None):
-    return Episode([5, 7], [False, True], [0.0, -1.0], [0.0, reward], group, is_correct)
+    return Episode([5, 7], [False, True], [0.0, -1.0], [0.0, reward], group, is_correct=is_correct)
 
 
 def test_groups_are_compared_by_reward_or_by_verdict():
@@ -76,9 +76,9 @@ def test_groups_are_compared_by_reward_or_by_verdict():
 def test_utterances_are_numbered_also_without_a_gap_between_them():
     said = Episode([5, 7, 8, 9, 3, 6], [False, True, True, True, False, True], [0.0] * 6, [0.0] * 6, 0)
     said.lengths = [2, 1, 1]
-    assert collate([said], 0, torch.device("cpu")).turn.tolist() == [[0, 0, 1, -1, 2]]
+    assert collate([said], 0, torch.device("cpu"))["turn"].tolist() == [[0, 0, 1, -1, 2]]
     said.lengths = []
-    assert collate([said], 0, torch.device("cpu")).turn.tolist() == [[0, 0, 0, -1, 0]]
+    assert collate([said], 0, torch.device("cpu"))["turn"].tolist() == [[0, 0, 0, -1, 0]]
 
 
 def test_rewards_add_up_to_the_same_in_any_order():

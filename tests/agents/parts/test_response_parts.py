@@ -29,7 +29,10 @@ GROUP = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
 )
 def test_advantages_of_two_groups(center, scale, wanted):
     torch.testing.assert_close(
-        group_advantage(REWARD, GROUP, center, scale), torch.tensor(wanted, dtype=torch.float32), atol=1e-5, rtol=0
+        group_advantage(REWARD, GROUP, center=center, scale=scale),
+        torch.tensor(wanted, dtype=torch.float32),
+        atol=1e-5,
+        rtol=0,
     )
 
 
@@ -38,8 +41,8 @@ def test_ragged_groups_and_groups_of_one():
     mean, std, count = group_stats(reward, group)
     assert mean.tolist() == [3, 3, 3, 3] and count.tolist() == [1, 3, 3, 3]
     assert std[0] == 1 and float(std[1]) == pytest.approx(7**0.5)
-    assert group_advantage(reward, group, "loo")[0] == 3
-    assert group_advantage(reward, group, "group", "group", eps=0)[0] == 3
+    assert group_advantage(reward, group, center="loo")[0] == 3
+    assert group_advantage(reward, group, center="group", scale="group", eps=0)[0] == 3
 
 
 @pytest.mark.parametrize("number", [1.0, 0.1, -1.7, 100.1, 1e6 + 0.7, 1 / 3, 1e-30])
@@ -47,7 +50,9 @@ def test_ragged_groups_and_groups_of_one():
 @pytest.mark.parametrize("center", ["group", "loo", "batch"])
 @pytest.mark.parametrize("size", [2, 7, 8, 16, 100])
 def test_equal_rewards_give_exactly_nothing(number, center, scale, size):
-    advantage = group_advantage(torch.full((size,), number), torch.zeros(size, dtype=torch.int64), center, scale)
+    advantage = group_advantage(
+        torch.full((size,), number), torch.zeros(size, dtype=torch.int64), center=center, scale=scale
+    )
     assert advantage.abs().max() == 0
 
 
@@ -55,7 +60,7 @@ def test_an_equal_group_among_others_in_any_order_gives_exactly_nothing():
     reward = torch.tensor([-1.7, 3.0, -1.7, 4.0, -1.7, -1.7, -1.7, -1.7, -1.7, -1.7])
     group = torch.tensor([2, 0, 2, 0, 2, 2, 2, 2, 2, 2])
     for center in ("group", "loo"):
-        advantage = group_advantage(reward, group, center, "group")
+        advantage = group_advantage(reward, group, center=center, scale="group")
         assert advantage[group == 2].abs().max() == 0
         assert advantage[1] < 0 < advantage[3]
     assert keep_mixed(reward, group).tolist() == [False, True, False, True] + [False] * 6
@@ -64,12 +69,15 @@ def test_an_equal_group_among_others_in_any_order_gives_exactly_nothing():
 def test_what_all_earn_does_not_change_scaled_rewards_that_are_not_centred():
     reward = torch.full((8,), -1.7)  # the deviation is exactly 0, not the rounding of a mean
     wanted = torch.full((8,), -1.7 / 1e-6)
-    torch.testing.assert_close(group_advantage(reward, torch.zeros(8, dtype=torch.int64), "none", "batch"), wanted)
+    torch.testing.assert_close(
+        group_advantage(reward, torch.zeros(8, dtype=torch.int64), center="none", scale="batch"), wanted
+    )
 
 
 def test_grpo_does_not_see_scale_or_shift():
     torch.testing.assert_close(
-        group_advantage(5 * REWARD + 2, GROUP, "group", "group", 0), group_advantage(REWARD, GROUP, "group", "group", 0)
+        group_advantage(5 * REWARD + 2, GROUP, center="group", scale="group", eps=0),
+        group_advantage(REWARD, GROUP, center="group", scale="group", eps=0),
     )
 
 
@@ -121,16 +129,18 @@ def test_without_values_and_with_lambda_one_it_is_the_return():
 )  # fmt: skip
 def test_clipped_surrogate(advantage, ratio, hi, dual, wanted):
     logp = torch.tensor([[ratio]]).log()
-    loss = ppo_surrogate(logp, torch.zeros(1, 1), torch.tensor([float(advantage)]), 0.2, hi, dual)
+    loss = ppo_surrogate(
+        logp, torch.zeros(1, 1), torch.tensor([float(advantage)]), clip_low=0.2, clip_high=hi, dual_clip=dual
+    )
     assert float(loss) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_divergences():
     logp, reference = torch.tensor([[0.5]]), torch.tensor([[0.2]])
-    assert float(kl_token(logp, reference, "k1")) == pytest.approx(0.3)
-    assert float(kl_token(logp, reference, "k2")) == pytest.approx(0.045)
-    assert float(kl_token(logp, reference, "k3")) == pytest.approx(0.040818, abs=1e-6)
-    assert float(kl_token(reference, logp, "abs")) == pytest.approx(0.3)
+    assert float(kl_token(logp, reference, kind="k1")) == pytest.approx(0.3)
+    assert float(kl_token(logp, reference, kind="k2")) == pytest.approx(0.045)
+    assert float(kl_token(logp, reference, kind="k3")) == pytest.approx(0.040818, abs=1e-6)
+    assert float(kl_token(reference, logp, kind="abs")) == pytest.approx(0.3)
 
 
 def test_length_costs_near_the_limit():
@@ -160,11 +170,11 @@ def test_unknown_names_are_refused():
     with pytest.raises(UsageError, match="norm"):
         agg_loss(torch.zeros(1, 1), torch.ones(1, 1), "seq-mean-token-sum-norm")
     with pytest.raises(UsageError, match="unknown center 'lo'. Did you mean 'loo'"):
-        group_advantage(REWARD, GROUP, "lo")
+        group_advantage(REWARD, GROUP, center="lo")
     with pytest.raises(UsageError, match="unknown scale 'groups'. Did you mean 'group'"):
-        group_advantage(REWARD, GROUP, "group", "groups")
+        group_advantage(REWARD, GROUP, center="group", scale="groups")
     with pytest.raises(UsageError, match="unknown kind of divergence 'k4'. .*Known: abs, k1, k2, k3"):
-        kl_token(REWARD, REWARD, "k4")
+        kl_token(REWARD, REWARD, kind="k4")
 
 
 def test_batch_scales_divide_by_the_rewards_or_by_what_is_left_after_centring():
@@ -172,7 +182,9 @@ def test_batch_scales_divide_by_the_rewards_or_by_what_is_left_after_centring():
     centred = torch.tensor([-1.0, 1.0, -2.0, 2.0])
     # deviations: of the rewards sqrt(((-6)^2 + (-4)^2 + 3^2 + 7^2) / 3), of the centred ones sqrt(10 / 3)
     for scale, divisor in (("batch", (110 / 3) ** 0.5), ("batch_centered", (10 / 3) ** 0.5)):
-        torch.testing.assert_close(group_advantage(reward, group, "group", scale), centred / divisor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            group_advantage(reward, group, center="group", scale=scale), centred / divisor, atol=1e-5, rtol=0
+        )
 
 
 @pytest.mark.parametrize(
@@ -194,11 +206,11 @@ def test_groups_of_two_are_divided_by_their_own_deviation():
     reward, group = torch.tensor([1.0, 3.0, 10.0, 14.0]), torch.tensor([0, 0, 1, 1])
     # deviations sqrt(2) and sqrt(8)
     wanted = torch.tensor([-1.0, 1.0, -1.0, 1.0]) / 2**0.5
-    torch.testing.assert_close(group_advantage(reward, group, "group", "group"), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(group_advantage(reward, group, center="group", scale="group"), wanted, atol=1e-5, rtol=0)
 
 
 def test_rewards_are_centred_within_groups_and_not_scaled_unless_told():
-    assert torch.equal(group_advantage(REWARD, GROUP), group_advantage(REWARD, GROUP, "group", "none"))
+    assert torch.equal(group_advantage(REWARD, GROUP), group_advantage(REWARD, GROUP, center="group", scale="none"))
 
 
 def test_a_single_token_is_its_own_mean():

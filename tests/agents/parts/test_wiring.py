@@ -263,7 +263,7 @@ class Row:
 
 
 def test_other_records_join():
-    row = Row("grpo", part("surrogates:ppo_surrogate", hi=0.28), (("kl", part("divergences:kl_token")),))
+    row = Row("grpo", part("surrogates:ppo_surrogate", clip_high=0.28), (("kl", part("divergences:kl_token")),))
     assert from_json(to_json(row)) == row
     with pytest.raises(UsageError, match="no dataclass"):
         json_record(Estimate)

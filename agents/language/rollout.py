@@ -1,0 +1,229 @@
+"""What a collector sees of the agent: tasks, playing, reading, samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from polyathlon.envs.errors import UsageError
+
+from .decoders import Decoder, make_decoder
+from .episodes import Episode, collate, play
+
+if TYPE_CHECKING:
+    from .agent import LanguageAgent
+
+Sampler = Callable[..., Decoder]  # (contexts, max_new_tokens, device) -> Decoder
+
+
+class RolloutContext(Protocol):
+    """The agent's own side, as collectors see it.
+
+    Attributes:
+        progress: finished share of training, in [0, 1].
+        generator: collectors may draw from it; their order is part of the run.
+        rules: the `TokenRules`: end ids, stop texts, limits.
+        data: what `data=` of the agent read; None without.
+        num_prompts: problems that an iteration asks for.
+    """
+
+    progress: float
+    generator: Any
+    rules: Any
+    data: Any
+    num_prompts: int
+
+    def draw(self, n: int) -> list[Any]:
+        """Draw n task ids."""
+        ...
+
+    def play(
+        self,
+        tasks: list[Any],
+        groups: list[int],
+        sampler: Sampler | None = None,
+        max_new_tokens: int | None = None,
+        prefixes: list[list[int]] | None = None,
+        keys: list[tuple[int, int]] | None = None,
+    ) -> list[Episode]:
+        """Play an episode of each task; with `prefixes` and `keys` of episodes that a window cut, go on with them."""
+        ...
+
+    def score(self, episodes: list[Episode], role: str = "policy") -> Any:
+        """Return the log-probabilities [N, T] of given episodes under the policy or a side model."""
+        ...
+
+    def sampler(self, *roles: str, mix: Callable[..., Any] | None = None) -> Sampler:
+        """Return a sampler of a model, or of a mixture of several with a cache each."""
+        ...
+
+    def log_episodes(self, episodes: list[Episode]) -> None:
+        """Count episodes in the statistics of the run."""
+        ...
+
+    def log_signal(self, differs: Sequence[bool]) -> None:
+        """Tell of groups whether their answers differ in what they earned."""
+        ...
+
+    def solutions(self, n: int) -> list[Episode]:
+        """Return the task's own answers to n drawn problems."""
+        ...
+
+
+class Rollout:
+    """The context of one iteration of an agent; see `RolloutContext`."""
+
+    def __init__(self, agent: LanguageAgent) -> None:
+        self.agent = agent
+        self.progress = agent.progress
+        self.generator = agent.generator
+        self.rules = agent.token_env.rules
+        self.data: Any = None
+        self.num_prompts = agent.num_prompts
+        self.differs: list[bool] = []
+
+    def draw(self, n: int) -> list[Any]:
+        """Draw n task ids, as many as the agent has prompts at a time."""
+        prompts = self.agent._prompts
+        assert prompts is not None
+        drawn: list[Any] = []
+        while len(drawn) < n:
+            rows = list(range(min(n - len(drawn), len(prompts))))
+            prompts.reset(rows=None if len(rows) == len(prompts) else rows)
+            drawn += [prompts.tasks[i] for i in rows]
+        return drawn
+
+    def play(
+        self,
+        tasks: list[Any],
+        groups: list[int],
+        sampler: Sampler | None = None,
+        max_new_tokens: int | None = None,
+        prefixes: list[list[int]] | None = None,
+        keys: list[tuple[int, int]] | None = None,
+    ) -> list[Episode]:
+        """Play an episode of each task.
+
+        Args:
+            tasks: ids of tasks, any number.
+            groups: number of each row's prompt.
+            sampler: what writes; None is the policy.
+            max_new_tokens: size of a window; an utterance that it cuts is not `finished` and has no reward yet.
+            prefixes: ids that each utterance goes on with; their log-probabilities are for the collector to put in.
+            keys: `Episode.key` of the episodes that go on; None draws new ones.
+
+        Raises:
+            UsageError: lengths differ, or a window is longer than an utterance may be.
+        """
+        for name, value in (("groups", groups), ("prefixes", prefixes), ("keys", keys)):
+            if value is not None and len(value) != len(tasks):
+                raise UsageError(f"play() got {len(tasks)} tasks and {len(value)} {name}; give one a task")
+        longest = self.rules.max_new_tokens
+        if max_new_tokens is not None and not 1 <= max_new_tokens <= longest:
+            raise UsageError(
+                f"max_new_tokens of play() must lie in 1..{longest} (TokenAction's), got {max_new_tokens!r}"
+            )
+        agent, rows = self.agent, self.agent._rows
+        assert rows is not None
+        drawn = agent._keys(len(tasks)) if keys is None else torch.tensor(keys, dtype=torch.int64, device=agent.device)
+        found: list[Episode] = []
+        for first in range(0, len(tasks), len(rows)):
+            part = slice(first, first + len(rows))
+            found += play(
+                sampler or agent.policy.language_model,
+                rows,
+                tasks[part],
+                groups[part],
+                drawn[part],
+                agent.temperature,
+                fast=agent.fast_forward,
+                max_new_tokens=max_new_tokens,
+                prefixes=None if prefixes is None else prefixes[part],
+                version=agent._iterations,
+            )
+        before = 0 if prefixes is None else sum(map(len, prefixes))
+        agent.num_timesteps += sum(episode.length for episode in found) - before
+        return found
+
+    @torch.no_grad()
+    def score(self, episodes: list[Episode], role: str = "policy") -> Tensor:
+        """Return the log-probabilities [N, T] of given episodes under the policy or a side model."""
+        agent = self.agent
+        fields = collate(episodes, self.rules.pad, agent.device)
+        logp: Tensor = agent.read_role(role, fields).logp if role != "policy" else agent._read(fields).logp
+        return logp * fields["mask"]
+
+    def sampler(self, *roles: str, mix: Callable[..., Any] | None = None) -> Sampler:
+        """Return a sampler.
+
+        Args:
+            *roles: "policy" and side models.
+            mix: from the logits [n, V] of each role to those that are sampled from; needed for several roles.
+
+        Raises:
+            UsageError: no role, or several without `mix`.
+        """
+        if not roles or (len(roles) > 1 and mix is None):
+            raise UsageError("sampler() takes a role, or several and mix=, a function of the logits of each")
+
+        def make(contexts: Sequence[Sequence[int]], max_new_tokens: int, device: torch.device) -> Decoder:
+            each = [_RoleDecoder(self.agent, role, contexts, max_new_tokens, device) for role in roles]
+            return each[0] if mix is None else _MixedDecoder(each, mix)
+
+        return make
+
+    def log_episodes(self, episodes: list[Episode]) -> None:
+        """Count episodes in the statistics of the run."""
+        self.agent._note(episodes)
+
+    def log_signal(self, differs: Sequence[bool]) -> None:
+        """Tell of groups whether their answers differ in what they earned."""
+        self.differs += differs
+
+    def solutions(self, n: int) -> list[Episode]:
+        """Return the task's own answers to n drawn problems."""
+        found = self.agent.solutions(n)
+        self.agent.num_timesteps += sum(episode.length for episode in found)
+        return found
+
+
+class _RoleDecoder:
+    """A decoder of a model of the agent, under the weights of a role."""
+
+    def __init__(
+        self, agent: LanguageAgent, role: str, contexts: Sequence[Sequence[int]], room: int, device: torch.device
+    ) -> None:
+        self.agent, self.role = agent, role
+        with agent.weights_of(role) as model:
+            self.inner = make_decoder(model, contexts, room, device, agent.fast_forward)
+        self.logits = self.inner.logits
+
+    def advance(self, tokens: Tensor) -> Tensor:
+        """Read tokens [n] and return the logits [n, V] of the next."""
+        with self.agent.weights_of(self.role):
+            return self.inner.advance(tokens)
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with the rows `index` [k] alone."""
+        self.inner.keep(index)
+
+
+class _MixedDecoder:
+    """Several decoders that read the same tokens; what is sampled from is a function of their logits."""
+
+    def __init__(self, each: Sequence[_RoleDecoder], mix: Callable[..., Any]) -> None:
+        self.each, self.mix = each, mix
+        self.logits: Tensor = mix(*(decoder.logits for decoder in each))
+
+    def advance(self, tokens: Tensor) -> Tensor:
+        """Read tokens [n] and return the mixed logits [n, V] of the next."""
+        mixed: Tensor = self.mix(*(decoder.advance(tokens) for decoder in self.each))
+        return mixed
+
+    def keep(self, index: Tensor) -> None:
+        """Go on with the rows `index` [k] alone."""
+        for decoder in self.each:
+            decoder.keep(index)

@@ -1,0 +1,122 @@
+"""Rows and parts of a user's own, for the tests of the recipe seam."""
+
+from __future__ import annotations
+
+from polyathlon.agents.language.recipes import Penalty, Recipe, SideModel
+from polyathlon.agents.parts.wiring import Noise, Schedule, Target, part
+
+HERE = "tests.agents.language.own_recipes"
+
+
+class LengthHistory:
+    """Pay for answers that are shorter than the shortest right one so far (a part with a state)."""
+
+    def __init__(self, *, bonus: float = 0.1) -> None:
+        self.bonus = bonus
+        self.shortest: dict[str, int] = {}
+
+    def __call__(self, length, task):
+        best = length.new_tensor([self.shortest.get(str(t), 10**6) for t in task])
+        return self.bonus * (length < best).float()
+
+    def after(self, task, length, correct):
+        for t, n, right in zip(task, length.tolist(), correct.tolist()):
+            if right == 1:
+                self.shortest[str(t)] = min(n, self.shortest.get(str(t), n))
+
+    def state_dict(self):
+        return {"shortest": dict(self.shortest)}
+
+    def load_state_dict(self, state):
+        self.shortest = dict(state["shortest"])
+
+
+class Forgetful:
+    """Changes and has no state_dict."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, reward):
+        self.count += 1
+        return 0 * reward
+
+
+class Counting:
+    """A collector with a state and an extra field."""
+
+    extra_fields = {"place": "number of the episode among all, [N]"}
+
+    def __init__(self, *, group_size: int = 2) -> None:
+        self.group_size, self.count = group_size, 0
+
+    def collect(self, rollout):
+        tasks = [t for t in rollout.draw(rollout.num_prompts) for _ in range(self.group_size)]
+        episodes = rollout.play(tasks, [i // self.group_size for i in range(len(tasks))])
+        for episode in episodes:
+            episode.extra["place"] = float(self.count)
+            self.count += 1
+        rollout.log_episodes(episodes)
+        return episodes
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def noisy(logp, adv, draw, place, *, size):
+    return -(adv[:, None] + size * draw) * logp * (1 + 0.001 * place[:, None])
+
+
+def nll(process_logp, mask):
+    return -process_logp
+
+
+def towards(logp, process_logp):
+    return (logp - process_logp).square()
+
+
+def entropy_bonus(entropy):
+    return -entropy
+
+
+def set_loss(logp, mask, reward, group):
+    """A loss that no minibatch may cut: squares of sums over groups."""
+    score = (
+        ((logp * mask).sum(1) * reward)
+        .new_zeros(int(group.max()) + 1)
+        .index_add(0, group, (logp * mask).sum(1) * reward)
+    )
+    return score.square().mean() / 100
+
+
+def full_entropy(full_logp):
+    return (full_logp.exp() * full_logp).sum(-1)
+
+
+ADVANTAGE = part("advantages:group_advantage", center="group", scale="none")
+EVERYTHING = Recipe(
+    "everything",
+    "a part with a state, a collector, a side model that learns, noise and a schedule",
+    "test",
+    loss=part(f"{HERE}:noisy", size=Schedule("linear", 0.2, 0.1)),
+    collect=part(f"{HERE}:Counting", group_size=4),
+    rewards=(part(f"{HERE}:LengthHistory", bonus=0.1),),
+    advantage=ADVANTAGE,
+    penalties=(Penalty("near", Schedule("cosine", 0.1), part(f"{HERE}:towards")),),
+    models=(
+        SideModel("process", loss=part(f"{HERE}:nll"), learning_rate=1e-3),
+        SideModel("reference", follows=Target("ema", tau=0.5)),
+    ),
+    noise=(("draw", Noise("normal", ("rows", "tokens"))),),
+)
+SETS = Recipe("sets", "a set loss", "test", loss=part(f"{HERE}:set_loss"))
+ENTROPY = Recipe(
+    "entropy",
+    "gradients of entropies",
+    "test",
+    loss=part(f"{HERE}:full_entropy"),
+    penalties=(Penalty("entropy", 0.5, part(f"{HERE}:entropy_bonus")),),
+)
