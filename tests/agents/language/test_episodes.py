@@ -42,13 +42,13 @@ def scripted(monkeypatch):
     def install(env, turns):
         calls = []
 
-        def generate(model, starts, rules, keys, stream, temperature, greedy, fast):
+        def generate(model, starts, rules, keys, stream, temperature, greedy, fast, **windows):
             texts = turns[stream]
             calls.append(
                 {"starts": starts, "keys": keys, "stream": stream, "temperature": temperature, "greedy": greedy}
             )
             ids = [[*rules.tokenizer.encode(text, add_special_tokens=False), rules.eos] for text in texts]
-            return [Completion(row, [-(k + 1) / 8 for k in range(len(row))]) for row in ids]
+            return [Completion(row, [-(k + 1) / 8 for k in range(len(row))], "eos") for row in ids]
 
         monkeypatch.setattr(module, "generate", generate)
         return calls
@@ -89,7 +89,7 @@ def test_every_id_has_its_writer_log_probability_and_reward(scripted):
     others = [i for i in range(len(episode.ids)) if i not in own]
     assert all(episode.logps[i] == 0 and episode.rewards[i] == 0 for i in others)
     assert any(i > own[0] for i in others)  # what the task said between the turns
-    assert episode.length == 5 and episode.total == 0.75 and not episode.is_cut
+    assert episode.length == 5 and episode.total == 0.75 and episode.finished
 
 
 def test_a_full_context_cuts_the_episode(scripted):
@@ -97,17 +97,17 @@ def test_a_full_context_cuts_the_episode(scripted):
     env = env_of(max_length=prompt + 5)
     scripted(env, [["xyz"]])
     (episode,) = play(object(), env.batch(1), [0], [0], keys(1))
-    assert episode.is_cut and episode.turns == 1 and episode.is_correct is False and episode.total == -0.25
+    assert not episode.finished and episode.turns == 1 and episode.is_correct is False and episode.total == -0.25
 
 
 def test_collating_shifts_by_one_pads_on_the_right_and_keeps_groups():
     long = Episode([5, 6, 7, 8], [False, False, True, True], [0, 0, -1.0, -2.0], [0, 0, 0.5, 1.0], 3)
     short = Episode([5, 9], [False, True], [0, -3.0], [0, -0.5], 1)
     batch = collate([long, short], 99, torch.device("cpu"))
-    assert batch.tokens.tolist() == [[5, 6, 7, 8], [5, 9, 99, 99]] and batch.tokens.dtype == torch.int64
-    assert batch.attention.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch.mask.tolist() == [[0, 1, 1], [1, 0, 0]] and batch.mask.dtype == torch.float32
-    assert batch.old_logp.tolist() == [[0, -1, -2], [-3, 0, 0]]
-    assert batch.reward.tolist() == [[0, 0.5, 1], [-0.5, 0, 0]]
-    assert batch.total.tolist() == [1.5, -0.5] and batch.group.tolist() == [3, 1]
+    assert batch["tokens"].tolist() == [[5, 6, 7, 8], [5, 9, 99, 99]] and batch["tokens"].dtype == torch.int64
+    assert batch["attention"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["mask"].tolist() == [[0, 1, 1], [1, 0, 0]] and batch["mask"].dtype == torch.float32
+    assert batch["old_logp"].tolist() == [[0, -1, -2], [-3, 0, 0]]
+    assert batch["token_reward"].tolist() == [[0, 0.5, 1], [-0.5, 0, 0]]
+    assert batch["reward"].tolist() == [1.5, -0.5] and batch["group"].tolist() == [1, 0]  # numbered anew, in order
     assert (long.length, short.length) == (2, 1)

@@ -69,7 +69,7 @@ def test_spaces_come_back_equal(space):
         torch.nn.ReLU,
         find_recipe("grpo"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_values_come_back_equal(value):
     found = there_and_back(value)
