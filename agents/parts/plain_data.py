@@ -98,6 +98,8 @@ class PlainWriter:
         """Return what JSON can hold of a value; `PlainReader.read` turns it back."""
         if value is None or type(value) in (bool, int, float, str):
             return value
+        if type(value) is bytes:
+            return {":": "bytes", "hex": value.hex()}
         if type(value) in (list, tuple, set, frozenset, deque):
             return self._sequence(value)
         if type(value) in (dict, OrderedDict):
@@ -246,6 +248,9 @@ class PlainReader:
 
     def _tuple(self, plain: Any) -> Any:
         return tuple(self._items(plain))
+
+    def _bytes(self, plain: Any) -> Any:
+        return bytes.fromhex(plain["hex"])
 
     def _set(self, plain: Any) -> Any:
         return set(self._items(plain))

@@ -76,9 +76,23 @@ def _tree(text: str, language: str) -> Any:
     if tree is None:
         raise DecodeError(f"the text cannot be read as {language}: its errors are too many")
     root = tree.root_node
-    if root.has_error and any(node.is_error for node in _nodes(root)):
-        raise DecodeError(f"the text cannot be read as {language}")
+    if root.has_error:
+        _refuse_errors(root, language)
     return root
+
+
+def _refuse_errors(root: Any, language: str) -> None:
+    """Refuse a tree with an error in it; looking for one has a budget too, since deep trees are slow to walk.
+
+    Raises:
+        DecodeError: there is one, or looking takes longer than `PARSE_SECONDS` of processor time.
+    """
+    began = time.thread_time()
+    for node in _nodes(root):
+        if node.is_error:
+            raise DecodeError(f"the text cannot be read as {language}")
+        if time.thread_time() - began > PARSE_SECONDS:
+            raise DecodeError(f"the text cannot be read as {language}: its errors are too many")
 
 
 def _nodes(root: Any) -> Iterator[Any]:

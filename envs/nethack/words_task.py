@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
-from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict, unreadable
+from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.batch import LanguageBatch
+from polyathlon.envs.language.task import unreadable
 
 from .block import Block, allocate
 from .keys import WORDS

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Run, main
+from _claim import Claim, Comparison, Control, Run, main
 
 from polyathlon.agents.parts.annotators import ScriptedAnnotator, phrases
 from polyathlon.agents.parts.intrinsic import RND, BonusBatch, NoBonus
@@ -126,8 +126,9 @@ CLAIM = Claim(
         *(Comparison(form, "extrinsic only", "higher") for form in ("hash", "classifier", "ranking")),
         Comparison("hash", "RND", "higher"),
     ],
+    controls=[Control("extrinsic only", ("hash", "classifier", "ranking"))],
     tasks=("corridor",),
-    seeds=5,
+    seeds=8,
     step_label="episodes",
     setting=f"Tabular Q-learning (rate {RATE}, discount {GAMMA}, {NOISE:.0%} random actions) after each episode of at most {LIMIT} "
     f"steps; labels by a script ({', '.join(HELPFUL)}), {DELAY} episodes late; c_llm 0.4, c_ext 1, beta 3; RND 0.02; "

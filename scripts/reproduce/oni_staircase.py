@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Run, main
+from _claim import Claim, Comparison, Control, Run, main
 
 from polyathlon.agents import PPO
 from polyathlon.agents.parts.annotators import ScriptedAnnotator, phrases
@@ -91,8 +91,9 @@ CLAIM = Claim(
         *(Comparison(form, "extrinsic only", "higher") for form in ("hash", "classifier", "ranking")),
         Comparison("hash", "RND", "higher"),
     ],
+    controls=[Control("extrinsic only", ("hash", "classifier", "ranking"))],
     tasks=("staircase",),
-    seeds=5,
+    seeds=8,
     step_label="steps",
     setting=f"PPO, {ROWS} games, {STEPS:,} steps (the paper has about 2e9); labels by a script ({', '.join(HELPFUL)}). Deaths "
     "count as ends too: look at the curves beside the number.",

@@ -76,7 +76,7 @@ def test_what_cannot_be_cut_into_episodes_is_refused():
     agent = SAC("MlpPolicy", env, learning_starts=1000, buffer_size=50, seed=0).learn(60)
     with pytest.raises(UsageError, match="raise buffer_size"):
         list(replay_episodes(agent, env, 40))
-    with pytest.raises(UsageError, match="keeps no replay memory"):
+    with pytest.raises(UsageError, match="keeps no replay buffer"):
         list(replay_episodes(PPO("MlpPolicy", env, n_steps=8, batch_size=8), env, 40))
 
 

@@ -306,6 +306,9 @@ def test_every_claim_of_the_repository_can_fail_and_says_what_was_found():
     for name, found in _claim.findings():
         claim = _claim.load_claim(name)
         assert claim.name == name and claim.seeds >= 8 and claim.controls
+        if not (_claim.RESULTS / f"{name}.json").exists():
+            assert "not run" in found  # and it says so where claims are listed
+            continue
         record = _page.read_record(_claim.RESULTS / f"{name}.json")
         findings = _verdicts.judge(claim, record.runs, record.seeds)
         assert found == findings.headline

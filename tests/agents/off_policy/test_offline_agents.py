@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 
 import polyathlon
 from polyathlon.agents import AWAC, BC, IQL, TD3, TD3BC
+from polyathlon.checkpoints import read_checkpoint
 from polyathlon.datasets import record
 from polyathlon.envs.data.datasets import DatasetWriter, Trajectory
 from polyathlon.envs.errors import UsageError
@@ -96,7 +97,7 @@ def test_resuming_anywhere_gives_the_numbers_of_an_unbroken_run(tmp_path):
     unbroken = make().learn(120)
     for stop in (30, 90):
         path = make().learn(stop).checkpoint(tmp_path / "run.pt")
-        state = torch.load(path, weights_only=False)["states"]["replay"]["replay"]
+        state = read_checkpoint(path)["states"]["replay"]["replay"]
         assert state["rows"].shape[0] == max(0, stop - 60)  # the data stay in their dataset
         again = IQL.resume(path, "Pendulum-v1", device="cpu")
         again.learn(120 - stop, reset_num_timesteps=False)

@@ -252,7 +252,7 @@ def test_sums_of_rewards_are_carried_over_rollouts_and_dropped_at_a_reset():
     agent.reward_moments.update = lambda sums: seen.append(sums.clone())
     seen = []
     rollout = type("Rollout", (), {})()
-    rollout.reward, rollout.cut = torch.ones(2, 8), torch.zeros(2, 8, dtype=torch.bool)
+    rollout.reward, rollout.done = torch.ones(2, 8), torch.zeros(2, 8, dtype=torch.bool)
     agent._carried_return = None
     for _ in range(2):
         agent._scaled_reward(rollout)

@@ -294,7 +294,7 @@ def test_the_front_is_drawn_by_the_agent(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "hint"),
     [
-        ({"num_initial_policies": 0}, "num_initial_policies must be an integer of at least 1"),
+        ({"num_initial_policies": 0}, "num_initial_policies must be a positive integer"),
         ({"num_extension_policies": -1}, "at least 0"),
         ({"beta": 1.5}, "beta must lie between 0 and 1"),
         ({"barrier_t": 0.0}, "barrier_t must be positive"),

@@ -60,6 +60,7 @@ def test_spaces_come_back_equal(space):
         {1: "a", (2, 3): "b", ":": 0},
         {1, 2},
         frozenset("ab"),
+        b"\x00\xffab",
         float("inf"),
         np.float32(0.1),
         np.int64(3),
