@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 LANGUAGES = ("python", "java", "javascript")
 MAX_DEPTH = 64
-_BRACKETS = re.compile(r"[\[\](){}]")
 
 
 class Call(NamedTuple):
@@ -53,17 +52,22 @@ def shown(value: Any, longest: int = 60) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def check_depth(text: str) -> None:
+def check_depth(text: str, opening: str = "([{", closing: str = ")]}") -> None:
     """Refuse a text whose brackets, those in strings included, nest deeper than `MAX_DEPTH`.
+
+    Args:
+        text: the text.
+        opening: the brackets that open.
+        closing: those that close.
 
     Raises:
         DecodeError: they do.
     """
     # most texts have too few brackets to nest that deep
-    if sum(map(text.count, "([{")) <= MAX_DEPTH:
+    if sum(map(text.count, opening)) <= MAX_DEPTH:
         return
     depth = 0
-    for bracket in _BRACKETS.findall(text):
-        depth = depth + 1 if bracket in "([{" else max(depth - 1, 0)
+    for bracket in re.findall(f"[{re.escape(opening + closing)}]", text):
+        depth = depth + 1 if bracket in opening else max(depth - 1, 0)
         if depth > MAX_DEPTH:
             raise DecodeError(f"brackets are nested deeper than {MAX_DEPTH}")

@@ -72,6 +72,7 @@ def _tree(text: str, language: str) -> Any:
     if len(text) > MAX_SOURCE:
         raise DecodeError(f"the text has {len(text)} characters; at most {MAX_SOURCE} are read as {language}")
     check_depth(text)
+    check_depth(text, "<", ">")  # type arguments: no slice of time ends what the parser does at the end of a deep tree
     tree = _parsed(grammar_parser(language), text.encode("utf-8", "replace"))
     if tree is None:
         raise DecodeError(f"the text cannot be read as {language}: its errors are too many")
