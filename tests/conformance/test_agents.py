@@ -167,7 +167,8 @@ def values(agent: Any, observations: np.ndarray) -> np.ndarray:
         if hasattr(agent.policy, "predict_values"):
             return agent.policy.predict_values(shown).reshape(-1).numpy()
         actions = torch.as_tensor(np.asarray(agent.predict(observations, deterministic=True)[0]))
-        both = [q.reshape(-1) for q in agent.critic(shown, actions)]
+        seen = agent.policy.seen(shown) if hasattr(agent.policy, "seen") else shown  # standardised, for offline agents
+        both = [q.reshape(-1) for q in agent.critic(seen, actions)]
         return torch.stack(both).min(0).values.numpy()
 
 
