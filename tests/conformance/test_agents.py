@@ -228,10 +228,16 @@ def test_credit_flows_back_over_time(name, form):
 
 @pytest.mark.parametrize("name", [name for name, form in VECTOR_AGENTS if form == "box"])
 def test_a_number_is_matched(name):
+    """On average over the numbers: at single ones a small critic's maximum lies up to 0.17 beside it, in SB3's TD3 up to 0.13.
+
+    Over 8 seeds the mean of TD3 is 0.01 to 0.07, SB3's 0.02 to 0.06: it is the critic's first weights that decide. Who does
+    not look at the number is off by 0.25.
+    """
     agent = train(name, "MatchNumber", "box", 8000)
-    shown = np.array([(x, 0.0) for x in (-0.4, -0.1, 0.2, 0.4)], dtype=np.float32)
+    shown = np.array([(x, 0.0) for x in np.linspace(-0.5, 0.5, 21)], dtype=np.float32)
     action = np.asarray(agent.predict(shown, deterministic=True)[0]).reshape(-1)
-    np.testing.assert_allclose(action, shown[:, 0], atol=0.12)
+    assert np.abs(action - shown[:, 0]).mean() <= 0.12
+    assert np.corrcoef(action, shown[:, 0])[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("name", [name for name, form in VECTOR_AGENTS if form == "discrete"])
