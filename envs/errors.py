@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
@@ -133,6 +133,9 @@ def require(module: str, extra: str) -> ModuleType:
         raise ImportError(f"{module} is not installed. Install it with: pip install 'polyathlon[{extra}]'") from error
 
 
+POLICY_POSITIONS = ("observation_space", "action_space", "lr_schedule")  # what an agent gives its policy itself
+
+
 def constructor_keywords(cls: type) -> set[str]:
     """Return the keywords that a class takes: those of its constructor, and of the next in line while there is `**kwargs`."""
     known: set[str] = set()
@@ -146,13 +149,16 @@ def constructor_keywords(cls: type) -> set[str]:
     return known
 
 
-def refuse_unknown_arguments(cls: type, given: Iterable[str], hidden: Iterable[str] = ()) -> None:
+def refuse_unknown_arguments(
+    cls: type, given: Iterable[str], hidden: Iterable[str] = (), given_as: str | None = None
+) -> None:
     """Refuse keywords that no constructor of a class names.
 
     Args:
         cls: the class that is to be made.
         given: names of the keywords.
         hidden: keywords that the message does not list, for they are not for users.
+        given_as: name of the dictionary that they were given in, such as "policy_kwargs".
 
     Raises:
         UnknownArgument: naming the first one, and the nearest that there is.
@@ -160,4 +166,27 @@ def refuse_unknown_arguments(cls: type, given: Iterable[str], hidden: Iterable[s
     known = constructor_keywords(cls)
     for name in given:
         if name not in known:
-            raise UnknownArgument(str(unknown_name(f"argument of {cls.__name__}", name, known - set(hidden))))
+            kind = f"argument of {cls.__name__}" + (f" in {given_as}" if given_as else "")
+            raise UnknownArgument(str(unknown_name(kind, name, known - set(hidden))))
+
+
+def refuse_without_effect(cls: type, given: Mapping[str, object], reason: str) -> None:
+    """Refuse arguments that nothing reads beside the others, where they are not what they are by default.
+
+    Args:
+        cls: the class that is made.
+        given: values of the arguments.
+        reason: when they have no effect, such as 'with learn_from="rewards"'.
+
+    Raises:
+        UsageError: naming the first of them.
+    """
+    defaults = {
+        name: parameter.default
+        for base in reversed(cls.__mro__)
+        if "__init__" in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()  # type: ignore[misc]
+    }
+    for name, value in given.items():
+        if value is not defaults[name] and value != defaults[name]:
+            raise UsageError(f"{name}={value!r} has no effect {reason}: leave {name} out")

@@ -16,7 +16,14 @@ from polyathlon.agents.base import Agent
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.combinatorial.solvers import SOLVERS
-from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
+from polyathlon.envs.errors import (
+    POLICY_POSITIONS,
+    UsageError,
+    check_positive_int,
+    refuse_unknown_arguments,
+    refuse_without_effect,
+    unknown_name,
+)
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
 
@@ -33,6 +40,20 @@ from .tasks import find_task, problem_in, read_instances
 
 SelfBQNCO = TypeVar("SelfBQNCO", bound="BQNCO")
 SOURCES = ("solutions", "rewards")
+# what is read from one source of signal alone
+READ_BY = {
+    "rewards": ("num_starts", "ent_coef"),
+    "solutions": (
+        "labels",
+        "num_labels",
+        "solver",
+        "solver_options",
+        "route_order",
+        "sampling",
+        "augment",
+        "edge_coef",
+    ),
+}
 SCHEDULES = ("one_cycle", "constant")
 
 
@@ -74,7 +95,7 @@ class BQNCO(Agent):
         num_starts: starts of an instance, from rewards.
         ent_coef: entropy coefficient, from rewards.
         policy_kwargs: keyword arguments of the policy.
-        **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+        **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
         UsageError: the environment is no combinatorial task, or an argument is outside what is allowed.
@@ -116,6 +137,8 @@ class BQNCO(Agent):
         **kwargs: Any,
     ) -> None:
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        if kwargs.get("n_envs") not in (None, 1):
+            raise UsageError(f"n_envs={kwargs['n_envs']} has no effect: an update takes batch_size instances; set that")
         super().__init__(policy_class, env, learning_rate, **kwargs)
         check_positive_int(batch_size=batch_size, num_labels=num_labels, num_starts=num_starts)
         for name, number in (("warmup_fraction", warmup_fraction), ("ema_decay", ema_decay)):
@@ -133,6 +156,7 @@ class BQNCO(Agent):
             raise UsageError("the baseline is the mean over the starts of an instance: num_starts must be at least 2")
         if learn_from == "rewards" and labels is not None:
             raise UsageError('learn_from="rewards" imitates nothing: leave labels out')
+        self._refuse_without_effect(learn_from, locals())
         self.batch_size, self.num_labels, self.num_starts = batch_size, num_labels, num_starts
         self.solver, self.solver_options, self.route_order = solver, dict(solver_options or {}), route_order
         self.sampling, self.augment, self.edge_coef = sampling, augment, edge_coef
@@ -150,6 +174,16 @@ class BQNCO(Agent):
         if _init_setup_model:
             self._setup_model()
 
+    def _refuse_without_effect(self, learn_from: str, given: dict[str, Any]) -> None:
+        for source, names in READ_BY.items():
+            if source != learn_from:
+                unread = {name: given[name] for name in names}
+                refuse_without_effect(BQNCO, unread, f'with learn_from="{learn_from}"')
+        if given["schedule"] == "constant":
+            refuse_without_effect(BQNCO, {"warmup_fraction": given["warmup_fraction"]}, 'with schedule="constant"')
+        if self.env is not None and learn_from == "solutions" and not kit_of(self.task).has_route_order:
+            refuse_without_effect(BQNCO, {"route_order": given["route_order"]}, "where a solution has no routes")
+
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
             raise unknown_name("policy", policy_name, self.policy_aliases)
@@ -166,6 +200,7 @@ class BQNCO(Agent):
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
+        refuse_unknown_arguments(self.policy_class, self.policy_kwargs, POLICY_POSITIONS, "policy_kwargs")
         options = {"problem": problem_in(self.env, self.problem), **self.policy_kwargs}
         with self.seeded_initialisation():
             policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **options)

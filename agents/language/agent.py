@@ -16,7 +16,7 @@ from torch import Tensor
 
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
-from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.errors import POLICY_POSITIONS, UsageError, check_positive_int, refuse_unknown_arguments
 from polyathlon.envs.models import load_model
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
@@ -101,6 +101,14 @@ class LanguageAgent(TokenAgent):
         if learning_rate is None:
             learning_rate = 1e-4 if options.get("lora") else 1e-3 if options.get("model", "tiny") == "tiny" else 1e-5
         policy_class = CausalLMPolicy if isinstance(policy, str) else policy
+        refuse_unknown_arguments(policy_class, options, POLICY_POSITIONS, "policy_kwargs")
+        if kwargs.get("n_envs") not in (None, 1):
+            raise UsageError(
+                f"n_envs={kwargs['n_envs']} has no effect: a language model plays num_prompts * group_size episodes at once; "
+                "set these"
+            )
+        if side_models is not None and not isinstance(side_models, dict):
+            raise UsageError(f"side_models must be a dict of role and model, got {side_models!r}")
         super().__init__(policy_class, env, learning_rate, policy_kwargs=options, **kwargs)
         changes = dict(recipe_kwargs or {})
         if group_size is not None:

@@ -15,7 +15,8 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError, require, unknown_name
 
-from .answer_safety import unsafe
+from .answer_safety import SCORER_CALLS, is_symbolic, unsafe
+from .call_budget import OverBudget, within_calls
 from .confirmation import confirmed
 
 MAX_SCORED = 4096
@@ -180,9 +181,20 @@ class Items:
             return 0.0, reason
         try:
             with self._isolated(0):
-                score = float(self._opened.score_answer(answer=answer, entry=item))
+                score = self._scored(answer, item)
             if score >= 1.0 and not confirmed(self.member(item), answer, item):
                 score = 0.0
+        except OverBudget as error:
+            return 0.0, f"the formula takes too long to compare with the right one ({error})"
         except Exception as error:
             return 0.0, f"the scorer cannot read the answer ({type(error).__name__}: {str(error)[:120]})"
         return (min(max(score, 0.0), 1.0), None) if score == score else (0.0, "the scorer gives no number")
+
+    def _scored(self, answer: str, item: dict[str, Any]) -> float:
+        """Return what the data set's own scorer gives, within a budget where it computes with formulas."""
+        if not is_symbolic(self.member(item)):
+            return float(self._opened.score_answer(answer=answer, entry=item))
+        from sympy.core.cache import clear_cache
+
+        clear_cache()  # a call that was answered from the cache is not counted: the verdict may not depend on history
+        return within_calls(lambda: float(self._opened.score_answer(answer=answer, entry=item)), SCORER_CALLS)

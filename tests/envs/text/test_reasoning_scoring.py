@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
 
 from polyathlon.envs.text.answer_safety import unsafe
+from polyathlon.envs.text.call_budget import OverBudget, within_calls
 from polyathlon.envs.text.confirmation import confirmed
 from polyathlon.envs.text.reasoning import Reasoning, normalise
 
@@ -243,3 +245,57 @@ def test_no_answer_takes_long(name):
 )
 def test_which_answers_reach_a_scorer(name, answer, safe):
     assert (unsafe(name, answer) is None) is safe
+
+
+# work that an answer can cause
+
+
+@pytest.mark.parametrize("dataset", ["simple_integration", "intermediate_integration"])
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("(a+b+c+d+e+f+g+x)**12", "bounded size"),  # 50,388 terms, multiplied out in steps that nothing can interrupt
+        ("1/(x+1)" + "".join(f"+1/(x**2+x+{i})" for i in range(2, 13)), "bounded size"),
+        ("(sin(x)+cos(x)+tan(x)+exp(x))**12", "takes too long"),
+    ],
+)
+def test_an_answer_cannot_keep_the_scorer_of_integrals_busy(dataset, answer, reason):
+    env = Reasoning(dataset)
+    reward, verdict = attempt(env, 3, answer)
+    assert reward == 0.0 and reason in str(verdict)
+
+
+def test_right_integrals_in_other_forms_still_pass():
+    env = Reasoning("simple_integration")
+    for problem in range(4):
+        gold = env.solution(problem)
+        assert attempt(env, problem, f"2 + ({gold})")[0] == 1.0
+        assert attempt(env, problem, f"({gold})*(1 + 0)")[0] == 1.0
+
+
+def test_calls_are_counted_to_the_last_one():
+    assert within_calls(lambda: _calls_one(), 3) == 1  # the lambda, _calls_one and one call of _one
+    with pytest.raises(OverBudget):
+        within_calls(lambda: _calls_one(), 2)
+
+
+def test_a_bare_except_does_not_hide_that_the_budget_is_spent():
+    with pytest.raises(OverBudget):
+        within_calls(_swallows, 10)
+    assert sys.getprofile() is None
+
+
+def _one():
+    return 1
+
+
+def _calls_one():
+    return _one()
+
+
+def _swallows():
+    try:
+        for _ in range(100):
+            _one()
+    except:  # noqa: E722
+        return 0.0
