@@ -24,7 +24,7 @@ from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, toke
 
 from .episodes import Episode, Fields
 from .imitation import find_solver, like, solved
-from .policy import CausalLMPolicy
+from .policy import CausalLMPolicy, usual_learning_rate
 from .reading import Reading, read_episodes
 from .recipe_wiring import wire
 from .recipes import Recipe, check_recipe, find_recipe
@@ -54,8 +54,8 @@ class LanguageAgent(TokenAgent):
         policy: name of the model (see `polyathlon.envs.models`), the same as that of the environment.
         env: a `TokenAction` environment, or a vector of them.
         recipe: name of a recipe (`polyathlon.recipes()`), "module:NAME" for a row of one's own, or a `Recipe`.
-        learning_rate: step size, or a schedule of the remaining progress (1 to 0); None is 1e-3 for "tiny", 1e-4 with
-            `lora` and 1e-5 otherwise.
+        learning_rate: step size, or a schedule of the remaining progress (1 to 0); None is 1e-3 for "tiny", 0.1 for tables,
+            1e-4 with `lora` and 1e-5 otherwise.
         group_size: answers to each problem; None is the recipe's.
         num_prompts: problems in an iteration; None makes 64 answers in all.
         temperature: divides the logits in sampling and training.
@@ -99,7 +99,7 @@ class LanguageAgent(TokenAgent):
         if lora is not None:
             options["lora"] = lora
         if learning_rate is None:
-            learning_rate = 1e-4 if options.get("lora") else 1e-3 if options.get("model", "tiny") == "tiny" else 1e-5
+            learning_rate = usual_learning_rate(options)
         policy_class = CausalLMPolicy if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, policy_kwargs=options, **kwargs)
         changes = dict(recipe_kwargs or {})
