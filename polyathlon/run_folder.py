@@ -68,7 +68,8 @@ class RunConfig:
             UsageError: naming what differs.
         """
         mine, theirs = vars(self), vars(stored)
-        changed = [key for key in mine if key not in ("total_timesteps", "tuned") and mine[key] != theirs[key]]
+        kept = [key for key in mine if key not in ("total_timesteps", "tuned")]
+        changed = [key for key in kept if _in_file(mine[key]) != _in_file(theirs[key])]
         if changed:
             listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
             raise UsageError(f"{path} holds another run, so it cannot be resumed: {listed}. Choose another --out.")
@@ -296,6 +297,11 @@ class RunFolder:
         if not records:
             raise UsageError(f"nothing is logged in {self.progress_path} yet; train longer, or log more often")
         return records
+
+
+def _in_file(value: Any) -> str:
+    """Return how a config file has a value: tuples are lists there."""
+    return json.dumps(value, sort_keys=True, default=_row_as_json)
 
 
 def _row_as_json(value: Any) -> dict[str, Any]:

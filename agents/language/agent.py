@@ -388,7 +388,8 @@ class LanguageAgent(TokenAgent):
         """Log the share of groups whose answers all earned the same; warn when it is all of them for long."""
         share = 1 - sum(self._differs) / len(self._differs)
         self.logger.record("train/groups_without_signal", share)
-        self._silent_updates = self._silent_updates + 1 if share == 1 else 0
+        is_silent = share == 1 and "components" not in self._wiring.needs  # which may differ where rewards do not
+        self._silent_updates = self._silent_updates + 1 if is_silent else 0
         warn_without_signal(self._silent_updates)
 
     # ------------------------------------------------------------------------------------------------ files
