@@ -20,12 +20,14 @@ from .registration import (
 
 if TYPE_CHECKING:
     from .adaptation import adapt, make_agent
+    from .comparing import compare
     from .training import train
 
 __version__ = "0.1.0"
 __all__ = [
     "adapt",
     "algorithms",
+    "compare",
     "environments",
     "make_agent",
     "recipes",
@@ -35,7 +37,12 @@ __all__ = [
     "train",
 ]
 
-_LAZY = {"adapt": "polyathlon.adaptation", "make_agent": "polyathlon.adaptation", "train": "polyathlon.training"}
+_LAZY = {
+    "adapt": "polyathlon.adaptation",
+    "compare": "polyathlon.comparing",
+    "make_agent": "polyathlon.adaptation",
+    "train": "polyathlon.training",
+}
 
 register_all()
 

@@ -151,6 +151,7 @@ def train_agent(options: argparse.Namespace) -> None:
         options.agent_name,
         options.env_id,
         options.steps,
+        completions=options.completions,
         seed=options.seed,
         env_kwargs=parse_options(options.env),
         agent_kwargs=parse_options(options.agent),
@@ -179,6 +180,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--steps", type=int, help="steps of the whole run, tokens for a language agent (default: as the YAML file says)"
     )
+    add("--completions", type=int, help="instead, answers of a language agent in the whole run")
     add("--seed", type=int, default=0, help="seed of everything random (default 0)")
     add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
     add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the agent")

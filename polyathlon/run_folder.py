@@ -33,7 +33,7 @@ class RunConfig:
     Attributes:
         agent: name of an agent or a recipe.
         env: id of the environment.
-        total_timesteps: steps of the whole run.
+        total_timesteps: length of the whole run, in `unit`s.
         seed: seed of everything random.
         n_envs: number of environments.
         model: language model; None for the default or none.
@@ -42,6 +42,7 @@ class RunConfig:
         agent_kwargs: options of the agent.
         wrapper_kwargs: options of the wrappers that `adapt` puts on.
         tuned: options of the agent that a file of hyper-parameters gave when the run began; `agent_kwargs` go before them.
+        unit: "steps", or "completions" of a language agent.
     """
 
     agent: str
@@ -55,6 +56,7 @@ class RunConfig:
     agent_kwargs: dict[str, Any] = field(default_factory=dict)
     wrapper_kwargs: dict[str, Any] = field(default_factory=dict)
     tuned: dict[str, Any] = field(default_factory=dict)
+    unit: str = "steps"
 
     @property
     def all_agent_kwargs(self) -> dict[str, Any]:
@@ -68,14 +70,16 @@ class RunConfig:
             UsageError: naming what differs.
         """
         mine, theirs = vars(self), vars(stored)
-        changed = [key for key in mine if key not in ("total_timesteps", "tuned") and mine[key] != theirs[key]]
+        kept = [key for key in mine if key not in ("total_timesteps", "tuned")]
+        changed = [key for key in kept if in_file(mine[key]) != in_file(theirs[key])]
         if changed:
             listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
             raise UsageError(f"{path} holds another run, so it cannot be resumed: {listed}. Choose another --out.")
 
     def identity(self) -> dict[str, Any]:
         """What makes two calls the same run, as JSON; checkpoints carry it."""
-        return {key: value for key, value in asdict(self).items() if key != "total_timesteps"}
+        hidden = ("total_timesteps", "unit") if self.unit == "steps" else ("total_timesteps",)
+        return {key: value for key, value in asdict(self).items() if key not in hidden}
 
 
 def versions() -> dict[str, str]:
@@ -296,6 +300,11 @@ class RunFolder:
         if not records:
             raise UsageError(f"nothing is logged in {self.progress_path} yet; train longer, or log more often")
         return records
+
+
+def in_file(value: Any) -> str:
+    """Return how a config file has a value: tuples are lists there."""
+    return json.dumps(value, sort_keys=True, default=_row_as_json)
 
 
 def _row_as_json(value: Any) -> dict[str, Any]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,81 +20,11 @@ from polyathlon.envs.errors import UsageError, check_int, check_positive_int
 
 from .adaptation import adapt, make_agent, make_env, resolve_agent
 from .registration import algorithms
+from .run_callbacks import Interrupted, RunCallback, RunProgress, units_done
 from .run_folder import RunConfig, RunFolder
 from .tuned import Tuned, tuned_settings, with_schedules
 
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the run was saved."""
-
-
-class RunCallback(BaseCallback):
-    """Write checkpoints between rollouts, where the agent's state is whole, and stop there after Ctrl-C.
-
-    Args:
-        folder: where to write; None only stops.
-        every: steps between two checkpoints; None goes by the clock, once a minute.
-    """
-
-    def __init__(self, folder: RunFolder | None, every: int | None) -> None:
-        super().__init__()
-        self.folder, self.every = folder, every
-        self.should_stop = False
-        self._saved_step, self._saved_time = 0, time.monotonic()
-
-    def _on_training_start(self) -> None:
-        self._saved_step, self._saved_time = self.model.num_timesteps, time.monotonic()
-
-    def _is_due(self) -> bool:
-        if self.every is not None:
-            return self.model.num_timesteps - self._saved_step >= self.every
-        is_new = self.model.num_timesteps > self._saved_step
-        return is_new and time.monotonic() - self._saved_time >= SECONDS_BETWEEN_CHECKPOINTS
-
-    def _on_rollout_start(self) -> None:
-        if self.folder is not None and (self.should_stop or self._is_due()):
-            assert isinstance(self.model, Agent)
-            self._save(self.folder, self.model)
-            self._saved_step, self._saved_time = self.model.num_timesteps, time.monotonic()
-        if self.should_stop:
-            saved = "" if self.folder is None else f"; saved in {self.folder.path}, --resume goes on"
-            raise Interrupted(f"at step {self.model.num_timesteps}{saved}")
-
-    def _save(self, folder: RunFolder, agent: Agent) -> None:
-        try:
-            folder.save(agent)
-        except OSError as error:
-            if self.should_stop:
-                raise UsageError(folder.unwritable(error)) from error
-            warnings.warn(f"{folder.unwritable(error)}; the run goes on and tries again", stacklevel=2)
-
-    def _on_step(self) -> bool:
-        return True
-
-
-class RunProgress(BaseCallback):
-    """A progress bar over the whole run, which starts where a resumed run stands."""
-
-    def _on_training_start(self) -> None:
-        from tqdm import tqdm
-
-        done = self.model.num_timesteps
-        self.bar = tqdm(total=self.model._total_timesteps, initial=done, unit="step", dynamic_ncols=True)
-
-    def _on_step(self) -> bool:
-        self.bar.update(self.model.num_timesteps - self.bar.n)
-        rewards = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        if rewards:
-            self.bar.set_postfix_str(f"return {sum(rewards) / len(rewards):.4g}", refresh=False)
-        return True
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if hasattr(self, "bar"):
-            self.bar.update(self.model.num_timesteps - self.bar.n)
-            self.bar.close()
+__all__ = ["Interrupted", "build_env", "new_agent", "run_config", "train"]
 
 
 def train(
@@ -103,6 +32,7 @@ def train(
     env_id: str,
     total_timesteps: int | None = None,
     *,
+    completions: int | None = None,
     seed: int = 0,
     env_kwargs: dict[str, Any] | None = None,
     agent_kwargs: dict[str, Any] | None = None,
@@ -119,6 +49,8 @@ def train(
     progress_bar: bool = False,
     verbose: int = 0,
     trust: bool = False,
+    prepare: Callable[[Any], None] | None = None,
+    picture: bool = True,
 ) -> Any:
     """Train an agent on a task: the wrappers are put on, the agent is made, and learns.
 
@@ -127,6 +59,7 @@ def train(
         env_id: id of the environment.
         total_timesteps: steps of the whole run (tokens for a language agent), also when it is resumed; None takes the
             length in the file of hyper-parameters.
+        completions: instead, answers of a language agent in the whole run, in whole iterations.
         seed: seed of everything random.
         env_kwargs: options of the environment.
         agent_kwargs: options of the agent.
@@ -147,6 +80,8 @@ def train(
         verbose: 1 prints the log.
         trust: on `resume`, also read what the checkpoint holds as pickles (policy classes, callables and spaces of one's
             own): a pickle can run any program that the folder's writer put there.
+        prepare: what is done with a new agent before it learns, in place of imitating `warm_start` problems.
+        picture: draw the learning curve into the run folder at the end.
 
     Returns:
         The trained agent.
@@ -155,25 +90,70 @@ def train(
         UsageError: an unknown name or option, an impossible number, or a folder that does not fit.
         Interrupted: Ctrl-C was pressed; the run is saved.
     """
+    config = run_config(
+        name,
+        env_id,
+        total_timesteps,
+        completions=completions,
+        seed=seed,
+        env_kwargs=env_kwargs,
+        agent_kwargs=agent_kwargs,
+        wrapper_kwargs=wrapper_kwargs,
+        model=model,
+        warm_start=warm_start,
+        n_envs=n_envs,
+        tuned=tuned,
+    )
+    registered, length = config.agent, config.total_timesteps
+    if checkpoint_every is not None and checkpoint_every <= 0:
+        raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
+    folder = None if out is None else RunFolder(out)
+    with nullcontext() if folder is None else folder.locked():
+        config = _checked_config(config, folder, resume, n_envs is None)
+        agent = _made_or_resumed(config, folder, device, trust)
+        if folder is not None and not folder.exists:
+            folder.create(config)
+        if agent.smallest_run > length and not agent.num_timesteps:
+            warnings.warn(
+                f"{registered} takes at least {agent.smallest_run} steps on {env_id} as it is made here, although {length} "
+                "are asked for: one whole round of it",
+                stacklevel=2,
+            )
+        if not agent.num_timesteps:
+            _start(agent, warm_start, prepare)
+        remaining = length - units_done(agent)
+        if remaining > 0:
+            run = RunCallback(folder, checkpoint_every)
+            _learn(agent, remaining, folder, run, callback, progress_bar, verbose, picture)
+    return agent
+
+
+def run_config(
+    name: str | type[Agent],
+    env_id: str,
+    total_timesteps: int | None = None,
+    *,
+    completions: int | None = None,
+    seed: int = 0,
+    env_kwargs: dict[str, Any] | None = None,
+    agent_kwargs: dict[str, Any] | None = None,
+    wrapper_kwargs: dict[str, Any] | None = None,
+    model: str | None = None,
+    warm_start: int = 0,
+    n_envs: int | None = None,
+    tuned: bool | str | Path = True,
+) -> RunConfig:
+    """Return what a call of `train` means, its words checked; see there for the arguments and errors."""
     check_int(0, seed=seed, warm_start=warm_start)
     if n_envs is not None:
         check_positive_int(n_envs=n_envs)
     registered = _registered_name(name)
     _refuse_words_given_elsewhere(agent_kwargs or {})
     found = _tuned(registered, env_id, tuned)
-    if total_timesteps is None:
-        total_timesteps = found.total_timesteps
-        if total_timesteps is None:
-            raise UsageError(
-                f"no hyper-parameters say how long {registered} trains on {env_id}: give total_timesteps (--steps)"
-            )
-    check_positive_int(total_timesteps=total_timesteps)
-    if checkpoint_every is not None and checkpoint_every <= 0:
-        raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
-    config = RunConfig(
+    return RunConfig(
         registered,
         env_id,
-        total_timesteps,
+        _length(registered, env_id, total_timesteps, completions, found),
         seed,
         (found.n_envs or 1) if n_envs is None else n_envs,
         model,
@@ -182,25 +162,46 @@ def train(
         dict(agent_kwargs or {}),
         dict(wrapper_kwargs or {}),
         found.agent_kwargs,
+        "steps" if completions is None else "completions",
     )
-    folder = None if out is None else RunFolder(out)
-    with nullcontext() if folder is None else folder.locked():
-        config = _checked_config(config, folder, resume, n_envs is None)
-        agent = _made_or_resumed(config, folder, device, trust)
-        if folder is not None and not folder.exists:
-            folder.create(config)
-        if agent.smallest_run > total_timesteps and not agent.num_timesteps:
-            warnings.warn(
-                f"{registered} takes at least {agent.smallest_run} steps on {env_id} as it is made here, although {total_timesteps} "
-                "are asked for: one whole round of it",
-                stacklevel=2,
+
+
+def new_agent(config: RunConfig, device: str = "auto") -> Any:
+    """Make the environment and the agent of a run, which has learnt nothing.
+
+    Raises:
+        UsageError: one of them cannot be made; the message says why.
+    """
+    return _made_or_resumed(config, None, device, False)
+
+
+def _length(registered: str, env_id: str, steps: int | None, completions: int | None, found: Tuned) -> int:
+    """Return how long a run is, in its unit.
+
+    Raises:
+        UsageError: nothing says so, or two things do.
+    """
+    if completions is not None:
+        check_positive_int(completions=completions)
+        if steps is not None:
+            raise UsageError(
+                f"a run has a length in steps or in completions, got total_timesteps={steps} and completions={completions}"
             )
-        if warm_start and not agent.num_timesteps:
-            agent.warm_start(n=warm_start)
-        remaining = total_timesteps - agent.num_timesteps
-        if remaining > 0:
-            _learn(agent, remaining, folder, RunCallback(folder, checkpoint_every), callback, progress_bar, verbose)
-    return agent
+        return completions
+    steps = found.total_timesteps if steps is None else steps
+    if steps is None:
+        raise UsageError(
+            f"no hyper-parameters say how long {registered} trains on {env_id}: give total_timesteps (--steps)"
+        )
+    check_positive_int(total_timesteps=steps)
+    return steps
+
+
+def _start(agent: Any, warm_start: int, prepare: Callable[[Any], None] | None) -> None:
+    if prepare is not None:
+        prepare(agent)
+    elif warm_start:
+        agent.warm_start(n=warm_start)
 
 
 def _learn(
@@ -211,6 +212,7 @@ def _learn(
     callback: MaybeCallback,
     progress_bar: bool,
     verbose: int,
+    picture: bool,
 ) -> None:
     _start_logs(agent, folder, verbose)
     progress = RunProgress()
@@ -223,7 +225,7 @@ def _learn(
     finally:
         progress.close()
     if folder is not None:
-        _finish(agent, folder)
+        _finish(agent, folder, picture)
 
 
 def _refuse_words_given_elsewhere(agent_kwargs: dict[str, Any]) -> None:
@@ -315,13 +317,21 @@ def _made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str, t
             env = make_vec_env(env, config.n_envs, find_device(device))
         agent = agent_class.resume_content(content, path, env, trust, device=device)
         folder.checkpoints.set_damaged_apart(path)
-        return agent
+        return _with_unit(agent, config)
     rows = {} if config.n_envs == 1 else {"n_envs": config.n_envs}
     options = with_schedules(config.all_agent_kwargs)
     with _options("agent", config.all_agent_kwargs):
         agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **options)
     if config.warm_start and not hasattr(agent, "warm_start"):
         raise UsageError(f"warm_start is for language agents; {config.agent} has nothing to imitate")
+    return _with_unit(agent, config)
+
+
+def _with_unit(agent: Any, config: RunConfig) -> Any:
+    if config.unit == "completions":
+        if not hasattr(agent, "completions"):
+            raise UsageError(f"completions are those of a language agent; give the steps of {config.agent} (--steps)")
+        agent.completions = config.total_timesteps
     return agent
 
 
@@ -342,13 +352,15 @@ def _start_logs(agent: Agent, folder: RunFolder | None, verbose: int) -> None:
     agent.set_logger(run_logger(folder, agent.num_timesteps, verbose))
 
 
-def _finish(agent: Agent, folder: RunFolder) -> None:
+def _finish(agent: Agent, folder: RunFolder, picture: bool) -> None:
     try:
         folder.save(agent)
         agent.save(folder.agent_path)
     except OSError as error:
         raise UsageError(f"{folder.unwritable(error)}: mend the cause and add --resume") from error
     agent.logger.close()
+    if not picture:
+        return
     from .plotting import plot_runs, reward_column
 
     is_logged = folder.progress_path.exists() and folder.progress_path.stat().st_size > 0  # a short run may log nothing

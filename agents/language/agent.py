@@ -24,7 +24,7 @@ from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, toke
 
 from .episodes import Episode, Fields
 from .imitation import find_solver, like, solved
-from .policy import CausalLMPolicy
+from .policy import CausalLMPolicy, usual_learning_rate
 from .reading import Reading, read_episodes
 from .recipe_wiring import wire
 from .recipes import Recipe, check_recipe, find_recipe
@@ -54,8 +54,8 @@ class LanguageAgent(TokenAgent):
         policy: name of the model (see `polyathlon.envs.models`), the same as that of the environment.
         env: a `TokenAction` environment, or a vector of them.
         recipe: name of a recipe (`polyathlon.recipes()`), "module:NAME" for a row of one's own, or a `Recipe`.
-        learning_rate: step size, or a schedule of the remaining progress (1 to 0); None is 1e-3 for "tiny", 1e-4 with
-            `lora` and 1e-5 otherwise.
+        learning_rate: step size, or a schedule of the remaining progress (1 to 0); None is 1e-3 for "tiny", 0.1 for tables,
+            1e-4 with `lora` and 1e-5 otherwise.
         group_size: answers to each problem; None is the recipe's.
         num_prompts: problems in an iteration; None makes 64 answers in all.
         temperature: divides the logits in sampling and training.
@@ -99,7 +99,7 @@ class LanguageAgent(TokenAgent):
         if lora is not None:
             options["lora"] = lora
         if learning_rate is None:
-            learning_rate = 1e-4 if options.get("lora") else 1e-3 if options.get("model", "tiny") == "tiny" else 1e-5
+            learning_rate = usual_learning_rate(options)
         policy_class = CausalLMPolicy if isinstance(policy, str) else policy
         refuse_unknown_arguments(policy_class, options, POLICY_POSITIONS, "policy_kwargs")
         if kwargs.get("n_envs") not in (None, 1):
@@ -396,7 +396,8 @@ class LanguageAgent(TokenAgent):
         """Log the share of groups whose answers all earned the same; warn when it is all of them for long."""
         share = 1 - sum(self._differs) / len(self._differs)
         self.logger.record("train/groups_without_signal", share)
-        self._silent_updates = self._silent_updates + 1 if share == 1 else 0
+        is_silent = share == 1 and "components" not in self._wiring.needs  # which may differ where rewards do not
+        self._silent_updates = self._silent_updates + 1 if is_silent else 0
         warn_without_signal(self._silent_updates)
 
     # ------------------------------------------------------------------------------------------------ files

@@ -45,6 +45,8 @@ class Groups:
 class Solutions:
     """The task's own answers to the problems, to imitate."""
 
+    needs_solutions = True
+
     def collect(self, rollout: RolloutContext) -> list[Episode]:
         """Return one for each problem."""
         return rollout.solutions(rollout.num_prompts)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .llama import Llama, is_plain_llama
 from .plain import PlainDecoder, known_alone, remembers
+from .table import TableDecoder, is_table
 
 Contexts = Sequence[Sequence[int]]
 BLOCK = 8
@@ -40,8 +41,10 @@ def make_decoder(model: Any, contexts: Contexts, room: int, device: torch.device
         contexts: ids of each row.
         room: number of tokens that follow at most.
         device: where the rows are.
-        fast: take `LlamaDecoder` where it knows the model.
+        fast: take `LlamaDecoder` or `TableDecoder` where it knows the model.
     """
+    if fast and is_table(model):
+        return TableDecoder(model, contexts, device)
     if fast and is_plain_llama(model):
         return LlamaDecoder(model, contexts, room, device)
     return (CacheDecoder if remembers(model, CacheDecoder, device) else PlainDecoder)(model, contexts, device)

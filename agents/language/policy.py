@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model
+from polyathlon.envs.models.table_model import TableModel, is_table_name
 from polyathlon.wrappers.action_kinds import is_token_space
 
 from .decoders import CacheDecoder
@@ -84,10 +85,13 @@ class CausalLMPolicy(ActorCriticPolicy):
         config = self.language_model.config.get_text_config()
         self._check_fit(config)
         refuse_no_decoder(self.language_model, str(self.model_options["model"]))
-        # nn.Linear would draw its weights from the global generator
-        self.value_net = nn.utils.skip_init(nn.Linear, config.hidden_size, 1)
-        nn.init.zeros_(self.value_net.weight)
-        nn.init.zeros_(self.value_net.bias)
+        if isinstance(self.language_model, TableModel):
+            self.value_net = self.language_model.value_head()
+        else:
+            # nn.Linear would draw its weights from the global generator
+            self.value_net = nn.utils.skip_init(nn.Linear, config.hidden_size, 1)
+            nn.init.zeros_(self.value_net.weight)
+            nn.init.zeros_(self.value_net.bias)
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(trained, **options)
@@ -183,6 +187,14 @@ class CausalLMPolicy(ActorCriticPolicy):
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """Return the values (n, 1) of contexts."""
         return self.read(_contexts(obs))[1]
+
+
+def usual_learning_rate(options: Mapping[str, Any]) -> float:
+    """Return the step size of a policy with these options: by the model's size, and larger where adapters alone are trained."""
+    model = options.get("model", "tiny")
+    if is_table_name(model):
+        return 0.1
+    return 1e-4 if options.get("lora") else 1e-3 if model == "tiny" else 1e-5
 
 
 def left_padded(tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:

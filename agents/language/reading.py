@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .decoders import keeps_last, unique_prefixes
 from .llama import Llama, is_plain_llama
 from .plain import known_alone
+from .table import is_table, read_table
 
 
 class Reading(NamedTuple):
@@ -66,6 +67,10 @@ def read_episodes(
     )
     if starts is None:
         starts = torch.ones(len(tokens), dtype=torch.int64, device=tokens.device)
+    if fast and is_table(model):
+        return Reading(
+            *read_table(model, value_net, tokens, vocabulary, temperature, starts, with_full, with_entropy_gradient)
+        )
     if fast and is_plain_llama(model):
         return _read_llama(model, judge, tokens, attention, starts, with_full)
     first = int(starts.min()) - 1

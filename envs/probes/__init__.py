@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .language_probes import TEXT_PROBES as TEXT_PROBES
     from .language_probes import CopyAnswer as CopyAnswer
     from .language_probes import FixedAnswer as FixedAnswer
+    from .language_probes import TableTask as TableTask
     from .tensor_probes import FORBIDDEN_REWARD as FORBIDDEN_REWARD
     from .tensor_probes import OBJECTIVE_PROBES as OBJECTIVE_PROBES
     from .tensor_probes import TENSOR_PROBES as TENSOR_PROBES
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .tensor_probes import Tradeoff as Tradeoff
     from .tensor_probes import ValueNow as ValueNow
 
-_LANGUAGE = ("TEXT_PROBES", "CopyAnswer", "FixedAnswer")
+_LANGUAGE = ("TEXT_PROBES", "CopyAnswer", "FixedAnswer", "TableTask")
 _TENSOR = (
     "FORBIDDEN_REWARD",
     "OBJECTIVE_PROBES",

@@ -4,13 +4,17 @@
 |---|---|---|
 | `FixedAnswer` | a language agent does not reinforce what was rewarded | "y" pays 1, anything else 0 |
 | `CopyAnswer` | the answer does not depend on the prompt | the letter of the prompt pays 1, anything else 0 |
+
+`TableTask` is the task of the table language model ("table:P,T,V"): numbered prompts and tokens, any score.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from polyathlon.envs.errors import unknown_name
+from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 
 
@@ -64,6 +68,79 @@ class CopyAnswer(_LetterTask):
     def question(self, letter: str) -> str:
         """Show the letter."""
         return f"{letter}?"
+
+
+Score = Callable[[int, list[int]], "float | Verdict"]
+
+
+class TableTask(LanguageTask):
+    """Numbered prompts, answered by tokens that are numbers: a bandit where an answer has one token.
+
+    The prompt x is the text "px", the answer "3 0 7" the tokens 3, 0, 7, as the model "table:P,T,V" reads and writes them:
+    `TokenAction(TableTask(64, 1, 16), model="table:64,1,16", max_new_tokens=1)`.
+
+    Args:
+        prompts: P.
+        length: tokens of a right answer.
+        tokens: V.
+        score: function (prompt, tokens of the answer) to a number or a `Verdict`; a number of 1 and more is right. None pays 1
+            for `targets`, with the share of right tokens as the part "share".
+        seed: of the targets.
+
+    Attributes:
+        targets: (P, length), the right tokens, drawn evenly.
+
+    Raises:
+        UsageError: a size is no positive integer.
+    """
+
+    def __init__(
+        self, prompts: int = 64, length: int = 1, tokens: int = 16, score: Score | None = None, seed: int = 0
+    ) -> None:
+        check_positive_int(prompts=prompts, length=length, tokens=tokens)
+        super().__init__()
+        self.prompts, self.length, self.tokens, self.score = prompts, length, tokens, score
+        self.targets = np.random.default_rng(seed).integers(tokens, size=(prompts, length))
+
+    @property
+    def task_ids(self) -> Sequence[int]:
+        """Ids of all tasks."""
+        return range(self.prompts)
+
+    def draw(self, rng: np.random.Generator) -> TaskId:
+        """Draw a prompt."""
+        return int(rng.integers(self.prompts))
+
+    def begin(self, task_id: TaskId) -> TaskEpisode:
+        """Show the prompt.
+
+        Raises:
+            UsageError: there is no such prompt.
+        """
+        if not isinstance(task_id, int) or not 0 <= task_id < self.prompts:
+            raise UsageError(f"the tasks are the numbers of prompts, 0 to {self.prompts - 1}, got {task_id!r}")
+        return TaskEpisode(task_id, f"p{task_id}")
+
+    def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
+        """Score the tokens of the answer."""
+        words = text.split()
+        if not words or not all(word.isdecimal() for word in words):
+            return self.refuse(episode, "an answer is numbers with blanks between")
+        prompt, answer = int(str(episode.task)), [int(word) for word in words]
+        verdict = self._by_target(prompt, answer) if self.score is None else self.score(prompt, answer)
+        if not isinstance(verdict, Verdict):
+            verdict = Verdict(verdict >= 1, float(verdict), False, f"scored {verdict:g}")
+        return TaskReply("", verdict.score, True, verdict)
+
+    def _by_target(self, prompt: int, answer: list[int]) -> Verdict:
+        target = self.targets[prompt].tolist()
+        share = sum(a == b for a, b in zip(answer, target)) / self.length
+        is_right = answer == target
+        return Verdict(is_right, float(is_right), False, "right" if is_right else "wrong", {"share": share})
+
+    def solution(self, task_id: TaskId) -> str | None:
+        """Return the target; None where a score of one's own decides."""
+        return " ".join(map(str, self.targets[int(str(task_id))])) if self.score is None else None
 
 
 TEXT_PROBES: dict[str, type[LanguageTask]] = {probe.__name__: probe for probe in (FixedAnswer, CopyAnswer)}

@@ -103,8 +103,15 @@ def change_row(row: Recipe, words: Mapping[str, object]) -> Recipe:
         UsageError: nothing takes a name, or several parts do; the value is not one that it takes.
     """
     for name, value in words.items():
-        row = _changed(row, name, value)
+        row = _changed(row, name, _as_tuples(value))
     return row
+
+
+def _as_tuples(value: object) -> object:
+    """Turn what JSON, YAML and the command line have for tuples and pairs into these."""
+    if isinstance(value, Mapping):
+        return tuple((key, _as_tuples(inner)) for key, inner in value.items())
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _changed(row: Recipe, name: str, value: object) -> Recipe:

@@ -1,0 +1,63 @@
+"""`polyathlon compare`: recipes and agents over several seeds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from .cli_commands import Command, _path, parse_options
+
+
+def compare_names(options: argparse.Namespace) -> None:
+    """Train every name over the same seeds and write a page."""
+    from polyathlon.envs.errors import UsageError
+
+    if options.on is None:
+        given = next((word for word in options.env or [] if "=" not in word), None)
+        meant = f"--env takes KEY=VALUE; the environment is --on {given}" if given else "give the environment: --on ENV"
+        raise UsageError(f"{meant} (polyathlon envs lists them)")
+    from .comparing import compare
+
+    sys.path.append(str(Path.cwd()))  # recipes of the current folder, module:NAME
+    words: dict[str, Any] = {key: getattr(options, key) for key in _SAME}
+    for word in ("env", "agent", "wrapper"):
+        words[f"{word}_kwargs"] = parse_options(getattr(options, word))
+    found = compare(options.names, report=lambda line: print(line, file=sys.stderr, flush=True), **words)
+    print(found)
+    print(f"written: {found.page}")
+
+
+_SAME = (
+    *("on", "seeds", "completions", "steps", "quick", "model", "warm_start", "episodes", "threshold", "jobs", "out"),
+    "device",
+)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("names", nargs="+", metavar="NAME", help="recipes and agents; the first is what the others are compared with")
+    add("--on", metavar="ENV", help="id of the environment")
+    add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
+    add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of every agent")
+    add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
+    add("--seeds", type=int, default=5, help="number of seeds (default 5; a claim needs 8)")
+    add("--completions", type=int, help="answers in each run of a recipe (default 2048)")
+    add("--quick", action="store_true", help="512 answers in each run of a recipe")
+    add("--steps", type=int, help="instead, environment steps in each run (default for agents: as the YAML file says)")
+    add("--model", help="language model (default tiny)")
+    add("--warm-start", type=int, metavar="N", help="solutions that recipes imitate first (default 1024)")
+    add("--episodes", type=int, help="fresh episodes of a final score (default 256 for recipes, 20 for steps)")
+    add("--threshold", type=float, help="score whose first reaching is counted (default: half way to the best)")
+    add("--jobs", type=int, default=1, help=f"runs at a time (default 1; this machine has {os.cpu_count()} processors)")
+    add(
+        "--out",
+        type=_path,
+        help="folder (default runs/compare-NAMES-ENV); called again it goes on with what is missing",
+    )
+    add("--device", default="auto", help="auto, cpu or cuda")
+
+
+COMPARE = Command("compare", "compare recipes and agents over several seeds", compare_names, _arguments)

@@ -1,0 +1,274 @@
+"""Compare agents or recipes on a task, over the same seeds: runs that go on where they were broken off, and a page of intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from polyathlon.agents.language.imitation import find_solver
+from polyathlon.agents.language.recipes import find_recipe, recipe_rows
+from polyathlon.agents.streams.environments import find_spec
+from polyathlon.envs.errors import UsageError, check_int, check_positive_int
+
+from .adaptation import resolve_agent
+from .archives import write_atomically
+from .comparison_page import write_page
+from .comparison_results import Results, plain_name, read_results, run_folder_of
+from .comparison_runs import Job, Names, Setting, StartJob, acts_in_words, each, make_start, run
+from .folder_lock import FolderLock
+from .registration import algorithms
+from .run_folder import in_file
+from .training import new_agent
+
+COMPLETIONS, QUICK_COMPLETIONS = 2048, 512
+WARM_START = 1024
+EPISODES = {"completions": 256, "steps": 20}
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        results: scores, differences and costs; see `polyathlon.comparison_results.Results`.
+        page: the page in Markdown; its table is beside it as CSV, its picture as PNG.
+    """
+
+    results: Results
+    page: Path
+
+    def __str__(self) -> str:
+        return "\n".join(self.results.lines())
+
+
+def compare(
+    names: Sequence[str],
+    on: str,
+    *,
+    seeds: int = 5,
+    completions: int | None = None,
+    steps: int | None = None,
+    quick: bool = False,
+    model: str | None = None,
+    warm_start: int | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    agent_kwargs: dict[str, Any] | None = None,
+    wrapper_kwargs: dict[str, Any] | None = None,
+    episodes: int | None = None,
+    threshold: float | None = None,
+    jobs: int = 1,
+    out: str | Path | None = None,
+    device: str = "auto",
+    report: Report | None = None,
+) -> Comparison:
+    """Compare recipes and agents on a task over several seeds, and write a page.
+
+    Recipes get equally many completions, and in each seed the same weights after imitation; names of one seed see the same
+    problems, and are scored on the same fresh ones. Agents get environment steps and the hyper-parameters of `train`; where agents
+    and recipes stand side by side, steps count for all. Every run is a run folder: called again, a comparison goes on with what is
+    missing. All intervals are those of `polyathlon.statistics`.
+
+    Args:
+        names: agents and recipes, as `train` takes them; the first is what the others are compared with.
+        on: id of the environment.
+        seeds: number of seeds, at least 2; a claim needs 8.
+        completions: answers in each run of a recipe; None is 2,048, with `quick` 512.
+        steps: instead, environment steps in each run (tokens for a recipe); None takes the length in each agent's file of
+            hyper-parameters, where an agent is among the names.
+        quick: a short comparison of recipes.
+        model: language model; None is "tiny".
+        warm_start: problems that recipes imitate first; None is 1,024.
+        env_kwargs: options of the environment.
+        agent_kwargs: options of every agent.
+        wrapper_kwargs: options of the wrappers of language agents (see `adapt`).
+        episodes: fresh episodes that a final score averages over; None is 256 for completions, 20 for steps.
+        threshold: score whose first reaching is counted; None is half way from the first to the best last mean.
+        jobs: processes at a time; with 1 everything runs in this one.
+        out: folder; None is runs/compare-NAMES-ENV.
+        device: "auto", "cpu" or "cuda".
+        report: called with a line when a run is done.
+
+    Returns:
+        The results and the page.
+
+    Raises:
+        UsageError: a name, an option or a number means nothing, a name cannot act there or lacks something, or the folder holds
+            a comparison of another setting; all before anything trains.
+    """
+    names = _checked_names(names)
+    check_int(2, seeds=seeds)
+    check_positive_int(jobs=jobs)
+    setting = _setting(names, on, completions, steps, quick, model, warm_start, episodes)
+    setting = Setting(
+        **{
+            **vars(setting),
+            "env_kwargs": dict(env_kwargs or {}),
+            "agent_kwargs": dict(agent_kwargs or {}),
+            "wrapper_kwargs": dict(wrapper_kwargs or {}),
+        }
+    )
+    folder = Path(out) if out is not None else Path("runs") / f"compare-{plain_name('-'.join(names))}-{plain_name(on)}"
+    _refuse_other_setting(folder, setting)
+    for name in names:
+        _check(setting, name, device)
+    _keep(folder, setting)
+    with _locked(folder):
+        _run_all(folder, setting, names, seeds, jobs, device, report or (lambda line: None))
+        results = read_results(folder, setting, names, seeds, threshold)
+        return Comparison(results, write_page(results, folder))
+
+
+# ------------------------------------------------------------------------------------------------------------ checks
+
+
+def _checked_names(names: Sequence[str]) -> list[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"names is a list of agents and recipes such as ['grpo', 'rloo'], got {names!r}")
+    for name in names:
+        resolve_agent(name)
+        if list(names).count(name) > 1:
+            raise UsageError(f"{name!r} is given twice; compare it with another one")
+    if len(names) < 2:
+        raise UsageError(f"a comparison needs at least two names, got {list(names)}")
+    return list(names)
+
+
+def _setting(
+    names: list[str],
+    on: str,
+    completions: int | None,
+    steps: int | None,
+    quick: bool,
+    model: str | None,
+    warm_start: int | None,
+    episodes: int | None,
+) -> Setting:
+    """Return the setting without its options."""
+    find_spec(on)
+    speakers = [name for name in names if acts_in_words(name)]
+    by_steps = steps is not None or len(speakers) < len(names)
+    if by_steps and (completions is not None or quick):
+        word = "completions" if completions is not None else "quick"
+        actor = next((name for name in names if name not in speakers), None)
+        why = f"{actor} has no completions" if actor else "steps are given too"
+        raise UsageError(f"{word} is for recipes alone, and {why}: give steps (--steps) to all")
+    if steps is not None:
+        check_positive_int(steps=steps)
+    if by_steps and speakers and steps is None:
+        raise UsageError(
+            f"{speakers[0]} needs the number of steps: recipes and agents side by side get equal steps (--steps)"
+        )
+    length = steps if by_steps else completions or (QUICK_COMPLETIONS if quick else COMPLETIONS)
+    if completions is not None:
+        check_positive_int(completions=completions)
+    unit = "steps" if by_steps else "completions"
+    number = EPISODES[unit] if episodes is None else episodes
+    check_positive_int(episodes=number)
+    imitated = (WARM_START if warm_start is None else warm_start) if speakers else 0
+    check_int(0, warm_start=imitated)
+    if not speakers and (model is not None or warm_start):
+        raise UsageError(f"{names[0]} and the others use no language model: leave model and warm_start out")
+    return Setting(on, unit, length, number, {}, {}, {}, (model or "tiny") if speakers else None, imitated)
+
+
+def _check(setting: Setting, name: str, device: str) -> None:
+    """Make the environment and the agent of a name once, so that what it lacks is found before anything trains."""
+    try:
+        agent = new_agent(setting.config(name, 0), device)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+    if not acts_in_words(name):
+        return
+    collects_them = getattr(agent._wiring.collector, "needs_solutions", False)
+    if setting.warm_start or collects_them:
+        try:
+            find_solver(agent.token_env)
+        except UsageError as error:
+            cure = f"{name} learns from them" if collects_them else "take --warm-start 0 (warm_start=0)"
+            raise UsageError(f"{setting.env} has no worked solutions to imitate: {cure}") from error
+
+
+def _refuse_other_setting(folder: Path, setting: Setting) -> None:
+    path = folder / "comparison.json"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} holds something else than a comparison: choose another --out")
+        return
+    try:
+        stored = Setting(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is damaged: {error}; choose another --out") from error
+    mine, theirs = vars(setting), vars(stored)
+    changed = [key for key in mine if in_file(mine[key]) != in_file(theirs[key])]
+    if changed:
+        listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
+        raise UsageError(f"{folder} holds a comparison of another setting: {listed}. Choose another --out")
+
+
+def _keep(folder: Path, setting: Setting) -> None:
+    try:
+        text = json.dumps(asdict(setting), indent=1)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "comparison.json", text)
+    except TypeError as error:
+        raise UsageError(f"a comparison keeps its options as JSON, but one has no such form: {error}") from error
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be written: {error.strerror or error}") from error
+
+
+class _locked:
+    """Let one process at a time run a comparison in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lock = FolderLock(folder)
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
+# ------------------------------------------------------------------------------------------------------------ runs
+
+
+def _run_all(
+    folder: Path, setting: Setting, names: list[str], seeds: int, processes: int, device: str, report: Report
+) -> None:
+    starts: dict[int, Path | None] = dict.fromkeys(range(seeds))
+    if setting.warm_start:
+        starts = {number: folder / "start" / f"seed{number}.zip" for number in range(seeds)}
+    jobs = [
+        Job(
+            setting,
+            name,
+            number,
+            run_folder_of(folder, name, number),
+            starts[number] if acts_in_words(name) else None,
+            device,
+        )
+        for number in range(seeds)
+        for name in names
+    ]
+    missing = [job for job in jobs if not job.result_path.exists()]
+    known = _names(names, setting)
+    needed = sorted({job.number for job in missing if job.start is not None and not job.start.exists()})
+    begun = [StartJob(setting, number, path, device) for number in needed if (path := starts[number]) is not None]
+    for start in each(make_start, begun, processes, known):
+        report(f"seed {start.number}: {setting.warm_start} answers imitated")
+    for done, job in enumerate(each(run, missing, processes, known), 1):
+        found = json.loads(job.result_path.read_text())
+        report(f"{done}/{len(missing)} {job.name} seed {job.number}: {found['score']:.4g} ({found['seconds']:.0f} s)")
+
+
+def _names(names: list[str], setting: Setting) -> Names:
+    """Return what other processes must be told of this one's registrations."""
+    own = {row.name: row for row in recipe_rows()}
+    rows = tuple(find_recipe(own[name]) for name in names if name in own)
+    records = tuple(record for record in algorithms() if record.name in names)
+    spec = find_spec(setting.env)
+    return Names(rows, records, spec)

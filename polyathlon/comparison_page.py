@@ -1,0 +1,163 @@
+"""The page of a comparison: Markdown, a table as CSV, a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from polyathlon.envs.errors import UsageError
+
+from .archives import write_atomically
+from .comparison_results import SCORE, Results, Row
+from .comparison_runs import SEED_DISTANCE
+from .statistics import CONFIDENCE
+
+FEWEST_FOR_A_CLAIM = 8
+HEIGHT, WIDTH = 2.9, 4.2
+
+
+def write_page(results: Results, folder: Path) -> Path:
+    """Write comparison.md, comparison.csv and comparison.png.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    page = folder / "comparison.md"
+    try:
+        write_atomically(folder / "comparison.csv", table(results))
+        draw(results, folder / "comparison.png")
+        write_atomically(page, markdown(results))
+    except OSError as error:
+        raise UsageError(f"the page {page} cannot be written: {error.strerror or error}") from error
+    return page
+
+
+def markdown(results: Results) -> str:
+    """Return the page."""
+    rows, unit = results.rows(), results.setting.unit
+    heads = ["name", "score", f"difference to {results.names[0]}", "verdict", _reach_head(results)]
+    body = [[r.name, str(r.score), _or_dash(r.difference), r.verdict or "–", _reached(r, results.seeds)] for r in rows]
+    costs = [
+        [r.name, f"{r.completions:g}", f"{r.steps:g}", f"{r.seconds.estimate:.3g}", f"{r.memory_mb.estimate:.0f}"]
+        for r in rows
+    ]  # fmt: skip
+    blocks = [
+        f"# {', '.join(results.names)} on {results.setting.env}",
+        _setting(results),
+        _grid(heads, body),
+        _how_to_read(results),
+        f"![Final scores, and curves over {unit}](comparison.png)",
+        "## What it cost",
+        _grid(["name", "completions or episodes", "steps", "seconds", "peak memory, MB"], costs),
+        "Means over seeds. A step is a token for recipes; seconds are those of training and scoring together.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _setting(results: Results) -> str:
+    s = results.setting
+    options = {**s.env_kwargs, **{f"agent {k}": v for k, v in s.agent_kwargs.items()}, **s.wrapper_kwargs}
+    length = "as long as its file of hyper-parameters says" if s.length is None else f"{s.length:,} {s.unit}"
+    said = [
+        f"Environment: `{s.env}`" + (f" with {', '.join(f'{k} {v!r}' for k, v in options.items())}" if options else "")
+    ]
+    said.append(f"Each run: {length}; {results.seeds} seeds (0, {SEED_DISTANCE:,}, ...)")
+    if s.model is not None:
+        begin = f"after the imitation of {s.warm_start:,} answers" if s.warm_start else "as it was made"
+        said.append(f"Model: `{s.model}`, {begin}; the runs of a seed start from the same weights")
+    said.append(f"Score: mean return over {s.episodes:,} fresh episodes, the same for all names of a seed")
+    return "\n".join(f"- {line}" for line in said)
+
+
+def _how_to_read(results: Results) -> str:
+    said = (
+        f"Means over {results.seeds} seeds with t-intervals of {CONFIDENCE:.0%}; differences are paired by seed. A name is better or worse where "
+        "the interval of its difference leaves out zero. That it is not shown does not mean that two names are equal."
+    )
+    few = f" {results.seeds} seeds show large differences alone; a claim needs {FEWEST_FOR_A_CLAIM}."
+    return said + (few if results.seeds < FEWEST_FOR_A_CLAIM else "")
+
+
+def _reach_head(results: Results) -> str:
+    if results.threshold is None:
+        return f"{results.setting.unit} to a threshold"
+    return f"{results.setting.unit} to a score of {results.threshold:.3g}"
+
+
+def _reached(row: Row, seeds: int) -> str:
+    return str(row.reached) if row.reached is not None else f"{row.number_reached} of {seeds} seeds reached it"
+
+
+def _or_dash(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def table(results: Results) -> str:
+    """Return one line a run, as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "seed", "score", "completions", "steps", "reached", "seconds", "memory_mb"])
+    for outcome in results.outcomes:
+        reached = None if results.threshold is None else outcome.reached(results.threshold)
+        counts = [outcome.completions, outcome.steps, "" if reached is None else f"{reached:g}"]
+        costs = [outcome.seconds, outcome.memory_mb]
+        writer.writerow([outcome.name, SEED_DISTANCE * outcome.number, repr(outcome.score), *counts, *costs])
+    return text.getvalue()
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draw the final scores with their intervals, and every curve as a mean with its band."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = results.shown()
+    columns = min(3, 1 + len(shown))
+    lines = -(-(1 + len(shown)) // columns)
+    figure = Figure(figsize=(WIDTH * columns, HEIGHT * lines + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    _draw_scores(results, axes[0])
+    for axis, what in zip(axes[1:], shown, strict=False):
+        _draw_curves(results, axis, what)
+    for axis in axes[1 + len(shown) :]:
+        axis.axis("off")
+    handles = [axes[0].plot([], [], color=f"C{i}", label=name)[0] for i, name in enumerate(results.names)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), frameon=False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def _draw_scores(results: Results, axis: Any) -> None:
+    rows = results.rows()
+    for i, row in enumerate(rows):
+        y, score = len(rows) - 1 - i, row.score
+        axis.plot([score.low, score.high], [y, y], color=f"C{i}", lw=2)
+        axis.plot(score.estimate, y, "o", color=f"C{i}")
+        each = [run.score for run in results.of(row.name)]
+        axis.plot(each, [y - 0.18] * len(each), "|", color=f"C{i}", alpha=0.6)
+    axis.set(
+        yticks=range(len(rows)), yticklabels=[row.name for row in reversed(rows)], title="final score on fresh episodes"
+    )
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.grid(axis="x", alpha=0.3)
+
+
+def _draw_curves(results: Results, axis: Any, what: str) -> None:
+    for name, (x, mean, low, high) in results.bands(what).items():
+        color = f"C{results.names.index(name)}"
+        axis.plot(x, mean, color=color, marker="o" if len(x) < 3 else None)
+        axis.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+    if what == SCORE and results.threshold is not None:
+        axis.axhline(results.threshold, color="0.6", lw=0.8, ls="--")
+    axis.set(xlabel=results.setting.unit, title="score in training" if what == SCORE else what)
+    axis.grid(alpha=0.3)
