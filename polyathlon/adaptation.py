@@ -25,6 +25,16 @@ FLAT_POLICIES = ("MlpPolicy",)
 HIDDEN_ARGUMENTS = ("env", "policy", "_init_setup_model")  # which make_agent gives itself
 
 
+# agents that users of Stable-Baselines3 ask for by name and that are theirs alone
+ELSEWHERE = {
+    **{name.lower(): f"stable_baselines3.{name}" for name in ("A2C", "DDPG", "DQN")},
+    **{
+        name.lower(): f"sb3_contrib.{name}"
+        for name in ("ARS", "CrossQ", "MaskablePPO", "QRDQN", "RecurrentPPO", "TQC", "TRPO")
+    },
+}
+
+
 def resolve_agent(agent: str | type[BaseAlgorithm]) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
     """Find an agent by name.
 
@@ -56,6 +66,12 @@ def resolve_agent(agent: str | type[BaseAlgorithm]) -> tuple[type[BaseAlgorithm]
     elif colon:  # a row of the user's own, module:NAME
         find_recipe(agent)
         recipe = agent
+    elif agent.lower() in ELSEWHERE:
+        module, _, name = ELSEWHERE[agent.lower()].rpartition(".")
+        raise UsageError(
+            f"{agent!r} is no agent of polyathlon, but {name} of {module}, which trains on these environments too: "
+            f"from {module} import {name}. Known here: {', '.join(sorted(table))}"
+        )
     else:
         raise unknown_name("agent or recipe", agent, [*table, *known])
     return table["language"].load(), {"recipe": recipe}

@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"polyathlon {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command in (*COMMANDS, COMPARE):
         sub = commands.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
         command.arguments(sub)
@@ -70,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 2 after a usage error, 130 after Ctrl-C; a command may return another number.
     """
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
     try:
         return int(options.run(options) or 0)
     except KeyboardInterrupt as stop:

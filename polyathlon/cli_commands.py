@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .cli_types import whole_number
+
 
 @dataclass(frozen=True)
 class Command:
@@ -177,10 +179,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("agent_name", metavar="AGENT", help="an agent or a recipe (polyathlon agents, polyathlon recipes)")
     add("env_id", metavar="ENV", help="id of an environment (polyathlon envs, or any of Gymnasium's)")
-    add(
-        "--steps", type=int, help="steps of the whole run, tokens for a language agent (default: as the YAML file says)"
-    )
-    add("--completions", type=int, help="instead, answers of a language agent in the whole run")
+    steps_help = "steps of the whole run, tokens for a language agent (default: as the YAML file says)"
+    add("--steps", type=whole_number, help=steps_help)
+    add("--completions", type=whole_number, help="instead, answers of a language agent in the whole run")
     add("--seed", type=int, default=0, help="seed of everything random (default 0)")
     add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
     add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the agent")
@@ -192,7 +193,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--plain", action="store_true", help="leave the file of hyper-parameters out")
     add("--out", type=_path, help="run folder (default runs/AGENT-ENV-seedSEED)")
     add("--resume", action="store_true", help="go on with the run in the folder")
-    add("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints (default: one a minute)")
+    add(
+        "--checkpoint-every",
+        type=whole_number,
+        metavar="STEPS",
+        help="steps between checkpoints (default: one a minute)",
+    )
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default: on a terminal)")
     add("--verbose", action="count", default=0, help="print the log")

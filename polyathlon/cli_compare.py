@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli_commands import Command, _path, parse_options
+from .cli_types import whole_number
 
 
 def compare_names(options: argparse.Namespace) -> None:
@@ -44,9 +45,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of every agent")
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
     add("--seeds", type=int, default=5, help="number of seeds (default 5; a claim needs 8)")
-    add("--completions", type=int, help="answers in each run of a recipe (default 2048)")
+    add("--completions", type=whole_number, help="answers in each run of a recipe (default 2048)")
     add("--quick", action="store_true", help="512 answers in each run of a recipe")
-    add("--steps", type=int, help="instead, environment steps in each run (default for agents: as the YAML file says)")
+    add(
+        "--steps",
+        type=whole_number,
+        help="instead, environment steps in each run (default for agents: as the YAML file says)",
+    )
     add("--model", help="language model (default tiny)")
     add("--warm-start", type=int, metavar="N", help="solutions that recipes imitate first (default 1024)")
     add("--episodes", type=int, help="fresh episodes of a final score (default 256 for recipes, 20 for steps)")

@@ -108,3 +108,32 @@ def test_a_model_is_taken_where_there_are_tokens():
     assert adapt(env, "ppo", "tiny") is env
     with pytest.raises(UsageError, match="no meaning here"):
         adapt("CartPole-v1", "ppo", "tiny")
+
+
+# ---------------------------------------------------------------------------------------------------- whole numbers
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e5", 100_000), ("100_000", 100_000), ("12", 12), ("2.5e1", 25)])
+def test_numbers_of_steps_are_read(text, number):
+    from polyathlon.cli_types import whole_number
+
+    assert whole_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "many", "1e-3", "inf", "nan", "1e400", ""])
+def test_what_is_no_whole_number_is_refused_in_one_line(text, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*TRAIN, "--steps", text])
+    assert stop.value.code == 2
+    assert "no whole number; write 100000, 100_000 or 1e5" in capsys.readouterr().err
+
+
+def test_the_command_alone_prints_its_help(capsys):
+    assert main([]) == 0
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_agents_of_stable_baselines3_are_named_as_such(capsys):
+    assert main(["train", "dqn", "CartPole-v1"]) == 2
+    said = capsys.readouterr().err
+    assert "stable_baselines3" in said and "bqnco" not in said.split("Known")[0]
