@@ -9,11 +9,12 @@ from .files import method_of, method_record, refuse_other_method
 from .method import Loss, Method, replace_loss, with_options
 from .network import Network, Scalar, compact_state_dict
 from .noise import draw_noise
-from .optimisers import IGT, Adam, Harpg, NaturalGradient, NormalisedMomentum, Optimiser, orthogonal
+from .optimisers import IGT, Adam, Average, Harpg, NaturalGradient, NormalisedMomentum, Optimiser, orthogonal
 
 __all__ = [
     "IGT",
     "Adam",
+    "Average",
     "Engine",
     "Harpg",
     "Loss",

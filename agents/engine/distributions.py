@@ -198,6 +198,10 @@ class Mixture(NamedTuple):
         """One action of every expert, [B, K, A], and its density under that expert, [B, K], for noise [B, K, A]."""
         return Gaussian(self.mean, self.log_std).sample(noise)
 
+    def expert(self, index: Tensor) -> Gaussian:
+        """One expert of each row, [B] int64."""
+        return Gaussian(_chosen(self.mean, index), _chosen(self.log_std.expand_as(self.mean), index))
+
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action and the mixture's log-density for normal noise [B, A + 1]."""
         expert = _expert_of(self.log_w, noise[..., -1])
@@ -234,6 +238,10 @@ class SquashedMixture(NamedTuple):
     def experts(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """One action of every expert, [B, K, A], and its density under that expert, [B, K], for noise [B, K, A]."""
         return tanh_gaussian(self.mean, self.log_std, noise)
+
+    def expert(self, index: Tensor) -> SquashedGaussian:
+        """One expert of each row, [B] int64."""
+        return SquashedGaussian(_chosen(self.mean, index), _chosen(self.log_std.expand_as(self.mean), index))
 
     def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action and the mixture's log-density for normal noise [B, A + 1]."""

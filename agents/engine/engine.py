@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import torch
@@ -158,15 +158,14 @@ class Engine:
     def _full_state(self) -> State:
         return {"vectors": self._vectors(), **self.state}
 
-    # public
-
     @torch.no_grad()
-    def step(self, fields: Mapping[str, Any]) -> None:
+    def step(self, fields: Mapping[str, Any], losses: Collection[str] | None = None) -> None:
         """Take a gradient step (`unroll` of them).
 
         Args:
             fields: what `needs` names and the constants, [B, ...] or [K, B, ...]; besides `progress` in [0, 1] and
                 `learning_rate`, a number or K of them.
+            losses: only these take a turn, beside the count, and targets of what they move; None: those whose turn it is.
 
         Raises:
             UsageError: a field is missing, a parameter has left its vector, a loss returns what it did not declare.
@@ -180,7 +179,7 @@ class Engine:
                 )
         numbers = self._numbers_of(fields)
         own, constants = self._taken(fields)
-        turns = tuple(self.pure.turns(self.count + k) for k in range(self.unroll))
+        turns = tuple(self.pure.turns(self.count + k, losses) for k in range(self.unroll))
         if not self._probed.issuperset(turns):
             self._probe(own, constants, numbers, turns)
         state, notes, _, _ = self._run(own, constants, numbers, turns, False)
@@ -190,7 +189,7 @@ class Engine:
         self._take_over(self._full_state(), state)
         for names, values in notes:
             self._add(names, values)
-        self.count += self.unroll
+        self.count += self.unroll if losses is None else 0
 
     def _run(self, fields: Any, constants: Any, numbers: Tensor, turns: Any, gradients: bool) -> Any:
         """Call the step for a pattern of turns, compiled if it is to be; a failed compilation falls back to eager."""

@@ -256,15 +256,18 @@ def with_options(method: Method, /, **words: object) -> Method:
     Args:
         method: the method.
         **words: an option by its name where one loss takes it; `loss.option` always; `loss.every`; a word of a loss's
-            optimiser as `loss.lr`; `NETWORK_target.kind`, `.tau` and `.every`.
+            optimiser as `loss.lr`; `NETWORK_target.kind`, `.tau` and `.every`; `NOISE.count` of a subset.
 
     Raises:
         UsageError: no loss takes the word, or several do.
     """
     losses = {loss.key: loss for loss in method.losses}
-    targets = dict(method.targets)
+    targets, noises = dict(method.targets), dict(method.noise)
     for word, value in words.items():
         place, _, option = word.rpartition(".")
+        if place in noises and option == "count":
+            noises[place] = replace(noises[place], count=value)  # type: ignore[arg-type]
+            continue
         source = place.removesuffix("_target")
         if place.endswith("_target") and source in targets:
             if option not in ("kind", "tau", "every"):
@@ -273,9 +276,9 @@ def with_options(method: Method, /, **words: object) -> Method:
             continue
         name = place or _owner(losses, word)
         if name not in losses:
-            raise unknown_name("loss or target", name, [*losses, *(f"{t}_target" for t in targets)])
+            raise unknown_name("loss or target", name, [*losses, *(f"{t}_target" for t in targets), *noises])
         losses[name] = _with_word(losses[name], option, value)
-    return replace(method, losses=tuple(losses.values()), targets=targets)
+    return replace(method, losses=tuple(losses.values()), targets=targets, noise=noises)
 
 
 def _owner(losses: Mapping[str, Loss], option: str) -> str:

@@ -112,6 +112,31 @@ def _single(gradient: Any, what: str) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Average:
+    """A moving average that forgets its start: x = x - rate g with rate = max(tau, (warmup - 1) / (warmup + t - 1)).
+
+    With the loss |x - y|^2 / 2 it is x = (1 - rate) x + rate y. A `Target` does without the warm-up.
+
+    Attributes:
+        tau: the rate in the end.
+        warmup: how fast it falls to there; 1 is none.
+    """
+
+    tau: float = 0.005
+    warmup: int = 1
+
+    def start(self, vector: Tensor) -> State:
+        """Return a count."""
+        return {"t": vector.new_zeros(1)}
+
+    def step(self, vector: Tensor, loss: LossFunction, state: State, lr: Tensor) -> tuple[Tensor, State, Any, State]:
+        """Take one step; see `Optimiser`."""
+        gradient, value, published = value_and_grad(loss, vector)
+        rate = ((self.warmup - 1) / (self.warmup + state["t"])).clamp(min=self.tau)
+        return vector - rate * _single(gradient, "Average"), {"t": state["t"] + 1}, value, published
+
+
+@dataclass(frozen=True)
 class Adam:
     """Adam (Kingma and Ba 2015); with weight decay AdamW (Loshchilov and Hutter 2019).
 

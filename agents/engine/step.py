@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 import torch
@@ -168,8 +168,13 @@ class Step:
         """Return where the numbers of the options of loss i begin."""
         return 2 + len(self.wired) + sum(len(scheduled(w.options)) for w in self.wired[:i])
 
-    def turns(self, count: int) -> Any:
-        """Tell which losses and targets have their turn in the step after `count` steps."""
+    def turns(self, count: int, only: Collection[str] | None = None) -> Any:
+        """Tell which losses and targets have their turn in the step after `count` steps; `only`: these, whatever the count."""
+        if only is not None:
+            taken = [w.loss for w in self.wired if w.loss.key in only]
+            moved = {name for loss in taken for name in loss.moved}
+            followers = tuple(n in moved and r.kind != "frozen" for n, r in self.method.targets.items())
+            return tuple(w.loss in taken for w in self.wired), followers
         losses = tuple((count + 1) % w.loss.every == 0 for w in self.wired)
         rules = self.method.targets.values()
         return losses, tuple(r.kind != "frozen" and (count + 1) % r.every == 0 for r in rules)

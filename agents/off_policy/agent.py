@@ -23,6 +23,7 @@ from polyathlon.agents.engine import (
     with_options,
 )
 from polyathlon.agents.parts.products import hidden_dtype
+from polyathlon.agents.parts.replay import Transitions
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .offline import FromDataset
@@ -36,8 +37,8 @@ class OffPolicy(FromDataset):
     """An agent that learns by a method: `OffPolicy("MlpPolicy", env, method=my_method)`; SAC, TD3 and others are rows of it.
 
     A gradient step samples what the method's losses read (`agent.engine.needs`) from the memory, draws its noise from the
-    agent's generator, and is one step of the engine. A subclass names its row and the words of its constructor. With
-    `dataset=`, a timestep is a gradient step on the data (see `FromDataset`).
+    agent's generator, and is one step of the engine. A subclass names its row and the words of its constructor. How
+    `dataset=` is learned from stands at `FromDataset`.
 
     Args:
         policy: "MlpPolicy", or a subclass of `MethodPolicy`.
@@ -47,7 +48,7 @@ class OffPolicy(FromDataset):
         method: what is learned; None is the row of the class. Words that are given in the constructor change it, their
             defaults do not.
         compile: whether gradient steps are compiled; "auto" does so where at least 20,000 of them follow.
-        **kwargs: those of `ReplayAgent`, and `dataset`, `offline_steps`, `on_disk` of `FromDataset`.
+        **kwargs: those of `ReplayAgent`, and `dataset`, `offline_ratio`, `offline_steps`, `on_disk` of `FromDataset`.
 
     Attributes:
         method: what is learned, with the agent's words in it.
@@ -97,6 +98,10 @@ class OffPolicy(FromDataset):
         still: dict[str, object] = {f"{name}_target.kind": "frozen" for name in followers}
         return {"tau": {f"{name}_target.tau": self.tau for name in followers} if self.tau else still}
 
+    def own_row(self) -> Method | None:
+        """Return the row that counts where no method is given; here that of the class."""
+        return type(self).row
+
     def _make_method(self) -> Method:
         """Return the method with the words of the constructor in it."""
         # `load(method=...)` sets the attribute before the model is set up
@@ -106,7 +111,7 @@ class OffPolicy(FromDataset):
             given = method_of(record)
         elif record is not None and given is not None:
             refuse_other_method(record, given)
-        row = type(self).row if given is None else given
+        row = self.own_row() if given is None else given
         if row is None:
             raise UsageError(f"{type(self).__name__} learns by a method: give method=")
         self._given_method = given
@@ -140,10 +145,19 @@ class OffPolicy(FromDataset):
         for name in SB3_NAMES:
             if isinstance(self.networks.get(name), Network):
                 setattr(self, name, getattr(self.policy, name))
-        self._sizes = {"batch": self.batch_size, "action": self._low.numel()}
-        self._sizes |= {n: len(net.modules) for n, net in self.networks.items() if isinstance(net, Network)}
+        self._sizes = self._noise_sizes()
         self._refuse_constants()
         self.register_state("training", EngineState(self))
+
+    def _noise_sizes(self) -> dict[str, int]:
+        """Return what the shapes of noise may name: the minibatch, actions, networks, counts among options and network words."""
+        options = [item for loss in self.method.losses for item in loss.options.items()]
+        return {
+            **{name: value for name, value in (*options, *self.policy_kwargs.items()) if type(value) is int},
+            **{name: len(net.modules) for name, net in self.networks.items() if isinstance(net, Network)},
+            "batch": self.batch_size,
+            "action": self._low.numel(),
+        }
 
     def _refuse_constants(self) -> None:
         known = [f"dataset_{name}" for name in ("obs", "action", "reward", "next_obs")]
@@ -158,10 +172,9 @@ class OffPolicy(FromDataset):
         """Return the constants that the method names; here those of the dataset."""
         return self.dataset_fields() if self.method.constants else {}
 
-    def _fields(self) -> dict[str, Any]:
-        """Sample what a gradient step reads."""
-        assert self.replay is not None
-        batch = self.replay.sample(self.batch_size, self.generator)
+    def _fields(self, batch: Transitions | None = None) -> dict[str, Any]:
+        """Return what a gradient step reads, of a minibatch or of one that is sampled."""
+        batch = batch or self._minibatch()
         fields: dict[str, Any] = {
             "obs": batch.obs,
             "action": batch.action,
@@ -173,10 +186,13 @@ class OffPolicy(FromDataset):
         noise = draw_noise(self.method.noise, self.engine.needs, self._sizes, self.generator, self.device)
         return {**fields, **noise, **self.constants()}
 
+    def _numbers(self) -> dict[str, float]:
+        left = self._current_progress_remaining
+        return {"learning_rate": self.lr_schedule(left), "progress": 1.0 - left}
+
     def _train(self, gradient_steps: int) -> None:
         self._ready()
-        left = self._current_progress_remaining
-        numbers = {"learning_rate": self.lr_schedule(left), "progress": 1.0 - left}
+        numbers = self._numbers()
         for _ in range(gradient_steps):
             self._n_updates += 1
             self.engine.step({**self._fields(), **numbers})
@@ -262,7 +278,7 @@ def _positional(cls: type[OffPolicy], args: tuple[Any, ...]) -> list[str]:
     names: list[str] = []
     for parameter in inspect.signature(cls.__init__).parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
-            names += list(inspect.signature(ReplayAgent.__init__).parameters)[len(names) :]
+            names += [name for name in inspect.signature(ReplayAgent.__init__).parameters if name not in names]
             break
         names.append(parameter.name)
     return names[1 : 1 + len(args)]

@@ -1,34 +1,187 @@
-"""Expressive policy optimisation."""
+"""Expressive policy optimisation: a policy by imitation, edited and chosen by value."""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import torch
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
-from polyathlon.agents.parts.replay import split_rows
-from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
-from polyathlon.envs.errors import UsageError, check_fraction
+from polyathlon.agents.engine import Adam, Average, Loss, Method, Network, Scalar
+from polyathlon.agents.parts.candidates import best_candidate
+from polyathlon.agents.parts.wiring import Noise, Target
+from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.registration import register_agent
 
-from .ensemble_agent import EnsembleAgent
-from .expo_policy import ExpressivePolicy, check_candidates
-from .expo_update import EXPOUpdate, average_rate
+from .action_generator import KINDS, ActionGenerator, imitation_loss
+from .expo_policy import ExpressivePolicy, candidates
+from .networks import SquashedActor, believed, read_sizes
+from .rlpd import normalised_critics, refuse_few_critics
+from .sac import SAC
 
 if TYPE_CHECKING:
     from minari import MinariDataset
 
 SelfEXPO = TypeVar("SelfEXPO", bound="EXPO")
+DEFAULT_ARCH = {"pi": [256, 256], "qf": [256, 256], "base": [128, 128, 128]}
+
+
+def on_the_fly(
+    base: Any,
+    edit: Any,
+    critic_target: Any,
+    obs: Tensor,
+    start: Tensor,
+    edit_noise: Tensor,
+    choosing_members: Tensor,
+    *,
+    num_samples: int = 4,
+    num_edits: int = 4,
+    edit_scale: Any = 0.1,
+    base_policy: str = "diffusion",
+    base_steps: int = 5,
+) -> dict[str, Tensor]:
+    """The best of N samples of the base policy and n edits of them, by the least of a random few target critics."""
+    tried = candidates(base, edit, obs, start, edit_noise, edit_scale, base_policy, base_steps)
+    if num_samples + num_edits == 1:
+        return {"action": tried[:, 0]}
+    seen = obs.unsqueeze(1).expand(-1, tried.shape[1], -1)
+    return {"action": best_candidate(tried, believed(critic_target, choosing_members)(seen, tried))}
+
+
+def critic(
+    critic: Any,
+    critic_target: Any,
+    obs: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    next_obs: Tensor,
+    next_action: Tensor,
+    discount: Tensor,
+    members: Tensor,
+) -> Tensor:
+    """Mean squared error against r + discount min_m Q_m'(s', a'), m from a random few critics."""
+    value = believed(critic_target, members)(next_obs, next_action).amin(0)
+    return (critic(obs, action) - reward - discount * value).square().mean()
+
+
+def base(
+    base: Any,
+    obs: Tensor,
+    action: Tensor,
+    base_noise: Tensor,
+    base_time: Tensor,
+    *,
+    base_policy: str = "diffusion",
+    base_steps: int = 5,
+) -> Tensor:
+    """Imitation of all actions of the minibatch, good or bad."""
+    return imitation_loss(base, obs, action, base_noise, base_time, base_policy, base_steps)
+
+
+def average(base_average: Any, base: Any) -> Tensor:
+    """Half the squared distance of the averaged parameters from those of the base policy."""
+    return 0.5 * (base_average.vector - base.vector).square().sum()
+
+
+def edit(
+    edit: Any, critic: Any, log_alpha: Tensor, obs: Tensor, action: Tensor, noise: Tensor, *, edit_scale: Any = 0.1
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-alpha H - mean Q(s, clip(a + e)), e a scaled edit of an action of the minibatch, H the entropy of the scaled edits.
+
+    The edited action is clipped to [-1, 1] as in acting and in the targets.
+    """
+    change, logp = edit(torch.cat([obs, action], -1)).sample(noise)
+    q, alpha = critic(obs, (action + edit_scale * change).clamp(-1, 1)).mean(), log_alpha.exp()
+    # e = scale x has the log-density log p(x) - A log scale
+    entropy = action.shape[-1] * torch.as_tensor(edit_scale).log() - logp.mean()
+    return -alpha * entropy - q, {"edit_entropy": entropy, "ent_coef": alpha, "q": q}
+
+
+def temperature(
+    log_alpha: Tensor, edit_entropy: Tensor, action: Tensor, *, edit_scale: Any = 0.1, target_entropy: Any = None
+) -> Tensor:
+    """Temperature times (H - target); the target is A (log scale - 1/2) where None is given."""
+    goal = target_entropy
+    if goal is None:
+        goal = action.shape[-1] * (torch.as_tensor(edit_scale).log() - 0.5)
+    return log_alpha.exp() * (edit_entropy - goal)
+
+
+def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
+    """The base policy and its average, an edit policy that sees an action too, an ensemble of critics, a temperature."""
+    arch = _architecture(policy_kwargs.get("net_arch"))
+    words = {**policy_kwargs, "net_arch": {name: arch[name] for name in ("pi", "qf")}}
+    sizes = read_sizes(observation_space, action_space, words, others=("layer_norm",))
+    base = ActionGenerator(sizes.obs, sizes.action, arch["base"])
+    return {
+        "base": Network(base),
+        "base_average": Network(copy.deepcopy(base)),
+        "edit": Network(SquashedActor(replace(sizes, obs=sizes.obs + sizes.action))),
+        "critic": normalised_critics(observation_space, action_space, words),
+        "log_alpha": Scalar(0.0),
+    }
+
+
+def _architecture(net_arch: Sequence[int] | Mapping[str, Sequence[int]] | None) -> dict[str, list[int]]:
+    """Return the widths of each network.
+
+    Raises:
+        UsageError: a network is unknown.
+    """
+    if net_arch is None:
+        return DEFAULT_ARCH
+    if not isinstance(net_arch, Mapping):
+        return {name: list(net_arch) for name in DEFAULT_ARCH}
+    for name in net_arch:
+        if name not in DEFAULT_ARCH:
+            raise unknown_name("network of net_arch", name, DEFAULT_ARCH)
+    return {**DEFAULT_ARCH, **{name: list(widths) for name, widths in net_arch.items()}}
+
+
+BASE_WORDS: dict[str, object] = {"base_policy": "diffusion", "base_steps": 5}
+expo = Method(
+    networks=networks,
+    losses=(
+        # the same function chooses what is done, with the average in place of the base policy
+        Loss(
+            None,
+            on_the_fly,
+            publishes=("action",),
+            rename={"obs": "next_obs", "action": "next_action"},
+            options={"num_samples": 4, "num_edits": 4, "edit_scale": 0.1, **BASE_WORDS},
+        ),
+        Loss("critic", critic),
+        Loss("base", base, Adam(weight_decay=1e-4), every=2, options=BASE_WORDS),
+        Loss("base_average", average, Average(tau=0.001, warmup=10), every=2),
+        Loss("edit", edit, every=2, publishes=("edit_entropy",), options={"edit_scale": 0.1}),
+        Loss("log_alpha", temperature, every=2, name="ent_coef", options={"edit_scale": 0.1}),
+    ),
+    targets={"critic": Target("ema", tau=0.005)},
+    noise={
+        "start": Noise("normal", ("base_steps", "batch", "num_samples", "action")),
+        "edit_noise": Noise("normal", ("batch", "num_edits", "action")),
+        "choosing_members": Noise("subset", ("critic",), count=2),
+        "members": Noise("subset", ("critic",), count=2),
+        "base_noise": Noise("normal", ("batch", "action")),
+        "base_time": Noise("uniform", ("batch",)),
+        "noise": Noise("normal", ("batch", "action")),
+    },
+    policy="base_average",
+)
 
 
 @register_agent(
     "expo", family="off_policy", summary="a diffusion or flow policy by imitation, edited and chosen by value"
 )
-class EXPO(EnsembleAgent):
+class EXPO(SAC):
     """EXPO (Dong et al. 2025, "EXPO: Stable Reinforcement Learning with Expressive Policies"), an SB3 algorithm.
 
     A diffusion (or flow) policy learns by imitation alone: of the dataset and of what was done since. A small Gaussian edit
@@ -57,34 +210,26 @@ class EXPO(EnsembleAgent):
         num_edits: how many of them are tried edited as well; 0 leaves the edit policy out.
         edit_scale: largest component of an edit, actions lying in [-1, 1].
         base_tau: how far the moving average of the base policy, which acts, moves after an update; more in the first ones.
-        buffer_size: number of own transitions kept.
-        learning_starts: transitions taken with random actions before learning starts.
-        batch_size: transitions in a gradient step.
-        tau: Polyak coefficient, target = (1 - tau) target + tau critic.
-        gamma: discount factor.
-        train_freq: steps of every environment between updates.
+        *args: `buffer_size`, `learning_starts`, `batch_size`, `tau`, `gamma`, `train_freq` of `SAC`.
         gradient_steps: steps of the critics in an update; -1 means as many as transitions were taken since the last one.
         num_min_critics: members of the ensemble, drawn afresh each time, whose smallest value is believed.
-        ent_coef: the temperature of the edits; "auto" learns it, "auto_0.1" starts from 0.1.
-        target_entropy: entropy of the edits that "auto" aims at. "auto" is A (log(edit_scale) - 1/2): minus a half for each
-            component before scaling. (The paper's -A / 2 is out of reach where `edit_scale` is below 0.3.)
-        matmul_precision: "highest" for float32 products; "medium" for bfloat16 products in the critics and the sampler.
-        policy_kwargs: `net_arch`, `n_critics` (10), `layer_norm` (True); see `ExpressivePolicy`.
-        **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+        **kwargs: those of `SAC`; the temperature is that of the edits. `target_entropy="auto"` is A (log(edit_scale) - 1/2):
+            minus a half for each component before scaling. (The paper's -A / 2 is out of reach where `edit_scale` is below
+            0.3.) `policy_kwargs` has `net_arch`, `activation_fn`, `n_critics` (10), `layer_norm` (True).
 
     Raises:
         UsageError: a number is impossible, or the environment's form or the dataset does not fit.
     """
 
-    optimizers = ("base", "edit", "critic")
+    row = expo
+    mixes_by_default = True
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ExpressivePolicy}
     policy: ExpressivePolicy
-    _update: EXPOUpdate | None
 
     def __init__(
         self,
         policy: str | type[ExpressivePolicy],
-        env: GymEnv | str | None,
+        env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         dataset: str | Path | MinariDataset | None = None,
         offline_ratio: float = 0.5,
@@ -95,85 +240,74 @@ class EXPO(EnsembleAgent):
         num_edits: int = 4,
         edit_scale: float = 0.1,
         base_tau: float = 0.001,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 100,
-        batch_size: int = 256,
-        tau: float = 0.005,
-        gamma: float = 0.99,
-        train_freq: int = 1,
+        *args: Any,
         gradient_steps: int = 2,
         num_min_critics: int = 2,
-        ent_coef: str | float = "auto",
-        target_entropy: str | float = "auto",
-        matmul_precision: str = "highest",
-        policy_kwargs: dict[str, Any] | None = None,
-        _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        candidates = check_candidates(num_samples, num_edits, edit_scale)
-        own = {"base_policy": base_policy, "base_steps": base_steps, "candidates": tuple(candidates)}
-        if set(own) & set(policy_kwargs or {}):
-            raise UsageError(
-                f"{sorted(own)} are set by EXPO's own arguments, not in policy_kwargs, got {policy_kwargs}"
-            )
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            dataset=dataset,
-            offline_ratio=offline_ratio,
-            num_min_critics=num_min_critics,
-            ent_coef=ent_coef,
-            target_entropy=target_entropy,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            matmul_precision=matmul_precision,
-            policy_kwargs={**own, **(policy_kwargs or {})},
-            **kwargs,
-        )
+        _check_candidates(num_samples, num_edits, edit_scale)
+        if base_policy not in KINDS:
+            raise unknown_name("base policy", base_policy, KINDS)
+        check_positive_int(base_steps=base_steps, num_min_critics=num_min_critics)
         check_fraction(base_tau=base_tau)
         if pretraining_steps < 0 or (pretraining_steps and dataset is None):
             raise UsageError(f"pretraining_steps needs a dataset and must not be negative, got {pretraining_steps!r}")
-        self.base_tau, self.pretraining_steps = base_tau, pretraining_steps
-        self.edit_scale = candidates.edit_scale
-        self._n_base_updates = 0
-        if _init_setup_model:
-            self._setup_model()
+        self.pretraining_steps, self.base_policy, self.base_steps = pretraining_steps, base_policy, base_steps
+        self.num_samples, self.num_edits, self.edit_scale = num_samples, num_edits, edit_scale
+        self.base_tau, self.num_min_critics = base_tau, num_min_critics
+        data = {"dataset": dataset, "offline_ratio": offline_ratio}
+        super().__init__(policy, env, learning_rate, *args, gradient_steps=gradient_steps, **data, **kwargs)
 
-    def _setup_temperature(self, default_goal: float) -> None:
-        size = self._low.numel()
-        super()._setup_temperature(default_goal + size * math.log(self.edit_scale))
+    def method_words(self, method: Method) -> dict[str, dict[str, object]]:
+        """See `OffPolicy.method_words`."""
+
+        def told(word: str, *losses: str) -> dict[str, object]:
+            return {f"{loss}.{word}": getattr(self, word) for loss in losses}
+
+        return {
+            **super().method_words(method),
+            "gradient_steps": self.update_every("base", "base_average", "edit", "ent_coef"),
+            "base_policy": told("base_policy", "on_the_fly", "base"),
+            "base_steps": told("base_steps", "on_the_fly", "base"),
+            "num_samples": told("num_samples", "on_the_fly"),
+            "num_edits": told("num_edits", "on_the_fly"),
+            "edit_scale": dict.fromkeys(told("edit_scale", "on_the_fly", "edit", "ent_coef"), float(self.edit_scale)),
+            "base_tau": {"base_average.tau": self.base_tau},
+            "num_min_critics": dict.fromkeys(("members.count", "choosing_members.count"), self.num_min_critics),
+        }
+
+    def _make_method(self) -> Method:
+        method = super()._make_method()
+        if self.num_edits:
+            return method
+        return replace(method, losses=tuple(loss for loss in method.losses if loss.key not in ("edit", "ent_coef")))
+
+    def _start_networks(self) -> None:
+        super()._start_networks()
+        refuse_few_critics(self, self.num_min_critics)
 
     def pretrain(self: SelfEXPO, gradient_steps: int, values: bool = False) -> SelfEXPO:
         """Learn from the dataset alone, before `learn`.
 
         Args:
             gradient_steps: number of gradient steps.
-            values: also train the critics and the edit policy; otherwise the base policy imitates, as in the paper.
+            values: also train the critics and the edit policy, one step each; otherwise the base policy imitates, as in the
+                paper.
 
         Raises:
             UsageError: there is no dataset, or the number is not positive.
         """
         if gradient_steps <= 0:
             raise UsageError(f"gradient_steps must be positive, got {gradient_steps!r}")
-        update = self._ready()
+        self._ready()
         if self.offline is None:
             raise UsageError("pretrain learns from a dataset: EXPO(..., dataset=id)")
-        rate = self.lr_schedule(self._current_progress_remaining)
+        losses = [loss.key for loss in self.method.losses] if values else ["base", "base_average"]
+        numbers = self._numbers()
         for _ in range(gradient_steps):
-            rows = symmetric_sample(None, self.offline, 1, self.batch_size, 1.0, self.generator)
-            if values:
-                self._n_updates += 1
-                self._set_temperature_rate(rate)
-                self._update_step(rows, rate)
-                continue
-            batch = split_rows(rows[0], update.obs_size, update.action_size)
-            update.imitate(batch, rate, self._next_average_rate(), self.generator)
+            fields = self._fields(self.offline.sample(self.batch_size, self.generator))
+            self.engine.step({**fields, **numbers}, losses)
+            self._n_updates += values
         return self
 
     def _start_training(self) -> None:
@@ -181,20 +315,20 @@ class EXPO(EnsembleAgent):
         if left > 0 and self._n_updates == 0:
             self.pretrain(left)
 
-    def _next_average_rate(self) -> float:
-        self._n_base_updates += 1
-        return average_rate(self.base_tau, self._n_base_updates - 1)
+    @property
+    def _n_base_updates(self) -> int:
+        return int(self.engine.state["optimisers"]["base_average"]["t"])
 
-    def _update_step(self, rows: Tensor, learning_rate: float) -> None:
-        assert self._update is not None
-        self._update.step(
-            rows,
-            self.log_ent_coef,
-            self.ent_coef_optimizer,
-            learning_rate,
-            self.gamma,
-            self.tau,
-            self._entropy_goal,
-            self._next_average_rate(),
-            self.generator,
-        )
+
+def _check_candidates(samples: Any, edits: Any, edit_scale: float) -> None:
+    """Refuse impossible numbers of candidates.
+
+    Raises:
+        UsageError: there is no sample, more edits than samples, or an edit of no size.
+    """
+    check_positive_int(num_samples=samples)
+    check_int(0, num_edits=edits)
+    if edits > samples:
+        raise UsageError(f"num_edits edits that many of the num_samples samples, got {edits} of {samples}")
+    if not (math.isfinite(edit_scale) and 0 < edit_scale <= 2):
+        raise UsageError(f"edit_scale must lie in (0, 2], since actions lie in [-1, 1], got {edit_scale!r}")

@@ -22,6 +22,8 @@ from polyathlon.agents.parts.squashed_gaussian import (
 )
 from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 
+LAYER_NORM_EPS = 1e-6
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -49,6 +51,8 @@ def read_sizes(
     action_space: spaces.Space[Any],
     policy_kwargs: Mapping[str, Any],
     net_arch: tuple[int, ...] = (256, 256),
+    n_critics: int = 2,
+    others: tuple[str, ...] = (),
 ) -> Sizes:
     """Read SB3's words `net_arch`, `activation_fn` and `n_critics` from `policy_kwargs`.
 
@@ -57,21 +61,24 @@ def read_sizes(
         action_space: a Box.
         policy_kwargs: the words.
         net_arch: hidden widths where `net_arch` is left out.
+        n_critics: number of critics where it is left out.
+        others: words that the caller reads itself.
 
     Raises:
         UsageError: there is another word; observations are flattened, so feature extractors have no place.
     """
-    known = ("net_arch", "activation_fn", "n_critics")
+    known = ("net_arch", "activation_fn", "n_critics", *others)
     for word in policy_kwargs:
         if word not in known:
             raise unknown_name("word in policy_kwargs", word, known)
     actor, critic = get_actor_critic_arch(policy_kwargs.get("net_arch", list(net_arch)))
-    check_positive_int(n_critics=policy_kwargs.get("n_critics", 2))
+    n_critics = policy_kwargs.get("n_critics", n_critics)
+    check_positive_int(n_critics=n_critics)
     activation = policy_kwargs.get("activation_fn", nn.ReLU)
     if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
         raise UsageError(f"activation_fn is a class of torch modules such as torch.nn.ReLU, got {activation!r}")
     obs, action = (math.prod(space.shape or ()) for space in (observation_space, action_space))
-    return Sizes(obs, action, actor, critic, activation, policy_kwargs.get("n_critics", 2))
+    return Sizes(obs, action, actor, critic, activation, n_critics)
 
 
 class QValue(nn.Sequential):
@@ -86,12 +93,39 @@ class QValue(nn.Sequential):
         return value.squeeze(-1)
 
 
+class NormalisedQValue(QValue):
+    """Q(s, a) whose hidden layers are normalised before they are rectified (RLPD, Ball et al. 2023).
+
+    Weights start by Glorot's uniform rule, as in the authors' code.
+
+    Raises:
+        UsageError: there is no hidden layer.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        nn.Sequential.__init__(self)
+        if not sizes.critic:
+            raise UsageError("critics with normalised layers need at least one hidden layer, got net_arch with none")
+        before = sizes.obs + sizes.action
+        for width in sizes.critic:
+            norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+            self.extend([_glorot(nn.Linear(before, width)), norm, sizes.activation()])
+            before = width
+        self.append(_glorot(nn.Linear(before, 1)))
+
+
+def _glorot(layer: nn.Linear) -> nn.Linear:
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class SingleQValue(nn.Module):
     """An ensemble of one critic: its values are [1, B]."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, critic: QValue) -> None:
         super().__init__()
-        self.qf0 = QValue(sizes)
+        self.qf0 = critic
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the values [1, B]."""
@@ -99,11 +133,16 @@ class SingleQValue(nn.Module):
         return value.unsqueeze(0)
 
 
-def critics(sizes: Sizes) -> Network:
+def critics(sizes: Sizes, kind: type[QValue] = QValue) -> Network:
     """Make `n_critics` critics; called on (obs, action) they give [n_critics, B]."""
     if sizes.n_critics == 1:
-        return Network(SingleQValue(sizes))
-    return Network(*(QValue(sizes) for _ in range(sizes.n_critics)))
+        return Network(SingleQValue(kind(sizes)))
+    return Network(*(kind(sizes) for _ in range(sizes.n_critics)))
+
+
+def believed(critics: Network, members: Tensor) -> Network:
+    """Return those critics of an ensemble that a noise field "subset" names; one critic alone is always believed."""
+    return critics.select(members) if critics.members else critics
 
 
 class Value(nn.Sequential):

@@ -10,14 +10,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from polyathlon.agents.parts.replay import Replay
+from polyathlon.agents.parts.replay import Replay, Transitions
 from polyathlon.agents.parts.replay_data import dataset_replay
+from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
 from polyathlon.envs.data.dataset_source import agent_spaces, dataset_source, reopen
 from polyathlon.envs.data.datasets import open_dataset
-from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int
 
-from .hand_written import HandWrittenAgent
 from .replay_agent import ReplayAgent
+from .replay_files import vec_normalize_of
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -28,33 +29,43 @@ SMALLEST_STD = 1e-3  # added to the standard deviations, as in the authors' TD3+
 
 
 class FromDataset(ReplayAgent):
-    """Base of agents that learn from a dataset, and on from there in an environment.
+    """Base of agents that learn from a dataset, from experience, or from both.
 
-    With a dataset, a timestep of `learn` is a gradient step on it, and no environment is needed. `offline_steps` makes
-    the agent go on online: from timestep `offline_steps` on, a timestep is a step in the environment again, and what it
-    meets there joins the data in one memory. Without a dataset everything is online. Online, `learn` logs every
-    `log_interval` episodes, offline every 1,000 gradient steps.
+    - `dataset=` alone: a timestep of `learn` is a gradient step on the data, and no environment is needed.
+    - `dataset=`, `offline_steps=n`: so for n timesteps; from then on a timestep is a step in the environment, and what the
+      agent meets there joins the data in one memory.
+    - `dataset=`, `offline_ratio=r`: a timestep is a step in the environment, own experience has a memory of its own, and a
+      share r of every minibatch comes from the data. With `offline_steps=n` as well, n timesteps on the data alone come first.
+    - neither: everything is online.
+
+    Online, `learn` logs every `log_interval` episodes, offline every 1,000 gradient steps.
 
     Args:
         policy: see `ReplayAgent`.
         env: see `ReplayAgent`; None takes the spaces of the dataset.
         dataset: id of a local Minari dataset, its folder, or Minari's object.
-        offline_steps: number of timesteps that are gradient steps on the dataset; None means all of them.
+        offline_ratio: share of the dataset's transitions in a minibatch; None keeps data and experience in one memory.
+        offline_steps: number of timesteps that are gradient steps on the dataset; None means all of them, or none where
+            `offline_ratio` is given.
         on_disk: keep the data in a temporary file mapped into memory, for more than memory holds.
         **kwargs: of `ReplayAgent`. With a dataset `buffer_size` is the room for transitions met online.
 
     Attributes:
+        offline: the dataset's transitions where they have a memory of their own; None before the first `learn`.
         needs_dataset: the agent learns from its dataset alone.
         needs_demonstrations: it takes every action of the dataset for right.
         is_standardised: it standardises observations by the dataset.
+        mixes_by_default: its constructor has a default for `offline_ratio`, which waits for a dataset.
 
     Raises:
-        UsageError: the dataset is missing, damaged or of other spaces, or `offline_steps` makes no sense.
+        UsageError: the dataset is missing, damaged or of other spaces, or `offline_steps` or `offline_ratio` makes no sense.
     """
 
     needs_dataset: ClassVar[bool] = False
     needs_demonstrations: ClassVar[bool] = False
+    mixes_by_default: ClassVar[bool] = False
     is_standardised = False
+    offline: Replay | None = None
     _was_offline = False  # in the iteration that runs
 
     def __init__(
@@ -63,6 +74,7 @@ class FromDataset(ReplayAgent):
         env: GymEnv | str | None,
         *args: Any,
         dataset: str | Path | MinariDataset | None = None,
+        offline_ratio: float | None = None,
         offline_steps: int | None = None,
         on_disk: bool = False,
         _init_setup_model: bool = True,
@@ -71,11 +83,16 @@ class FromDataset(ReplayAgent):
         super().__init__(policy, env, *args, **kwargs)
         if offline_steps is not None:
             check_positive_int(offline_steps=offline_steps)
-            if self.needs_dataset:
-                raise UsageError(f"{type(self).__name__} learns from its dataset alone: leave offline_steps out")
             if dataset is None:
                 raise UsageError("offline_steps counts gradient steps on a dataset: give dataset= as well")
-        self.offline_steps, self.on_disk = offline_steps, on_disk
+        if offline_ratio is not None:
+            check_fraction(offline_ratio=offline_ratio)
+            if dataset is None and not self.mixes_by_default and _init_setup_model:
+                raise UsageError("offline_ratio is the share of a dataset in a minibatch: give dataset= as well")
+        for name, value in (("offline_steps", offline_steps), ("offline_ratio", offline_ratio)):
+            if value is not None and self.needs_dataset:
+                raise UsageError(f"{type(self).__name__} learns from its dataset alone: leave {name} out")
+        self.offline_ratio, self.offline_steps, self.on_disk = offline_ratio, offline_steps, on_disk
         self.dataset_source: dict[str, Any] | None = None
         if not _init_setup_model:
             return
@@ -91,7 +108,7 @@ class FromDataset(ReplayAgent):
         self._setup_model()
 
     def set_dataset(self, dataset: str | Path | MinariDataset) -> None:
-        """Learn from another dataset; what the memory held is forgotten.
+        """Learn from another dataset; what the memory held is forgotten, but for experience in a memory of its own.
 
         Args:
             dataset: id of a local Minari dataset, its folder, or Minari's object.
@@ -105,30 +122,54 @@ class FromDataset(ReplayAgent):
         if own[0] is None:
             self.observation_space, self.action_space, self.n_envs = shown, acted, 1
         self.dataset_source = dataset_source(data)
-        self.replay = None
+        if self._is_mixed:
+            self.offline = None
+        else:
+            self.replay = None
+
+    @property
+    def _is_mixed(self) -> bool:
+        """Whether data and experience have memories of their own."""
+        return self.offline_ratio is not None and self.dataset_source is not None
 
     @property
     def offline_end(self) -> float:
         """The timestep up to which a timestep is a gradient step on the dataset."""
         if self.dataset_source is None:
             return 0
-        return float("inf") if self.offline_steps is None else self.offline_steps
+        if self.offline_steps is not None:
+            return self.offline_steps
+        return 0 if self._is_mixed else float("inf")
 
     def _new_replay(self) -> Replay:
-        if self.dataset_source is None:
+        if self.dataset_source is None or self._is_mixed:
             return super()._new_replay()
-        goes_online = self.offline_steps is not None
-        replay = dataset_replay(
-            reopen(self.dataset_source),
-            self.observation_space,
-            self.action_space,
-            self.device,
-            spare=self.buffer_size if goes_online else 0,
-            on_disk=self.on_disk,
-        )
+        replay = self._read_dataset(0 if self.offline_steps is None else self.buffer_size)
         if self.is_standardised:
             self._standardise(replay)
         return replay
+
+    def _read_dataset(self, spare: int) -> Replay:
+        """Return a memory that holds the dataset, with room for `spare` transitions more."""
+        assert self.dataset_source is not None
+        spaces = (self.observation_space, self.action_space)
+        data = reopen(self.dataset_source)
+        replay = dataset_replay(data, *spaces, self.device, spare=spare, on_disk=self.on_disk)
+        replay.normalize = vec_normalize_of(self.env)
+        return replay
+
+    def _ready(self) -> Any:
+        super()._ready()
+        if self._is_mixed and self.offline is None:
+            self.offline = self._read_dataset(0)
+
+    def _minibatch(self) -> Transitions:
+        """Sample transitions, of both memories where there are two."""
+        assert self.replay is not None
+        if self.offline is None:
+            return self.replay.sample(self.batch_size, self.generator)
+        assert self.offline_ratio is not None
+        return symmetric_sample(self.replay, self.offline, self.batch_size, self.offline_ratio, self.generator)
 
     def _standardise(self, replay: Replay) -> None:
         """Give the observations in the memory mean 0 and standard deviation 1, and tell the policy how."""
@@ -177,7 +218,9 @@ class FromDataset(ReplayAgent):
 
     @property
     def _recorded_transitions(self) -> int:
-        return 0 if self.dataset_source is None else int(self.dataset_source["steps"])
+        if self.dataset_source is None or self._is_mixed:
+            return 0
+        return int(self.dataset_source["steps"])
 
     def dataset_fields(self) -> dict[str, Tensor]:
         """Return what the dataset holds, as it lies in the memory: `dataset_obs`, `dataset_action`, ... [N, ...].
@@ -185,15 +228,12 @@ class FromDataset(ReplayAgent):
         Raises:
             UsageError: there is no dataset.
         """
-        if self.dataset_source is None or self.replay is None:
+        memory = self.offline if self._is_mixed else self.replay
+        if self.dataset_source is None or memory is None:
             raise UsageError(f"this {type(self).__name__} has no dataset: give dataset=")
-        rows = self.replay.split(self.replay.rows[: self._recorded_transitions])
+        rows = memory.split(memory.rows[: int(self.dataset_source["steps"])])
         named = {"obs": rows.obs, "action": rows.action, "reward": rows.reward, "next_obs": rows.next_obs}
         return {f"dataset_{name}": tensor for name, tensor in named.items()}
 
-
-class OfflineAgent(FromDataset, HandWrittenAgent):
-    """Base of agents with hand-written gradient steps that learn from a dataset."""
-
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "actor", "critic", "actor_target", "critic_target"]
+        return [*super()._excluded_save_params(), "offline"]

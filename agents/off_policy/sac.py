@@ -12,13 +12,12 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network, Scalar
 from polyathlon.agents.parts.wiring import Noise, Target
-from polyathlon.envs.errors import check_positive_int
+from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
 from .networks import SquashedActor, critics, read_sizes
 from .policy import MethodPolicy
-from .temperature import parse_temperature
 
 
 def critic(
@@ -47,9 +46,11 @@ def actor(actor: Any, critic: Any, log_alpha: Tensor, obs: Tensor, noise: Tensor
     return loss, {"logp": logp, "ent_coef": log_alpha.exp()}
 
 
-def temperature(log_alpha: Tensor, logp: Tensor, action: Tensor, *, target_entropy: Any = None) -> Tensor:
-    """-log alpha (mean log pi + target); the target is -A where None is given, `logp` is from before the actor's step."""
-    goal = -action.shape[-1] if target_entropy is None else target_entropy
+def temperature(
+    log_alpha: Tensor, logp: Tensor, action: Tensor, *, target_entropy: Any = None, entropy_per_action: Any = -1.0
+) -> Tensor:
+    """-log alpha (mean log pi + target), `logp` from before the actor's step; the target is -A where None is given."""
+    goal = entropy_per_action * action.shape[-1] if target_entropy is None else target_entropy
     return -(log_alpha * (logp + goal)).mean()
 
 
@@ -137,6 +138,11 @@ class SAC(OffPolicy):
             "target_entropy": {"ent_coef.target_entropy": goal},
         }
 
+    def update_every(self, *losses: str) -> dict[str, object]:
+        """Return the words by which losses take one turn in an update, whose other steps are the critics' alone."""
+        taken = self.train_freq * max(1, self.n_envs)
+        return {f"{loss}.every": taken if self.gradient_steps < 0 else self.gradient_steps for loss in losses}
+
     def _make_method(self) -> Method:
         method = super()._make_method()
         if parse_temperature(self.ent_coef)[1]:
@@ -152,3 +158,22 @@ class SAC(OffPolicy):
         """The logarithm of the temperature, [1]."""
         vector: Tensor = self.networks["log_alpha"].vector
         return vector
+
+
+def parse_temperature(ent_coef: Any) -> tuple[float, bool]:
+    """Return the first temperature and whether it is learned.
+
+    Raises:
+        UsageError: it is neither a positive number nor "auto" nor "auto_NUMBER".
+    """
+    try:
+        if isinstance(ent_coef, str):
+            head, _, tail = ent_coef.partition("_")
+            initial = float(tail or 1.0) if head == "auto" else float("nan")
+        else:
+            initial = float(ent_coef)
+    except (TypeError, ValueError):
+        initial = float("nan")
+    if not initial > 0:
+        raise UsageError(f"ent_coef must be a positive number, 'auto' or 'auto_0.1', got {ent_coef!r}")
+    return initial, isinstance(ent_coef, str)

@@ -1,23 +1,16 @@
-"""PMOE: its gradient step against autograd, its limit SAC, what learns and what does not, its refusals."""
+"""PMOE: its losses against plain definitions, its limit SAC, what learns and what does not, its refusals."""
 
 from __future__ import annotations
-
-import copy
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import mse_loss
 
-from polyathlon.agents import PMOE
-from polyathlon.agents.off_policy.action_values import ActionValues
-from polyathlon.agents.off_policy.hand_written import HandWrittenSAC
-from polyathlon.agents.off_policy.perceptrons import layers_of
-from polyathlon.agents.off_policy.pmoe_update import ESTIMATORS
-from polyathlon.agents.parts.action_distributions import sample_categorical
-from polyathlon.agents.parts.expert_routing import frequency_loss, gumbel_noise, relaxed_choice, score_ratio_loss
-from polyathlon.agents.parts.gaussian_mixture import of_expert, tanh_gmm_logp
-from polyathlon.agents.parts.squashed_gaussian import tanh_gaussian
+from polyathlon.agents import PMOE, SAC
+from polyathlon.agents.engine.distributions import SquashedMixture
+from polyathlon.agents.off_policy import pmoe as module
+from polyathlon.agents.off_policy.pmoe import ESTIMATORS
+from polyathlon.agents.parts.gaussian_mixture import of_expert
 from polyathlon.envs.errors import UsageError
 
 SMALL = {"policy_kwargs": {"net_arch": [32, 24]}, "device": "cpu", "seed": 0}
@@ -25,177 +18,127 @@ ROWS, EXPERTS, OBS, ACTIONS = 16, 3, 3, 1
 
 
 def prepared(**arguments):
-    """Return an agent, its update, a batch and noise; the router is not indifferent any more."""
+    """Return an agent and the fields of a step; the router is not indifferent any more."""
     agent = PMOE("MlpPolicy", "Pendulum-v1", num_experts=EXPERTS, batch_size=ROWS, **{**SMALL, **arguments})
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         agent.actor.router.weight.normal_(generator=generator)
         agent.actor.log_std.bias.add_(0.5)
+    agent._ready()
     rows = torch.randn(ROWS, 2 * OBS + ACTIONS + 2, generator=generator)
     rows[:, -1] = (rows[:, -1] > 0.5).float()
-    update = agent._ready()
-    return agent, update, agent.replay.split(rows), torch.randn((EXPERTS + 1) * ROWS, ACTIONS, generator=generator)
+    return agent, {**agent._fields(agent.replay.split(rows)), "learning_rate": 3e-4}
 
 
-def lowest(critic, obs, action):
-    """Values [B, K] of actions [B, K, A]."""
-    flat = critic(obs.repeat_interleave(action.shape[1], 0), action.flatten(0, 1))
-    return torch.cat(flat, 1).amin(1).view(action.shape[:2])
-
-
-def actor_loss(estimator, policy, batch, noise, generator, alpha):
-    """Return the loss of actor and router, and the log-densities that the temperature sees."""
-    mean, log_std = policy.head(batch.obs)
-    log_w = policy.log_weights(batch.obs)
-    action, logp = tanh_gaussian(mean, log_std, noise)
-    if estimator in ("frequency", "backprop_all"):
-        q = lowest(policy.critic, batch.obs, action)
-        best = q.argmax(1)
-        each = (alpha * logp - q).sum(1) if estimator == "backprop_all" else of_expert(alpha * logp - q, best)
-        return each.mean() + frequency_loss(log_w.exp(), q), of_expert(logp, best)
-    if estimator == "score_ratio":
-        expert = sample_categorical(log_w, generator)
-        logp, action = of_expert(logp, expert), of_expert(action, expert)
-        gain = lowest(policy.critic, batch.obs, action[:, None])[:, 0] - alpha * logp
-        return -gain.mean() + score_ratio_loss(log_w, expert, gain), logp
-    choice = relaxed_choice(log_w, gumbel_noise(log_w, generator), 1.0)
-    action = (choice[..., None] * action).sum(1)
-    logp = tanh_gmm_logp(log_w, mean, log_std, torch.atanh(action))
-    return (alpha * logp - lowest(policy.critic, batch.obs, action[:, None])[:, 0]).mean(), logp
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_gradient_step_equals_autograd(estimator):
-    agent, update, batch, eps = prepared(estimator=estimator)
-    reference = copy.deepcopy(agent.policy)
-    generator = torch.Generator().manual_seed(2)
-    critic_adam = torch.optim.Adam(reference.critic.parameters(), lr=3e-4)
-    actor_adam = torch.optim.Adam(reference.actor.parameters(), lr=3e-4)
-    with torch.no_grad():
-        mean, log_std = reference.head(batch.next_obs)
-        log_w = reference.log_weights(batch.next_obs)
-        expert = sample_categorical(log_w, generator)
-        action, logp = tanh_gaussian(of_expert(mean, expert), of_expert(log_std, expert), eps[-ROWS:])
-        if estimator == "gumbel_softmax":
-            logp = tanh_gmm_logp(log_w, mean, log_std, torch.atanh(action))
-        q_next = torch.cat(reference.critic_target(batch.next_obs, action), 1).amin(1)
-        y = batch.reward + 0.99 * (1 - batch.done) * (q_next - logp)
-    (0.5 * sum(mse_loss(q[:, 0], y) for q in reference.critic(batch.obs, batch.action))).backward()
-    critic_gradients = [p.grad.clone() for p in reference.critic.parameters()]
-    critic_adam.step()
-    actor_adam.zero_grad()
-    noise = eps[:-ROWS].view(ROWS, EXPERTS, ACTIONS)
-    loss, logp = actor_loss(estimator, reference, batch, noise, generator, 1.0)
-    loss.backward()
-    actor_adam.step()
-
-    mine = torch.Generator().manual_seed(2)
-    update.step(batch, agent.log_ent_coef, agent.ent_coef_optimizer, 3e-4, 0.99, 0.005, -1.0, mine, eps)
-
-    for own, wanted in zip(agent.policy.critic.parameters(), critic_gradients, strict=True):
-        torch.testing.assert_close(own.grad, wanted, rtol=1e-4, atol=1e-5)
-    for (name, own), wanted in zip(agent.actor.named_parameters(), reference.actor.parameters(), strict=True):
-        assert wanted.grad.abs().sum() > 0, name
-        torch.testing.assert_close(own.grad, wanted.grad, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    assert float(agent.log_ent_coef.grad) == pytest.approx(1.0 - float(logp.detach().mean()), abs=1e-4)
+def gradient_by(agent, fields, name):
+    """Return the gradient of the actor's loss by the outputs of its last layers, by parameter."""
+    vector = agent.engine.gradients(fields)[0]["actor"]
+    parts = vector.split([p.numel() for p in agent.actor.parameters()])
+    named = dict(zip([n for n, _ in agent.actor.named_parameters()], parts))
+    return named[f"{name}.weight"].view(dict(agent.actor.named_parameters())[f"{name}.weight"].shape)
 
 
 def test_only_the_best_expert_of_a_state_learns_from_it():
-    agent, update, batch, eps = prepared()
-    update.step(batch, agent.log_ent_coef, None, 0.0, 0.99, 0.0, -1.0, torch.Generator().manual_seed(2), eps)
-    mean, log_std = agent.policy.head(batch.obs)
-    action = tanh_gaussian(mean, log_std, eps[:-ROWS].view(ROWS, EXPERTS, ACTIONS))[0]
-    best = lowest(agent.critic, batch.obs, action).argmax(1)
-    slope = update.head_slope.view(ROWS, 2, EXPERTS, ACTIONS)
-    learns = torch.zeros(ROWS, EXPERTS, dtype=torch.bool)
-    learns[torch.arange(ROWS), best] = True
-    assert bool((slope[:, 0].abs().sum(-1) > 0)[learns].all())
-    assert float(slope.abs().sum((1, 3))[~learns].max()) == 0.0
-    assert len(best.unique()) > 1  # else the test says little
-
-
-@pytest.mark.parametrize("critics", [1, 2, 3])
-def test_the_best_action_is_found_with_few_critics(critics):
-    generator = torch.Generator().manual_seed(0)
-    widths, rows, actions = [7, 32, 24, 1], 64, 5
-    size = 7 * 32 + 32 + 32 * 24 + 24 + 25
-    vector = 0.3 * torch.randn(critics * size, generator=generator)
-    layers = [layers_of(vector, None, widths, i * size)[0] for i in range(critics)]
-    values = ActionValues(layers, 4, rows, actions)
-    obs = torch.randn(rows, 4, generator=generator)
-    action = torch.randn(rows, actions, 3, generator=generator)
-    q, chosen = values.values(obs, action).clone().min(1)
-    best = q.view(rows, actions).argmax(1)
-    index = torch.arange(rows) * actions + best
-    slopes = values.slopes(index, chosen[index]).clone()
-
-    found = values.best(obs, action, torch.randint(critics, (rows,), generator=generator))
-
-    assert torch.equal(found.number, best)
-    torch.testing.assert_close(found.value, q[index])
-    torch.testing.assert_close(found.by_action, slopes)
-    assert values.is_lazy == (critics == 2) and (values.valued < q.numel() * critics) == values.is_lazy
-
-
-def test_values_and_slopes_equal_autograd():
-    agent, update, batch, _ = prepared()
-    action = torch.rand(ROWS, EXPERTS, ACTIONS, generator=torch.Generator().manual_seed(3)).requires_grad_()
-    q = agent.critic(batch.obs.repeat_interleave(EXPERTS, 0), action.flatten(0, 1))
-    q[1].sum().backward()
+    agent, fields = prepared()
+    fields = {k: v[:1] if isinstance(v, torch.Tensor) else v for k, v in fields.items()}
     with torch.no_grad():
-        torch.testing.assert_close(update.own.values(batch.obs, action), torch.cat(q, 1))
-        rows = torch.arange(0, ROWS * EXPERTS, 3)
-        slopes = update.own.slopes(rows, torch.ones(rows.numel(), dtype=torch.long))
-    torch.testing.assert_close(slopes, action.grad.flatten(0, 1)[rows], rtol=1e-5, atol=1e-6)
+        action = agent.policy.distribution(fields["obs"]).experts(fields["noise"])[0]
+        values = torch.stack([q.view(-1) for q in agent.critic(fields["obs"].expand(EXPERTS, -1), action[0])]).amin(0)
+    learns = [bool(row.any()) for row in gradient_by(agent, fields, "mu")]
+    assert learns == [k == int(values.argmax()) for k in range(EXPERTS)]
+    every, _ = prepared(estimator="backprop_all")
+    assert gradient_by(every, fields, "mu").any(1).all()
 
 
-def test_one_expert_is_soft_actor_critic_bit_for_bit():
-    settings = {**SMALL, "learning_starts": 50, "batch_size": 32}
-    plain = HandWrittenSAC("MlpPolicy", "Pendulum-v1", **settings).learn(200)
-    agent = PMOE("MlpPolicy", "Pendulum-v1", num_experts=1, **settings).learn(200)
+def test_values_of_all_experts_carry_no_gradient_and_the_router_none_into_experts():
+    agent, fields = prepared()
+    with torch.no_grad():
+        for parameter in agent.critic.parameters():  # values that no action changes
+            parameter.zero_()
+    assert not gradient_by(agent, {**fields, "noise": 0 * fields["noise"]}, "router").eq(0).all()
+    agent.networks["log_alpha"].vector.fill_(-40.0)  # nor does the entropy count
+    assert float(gradient_by(agent, fields, "mu").abs().max()) < 1e-12
+
+
+def test_one_expert_is_soft_actor_critic():
+    settings = {**SMALL, "batch_size": ROWS}
+    plain = SAC("MlpPolicy", "Pendulum-v1", **settings)
+    agent = PMOE("MlpPolicy", "Pendulum-v1", num_experts=1, **settings)
+    agent.policy.load_state_dict(plain.policy.state_dict(), strict=False)
+    agent._ready()
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(ROWS, 2 * OBS + ACTIONS + 2, generator=generator)
+    fields = {**agent._fields(agent.replay.split(rows)), "learning_rate": 1e-2}
+    for _ in range(3):
+        agent.engine.step(fields)
+        plain.engine.step({**fields, "noise": fields["noise"][:, 0]})
     mine = agent.policy.state_dict()
     for name, wanted in plain.policy.state_dict().items():
-        assert torch.equal(mine.pop(name), wanted), name
-    assert torch.equal(agent.log_ent_coef, plain.log_ent_coef)
-    assert all(float(value.abs().max()) == 0 for value in mine.values()) and set(mine) == {
-        "actor.router.weight",
-        "actor.router.bias",
-    }
+        torch.testing.assert_close(mine.pop(name), wanted, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    assert set(mine) == {"actor.router.weight", "actor.router.bias"}
+    assert all(float(value.abs().max()) == 0 for value in mine.values())
+    torch.testing.assert_close(agent.log_ent_coef, plain.log_ent_coef)
+
+
+def test_an_expert_of_a_mixture():
+    log_w, mean = torch.tensor([[0.7, 0.3]]).log(), torch.tensor([[[-1.0], [1.0]]])
+    mixture = SquashedMixture(log_w, mean, torch.full((1, 2, 1), 0.5).log())
+    one = mixture.expert(torch.tensor([1]))
+    assert float(one.mean) == 1 and float(one.log_std.exp()) == pytest.approx(0.5)
+    actions, logps = mixture.experts(torch.full((1, 2, 1), 0.3))
+    found = one.sample(torch.full((1, 1), 0.3))
+    assert torch.equal(found[0], actions[:, 1]) and torch.equal(found[1], logps[:, 1])
 
 
 def test_the_router_learns_which_expert_is_best():
     # critics that grow with the action, and rewards that agree with them, make the expert with the largest action the best
-    agent, update, batch, _ = prepared(learning_rate=0.05)
+    agent, fields = prepared(ent_coef=1.0, tau=0.0)
     with torch.no_grad():
         agent.actor.router.weight.zero_()
         agent.actor.mu.weight.zero_()
         agent.actor.mu.bias.copy_(torch.tensor([-2.0, 2.0, 0.0]))
-        agent.critic.optimizer.vector.zero_()
-        for network in agent.critic.q_networks:
+        agent.networks["critic"].vector.zero_()
+        for network in agent.networks["critic"].modules:
             network[0].weight[:, OBS:] = 1.0
             network[2].weight.fill_(0.1)
             network[4].weight.fill_(0.1)
-        batch.reward.copy_(agent.critic(batch.obs, batch.action)[0][:, 0])
+        fields["reward"] = agent.critic(fields["obs"], fields["action"])[0][:, 0]
+    fields = {**fields, "discount": torch.zeros(ROWS), "learning_rate": 0.05}
     generator = torch.Generator().manual_seed(0)
     for _ in range(30):
-        update.step(batch, agent.log_ent_coef, None, 0.05, 0.0, 0.0, -1.0, generator)
-    weights = agent.expert_weights(batch.obs.numpy())
+        noise = torch.randn(ROWS, EXPERTS, ACTIONS, generator=generator)
+        agent.engine.step({**fields, "noise": noise})
+    weights = agent.expert_weights(fields["obs"].numpy())
     assert weights.shape == (ROWS, EXPERTS) and weights[:, 1].mean() > 0.8
-    assert agent.expert_weights(batch.obs[0].numpy()).shape == (EXPERTS,)
+    assert agent.expert_weights(fields["obs"][0].numpy()).shape == (EXPERTS,)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_estimator_trains_and_resumes_to_the_same_numbers(estimator, tmp_path):
+    def make():
+        settings = {**SMALL, "learning_starts": 10, "batch_size": 8}
+        return PMOE("MlpPolicy", "Pendulum-v1", num_experts=2, estimator=estimator, **settings)
+
+    unbroken = make().learn(40)
+    again = PMOE.resume(make().learn(25).checkpoint(tmp_path / "run.pt"), "Pendulum-v1")
+    assert again.method == unbroken.method and again.method.losses[1].function is ESTIMATORS[estimator]
+    again.learn(15, reset_num_timesteps=False)
+    for name, wanted in unbroken.policy.state_dict().items():
+        assert torch.equal(again.policy.state_dict()[name], wanted), name
 
 
 def test_the_likeliest_expert_acts_deterministically():
-    agent, _, batch, _ = prepared()
-    obs = batch.obs.numpy()
+    agent, fields = prepared()
+    obs = fields["obs"].numpy()
     expert = agent.expert_weights(obs).argmax(1)
     with torch.no_grad():
-        mean = of_expert(agent.policy.head(batch.obs)[0], torch.as_tensor(expert))
+        mean = of_expert(agent.policy.distribution(fields["obs"]).mean, torch.as_tensor(expert))
     wanted = 2 * torch.tanh(mean).numpy()  # a pendulum's torque reaches 2
     np.testing.assert_allclose(agent.predict(obs, deterministic=True)[0], wanted, rtol=1e-5)
 
 
 def test_experts_are_drawn_by_their_weights():
-    agent, _, batch, _ = prepared()
+    agent, _ = prepared()
     with torch.no_grad():
         agent.actor.router.weight.zero_()
         agent.actor.router.bias.copy_(torch.tensor([0.7, 0.2, 0.1]).log())
@@ -203,8 +146,8 @@ def test_experts_are_drawn_by_their_weights():
         agent.actor.mu.bias.copy_(torch.tensor([-1.0, 0.0, 1.0]))
         agent.actor.log_std.weight.zero_()
         agent.actor.log_std.bias.fill_(-10)
-    actions = agent.policy.sample(torch.zeros(5_000, OBS), torch.Generator().manual_seed(0))
-    shares = [float((actions.detach() - np.tanh(x)).abs().lt(0.01).float().mean()) for x in (-1.0, 0.0, 1.0)]
+    actions = agent.policy.sample(torch.zeros(5_000, OBS), torch.Generator().manual_seed(0)).detach()
+    shares = [float((actions - np.tanh(x)).abs().lt(0.01).float().mean()) for x in (-1.0, 0.0, 1.0)]
     assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.02)
 
 
@@ -221,9 +164,35 @@ def test_the_use_of_the_experts_is_logged(tmp_path):
 
 
 def test_rewards_are_standardised_where_asked_for():
-    agent, update, batch, _ = prepared(batch_reward_scale=10.0)
-    scaled = update._rewards(batch.reward)
-    assert float(scaled.mean()) == pytest.approx(0, abs=1e-5) and float(scaled.std()) == pytest.approx(10, rel=1e-4)
+    _, fields = prepared()
+    reward = fields["reward"]
+    scaled = {**fields, "reward": 10 * (reward - reward.mean()) / (reward.std() + 1e-6)}
+    losses = []
+    for words, given in (({"batch_reward_scale": 10.0}, fields), ({}, scaled), ({}, fields)):
+        agent, _ = prepared(**words)
+        agent.engine.step(given)
+        losses.append(agent.engine.metrics()["critic_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and losses[0] != pytest.approx(losses[2], rel=0.1)
+
+
+def test_the_critics_may_believe_the_whole_mixtures_density():
+    agent, fields = prepared(estimator="gumbel_softmax", gumbel_temperature=0.5)
+    assert agent.method.losses[0].options["density"] == "mixture"
+    assert agent.method.losses[1].options == {"gumbel_temperature": 0.5}
+    mixture = agent.policy.distribution(fields["next_obs"])
+    expert = mixture.expert((mixture.log_w + fields["next_gumbel"]).argmax(-1))
+    action, own = expert.sample(fields["next_noise"])
+    whole = mixture.log_prob(action)
+    assert not torch.allclose(own, whole, atol=0.1)
+    q = torch.cat(agent.policy.critic_target(fields["next_obs"], action), 1).amin(1)
+    for logp, density in ((own, "expert"), (whole, "mixture")):
+        wanted = fields["reward"] + fields["discount"] * (q - logp)
+        gaps = torch.cat(agent.critic(fields["obs"], fields["action"]), 1) - wanted[:, None]
+        names = ("obs", "action", "reward", "next_obs", "discount", "next_noise", "next_gumbel")
+        networks = [agent.networks[name] for name in ("critic", "critic_target", "actor")]
+        alpha = agent.networks["log_alpha"].vector[0]
+        found = module.critic(*networks, alpha, *(fields[name] for name in names), density=density)
+        torch.testing.assert_close(found, 0.5 * gaps.square().mean(0).sum(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import runpy
 from pathlib import Path
 
@@ -12,18 +13,45 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from polyathlon.agents import OffPolicy
-from polyathlon.agents.engine import Network, with_options
+from polyathlon.agents import EXPO, OffPolicy
+from polyathlon.agents.engine import Network, replace_loss, with_options
+from polyathlon.agents.off_policy import action_generator
 from polyathlon.agents.off_policy.awac import awac
 from polyathlon.agents.off_policy.bc import bc
+from polyathlon.agents.off_policy.expo import expo
 from polyathlon.agents.off_policy.iql import iql
+from polyathlon.agents.off_policy.pmoe import ESTIMATORS, estimated_by
+from polyathlon.agents.off_policy.rlpd import rlpd
 from polyathlon.agents.off_policy.sac import sac
 from polyathlon.agents.off_policy.td3 import td3
 from polyathlon.agents.off_policy.td3_bc import td3_bc
+from polyathlon.agents.parts.wiring import reads
 
 READER = runpy.run_path(str(Path(__file__).parents[1] / "test_recorded_gradients.py"))
 Recording, close = READER["Recording"], READER["close"]
 NOW = dict.fromkeys(("actor.every", "actor_target.every", "critic_target.every"), 1)
+
+
+def unclipped_edit(edit, critic, log_alpha, obs, action, noise, *, edit_scale):
+    """The edit loss as it was recorded, when actions beyond the bounds were still valued as they are."""
+    change, logp = edit(torch.cat([obs, action], -1)).sample(noise)
+    q, alpha = critic(obs, action + edit_scale * change).mean(), log_alpha.exp()
+    entropy = action.shape[-1] * edit_scale.log() - logp.mean()
+    return -alpha * entropy - q, {"edit_entropy": entropy, "ent_coef": alpha, "q": q}
+
+
+def expo_words(kind):
+    sizes = {"on_the_fly.num_samples": 3, "on_the_fly.num_edits": 2, "on_the_fly.edit_scale": 0.3}
+    base = {
+        f"{loss}.{word}": v for loss in ("on_the_fly", "base") for word, v in (("base_policy", kind), ("base_steps", 3))
+    }
+    every = dict.fromkeys([f"{loss}.every" for loss in ("base", "base_average", "edit", "ent_coef")], 1)
+    # the average's rate is 0.2 from the first step on
+    average = {"base_average.tau": 0.2, "base_average.warmup": 1}
+    return {**sizes, **base, **every, **average, "edit.edit_scale": 0.3, "ent_coef.edit_scale": 0.3}
+
+
+EXPO_ROW = replace_loss(expo, edit=unclipped_edit)
 ROWS = {
     "sac": (sac, {}),
     "sac_fixed": (sac, {}),
@@ -36,7 +64,12 @@ ROWS = {
     "awac_bounds": (awac, {}),
     "bc": (bc, {}),
     "bc_mse": (bc, {"actor.loss": "mse"}),
+    "rlpd": (rlpd, {"actor.every": 1, "ent_coef.every": 1}),
+    **{f"pmoe_{name}": (estimated_by(name), {}) for name in ESTIMATORS},
+    "expo_diffusion": (EXPO_ROW, expo_words("diffusion")),
+    "expo_flow": (EXPO_ROW, expo_words("flow")),
 }
+KWARGS = {"rlpd": {"n_critics": 4}, "pmoe": {"num_experts": 3}, "expo": {"n_critics": 4}}
 OPTIONS = {
     "target_entropy": "ent_coef.target_entropy",
     "target_policy_noise": "critic.target_policy_noise",
@@ -45,7 +78,26 @@ OPTIONS = {
     "beta": "actor.beta",
     "max_weight": "actor.max_weight",
     "expectile": "value.expectile",
+    "gumbel_temperature": "actor.gumbel_temperature",
 }
+LAYER = re.compile(r"(.*\bcritic(?:_target)?)\.(weight|bias|scale|shift)_(\d+)")
+
+
+def modular(fields):
+    """Name the parameters of an ensemble, which were recorded as [..., E, in, out] a layer, as its modules do."""
+    found = {}
+    for key, value in fields.items():
+        match = LAYER.fullmatch(key)
+        if match is None:
+            found[key] = value
+            continue
+        prefix, kind, layer = match[1], match[2], int(match[3])
+        name = {"scale": "weight", "shift": "bias"}.get(kind, kind)
+        place = 3 * layer + (kind in ("scale", "shift"))  # linear, normalisation, non-linearity
+        for e in range(value.shape[-3]):
+            one = value[..., e, :, :]
+            found[f"{prefix}.qf{e}.{place}.{name}"] = one.transpose(-1, -2) if kind == "weight" else one.squeeze(-2)
+    return found
 
 
 class Sizes(gym.Env):
@@ -55,8 +107,10 @@ class Sizes(gym.Env):
 def prepared(name, is_still=False):
     """Return the recording and an agent in float64 at its parameters; its targets may stand still."""
     recording = Recording(name)
+    recording.fields = modular(recording.fields)
     row, words = ROWS[name]
-    taken = {f"{loss.key}.{option}" for loss in row.losses for option in loss.options} | {"ent_coef.target_entropy"}
+    is_expo = name.startswith("expo")
+    taken = {f"{loss.key}.{option}" for loss in row.losses for option in reads(loss.function).options}
     options = {
         OPTIONS[k]: v for k, v in recording.meta.items() if k in OPTIONS and OPTIONS[k] in taken and v is not None
     }
@@ -64,9 +118,12 @@ def prepared(name, is_still=False):
     followers = {f"{n}_target": ("kind", "frozen") if is_still else ("tau", recording.meta["tau"]) for n in row.targets}
     rates = {f"{name}.{word}": value for name, (word, value) in followers.items()}
     method = with_options(row, **words, **options, **rates)
-    agent = OffPolicy(
-        "MlpPolicy", Sizes(), method=method, policy_kwargs={"net_arch": [8, 8]}, device="cpu", seed=0, batch_size=16
-    )
+    arch = {"pi": [8, 8], "qf": [8, 8], "base": [8]} if is_expo else [8, 8]
+    kwargs = {"net_arch": arch, **KWARGS.get(name.partition("_")[0], {})}
+    policy = EXPO.policy_aliases["MlpPolicy"] if is_expo else "MlpPolicy"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(action_generator, "TIME_FEATURES", recording.meta.get("time_features", 64))
+        agent = OffPolicy(policy, Sizes(), method=method, policy_kwargs=kwargs, device="cpu", seed=0, batch_size=16)
     before = recording.of("before")
     agent.policy.double().load_state_dict({k: v for k, v in before.items() if k != "log_ent_coef"})
     if "log_ent_coef" in before:
@@ -76,8 +133,12 @@ def prepared(name, is_still=False):
 
 
 def fields(recording, i, learning_rate):
-    named = {**recording.of("batch"), **recording.of("noise")}
-    return {**{k: v[i] for k, v in named.items()}, "learning_rate": learning_rate}
+    named = {k: v[i] for k, v in {**recording.of("batch"), **recording.of("noise")}.items()}
+    if "edit_noise" in named:
+        named["edit_noise"] = named["edit_noise"].unflatten(0, (16, -1))
+    if "base_time" in named and not named["base_time"].is_floating_point():  # the middle of the step's share of [0, 1]
+        named["base_time"] = (named["base_time"].double() + 0.5) / recording.meta["base_steps"]
+    return {**named, "learning_rate": learning_rate}
 
 
 def named_parts(agent, loss, joined):
@@ -115,7 +176,7 @@ def test_gradients_and_metrics_are_those_of_the_hand_written_step(name):
         for key in published.keys() & values.keys():
             close(published[key], values[key][i], values[key][i].abs().max().clamp(min=1.0), f"{key} of {i}")
         agent.engine.step(fields(recording, i, 0.0))
-        own = agent.engine.metrics()
+        own = {key.replace("/", "_"): value for key, value in agent.engine.metrics().items()}
         assert metrics.keys() <= own.keys() or name == "sac_fixed"
         for key in metrics.keys() & own.keys():
             wanted = metrics[key][i]
