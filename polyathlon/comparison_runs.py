@@ -140,7 +140,7 @@ def make_start(job: StartJob) -> None:
         return
     setting = job.setting
     kept = {key: value for key, value in setting.agent_kwargs.items() if key in STARTING_WORDS}
-    words = {
+    words: dict[str, Any] = {
         "seed": FIRST_START + SEED_DISTANCE * job.number,
         "env_kwargs": setting.env_kwargs,
         "wrapper_kwargs": setting.wrapper_kwargs,

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: `::: every MODULE` stands for every public module of a package, `::: table agents` for the registered agents."""
+"""A hook of MkDocs: `::: every MODULE` stands for every public module of a package, `::: table agents` for the registered agents, `::: table methods` for the recipes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import polyathlon
+from polyathlon.agents.language.recipes import recipe_rows
+from polyathlon.agents.language.recipes.table import methods_markdown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LINE = re.compile(r"^::: every polyathlon\.([\w.]+)$", re.MULTILINE)
@@ -36,4 +38,6 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     def written(match: re.Match[str]) -> str:
         return "\n\n".join(f"::: {name}" for name in modules_of(match[1]))
 
+    if "::: table methods" in markdown:
+        markdown = markdown.replace("::: table methods", methods_markdown(recipe_rows()))
     return LINE.sub(written, markdown.replace("::: table agents", table_of_agents()))

@@ -85,6 +85,7 @@ class CausalLMPolicy(ActorCriticPolicy):
         config = self.language_model.config.get_text_config()
         self._check_fit(config)
         refuse_no_decoder(self.language_model, str(self.model_options["model"]))
+        self.value_net: nn.Module
         if isinstance(self.language_model, TableModel):
             self.value_net = self.language_model.value_head()
         else:
