@@ -166,7 +166,7 @@ class Engine:
 
         Args:
             fields: what `needs` names and the constants, [B, ...] or [K, B, ...]; besides `progress` in [0, 1] and
-                `learning_rate`, a number or K of them.
+                `learning_rate`, a number or K of them, and "LOSS.OPTION" in place of a real number of the method's.
 
         Raises:
             UsageError: a field is missing, a parameter has left its vector, a loss returns what it did not declare.
