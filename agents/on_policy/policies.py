@@ -63,7 +63,10 @@ class ActorCritic(ActorCriticPolicy):
         self.normalize_observations = normalize_observations
         kwargs["features_extractor_class"] = features_extractor_class or extractor_for(observation_space)
         self.generator: torch.Generator | None = None
+        # what depends on the spaces is decided once: a compiled step has no questions to numpy
+        self.num_actions = int(action_space.n) if isinstance(action_space, spaces.Discrete) else 0
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        self.preparation = Preparation(observation_space, self.normalize_images)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
@@ -71,11 +74,6 @@ class ActorCritic(ActorCriticPolicy):
         if self.normalize_observations:
             assert self.observation_space.shape is not None
             self.moments = RunningMoments(self.observation_space.shape)
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Decide once what depends on the spaces."""
-        self.preparation = Preparation(self.observation_space, self.normalize_images)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "normalize_observations": self.normalize_observations}
@@ -128,13 +126,11 @@ class ActorCritic(ActorCriticPolicy):
         return self.values(obs).unsqueeze(-1)
 
     def _mask(self, obs: PyTorchObs, mask: Tensor | None) -> Tensor | None:
-        if mask is None and isinstance(self.action_space, spaces.Discrete):
-            return mask_in(obs, int(self.action_space.n))
-        return mask
+        return mask_in(obs, self.num_actions) if mask is None and self.num_actions else mask
 
     def distribution_of(self, parameters: Tensor, obs: PyTorchObs, mask: Tensor | None) -> Gaussian | Categorical:
         """Return the distribution of means or logits [B, A]; without a mask what the observation shows as allowed is."""
-        if not isinstance(self.action_space, spaces.Discrete):
+        if not self.num_actions:
             return Gaussian(parameters, self.log_std)
         chosen = Categorical(parameters)
         allowed = self._mask(obs, mask)
