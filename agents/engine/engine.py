@@ -164,7 +164,7 @@ class Engine:
 
         Args:
             fields: what `needs` names and the constants, [B, ...] or [K, B, ...]; besides `progress` in [0, 1] and
-                `learning_rate`, a number or K of them.
+                `learning_rate`, a number or K of them, and "LOSS.OPTION" in place of a real number of the method's.
             losses: only these take a turn, beside the count, and targets of what they move; None: those whose turn it is.
 
         Raises:

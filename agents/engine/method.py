@@ -88,7 +88,8 @@ class Method:
         constants: fields that are no minibatches, such as a whole dataset.
         policy: the network that acts; its module returns a distribution.
         twin: an optional hand-written step; its arguments name what it reads, it returns (gradients by the losses' names,
-            published), and runs in place of the losses where the engine is eager.
+            published), and runs in place of the losses where the engine is eager. Its options, after `*`, are those of
+            the losses that have them.
 
     Raises:
         UsageError: a name is two things, is published twice, or ends in `_target` without being a target.
@@ -223,7 +224,7 @@ def replace_loss(method: Method, /, **losses: Callable[..., Any] | Loss) -> Meth
     """Return the method with other losses, by `Loss.name`.
 
     A function takes the place of the loss's function: what the row says otherwise stays, options and renames as far as the
-    new function has them. A `Loss` replaces the whole entry.
+    new function has them. A `Loss` replaces the whole entry. A twin, which computes the former losses, is left out.
 
     Raises:
         UsageError: the method has no loss of that name.
@@ -232,7 +233,7 @@ def replace_loss(method: Method, /, **losses: Callable[..., Any] | Loss) -> Meth
     for name in losses:
         if name not in names:
             raise unknown_name("loss", name, names)
-    return replace(method, losses=tuple(_replaced(loss, losses.get(loss.key)) for loss in method.losses))
+    return replace(method, losses=tuple(_replaced(loss, losses.get(loss.key)) for loss in method.losses), twin=None)
 
 
 def _replaced(loss: Loss, new: Callable[..., Any] | Loss | None) -> Loss:

@@ -88,7 +88,8 @@ class Network:
             seen |= {id(p) for p in own}
             index = {id(p): i for i, p in enumerate(own)}
             places, names = [], []
-            for prefix, owner in module.named_modules(remove_duplicate=False):
+            # a module under two names once: exchanged twice, its parameter would not come back
+            for prefix, owner in module.named_modules():
                 for key, value in owner._parameters.items():
                     if value is not None and id(value) in index:
                         places.append((owner, key, index[id(value)]))

@@ -147,6 +147,7 @@ class Adam:
         lr: step size; None is the agent's learning rate.
         max_grad_norm: bound of the gradient's norm, of each member for itself.
         weight_decay: decoupled decay.
+        l2: coefficient of a penalty on the squared parameters: l2 x joins the bounded gradient (`weight_decay` of torch's Adam).
         betas: decay rates of the moments.
         eps: added to the denominator.
         combine: several gradients into one, for a loss that returns a tuple (see `orthogonal`).
@@ -158,6 +159,7 @@ class Adam:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     combine: Callable[..., Tensor] | None = None
+    l2: float = 0.0
 
     def start(self, vector: Tensor) -> State:
         """Return zero moments and a count."""
@@ -174,6 +176,7 @@ class Adam:
         if self.combine is not None and isinstance(gradient, tuple):
             gradient = self.combine(*gradient)
         g = clip_norm(_single(gradient, "Adam without combine="), self.max_grad_norm)
+        g = g + self.l2 * vector if self.l2 else g
         (b1, b2), t = self.betas, state["t"] + 1
         if vector.device.type == "cpu" and not torch.compiler.is_compiling():
             return self._fused(vector, g, {"t": t, "m": state["m"].clone(), "v": state["v"].clone()}, lr)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from polyathlon.agents.parts.wiring import Schedule
+from polyathlon.agents.parts.wiring import Schedule, reads
 from polyathlon.envs.errors import UsageError
 
 from .method import Method, Wired, scheduled
@@ -105,7 +105,8 @@ class Step:
         public: dict[str, Any] = {}
         if wants == "twin":
             assert self.method.twin is not None
-            gradients, published = self.method.twin(*[None if n is None else things[n] for n in self.twin_arguments])
+            arguments = [None if n is None else things[n] for n in self.twin_arguments]
+            gradients, published = self.method.twin(*arguments, **self.twin_options(numbers))
             metrics = {n: v for n, v in published.items() if v.dim() == 0}
         for i, wired in enumerate(self.wired):
             loss, optimiser = wired.loss, cast(Any, wired.loss.optimiser)
@@ -157,12 +158,18 @@ class Step:
             notes.append((tuple(metrics), torch.stack(values) if values else numbers.new_zeros(0)))
         return state, notes, gradients, public
 
-    def options(self, i: int, numbers: Tensor) -> dict[str, Any]:
+    def options(self, i: int, numbers: Any) -> dict[str, Any]:
         """Return the options of loss i with the numbers of this step in place of schedules and real numbers."""
         options, start = dict(self.wired[i].options), self.offset(i)
         for j, name in enumerate(scheduled(options)):
             options[name] = numbers[start + j]
         return options
+
+    def twin_options(self, numbers: Any) -> dict[str, Any]:
+        """Return the options of the losses that the method's twin takes."""
+        assert self.method.twin is not None
+        taken = reads(self.method.twin).options
+        return {k: v for i in range(len(self.wired)) for k, v in self.options(i, numbers).items() if k in taken}
 
     def offset(self, i: int) -> int:
         """Return where the numbers of the options of loss i begin."""
@@ -180,18 +187,22 @@ class Step:
         return losses, tuple(r.kind != "frozen" and (count + 1) % r.every == 0 for r in rules)
 
     def number_rows(self, fields: Mapping[str, Any]) -> list[list[float]]:
-        """Return [K, n] numbers: progress, learning rate, the step size of each loss, the numbers among its options."""
+        """Return [K, n] numbers: progress, learning rate, the step size of each loss, the numbers among its options.
+
+        A field "LOSS.OPTION" takes the place of that number: where a schedule of the agent's own says it.
+        """
         given = []
         for name in NUMBERS:
             value = fields.get(name, 0.0 if name == "progress" else math.nan)
-            values = torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist()
+            is_number = isinstance(value, (float, int))
+            values = [float(value)] if is_number else torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist()
             values = values * self.unroll if len(values) == 1 else values
             if len(values) != self.unroll:
                 raise UsageError(f"{name!r} is a number or one a minibatch ({self.unroll}), got {len(values)} numbers")
             given.append(values)
-        return [self._row(p, lr) for p, lr in zip(*given)]
+        return [self._row(p, lr, fields) for p, lr in zip(*given)]
 
-    def _row(self, progress: float, rate: float) -> list[float]:
+    def _row(self, progress: float, rate: float, fields: Mapping[str, Any]) -> list[float]:
         row = [progress, rate]
         for wired in self.wired:
             own = getattr(wired.loss.optimiser, "lr", None)
@@ -199,7 +210,9 @@ class Step:
             if own is None and wired.loss.moved and math.isnan(rate):
                 raise UsageError(f"loss {wired.loss.name!r} has no lr of its own; give learning_rate among the fields")
         for wired in self.wired:
-            row += [v.at(progress) if isinstance(v, Schedule) else v for v in scheduled(wired.options).values()]
+            for name, value in scheduled(wired.options).items():
+                value = fields.get(f"{wired.loss.key}.{name}", value)
+                row.append(value.at(progress) if isinstance(value, Schedule) else value)
         return row
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,13 +11,134 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
+from polyathlon.agents.engine import Adam, Loss, Method, Network
 from polyathlon.agents.parts.expert_routing import frequency_loss, picks, refuse_experts
+from polyathlon.agents.parts.wiring import Noise
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.registration import register_agent
 
-from .pmoe_ppo_policy import MixtureActorCritic
-from .ppo import PPO
-from .ppo_update import Minibatches, MinibatchLoss, PPOSettings, clipped_loss, update
+from . import ppo as plain
+from .pmoe_ppo_policy import MixtureActorCritic, joint_entropy
+from .ppo import NUMBERS, PPO, clipped_loss
+
+
+def mixture_loss(
+    model: Any,
+    obs: Any,
+    action: Tensor,
+    action_mask: Tensor | None,
+    old_logp: Tensor,
+    old_value: Tensor,
+    adv: Tensor,
+    returns: Tensor,
+    *,
+    clip_range: Any = 0.2,
+    clip_range_vf: Any = None,
+    normalize_advantage: bool = True,
+    ent_coef: Any = 0.0,
+    vf_coef: Any = 0.5,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """PPO's loss of a mixture, whose router learns from the surrogate alone: by the score ratio."""
+    seen = model(obs, action_mask)
+    loss, parts = clipped_loss(
+        seen.action.log_prob(action),
+        seen.value,
+        joint_entropy(seen.action),
+        old_logp,
+        old_value,
+        adv,
+        returns,
+        clip_range=clip_range,
+        clip_range_vf=clip_range_vf,
+        normalize_advantage=normalize_advantage,
+        ent_coef=ent_coef,
+        vf_coef=vf_coef,
+    )
+    return loss, {**parts, **by_expert("weight", seen.action.log_w.exp())}
+
+
+def frequency_mixture_loss(
+    model: Any,
+    judge: Any,
+    obs: Any,
+    action: Tensor,
+    action_mask: Tensor | None,
+    old_logp: Tensor,
+    old_value: Tensor,
+    adv: Tensor,
+    returns: Tensor,
+    noise: Tensor,
+    *,
+    clip_range: Any = 0.2,
+    clip_range_vf: Any = None,
+    normalize_advantage: bool = True,
+    ent_coef: Any = 0.0,
+    vf_coef: Any = 0.5,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """PPO's loss of a mixture + frequency loss of its router + (Q(s, a) - return)^2 (Ren et al. 2021).
+
+    `noise` [B, K, A] draws one action of every expert; the router learns whose is worth most by Q.
+    """
+    seen = model(obs, action_mask)
+    loss, parts = clipped_loss(
+        seen.action.log_prob(action),
+        seen.value,
+        joint_entropy(seen.action),
+        old_logp,
+        old_value,
+        adv,
+        returns,
+        clip_range=clip_range,
+        clip_range_vf=clip_range_vf,
+        normalize_advantage=normalize_advantage,
+        ent_coef=ent_coef,
+        vf_coef=vf_coef,
+    )
+    weights, features = seen.action.log_w.exp(), seen.features.detach()
+    tried = seen.action.experts(noise)[0].detach()
+    spread = features.unsqueeze(1).expand(-1, tried.shape[1], -1)
+    q = judge(torch.cat([spread, tried], -1)).squeeze(-1).detach()
+    router_loss = frequency_loss(weights, q)
+    q_loss = (judge(torch.cat([features, action], -1)).squeeze(-1) - returns).square().mean()
+    parts |= {"router_loss": router_loss, "q_loss": q_loss, **by_expert("weight", weights)}
+    parts |= by_expert("picked", picks(q.argmax(-1), q.shape[-1], q.dtype))
+    return loss + router_loss + q_loss, parts
+
+
+def by_expert(name: str, values: Tensor) -> dict[str, Tensor]:
+    """Name the means of [B, K] values of each expert for the log."""
+    return {f"experts/{name}_{k}": value for k, value in enumerate(values.detach().mean(0).unbind(0))}
+
+
+def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
+    """The mixture with its critic, and the judge Q(s, a) of its experts."""
+    words = {"policy_class": MixtureActorCritic, **policy_kwargs}
+    made = plain.networks(observation_space, action_space, words, generator)
+    policy = made["model"].modules[0].policy
+    if not isinstance(policy, MixtureActorCritic) or policy.num_experts < 2:
+        raise UsageError(f"a mixture needs a MixtureActorCritic of several experts, got {type(policy).__name__}")
+    return {**made, "judge": Network(policy.q_net)}
+
+
+pmoe_ppo = Method(
+    networks=networks,
+    losses=(
+        Loss(
+            ("model", "judge"),
+            frequency_mixture_loss,
+            Adam(max_grad_norm=0.5, eps=1e-5),
+            options=NUMBERS,
+            name="policy",
+        ),
+    ),
+    noise={"noise": Noise("normal", ("batch", "num_experts", "action"))},
+    policy="model",
+)
+score_ratio_ppo = Method(
+    networks=networks,
+    losses=(Loss("model", mixture_loss, Adam(max_grad_norm=0.5, eps=1e-5), options=NUMBERS, name="policy"),),
+    policy="model",
+)
 
 ESTIMATORS = ("frequency", "score_ratio")
 
@@ -29,7 +151,7 @@ class PMOEPPO(PPO):
 
     The probability ratio is that of the whole mixture. A network Q(s, a) is regressed on the returns; in every minibatch
     one action of each expert is drawn and the router learns how often the action of each is worth most (the frequency
-    loss), besides what the surrogate tells it. `predict(deterministic=True)` takes the mean of the expert with the largest
+    loss), besides what the surrogate tells it (`pmoe_ppo` in this file is the row). `predict(deterministic=True)` takes the mean of the expert with the largest
     weight. With one expert it is PPO.
 
     Args:
@@ -74,12 +196,14 @@ class PMOEPPO(PPO):
         policy_kwargs = {**(policy_kwargs or {}), "num_experts": num_experts}
         super().__init__(policy, env, learning_rate, policy_kwargs=policy_kwargs, **kwargs)
 
-    def _update(self, data: Minibatches, settings: PPOSettings) -> dict[str, Any]:
-        if self.num_experts == 1:
-            return super()._update(data, settings)
-        assert isinstance(self.policy, MixtureActorCritic)
-        loss = MixtureLoss(self.policy, self.estimator, self.generator)
-        return {**update(self.policy, self._actor, data, settings, self.generator, loss), **loss.report()}
+    def own_row(self) -> Method:
+        """The row of the estimator; with one expert that of PPO."""
+        rows = {"frequency": pmoe_ppo, "score_ratio": score_ratio_ppo}
+        return plain.ppo if self.num_experts == 1 else rows[self.estimator]
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._sizes["num_experts"] = self.num_experts
 
     def expert_weights(self, observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         """Return how likely each expert is to act, [K] for one observation or [B, K] for a batch of them."""
@@ -89,46 +213,3 @@ class PMOEPPO(PPO):
             weights = self.policy.mixture(self.policy.extract_features(shown))[0].exp().cpu().numpy()
         return weights if is_batch else weights[0]
 
-
-class MixtureLoss:
-    """PPO's loss of a mixture, with the frequency loss of its router and the regression of its Q network.
-
-    Args:
-        policy: the mixture, with several experts.
-        estimator: one of `ESTIMATORS`.
-        generator: source of the experts' actions.
-    """
-
-    def __init__(self, policy: MixtureActorCritic, estimator: str, generator: torch.Generator) -> None:
-        self.policy, self.generator = policy, generator
-        self.is_compared = estimator == "frequency"
-        self.seen: list[Tensor] = []
-
-    def __call__(self, actor: Any, batch: Minibatches, settings: PPOSettings) -> MinibatchLoss:
-        """Return the loss of a minibatch; see `ppo_update.ppo_loss`."""
-        policy = self.policy
-        value, log_prob, entropy = actor.evaluate(batch.obs, batch.action, batch.mask)
-        loss = clipped_loss(value, log_prob, entropy, batch, settings)
-        features = policy.extract_features(batch.obs)
-        log_w, mean = policy.mixture(features)
-        weights = log_w.exp()
-        if not self.is_compared:
-            self.seen.append(weights.detach().mean(0))
-            return loss
-        with torch.no_grad():
-            noise = torch.empty_like(mean).normal_(generator=self.generator)
-            q = policy.q_values(features, mean + policy.log_std.exp() * noise)
-            picked = picks(q.argmax(-1), policy.num_experts)
-        router_loss = frequency_loss(weights, q)
-        q_loss = (policy.q_values(features, batch.action.flatten(1)) - batch.returns).square().mean()
-        losses = torch.stack([router_loss, q_loss]).detach()
-        self.seen.append(torch.cat([weights.detach().mean(0), picked.mean(0), losses]))
-        return MinibatchLoss(loss.total + router_loss + q_loss, loss.metrics)
-
-    def report(self) -> dict[str, float]:
-        """Return the experts' mean weights, how often each was the best, and the means of the further losses."""
-        experts = self.policy.num_experts
-        names = [f"experts/weight_{k}" for k in range(experts)]
-        if self.is_compared:
-            names += [f"experts/picked_{k}" for k in range(experts)] + ["router_loss", "q_loss"]
-        return dict(zip(names, torch.stack(self.seen).mean(0).tolist(), strict=True))

@@ -12,11 +12,19 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.engine.distributions import Mixture
 from polyathlon.agents.parts.action_distributions import categorical_entropy, gaussian_entropy, sample_categorical
-from polyathlon.agents.parts.gaussian_mixture import gmm_logp, of_expert
+from polyathlon.agents.parts.gaussian_mixture import of_expert
 from polyathlon.envs.errors import UsageError
 
+from .model import ActorCriticOutput
 from .policies import ActorCritic
+
+
+def joint_entropy(mixture: Mixture) -> Tensor:
+    """Entropy [B] of expert and action together, at least that of the action; exact for one expert."""
+    log_w = mixture.log_w
+    return categorical_entropy(log_w) + (log_w.exp() * gaussian_entropy(mixture.log_std)).sum(-1)
 
 
 class MixtureActorCritic(ActorCritic):
@@ -41,7 +49,7 @@ class MixtureActorCritic(ActorCritic):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the written-out update of two perceptrons covers this policy."""
+        """Whether the written-out minibatch of two perceptrons covers this policy."""
         return self.num_experts == 1
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -71,26 +79,27 @@ class MixtureActorCritic(ActorCritic):
         log_w = mean.new_zeros(mean.shape[:2]) if self.num_experts == 1 else self.router(features).log_softmax(-1)
         return log_w, mean
 
-    def q_values(self, features: Any, action: Tensor) -> Tensor:
-        """Return [B] or [B, K] the values of actions [B, A] or [B, K, A]; no gradient flows to the features."""
-        features = (features[0] if isinstance(features, tuple) else features).detach()
-        if action.dim() == 3:
-            features = features.unsqueeze(1).expand(-1, action.shape[1], -1)
-        return self.q_net(torch.cat([features, action], -1)).squeeze(-1)
+    def ordered_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of router, experts and critic; those of `q_net` are a network of their own."""
+        judge = {id(p) for p in self.q_net.parameters()} if self.num_experts > 1 else set()
+        return [p for p in super().ordered_parameters() if id(p) not in judge]
 
-    def mixture_entropy(self, log_w: Tensor) -> Tensor:
-        """Return [B] the entropy of expert and action together, at least that of the action; exact for one expert."""
-        return categorical_entropy(log_w) + (log_w.exp() * gaussian_entropy(self.log_std)).sum(-1)
+    def outputs(self, obs: PyTorchObs, mask: Tensor | None = None) -> ActorCriticOutput:
+        """Return the mixture, the values [B], and the features that `q_net` judges actions by."""
+        if self.num_experts == 1:
+            return super().outputs(obs, mask)
+        features = self.extract_features(obs)
+        pi, vf = features if isinstance(features, tuple) else (features, features)
+        value = self.value_net(self.mlp_extractor.forward_critic(vf)).squeeze(-1)
+        log_w, mean = self.mixture(pi)
+        return ActorCriticOutput(Mixture(log_w, mean, self.log_std), value, pi)
 
     def evaluate(self, obs: PyTorchObs, actions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return values [B], log-probabilities [B] under the whole mixture, and entropies [B] (see `mixture_entropy`)."""
+        """Return values [B], log-probabilities [B] under the whole mixture, and entropies [B] (see `joint_entropy`)."""
         if self.num_experts == 1:
             return super().evaluate(obs, actions, mask)
-        features = self.extract_features(obs)
-        vf = features[1] if isinstance(features, tuple) else features
-        values = self.value_net(self.mlp_extractor.forward_critic(vf)).squeeze(-1)
-        log_w, mean = self.mixture(features)
-        return values, gmm_logp(log_w, mean, self.log_std, actions.flatten(1)), self.mixture_entropy(log_w)
+        found = self.outputs(obs, mask)
+        return found.value, found.action.log_prob(self.coded(actions)), joint_entropy(found.action)
 
     def act(
         self, obs: PyTorchObs, mask: Tensor | None, generator: torch.Generator | None, deterministic: bool = False
@@ -115,6 +124,6 @@ class MixtureActorCritic(ActorCritic):
         """
         if self.num_experts > 1:
             raise UsageError(
-                "SB3 has no distribution for a mixture: use evaluate_actions for densities, predict for actions"
+                "SB3 has no distribution for a mixture: use distribution or evaluate_actions for densities, predict for actions"
             )
         return super().get_distribution(obs, action_masks)

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import (
-    CategoricalDistribution,
-    DiagGaussianDistribution,
-    Distribution,
-    MultiCategoricalDistribution,
-)
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from polyathlon.agents.parts.action_distributions import (
-    categorical_entropy,
-    categorical_log_prob,
-    gaussian_entropy,
-    gaussian_log_prob,
-    masked_log_softmax,
-    sample_categorical,
-)
-from polyathlon.agents.parts.features import extractor_for, mask_in
-from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.agents.engine.distributions import Categorical, Gaussian
+from polyathlon.agents.parts.action_distributions import masked_log_softmax, sample_categorical
+from polyathlon.agents.parts.features import Preparation, extractor_for, mask_in
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.envs.errors import UsageError
+
+from .model import ActorCriticOutput, coded
 
 
 class ActorCritic(ActorCriticPolicy):
@@ -74,7 +63,10 @@ class ActorCritic(ActorCriticPolicy):
         self.normalize_observations = normalize_observations
         kwargs["features_extractor_class"] = features_extractor_class or extractor_for(observation_space)
         self.generator: torch.Generator | None = None
+        # what depends on the spaces is decided once: a compiled step has no questions to numpy
+        self.num_actions = int(action_space.n) if isinstance(action_space, spaces.Discrete) else 0
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        self.preparation = Preparation(observation_space, self.normalize_images)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
@@ -88,13 +80,8 @@ class ActorCritic(ActorCriticPolicy):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the written-out update of two perceptrons covers this policy, as far as its class is concerned."""
+        """Whether the written-out minibatch of two perceptrons covers this policy, as far as its class is concerned."""
         return type(self) is ActorCritic
-
-    def flatten_parameters(self) -> None:
-        """Lay all parameters into one vector with one fused Adam; call it once the policy is on its device."""
-        options = {k: v for k, v in self.optimizer_kwargs.items() if k in ("betas", "eps", "weight_decay")}
-        self.optimizer = FlatAdam(self.ordered_parameters(), lr=self.optimizer.param_groups[0]["lr"], **options)
 
     def ordered_parameters(self) -> list[nn.Parameter]:
         """Return the parameters in the order in which they shall lie in memory: layer by layer, actor beside critic."""
@@ -107,10 +94,13 @@ class ActorCritic(ActorCriticPolicy):
         return front + [p for p in self.parameters() if id(p) not in known]
 
     def extract_features(self, obs: PyTorchObs, features_extractor: Any = None) -> Any:
-        """Return the features of observations [B, ...], normalised where asked for; see SB3."""
+        """Return the features of observations [B, ...], normalised where asked for; of actor and critic if these differ."""
         if self.moments is not None:
             obs = self.moments(obs)
-        return super().extract_features(obs, features_extractor)
+        seen = self.preparation(obs)
+        if self.share_features_extractor or features_extractor is not None:
+            return (features_extractor or self.features_extractor)(seen)
+        return self.pi_features_extractor(seen), self.vf_features_extractor(seen)
 
     def parameters_and_values(self, obs: PyTorchObs) -> tuple[Tensor, Tensor]:
         """Return the means or logits [B, A] of the action distribution, and the values [B]."""
@@ -136,12 +126,40 @@ class ActorCritic(ActorCriticPolicy):
         return self.values(obs).unsqueeze(-1)
 
     def _mask(self, obs: PyTorchObs, mask: Tensor | None) -> Tensor | None:
-        if mask is None and isinstance(self.action_space, spaces.Discrete):
-            return mask_in(obs, int(self.action_space.n))
-        return mask
+        return mask_in(obs, self.num_actions) if mask is None and self.num_actions else mask
 
-    def _log_probs(self, logits: Tensor, obs: PyTorchObs, mask: Tensor | None) -> Tensor:
-        return masked_log_softmax(logits, self._mask(obs, mask))
+    def distribution_of(self, parameters: Tensor, obs: PyTorchObs, mask: Tensor | None) -> Gaussian | Categorical:
+        """Return the distribution of means or logits [B, A]; without a mask what the observation shows as allowed is."""
+        if not self.num_actions:
+            return Gaussian(parameters, self.log_std)
+        chosen = Categorical(parameters)
+        allowed = self._mask(obs, mask)
+        return chosen if allowed is None else chosen.masked(allowed)
+
+    def outputs(self, obs: PyTorchObs, mask: Tensor | None = None) -> ActorCriticOutput:
+        """Return distribution and values [B] at observations [B, ...]: what a loss sees."""
+        parameters, value = self.parameters_and_values(obs)
+        return ActorCriticOutput(self.distribution_of(parameters, obs, mask), value)
+
+    def distribution(self, obs: PyTorchObs, action_masks: Tensor | None = None) -> Any:
+        """Return the distribution of the actions at observations [B, ...], with gradient.
+
+        Its actions are those of `coded`: [B, A] of a Box, not yet clipped into it, and counted from 0 where they are Discrete.
+
+        Args:
+            obs: [B, ...] observations, as tensors.
+            action_masks: [B, A] bool of the allowed actions; None allows what the observation shows as allowed.
+
+        Raises:
+            UsageError: masks are given for the actions of a Box.
+        """
+        if action_masks is not None and isinstance(self.action_space, spaces.Box):
+            raise UsageError("the actions of a Box cannot be masked: leave action_masks out")
+        return self.outputs(obs, action_masks).action
+
+    def coded(self, actions: Tensor) -> Tensor:
+        """Return actions of the environment as the distribution has them: [B, A], or [B] int64 counted from 0."""
+        return coded(actions, self.action_space)
 
     def act(
         self, obs: PyTorchObs, mask: Tensor | None, generator: torch.Generator | None, deterministic: bool = False
@@ -159,7 +177,7 @@ class ActorCritic(ActorCriticPolicy):
         """
         parameters = self.action_parameters(obs)
         if isinstance(self.action_space, spaces.Discrete):
-            log_probs = self._log_probs(parameters, obs, mask)
+            log_probs = masked_log_softmax(parameters, self._mask(obs, mask))
             action = log_probs.argmax(-1) if deterministic else sample_categorical(log_probs, generator)
             return action + int(self.action_space.start)
         if not deterministic:
@@ -186,25 +204,14 @@ class ActorCritic(ActorCriticPolicy):
 
     def evaluate(self, obs: PyTorchObs, actions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return values [B], log-probabilities [B] and entropies [B]; see `evaluate_actions`."""
-        parameters, values = self.parameters_and_values(obs)
-        return values, *self.log_prob_and_entropy(parameters, obs, actions, mask)
-
-    def log_prob_and_entropy(
-        self, parameters: Tensor, obs: PyTorchObs, actions: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities [B] of `actions` and entropies [B], given means or logits [B, A]."""
-        if isinstance(self.action_space, spaces.Discrete):
-            log_probs = self._log_probs(parameters, obs, mask)
-            chosen = actions.reshape(-1).long() - int(self.action_space.start)
-            return categorical_log_prob(log_probs, chosen), categorical_entropy(log_probs)
-        log_prob = gaussian_log_prob(parameters, self.log_std, actions.flatten(1))
-        return log_prob, gaussian_entropy(self.log_std).expand_as(log_prob)
+        found = self.outputs(obs, mask)
+        return found.value, found.action.log_prob(self.coded(actions)), found.action.entropy()
 
     def get_distribution(self, obs: PyTorchObs, action_masks: Tensor | None = None) -> Distribution:
         """Return SB3's distribution object of the (masked) actions."""
         parameters = self.action_parameters(obs)
         if isinstance(self.action_dist, CategoricalDistribution):
-            return self.action_dist.proba_distribution(self._log_probs(parameters, obs, action_masks))
+            return self.action_dist.proba_distribution(masked_log_softmax(parameters, self._mask(obs, action_masks)))
         assert isinstance(self.action_dist, DiagGaussianDistribution)
         return self.action_dist.proba_distribution(parameters, self.log_std)
 
@@ -248,47 +255,6 @@ class ActorCritic(ActorCriticPolicy):
             action = self.act(obs, mask.reshape(-1, int(self.action_space.n)), self.generator, deterministic)
         actions = action.cpu().numpy()
         return (actions if is_batch else actions[0]), state
-
-
-class SB3PolicyAdapter:
-    """Gives any SB3 `ActorCriticPolicy` the few methods that our agents call.
-
-    Args:
-        policy: a policy without masks; its distribution must be Gaussian, categorical or multi-categorical.
-    """
-
-    def __init__(self, policy: ActorCriticPolicy) -> None:
-        self.policy = policy
-
-    def act(
-        self, obs: PyTorchObs, mask: Tensor | None, generator: torch.Generator | None, deterministic: bool = False
-    ) -> Tensor:
-        """Choose actions [B, ...] from the agent's own generator; see `ActorCritic.act`."""
-        distribution = self.policy.get_distribution(obs)
-        if deterministic:
-            return distribution.mode()
-        if isinstance(distribution, CategoricalDistribution):
-            return sample_categorical(masked_log_softmax(distribution.distribution.logits, mask), generator)
-        if isinstance(distribution, MultiCategoricalDistribution):
-            parts: Sequence[Any] = distribution.distribution
-            return torch.stack([sample_categorical(part.logits, generator) for part in parts], 1)
-        if isinstance(distribution, DiagGaussianDistribution):
-            mean, std = distribution.distribution.mean, distribution.distribution.stddev
-            return torch.addcmul(mean, std, torch.empty_like(mean).normal_(generator=generator))
-        raise UsageError(f"actions of a {type(distribution).__name__} cannot be drawn from the agent's own generator")
-
-    def evaluate(self, obs: PyTorchObs, actions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return values [B], log-probabilities [B] and entropies [B]."""
-        values = self.policy.predict_values(obs).flatten()
-        distribution = self.policy.get_distribution(obs)
-        if isinstance(distribution, CategoricalDistribution) and mask is not None:
-            distribution.proba_distribution(masked_log_softmax(distribution.distribution.logits, mask))
-        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
-        return values, log_prob, -log_prob if entropy is None else entropy
-
-    def values(self, obs: PyTorchObs) -> Tensor:
-        """Return the values [B]."""
-        return self.policy.predict_values(obs).flatten()
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:

@@ -1,347 +1,173 @@
-"""PPO's update of two equal multilayer perceptrons with the derivatives written out: no graph, no allocation per step.
-
-Actor and critic lie side by side, so that layers which read the same input are one matrix product. A whole epoch is
-shuffled at once; minibatches are views of it, made once. Numbers equal those of `ppo_update.update` up to rounding.
-"""
+"""PPO's hand-written minibatch: as a function (`ppo_twin`), and as epochs in place (`FastPPOUpdate`); see ppo_passes.py."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.torch_layers import FlattenExtractor
-from torch import Tensor, nn
+from torch import Tensor
 
-from polyathlon.agents.parts.action_distributions import FORBIDDEN_LOGIT, LOG_SQRT_2_PI
-from polyathlon.agents.parts.flat_adam import FlatAdam
+from polyathlon.envs.errors import UsageError
 
-from .policies import ActorCritic, linear_layers
-from .ppo_update import Minibatches, PPOSettings, summary
-
-
-def can_update(policy: Any, data: Minibatches) -> bool:
-    """Return whether `FastPPOUpdate` covers the policy and its data: two equal tanh or ReLU networks on a flat observation."""
-    if (
-        not isinstance(policy, ActorCritic)
-        or not policy.is_plain
-        or not isinstance(policy.optimizer, FlatAdam)
-        or isinstance(data.obs, dict)
-    ):
-        return False
-    if type(policy.features_extractor) is not FlattenExtractor or policy.activation_fn not in (nn.Tanh, nn.ReLU):
-        return False
-    actor, critic = (linear_layers(net) for net in (policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net))
-    shapes = [[layer.weight.shape for layer in net] for net in (actor, critic)]
-    return len(actor) > 0 and shapes[0] == shapes[1] and all(p.requires_grad for p in policy.parameters())
-
-
-class _Layer:
-    """Views of one layer of both networks, parameters and gradients."""
-
-    def __init__(self, optimizer: FlatAdam, actor: nn.Linear, critic: nn.Linear, start: int) -> None:
-        out_size, in_size = actor.weight.shape
-        self.width = out_size
-        weights = slice(start, start + 2 * out_size * in_size)
-        biases = slice(weights.stop, weights.stop + 2 * out_size)
-        self.stop = biases.stop
-        assert actor.weight.data_ptr() == optimizer.vector[start:].data_ptr(), "the policy is not laid out in order"
-        self.weight = optimizer.vector.data[weights].view(2 * out_size, in_size)
-        self.weight_gradient = optimizer.gradient[weights].view(2 * out_size, in_size)
-        self.bias = optimizer.vector.data[biases]
-        self.bias_gradient = optimizer.gradient[biases]
-        self.halves = [slice(0, out_size), slice(out_size, 2 * out_size)]
-        self.transposed = self.weight.t()
-        self.half_weights = [self.weight[half] for half in self.halves]
-        self.half_transposed = [w.t() for w in self.half_weights]
-        self.half_biases = [self.bias[half] for half in self.halves]
-        self.half_gradients = [self.weight_gradient[half] for half in self.halves]
-
-
-class _Head:
-    """Views of an output layer and its gradients."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        assert isinstance(layer.weight.grad, Tensor) and isinstance(layer.bias.grad, Tensor)
-        self.weight, self.bias = layer.weight.data, layer.bias.data
-        self.transposed = self.weight.t()
-        self.weight_gradient, self.bias_gradient = layer.weight.grad, layer.bias.grad
-
-
-class _Workspace:
-    """Buffers for minibatches of B transitions.
-
-    Args:
-        size: number of transitions B.
-        layers: the hidden layers.
-        num_outputs: number of action outputs A.
-        device: where they lie.
-    """
-
-    def __init__(self, size: int, layers: list[_Layer], num_outputs: int, device: torch.device) -> None:
-        def empty(*shape: int) -> Tensor:
-            return torch.empty(*shape, device=device)
-
-        self.hidden = [empty(size, 2 * layer.width) for layer in layers]
-        self.d_hidden = [empty(size, 2 * layer.width) for layer in layers]
-        self.parts = [[h[:, half] for half in layer.halves] for h, layer in zip(self.hidden, layers)]
-        self.d_parts = [[d[:, half] for half in layer.halves] for d, layer in zip(self.d_hidden, layers)]
-        self.d_parts_transposed = [[p.t() for p in parts] for parts in self.d_parts]
-        self.d_transposed = [d.t() for d in self.d_hidden]
-        self.outputs, self.d_outputs = empty(size, num_outputs), empty(size, num_outputs)
-        self.scratch, self.squares = empty(size, num_outputs), empty(size, num_outputs)
-        self.d_outputs_transposed = self.d_outputs.t()
-        self.value, self.d_value = empty(size, 1), empty(size, 1)
-        self.flat_value, self.flat_d_value = self.value[:, 0], self.d_value[:, 0]
-        self.d_value_transposed = self.d_value.t()
-        self.log_prob, self.clipped = empty(size), empty(size)
-        self.d_log_prob = empty(size)
-        self.d_log_prob_column = self.d_log_prob.unsqueeze(1)
-        self.is_active = torch.empty(size, dtype=torch.bool, device=device)
-
-
-class _Batch:
-    """Views of one minibatch in the shuffled epoch, and where its results go."""
-
-    def __init__(self, epoch: dict[str, Tensor], part: slice) -> None:
-        self.obs, self.action = epoch["obs"][part], epoch["action"][part]
-        self.mask = epoch["forbidden"][part] if "forbidden" in epoch else None
-        self.old_log_prob, self.advantage = epoch["log_prob"][part], epoch["advantage"][part]
-        self.returns, self.old_value = epoch["returns"][part], epoch["value"][part]
-        self.log_ratio, self.ratio = epoch["log_ratio"][part], epoch["ratio"][part]
-        self.surrogate, self.error = epoch["surrogate"][part], epoch["error"][part]
-        self.entropy = epoch["entropy"][part]
-        self.log_volume = epoch["log_volume"][part.start]
-        self.size = part.stop - part.start
-        self.index = part
+from .policies import ActorCritic
+from .ppo_passes import METRICS, FastMinibatches
 
 
 class FastPPOUpdate:
-    """Runs updates of one policy on rollouts of one size; see `can_update`.
+    """Takes the epochs of an update in place, in the networks and moments of an engine.
 
     Args:
-        policy: the policy; its optimiser is a `FlatAdam`.
+        policy: the policy.
+        engine: its engine; the method's one loss is `ppo_loss` on Adam.
         number: number of transitions M of a rollout.
-        batch_size: transitions in a minibatch; the last one of an epoch may be smaller.
+        batch_size: transitions in a minibatch.
+
+    Attributes:
+        epochs: how many the last update took.
     """
 
-    def __init__(self, policy: ActorCritic, number: int, batch_size: int) -> None:
-        optimizer = policy.optimizer
-        assert isinstance(optimizer, FlatAdam)
-        self.policy, self.optimizer, self.number, self.batch_size = policy, optimizer, number, batch_size
-        self.is_discrete = isinstance(policy.action_space, spaces.Discrete)
-        self.is_tanh = policy.activation_fn is nn.Tanh
-        self.layers: list[_Layer] = []
-        start = 0
-        extractor = policy.mlp_extractor
-        for actor, critic in zip(linear_layers(extractor.policy_net), linear_layers(extractor.value_net)):
-            self.layers.append(_Layer(optimizer, actor, critic, start))
-            start = self.layers[-1].stop
-        assert isinstance(policy.action_net, nn.Linear)
-        self.action_head, self.value_head = _Head(policy.action_net), _Head(policy.value_net)
-        self.device = optimizer.vector.device
-        self.epoch: dict[str, Tensor] = {}
-        self.batches: list[tuple[_Batch, _Workspace]] = []
-
-    def _prepare(self, data: dict[str, Tensor]) -> None:
-        """Make the buffers of an epoch and the views of its minibatches, unless they are there."""
-        if self.epoch:
-            return
-        self.epoch = {name: torch.empty_like(x, memory_format=torch.contiguous_format) for name, x in data.items()}
-        for name in ("log_ratio", "ratio", "surrogate", "error", "entropy", "log_volume"):
-            self.epoch[name] = torch.zeros(self.number, device=self.device)
-        spaces_of: dict[int, _Workspace] = {}
-        num_outputs = self.action_head.bias.numel()
-        for start in range(0, self.number, self.batch_size):
-            batch = _Batch(self.epoch, slice(start, min(start + self.batch_size, self.number)))
-            if batch.size not in spaces_of:
-                spaces_of[batch.size] = _Workspace(batch.size, self.layers, num_outputs, self.device)
-            self.batches.append((batch, spaces_of[batch.size]))
+    def __init__(self, policy: ActorCritic, engine: Any, number: int, batch_size: int) -> None:
+        self.engine, self.number, self.batch_size, self.epochs = engine, number, batch_size, 0
+        self.network = engine.networks[engine.method.policy]
+        self.passes = FastMinibatches(policy, self.network.vector, number, batch_size)
 
     @torch.no_grad()
-    def run(self, data: Minibatches, settings: PPOSettings, generator: torch.Generator) -> dict[str, Any]:
-        """Run the epochs of one update; see `ppo_update.update`."""
-        columns = self._columns(data)
-        self._prepare(columns)
-        seen: list[Tensor] = []
-        epochs, is_over = 0, False
-        while epochs < settings.n_epochs and not is_over:
-            order = torch.randperm(self.number, generator=generator, device=self.device)
-            for name, column in columns.items():
-                torch.index_select(column, 0, order, out=self.epoch[name])
-            if settings.normalize_advantage:
-                self._normalise_advantages()
+    def run(
+        self,
+        data: Any,
+        numbers: Mapping[str, float],
+        n_epochs: int,
+        target_kl: float | None,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[dict[str, float], int]]:
+        """Run the epochs of one update.
+
+        Args:
+            data: the fields of `Minibatches`.
+            numbers: learning rate, progress and options, as the engine's `step` takes them.
+            n_epochs: passes over the data.
+            target_kl: stop once the divergence of a minibatch exceeds 1.5 times this.
+            generator: source of the shuffles.
+
+        Yields:
+            Means of the metrics, at last those of the last minibatch.
+
+        Raises:
+            UsageError: a parameter of the policy has left its vector.
+            FloatingPointError: a loss is NaN.
+        """
+        self._refuse_strays()
+        row = self.engine.pure.number_rows(numbers)[0]
+        options, passes = self.engine.pure.options(0, row), self.passes
+        columns, seen = passes.columns(data), []
+        largest = None if target_kl is None else 1.5 * target_kl
+        self.epochs, is_over = 0, False
+        while self.epochs < n_epochs and not is_over:
+            order = torch.randperm(self.number, generator=generator, device=self.passes.vector.device)
+            passes.shuffle(columns, order, options)
             done = 0
-            for batch, space in self.batches:
+            for k in range(len(passes.batches)):
                 done += 1
-                self._forward(batch, space)
-                self._losses(batch, space, settings)
-                if settings.target_kl is not None and self._divergence(batch) > 1.5 * settings.target_kl:
-                    is_over = True
+                is_over = not passes.differentiate(k, options, largest)
+                if is_over:
                     break
-                self._backward(batch, space)
-                self.optimizer.clipped_step(settings.learning_rate, settings.max_grad_norm)
-            seen.append(self._metrics(done, settings))
-            epochs += 1
-        return summary(self.policy, torch.cat(seen), epochs)
+                self._adam(row[2])
+                self.engine.count += 1
+            seen.append(passes.metrics(done, options))
+            self.epochs += 1
+        metrics = torch.cat(seen)
+        if len(metrics) > 1:
+            yield self._named(metrics[:-1].mean(0)), len(metrics) - 1
+        yield self._named(metrics[-1]), 1
 
-    def _columns(self, data: Minibatches) -> dict[str, Tensor]:
-        features = self.policy.extract_features(data.obs)
-        assert isinstance(features, Tensor)
-        action = data.action.flatten(1).float() if data.action.dim() > 1 else data.action.reshape(-1, 1)
-        if self.is_discrete:
-            action = data.action.reshape(-1, 1).long() - int(self.policy.action_space.start)  # type: ignore[attr-defined]
-        columns = {
-            "obs": features.contiguous(),
-            "action": action,
-            "log_prob": data.log_prob,
-            "advantage": data.advantage,
-            "returns": data.returns,
-            "value": data.value,
-        }
-        if data.mask is not None:
-            columns["forbidden"] = ~data.mask
-        return columns
+    def _named(self, values: Tensor) -> dict[str, float]:
+        named = dict(zip(METRICS, values.tolist()))
+        for name, value in named.items():
+            if math.isnan(value):
+                raise FloatingPointError(
+                    f"{name} is NaN at or before gradient step {self.engine.count}; lower the learning rate or bound the "
+                    "gradient (max_grad_norm)"
+                )
+        return named
 
-    def _normalise_advantages(self) -> None:
-        """Centre and scale the advantages of each minibatch, all of them at once."""
-        advantage = self.epoch["advantage"]
-        whole = self.number // self.batch_size * self.batch_size
-        rest = advantage[whole:]
-        for part in (advantage[:whole].view(-1, self.batch_size), rest.view(1, -1)):
-            if part.numel() and part.shape[1] > 1:
-                std, mean = torch.std_mean(part, 1, keepdim=True)
-                part.sub_(mean).div_(std.add_(1e-8))
+    def _refuse_strays(self) -> None:
+        places = self.network._places[0]
+        if not all(self.network.is_tied(turn) for turn in range(len(places))):
+            raise UsageError(
+                "a parameter of the policy has left its vector, so that training would not move it (after .to(), .double(), copy, or "
+                "load_state_dict(assign=True)); call engine.tie()"
+            )
 
-    def _activate(self, hidden: Tensor) -> None:
-        if self.is_tanh:
-            hidden.tanh_()
-        else:
-            hidden.relu_()
-
-    def _forward(self, batch: _Batch, space: _Workspace) -> None:
-        """Fill the hidden layers, the outputs and the value."""
-        first = self.layers[0]
-        torch.addmm(first.bias, batch.obs, first.transposed, out=space.hidden[0])
-        self._activate(space.hidden[0])
-        for i, layer in enumerate(self.layers[1:], 1):
-            for k in (0, 1):
-                before = space.parts[i - 1][k]
-                torch.addmm(layer.half_biases[k], before, layer.half_transposed[k], out=space.parts[i][k])
-            self._activate(space.hidden[i])
-        actor, critic = space.parts[-1]
-        torch.addmm(self.action_head.bias, actor, self.action_head.transposed, out=space.outputs)
-        torch.addmm(self.value_head.bias, critic, self.value_head.transposed, out=space.value)
-
-    def _losses(self, batch: _Batch, space: _Workspace, settings: PPOSettings) -> None:
-        """Turn outputs and value into their derivatives."""
-        if self.is_discrete:
-            self._categorical_log_prob(batch, space)
-        else:
-            self._gaussian_log_prob(batch, space)
-        torch.sub(space.log_prob, batch.old_log_prob, out=batch.log_ratio)
-        torch.exp(batch.log_ratio, out=batch.ratio)
-        clip = settings.clip_range
-        torch.mul(batch.ratio, batch.advantage, out=space.d_log_prob)
-        torch.clamp(batch.ratio, 1 - clip, 1 + clip, out=space.clipped).mul_(batch.advantage)
-        torch.le(space.d_log_prob, space.clipped, out=space.is_active)
-        torch.minimum(space.d_log_prob, space.clipped, out=batch.surrogate)
-        space.d_log_prob.mul_(space.is_active).mul_(-1.0 / batch.size)
-        if self.is_discrete:
-            self._categorical_derivative(batch, space, settings)
-        else:
-            self._gaussian_derivative(space, settings)
-        self._value_derivative(batch, space, settings)
-
-    def _value_derivative(self, batch: _Batch, space: _Workspace, settings: PPOSettings) -> None:
-        value = space.flat_value
-        if settings.clip_range_vf is None:
-            torch.sub(value, batch.returns, out=batch.error)
-            torch.mul(batch.error, 2 * settings.vf_coef / batch.size, out=space.flat_d_value)
-            return
-        bound = settings.clip_range_vf
-        moved = value - batch.old_value
-        torch.sub(moved.clamp(-bound, bound).add_(batch.old_value), batch.returns, out=batch.error)
-        torch.mul(batch.error, 2 * settings.vf_coef / batch.size, out=space.flat_d_value)
-        space.flat_d_value.mul_(moved.abs_().le_(bound))
-
-    def _gaussian_log_prob(self, batch: _Batch, space: _Workspace) -> None:
-        log_std = self.policy.log_std.data
-        self._inverse_std = torch.exp(-log_std)
-        torch.sub(batch.action, space.outputs, out=space.scratch).mul_(self._inverse_std)
-        torch.mul(space.scratch, space.scratch, out=space.squares)
-        torch.sum(space.squares, 1, out=space.log_prob)
-        torch.sum(log_std, 0, out=batch.log_volume).add_(LOG_SQRT_2_PI * log_std.numel())
-        space.log_prob.mul_(-0.5).sub_(batch.log_volume)
-
-    def _gaussian_derivative(self, space: _Workspace, settings: PPOSettings) -> None:
-        torch.mul(space.scratch, space.d_log_prob_column, out=space.d_outputs)
-        gradient = self.policy.log_std.grad
-        assert gradient is not None
-        torch.mv(space.squares.t(), space.d_log_prob, out=gradient)
-        gradient.sub_(space.d_log_prob.sum())
-        if settings.ent_coef:
-            gradient.sub_(settings.ent_coef)
-        space.d_outputs.mul_(self._inverse_std)
-
-    def _categorical_log_prob(self, batch: _Batch, space: _Workspace) -> None:
-        if batch.mask is not None:
-            space.outputs.masked_fill_(batch.mask, FORBIDDEN_LOGIT)
-        torch.log_softmax(space.outputs, 1, out=space.scratch)
-        torch.gather(space.scratch, 1, batch.action, out=space.log_prob.unsqueeze(1))
-        torch.exp(space.scratch, out=space.squares)
-        torch.mul(space.squares, space.scratch, out=space.outputs)
-        torch.sum(space.outputs, 1, out=batch.entropy).neg_()
-
-    def _categorical_derivative(self, batch: _Batch, space: _Workspace, settings: PPOSettings) -> None:
-        torch.mul(space.squares, space.d_log_prob_column, out=space.d_outputs).neg_()
-        space.d_outputs.scatter_add_(1, batch.action, space.d_log_prob_column)
-        if settings.ent_coef:
-            # the entropy H has the derivative -p (log p + H)
-            space.scratch.add_(batch.entropy.unsqueeze(1)).mul_(space.squares)
-            space.d_outputs.add_(space.scratch, alpha=settings.ent_coef / batch.size)
-
-    def _backward(self, batch: _Batch, space: _Workspace) -> None:
-        """Write the gradient of every parameter."""
-        actor, critic = space.parts[-1]
-        torch.mm(space.d_outputs_transposed, actor, out=self.action_head.weight_gradient)
-        torch.sum(space.d_outputs, 0, out=self.action_head.bias_gradient)
-        torch.mm(space.d_value_transposed, critic, out=self.value_head.weight_gradient)
-        torch.sum(space.d_value, 0, out=self.value_head.bias_gradient)
-        torch.mm(space.d_outputs, self.action_head.weight, out=space.d_parts[-1][0])
-        torch.mul(space.d_value, self.value_head.weight, out=space.d_parts[-1][1])
-        for i in range(len(self.layers) - 1, -1, -1):
-            layer, d_hidden = self.layers[i], space.d_hidden[i]
-            self._through_activation(d_hidden, space.hidden[i])
-            torch.sum(d_hidden, 0, out=layer.bias_gradient)
-            if i == 0:
-                torch.mm(space.d_transposed[0], batch.obs, out=layer.weight_gradient)
-                return
-            for k in (0, 1):
-                torch.mm(space.d_parts_transposed[i][k], space.parts[i - 1][k], out=layer.half_gradients[k])
-                torch.mm(space.d_parts[i][k], layer.half_weights[k], out=space.d_parts[i - 1][k])
-
-    def _through_activation(self, gradient: Tensor, hidden: Tensor) -> None:
-        if self.is_tanh:
-            torch.ops.aten.tanh_backward.grad_input(gradient, hidden, grad_input=gradient)
-        else:
-            torch.ops.aten.threshold_backward.grad_input(gradient, hidden, 0, grad_input=gradient)
-
-    def _divergence(self, batch: _Batch) -> float:
-        return float((batch.ratio - 1 - batch.log_ratio).mean())
-
-    def _metrics(self, num_batches: int, settings: PPOSettings) -> Tensor:
-        """Return [K, 6] the metrics of the epoch's first K minibatches, in the order of `METRICS`."""
-        epoch = self.epoch
-        divergence = epoch["ratio"] - 1 - epoch["log_ratio"]
-        is_clipped = ((epoch["ratio"] - 1).abs_() > settings.clip_range).float()
-        columns = torch.stack(
-            [-epoch["surrogate"], epoch["error"].square(), -epoch["entropy"], divergence, is_clipped], 1
+    def _adam(self, lr: float) -> None:
+        """Scale the gradient down to the largest norm if it is longer, and take one step of Adam."""
+        adam, gradient = self.engine.wired[0].loss.optimiser, self.passes.gradient
+        state = self.engine.state["optimisers"][self.engine.wired[0].loss.key]
+        divisor = None
+        if adam.max_grad_norm is not None:
+            divisor = torch.linalg.vector_norm(gradient).add_(1e-6).div_(adam.max_grad_norm).clamp_(min=1.0)
+        vector = self.passes.vector
+        if adam.l2:
+            gradient, divisor = (gradient if divisor is None else gradient / divisor) + adam.l2 * vector, None
+        state["t"].add_(1)
+        torch._fused_adamw_(
+            [vector],
+            [gradient],
+            [state["m"]],
+            [state["v"]],
+            [],
+            [state["t"][0]],
+            lr=lr,
+            beta1=adam.betas[0],
+            beta2=adam.betas[1],
+            weight_decay=adam.weight_decay,
+            eps=adam.eps,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=divisor,
+            found_inf=None,
         )
-        means = torch.stack([columns[batch.index].mean(0) for batch, _ in self.batches[:num_batches]])
-        policy_loss, value_loss, entropy_loss, kl, clipped = means.unbind(1)
-        if not self.is_discrete:
-            starts = [batch.index.start for batch, _ in self.batches[:num_batches]]
-            entropy_loss = -(epoch["log_volume"][starts] + 0.5 * self.action_head.bias.numel())
-        total = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
-        return torch.stack([policy_loss, value_loss, entropy_loss, total, kl, clipped], 1)
+
+
+@torch.no_grad()
+def ppo_twin(
+    model: Any,
+    obs: Any,
+    action: Tensor,
+    action_mask: Tensor | None,
+    old_logp: Tensor,
+    old_value: Tensor,
+    adv: Tensor,
+    returns: Tensor,
+    *,
+    clip_range: Any = 0.2,
+    clip_range_vf: Any = None,
+    normalize_advantage: bool = True,
+    ent_coef: Any = 0.0,
+    vf_coef: Any = 0.5,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The gradient of `ppo.ppo_loss` and its parts, written out; arguments as there."""
+    size = adv.shape[0]
+    passes = FastMinibatches(model.modules[0].policy, model.vector, size, size)
+    options = {
+        "clip_range": float(clip_range),
+        "clip_range_vf": None if clip_range_vf is None else float(clip_range_vf),
+        "normalize_advantage": normalize_advantage,
+        "ent_coef": float(ent_coef),
+        "vf_coef": float(vf_coef),
+    }
+    fields = SimpleNamespace(
+        obs=obs,
+        action=action,
+        action_mask=action_mask,
+        old_logp=old_logp,
+        old_value=old_value,
+        adv=adv,
+        returns=returns,
+    )
+    passes.shuffle(passes.columns(fields), torch.arange(size, device=adv.device), options)
+    passes.differentiate(0, options)
+    parts = passes.metrics(1, options)[0]
+    return {"policy": passes.gradient}, dict(zip(METRICS, parts.unbind(0)))

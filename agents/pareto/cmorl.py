@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
@@ -13,19 +13,20 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
-from polyathlon.agents.parts.pareto import spread_weights
+from polyathlon.agents.engine import Adam, Engine, Method
+from polyathlon.agents.engine.agent import MethodAgent
 from polyathlon.agents.parts.states import AttributeState
-from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.agents.streams.rollout import Rollout, RolloutState
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.registration import register_agent
 
+from .ipo import cmorl
 from .pareto_agent import ParetoAgent
 from .pareto_archive import ParetoArchive
 from .policy_set import PolicySet
-from .set_rollout import prepare
-from .set_update import Constraint, SetSettings, constraint_of, update_set
+from .population import Population, PopulationState, restarted
+from .set_rollout import Constraint, constraint_of, prepare
 
 BARRIERS = ("paper", "code")
 
@@ -33,13 +34,14 @@ BARRIERS = ("paper", "code")
 @register_agent(
     "cmorl", family="pareto", summary="a Pareto front of policies for several objectives, by constrained extension"
 )
-class CMORL(ParetoAgent):
+class CMORL(MethodAgent, ParetoAgent):
     """Constrained multi-objective reinforcement learning, C-MORL-IPO (Liu et al. 2025, arXiv 2410.02236).
 
     First, policies are trained by PPO for fixed weights of the objectives. Then, again and again, the least crowded
     policies of the Pareto front are extended: a copy for each objective maximises it, while a log barrier keeps the
     other returns above the share `beta` of what the policy had. All policies of a stage are one batch of networks, which
-    act in all rows of the environment at once. An environment that pays one number has one objective.
+    act in all rows of the environment at once. An environment that pays one number has one objective. `cmorl` (ipo.py)
+    is the row; `method=replace_loss(cmorl, policy=my_loss)` changes it.
 
     Args:
         policy: "MlpPolicy".
@@ -70,6 +72,8 @@ class CMORL(ParetoAgent):
         eval_gamma: discount of the returns by which policies are judged.
         normalize_observations: centre and scale observations by each policy's running moments.
         normalize_rewards: train the critics in units of each policy's typical returns.
+        method: what is learned; None is `cmorl`. Words that are given in the constructor change it, their defaults do not.
+        compile: whether gradient steps are compiled; "auto" does so where at least 20,000 of them follow.
         policy_kwargs: `net_arch`, `activation_fn`, `log_std_init`.
         **kwargs: `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`. `n_envs` must be
             a multiple of the number of policies of both stages; None takes the least one that gives four rows to each
@@ -84,6 +88,7 @@ class CMORL(ParetoAgent):
         UsageError: a number is out of range, or the rows cannot be dealt evenly.
     """
 
+    row = cmorl
     action_forms = ("box", "discrete")
 
     def __init__(
@@ -114,9 +119,12 @@ class CMORL(ParetoAgent):
         eval_gamma: float = 1.0,
         normalize_observations: bool = True,
         normalize_rewards: bool = True,
+        method: Method | None = None,
+        compile: bool | Literal["auto"] = "auto",
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
+        self.take_method(method, compile)
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         super().__init__(policy_class, env, learning_rate, **kwargs)
         self.num_initial_policies, self.num_extension_policies = num_initial_policies, num_extension_policies
@@ -159,30 +167,30 @@ class CMORL(ParetoAgent):
         self._setup_lr_schedule()
         self._clip_schedule = FloatSchedule(self.clip_range)
         if self._weights is None:
-            self._weights = self._first_weights()
+            self._weights = self.first_weights(self.initial_weights, self.num_initial_policies)
         self._weights = self._weights.to(self.device)
         if self._constraint is not None:
             self._constraint = Constraint(*(part.to(self.device) for part in self._constraint))
         reference = None if self.reference_point is None else self.vector("reference_point", self.reference_point)
         self.archive = ParetoArchive(self.num_objectives, self.archive_size, reference)
-        self.population, self.policy = self._new_set(self.num_initial_policies), self._new_set(1)
+        self.method, self.policy = self.make_method(), self._new_set(1)
+        words = {"policy_class": self.policy_class, **self._set_words(self.num_initial_policies)}
+        made = self.method.networks(self.observation_space, self.action_space, words, self._initial_generator())
+        if set(made) != {"population"} or not isinstance(made["population"], Population):
+            raise UsageError(
+                "the method of a CMORL has one network, 'population', a Population as `cmorl.networks` makes it"
+            )
+        self.networks, self.population = dict(made), made["population"].policies
+        self.population.generator = self._prediction_generator
+        self.engine = Engine(self.method, self.networks, self.device, self.compile)
         self.register_state("population", self.population)
+        self.register_state("training", PopulationState(self, frozenset({"population"})))
         self.register_state("archive", self.archive)
         self.register_state("rollout", RolloutState(self), checkpoint_only=True)
         self.register_state("carried_return", AttributeState(self, "_carried_return"), checkpoint_only=True)
         self._shown = None
         if self.env is not None:
             self._use_rows(self.env)
-
-    def _first_weights(self) -> Tensor:
-        if self.initial_weights is None:
-            weights = spread_weights(self.num_objectives, self.num_initial_policies)
-        else:
-            weights = torch.as_tensor(np.asarray(self.initial_weights, dtype=np.float64))
-        wanted = (self.num_initial_policies, self.num_objectives)
-        if tuple(weights.shape) != wanted or not bool(weights.isfinite().all()):
-            raise UsageError(f"initial_weights must be finite numbers of shape {wanted}, got {tuple(weights.shape)}")
-        return weights.float()
 
     def numbers_of_policies(self) -> tuple[int, ...]:
         """Return how many policies act at once in each stage."""
@@ -196,30 +204,6 @@ class CMORL(ParetoAgent):
         self._carried_return = None
 
     # -------------------------------------------------------------------------------------------------- learning
-
-    @torch.no_grad()
-    def collect(self, callback: BaseCallback) -> bool:
-        """Let every policy act in its rows until the rollout is full.
-
-        Returns:
-            False when the callback asked to stop.
-        """
-        source = self.source
-        assert source is not None
-        self._note_masks()
-        while self.rollout is None or not self.rollout.is_full:
-            action, taken = self._act(False)
-            if self.rollout is None or self.rollout.action.shape[1] != source.num_envs:
-                shape = () if num_objectives(self.env) is None else (self.num_objectives,)
-                self.rollout = Rollout(self.n_steps, source.obs, action, source.mask, shape)
-            self.rollout.add_action(source.obs, action, source.mask)
-            step = source.step(taken)
-            self.rollout.add_step(step)
-            self.num_timesteps += source.num_envs
-            callback.update_locals(step_locals(source, step, action, locals()))
-            if not callback.on_step():
-                return False
-        return True
 
     def train(self) -> None:
         """Update all policies on the rollout, and then their running moments of the observations."""
@@ -240,27 +224,46 @@ class CMORL(ParetoAgent):
             parents = data.returns.mean(1)
             held = self._weights == 0
             self._constraint = constraint_of(parents, held, self.beta, self.population.value_scale())
-        settings = SetSettings(
-            learning_rate=self.lr_schedule(progress),
-            clip_range=self._clip_schedule(progress),
-            ent_coef=self.ent_coef,
-            vf_coef=self.vf_coef,
-            max_grad_norm=self.max_grad_norm,
-            n_epochs=self.n_epochs,
-            batch_size=self.batch_size,
-            barrier=self.barrier,
-            barrier_t=self.barrier_t,
-            beta=self.beta,
-        )
-        report = update_set(self.population, data, self._constraint, settings, self.generator)
+        numbers = {"learning_rate": self.lr_schedule(progress), "progress": 1.0 - progress, **self._numbers(progress)}
+        numbers |= dict.fromkeys(Constraint._fields) if self._constraint is None else self._constraint._asdict()  # type: ignore[arg-type]
+        number = data.adv.shape[1]
+        for _ in range(self.n_epochs):
+            epoch = data.shuffled(torch.randperm(number, generator=self.generator, device=self.device))
+            for start in range(0, number, self.batch_size):
+                batch = epoch.part(start, min(start + self.batch_size, number))
+                self.engine.step({**batch._asdict(), **numbers})
         self._n_updates += self.n_epochs
-        for name, number in report.items():
-            self.logger.record(f"train/{name}", number)
-        self.logger.record("train/learning_rate", settings.learning_rate)
+        report = self.engine.metrics()
+        report["loss"] = report.pop("policy_loss", math.nan)
+        for name, value in {**report, "compiled": float(self.engine.is_compiled)}.items():
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/learning_rate", numbers["learning_rate"])
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if self.normalize_observations:
             self.population.update_observations(features)
         self.rollout.clear()
+
+    def _before_training(self) -> None:
+        super()._before_training()
+        transitions = self.n_steps * self.n_envs
+        minibatches = -(-transitions // self.population.num_policies // self.batch_size)
+        self.engine.plan((self._total_timesteps - self.num_timesteps) // transitions * self.n_epochs * minibatches)
+
+    def method_words(self, method: Method) -> dict[str, dict[str, object]]:
+        """See `MethodAgent.method_words`."""
+        options = {"barrier": self.barrier, "clip_range": self._clip_schedule(1.0)}
+        options |= {name: float(getattr(self, name)) for name in ("ent_coef", "vf_coef", "beta", "barrier_t")}
+        moved = [loss.key for loss in method.losses if loss.moved and isinstance(loss.optimiser, Adam)]
+        return {
+            **{name: {name: value} for name, value in options.items()},
+            "max_grad_norm": {f"{key}.max_grad_norm": self.max_grad_norm for key in moved},
+        }
+
+    def _numbers(self, progress: float) -> dict[str, Any]:
+        """Return the clip ratio that the agent's own schedule gives now, for each loss that takes it."""
+        is_taken = self._given_method is None or "clip_range" in self._given_words
+        owners = [loss.key for loss in self.method.losses if isinstance(loss.options.get("clip_range"), float)]
+        return {f"{key}.clip_range": self._clip_schedule(progress) for key in owners if is_taken}
 
     def _is_round_over(self) -> bool:
         is_initial = self.stage == "initial" and self.num_extension_policies > 0
@@ -278,6 +281,7 @@ class CMORL(ParetoAgent):
         self.population.take(self.archive.policy(parents.repeat_interleave(self.num_objectives)))
         self._weights = torch.eye(self.num_objectives, device=self.device).repeat(self.num_extension_policies, 1)
         self._constraint = None
+        self.engine = restarted(self.engine)
 
     @property
     def smallest_run(self) -> int:

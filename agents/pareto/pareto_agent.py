@@ -18,10 +18,12 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
-from polyathlon.agents.parts.pareto import expected_utility, hypervolume, simplex_grid, sparsity
+from polyathlon.agents.parts.pareto import expected_utility, hypervolume, simplex_grid, sparsity, spread_weights
+from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.agents.streams.env_stream import make_env_stream
 from polyathlon.agents.streams.environments import make_vec_env
 from polyathlon.agents.streams.masks import own_masks
+from polyathlon.agents.streams.rollout import Rollout
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
@@ -54,6 +56,8 @@ class ParetoAgent(Agent):
     evaluation_episodes: int
     eval_gamma: float
     normalize_observations: bool
+    n_steps: int
+    rollout: Rollout | None
     _are_rows_given = False
     _shown: tuple[int, int] | None = None
 
@@ -62,17 +66,37 @@ class ParetoAgent(Agent):
             raise unknown_name("policy", policy_name, self.policy_aliases)
         return self.policy_aliases[policy_name]
 
-    def _new_set(self, number: int) -> PolicySet:
-        made: PolicySet = self.policy_class(  # type: ignore[assignment]
-            self.observation_space,
-            self.action_space,
-            number,
-            self.num_objectives,
-            torch.Generator(device=self.device).manual_seed(self._initial_seed),
-            normalize_observations=self.normalize_observations,
-            learning_rate=self.lr_schedule(1.0),
+    def _set_words(self, number: int) -> dict[str, Any]:
+        """Return what the policy class gets beside the spaces, for `number` policies."""
+        return {
+            "num_policies": number,
+            "num_objectives": self.num_objectives,
+            "normalize_observations": self.normalize_observations,
             **self.policy_kwargs,
-        )
+        }
+
+    def first_weights(self, given: Any, number: int) -> Tensor:
+        """Return weights [number, m] of the objectives: as given, or spread over the simplex.
+
+        Raises:
+            UsageError: those given have another shape, or are not finite.
+        """
+        if given is None:
+            weights = spread_weights(self.num_objectives, number)
+        else:
+            weights = torch.as_tensor(np.asarray(given, dtype=np.float64))
+        wanted = (number, self.num_objectives)
+        if tuple(weights.shape) != wanted or not bool(weights.isfinite().all()):
+            raise UsageError(f"initial_weights must be finite numbers of shape {wanted}, got {tuple(weights.shape)}")
+        return weights.float()
+
+    def _initial_generator(self) -> torch.Generator:
+        return torch.Generator(device=self.device).manual_seed(self._initial_seed)
+
+    def _new_set(self, number: int) -> PolicySet:
+        kind: Any = self.policy_class
+        words = {"generator": self._initial_generator(), **self._set_words(number)}
+        made: PolicySet = kind(self.observation_space, self.action_space, **words)
         made.generator = self._prediction_generator
         return made
 
@@ -106,6 +130,30 @@ class ParetoAgent(Agent):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces and objectives, with rows for all policies."""
         self._use_rows(self._wrap_env(env), force_reset)
+
+    @torch.no_grad()
+    def collect(self, callback: BaseCallback) -> bool:
+        """Let every policy act in its rows until the rollout is full.
+
+        Returns:
+            False when the callback asked to stop.
+        """
+        source = self.source
+        assert source is not None
+        self._note_masks()
+        while self.rollout is None or not self.rollout.is_full:
+            action, taken = self._act(False)
+            if self.rollout is None or self.rollout.action.shape[1] != source.num_envs:
+                shape = () if num_objectives(self.env) is None else (self.num_objectives,)
+                self.rollout = Rollout(self.n_steps, source.obs, action, source.mask, shape)
+            self.rollout.add_action(source.obs, action, source.mask)
+            step = source.step(taken)
+            self.rollout.add_step(step)
+            self.num_timesteps += source.num_envs
+            callback.update_locals(step_locals(source, step, action, locals()))
+            if not callback.on_step():
+                return False
+        return True
 
     def _act(self, deterministic: bool) -> tuple[Tensor, Tensor]:
         """Return the actions [N, ...] of all rows as the policies drew them, and as the environment takes them."""

@@ -12,16 +12,9 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, preprocess_obs
 from torch import Tensor, nn
 
-from polyathlon.agents.parts.action_distributions import (
-    categorical_entropy,
-    categorical_log_prob,
-    gaussian_entropy,
-    gaussian_log_prob,
-    masked_log_softmax,
-    sample_categorical,
-)
+from polyathlon.agents.engine.distributions import Categorical, Gaussian
+from polyathlon.agents.parts.action_distributions import masked_log_softmax, sample_categorical
 from polyathlon.agents.parts.features import extractor_for, mask_in
-from polyathlon.agents.parts.flat_adam import FlatAdam
 from polyathlon.agents.streams.env_stream import Observation
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -46,11 +39,9 @@ class PolicySet(BasePolicy):
         activation_fn: `nn.Tanh` or `nn.ReLU`.
         log_std_init: first logarithm of the Gaussian's standard deviation.
         normalize_observations: centre and scale observations by each policy's own running moments.
-        learning_rate: first step size of the optimiser.
 
     Attributes:
         matrix: [P, K] parameters.
-        optimizer: Adam on all of them.
         generator: source of the random actions of `predict`.
 
     Raises:
@@ -58,7 +49,6 @@ class PolicySet(BasePolicy):
     """
 
     matrix: nn.Parameter
-    optimizer: FlatAdam
     obs_mean: Tensor
     obs_var: Tensor
     obs_count: Tensor
@@ -77,7 +67,6 @@ class PolicySet(BasePolicy):
         activation_fn: type[nn.Module] = nn.Tanh,
         log_std_init: float = 0.0,
         normalize_observations: bool = True,
-        learning_rate: float = 3e-4,
     ) -> None:
         super().__init__(observation_space, action_space)
         extractor_for(observation_space)  # refuses text
@@ -103,7 +92,7 @@ class PolicySet(BasePolicy):
         self.shapes = self._shapes()
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.generator: torch.Generator = generator
-        self._allocate(self._initial_rows(num_policies, generator), learning_rate)
+        self._allocate(self._initial_rows(num_policies, generator))
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of one policy's parameters, in the order in which they lie in its row."""
@@ -145,16 +134,13 @@ class PolicySet(BasePolicy):
             "return_count": zeros.clone(),
         }
 
-    def _allocate(self, rows: Mapping[str, Tensor], learning_rate: float) -> None:
-        """Take rows as the policies, with a fresh optimiser."""
+    def _allocate(self, rows: Mapping[str, Tensor]) -> None:
         self.num_policies = rows["matrix"].shape[0]
         for name, value in rows.items():
             if name == "matrix":
                 self.matrix = nn.Parameter(value.detach().clone())
             else:
                 self.register_buffer(name, value.clone())
-        self.optimizer = FlatAdam([self.matrix], lr=learning_rate)
-        self._gradient = self.optimizer.gradient.view_as(self.matrix)
         self._constants: tuple[Tensor, Tensor] | None = None
 
     # ------------------------------------------------------------------------------------------------- snapshots
@@ -164,24 +150,19 @@ class PolicySet(BasePolicy):
         names = ("matrix", "obs_mean", "obs_var", "obs_count", "return_square", "return_count")
         return {name: getattr(self, name).detach().clone() for name in names}
 
+    @torch.no_grad()
     def take(self, rows: Mapping[str, Tensor]) -> None:
-        """Become the policies in `rows`, of any number; the optimiser starts afresh."""
-        self._allocate(rows, self.optimizer.param_groups[0]["lr"])
-
-    def get_extra_state(self) -> dict[str, Tensor]:
-        """Return the optimiser's moments, so that they are saved with the parameters."""
-        state: dict[str, Tensor] = self.optimizer.state[self.optimizer.vector]
-        return {name: state[name] for name in ("step", "exp_avg", "exp_avg_sq")}
-
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Continue with saved moments of the optimiser."""
-        for name, own in self.optimizer.state[self.optimizer.vector].items():
-            own.copy_(state[name])
+        """Become the policies in `rows`, of any number; an optimiser must start afresh."""
+        if rows["matrix"].shape[0] != self.num_policies:
+            self._allocate(rows)
+        for name, value in rows.items():
+            getattr(self, name).copy_(value)
+        self._constants = None
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a set of any number of policies; see `nn.Module.load_state_dict`."""
         if "matrix" in state_dict and state_dict["matrix"].shape[0] != self.num_policies:
-            self.take({name: value for name, value in state_dict.items() if name != "_extra_state"})
+            self._allocate(state_dict)
         self._constants = None
         return super().load_state_dict(state_dict, strict, assign)
 
@@ -204,23 +185,27 @@ class PolicySet(BasePolicy):
         mean, scale = self._constants
         return ((features - mean) * scale).clamp_(-OBSERVATION_CLIP, OBSERVATION_CLIP)
 
-    def layers(self) -> dict[str, Tensor]:
-        """Return views of the parameters by name, [P, ...] each."""
-        parts = self.matrix.split(self.sizes, 1)
-        return {name: part.view(self.num_policies, *shape) for part, (name, shape) in zip(parts, self.shapes.items())}
+    def layers(self, matrix: Tensor | None = None) -> dict[str, Tensor]:
+        """Return views of the parameters by name, [P, ...] each; of another matrix [P, K] where one is given."""
+        matrix = self.matrix if matrix is None else matrix
+        parts = matrix.split(self.sizes, 1)
+        return {name: part.view(matrix.shape[0], *shape) for part, (name, shape) in zip(parts, self.shapes.items())}
 
-    def outputs(self, x: Tensor, which: str = "both") -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def outputs(
+        self, x: Tensor, which: str = "both", matrix: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Evaluate the networks.
 
         Args:
             x: [P, B, D] normalised features.
             which: "both", "actor" or "critic".
+            matrix: [P, K] parameters; None takes the policies' own.
 
         Returns:
             Means or logits [P, B, A], values [P, B, m] in the critic's units, and log standard deviations [P, 1, A] of a
             Gaussian; None for what was not asked for.
         """
-        p = self.layers()
+        p = self.layers(matrix)
         width = self.net_arch[0]
         halves = {"both": slice(None), "actor": slice(0, width), "critic": slice(width, None)}[which]
         first = self.activation(torch.baddbmm(p["first_bias"][..., halves], x, p["first"][..., halves]))
@@ -234,22 +219,14 @@ class PolicySet(BasePolicy):
             found[head] = torch.baddbmm(p[f"{head}_bias"], h, p[head])
         return found.get("action"), found.get("value"), p.get("log_std")
 
-    def log_prob_and_entropy(
-        self, parameters: Tensor, log_std: Tensor | None, action: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities and entropies [P, B].
-
-        Args:
-            parameters: [P, B, A] means or logits.
-            log_std: [P, 1, A] of a Gaussian.
-            action: [P, B, A], or [P, B] int64 counted from 0.
-            mask: [P, B, A] bool of the allowed actions, or None.
-        """
-        if log_std is None:
-            log_probs = masked_log_softmax(parameters, mask)
-            return categorical_log_prob(log_probs, action), categorical_entropy(log_probs)
-        log_prob = gaussian_log_prob(parameters, log_std, action)
-        return log_prob, gaussian_entropy(log_std).expand_as(log_prob)
+    def distribution_of(
+        self, parameters: Tensor, log_std: Tensor | None, mask: Tensor | None
+    ) -> Gaussian | Categorical:
+        """Return the distribution of means or logits [..., A]; `mask` [..., A] bool are the allowed actions."""
+        if log_std is not None:
+            return Gaussian(parameters, log_std)
+        chosen = Categorical(parameters)
+        return chosen if mask is None else chosen.masked(mask)
 
     def act(
         self, obs: Observation, mask: Tensor | None, generator: torch.Generator | None, deterministic: bool = False
@@ -322,13 +299,6 @@ class PolicySet(BasePolicy):
         self.obs_mean += share * delta
         self.obs_count += number
         self._constants = None
-
-    def clipped_step(self, learning_rate: float, max_norm: float | None) -> None:
-        """Scale each policy's gradient down to the norm `max_norm` if it is longer, and take one step."""
-        if max_norm is not None:
-            norm = torch.linalg.vector_norm(self._gradient, dim=1, keepdim=True)
-            self._gradient.mul_(norm.add_(1e-6).reciprocal_().mul_(max_norm).clamp_(max=1.0))
-        self.optimizer.clipped_step(learning_rate, None)
 
 
 def _share(count: Tensor, number: int) -> Tensor:

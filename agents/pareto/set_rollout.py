@@ -2,15 +2,74 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from polyathlon.agents.parts.barrier import return_threshold
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.agents.streams.env_stream import Observation
 from polyathlon.agents.streams.rollout import Rollout, tree_map
 
 from .policy_set import PolicySet
-from .set_update import SetBatch
+
+
+class Constraint(NamedTuple):
+    """What a policy must keep while it maximises one objective.
+
+    Attributes:
+        held: [P, m] bool, the objectives that are held.
+        threshold: [P, m] what their returns must exceed.
+        floor: [P, m] slack below which the barrier goes on as its tangent.
+    """
+
+    held: Tensor
+    threshold: Tensor
+    floor: Tensor
+
+
+class SetBatch(NamedTuple):
+    """M transitions of each policy; the fields that a loss may read.
+
+    Attributes:
+        obs: [P, M, D] normalised observations.
+        action: [P, M, A] of a Gaussian, or [P, M] int64 counted from 0.
+        action_mask: [P, M, A] bool or None.
+        old_logp: [P, M] under the behaviour.
+        adv: [P, M] of the weighted objectives.
+        returns: [P, M, m] returns in the critics' units.
+        env_returns: [P, M, m] returns in the environment's units.
+    """
+
+    obs: Tensor
+    action: Tensor
+    action_mask: Tensor | None
+    old_logp: Tensor
+    adv: Tensor
+    returns: Tensor
+    env_returns: Tensor
+
+    def shuffled(self, order: Tensor) -> SetBatch:
+        """Return the transitions in the order [M] int64, the same for every policy."""
+        return SetBatch(*[None if x is None else x.index_select(1, order) for x in self])  # type: ignore[arg-type]
+
+    def part(self, start: int, stop: int) -> SetBatch:
+        """Return views of the transitions from `start` to `stop`."""
+        return SetBatch(*[None if x is None else x[:, start:stop] for x in self])  # type: ignore[arg-type]
+
+
+def constraint_of(parents: Tensor, held: Tensor, beta: float, scale: Tensor) -> Constraint:
+    """Keep the share `beta` of the parents' returns.
+
+    Args:
+        parents: [P, m] returns of the policies that extension starts from, estimated as `mean(ratio R)` is later.
+        held: [P, m] bool.
+        beta: share.
+        scale: [P, m] typical size of the returns, which bounds the tangent where a parent's return is near zero.
+    """
+    floor = torch.maximum(0.1 * (1 - beta) * parents.abs(), 1e-3 * scale)
+    return Constraint(held, return_threshold(parents, beta), floor)
 
 
 def by_policy(value: Tensor, num_policies: int) -> Tensor:
@@ -78,7 +137,7 @@ def prepare(
     mask = None if rollout.mask is None else by_policy(rollout.mask, number)
     parameters, value, log_std = policies.outputs(features)
     assert parameters is not None and value is not None
-    log_prob, _ = policies.log_prob_and_entropy(parameters, log_std, action, mask)
+    log_prob = policies.distribution_of(parameters, log_std, mask).log_prob(action)
     scale = policies.value_scale()
     of_rows = scale.repeat_interleave(rows // number, 0)
     value = by_row(value, steps)

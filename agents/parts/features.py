@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.torch_layers import (
@@ -78,6 +79,50 @@ def extractor_for(space: gym.Space[Any]) -> type[BaseFeaturesExtractor]:
         return FlattenExtractor
     assert isinstance(space, spaces.Box)
     return NatureCNN if is_image_space_channels_first(space) else ChannelsLastCNN
+
+
+class Preparation:
+    """SB3's `preprocess_obs` of one space, with what depends on the space decided once: plain tensor code that compiles.
+
+    Args:
+        space: the space of one observation.
+        normalize_images: divide pictures by 255.
+        dtype: of the numbers.
+
+    Raises:
+        UsageError: a space that SB3 does not prepare.
+    """
+
+    def __init__(
+        self, space: gym.Space[Any], normalize_images: bool = True, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.dtype = dtype
+        self.parts: dict[str, Preparation] = {}
+        self.sizes: list[int] = []
+        self.scale = 1.0
+        if isinstance(space, spaces.Dict):
+            self.parts = {key: Preparation(part, normalize_images, dtype) for key, part in space.spaces.items()}
+        elif isinstance(space, spaces.Discrete):
+            self.sizes = [int(space.n)]
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.sizes = [int(n) for n in space.nvec.reshape(-1)]
+        elif not isinstance(space, spaces.Box | spaces.MultiBinary):
+            raise UsageError(f"observations of {space} have no form that networks read")
+        elif normalize_images and is_image_space(space):
+            self.scale = 255.0
+        self.is_single = isinstance(space, spaces.Discrete)
+
+    def __call__(self, obs: Any) -> Any:
+        """Return observations [B, ...] as floating-point numbers, classes one-hot."""
+        if self.parts:
+            return {key: part(obs[key]) for key, part in self.parts.items() if key in obs}
+        if self.is_single:
+            return F.one_hot(obs.long(), self.sizes[0]).to(self.dtype)
+        if self.sizes:
+            columns = obs.long().flatten(1).unbind(1)
+            return torch.cat([F.one_hot(column, n) for column, n in zip(columns, self.sizes)], -1).to(self.dtype)
+        numbers = obs.to(self.dtype)
+        return numbers / self.scale if self.scale != 1.0 else numbers
 
 
 def mask_in(observation: Tensor | dict[str, Tensor], num_actions: int) -> Tensor | None:

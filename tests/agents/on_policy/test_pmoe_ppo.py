@@ -10,8 +10,7 @@ import torch
 from torch.nn.functional import mse_loss, one_hot
 
 from polyathlon.agents import PMOEPPO, PPO
-from polyathlon.agents.on_policy.pmoe_ppo import MixtureLoss
-from polyathlon.agents.on_policy.ppo_update import Minibatches, PPOSettings
+from polyathlon.agents.on_policy.minibatches import Minibatches
 from polyathlon.agents.parts.gaussian_mixture import of_expert
 from polyathlon.envs.errors import UsageError
 
@@ -32,38 +31,47 @@ def agent_and_batch(**arguments):
     return agent, batch
 
 
+def gradients(agent, batch, **noise):
+    """Return the loss of a minibatch and its gradient by the policy's parameters."""
+    engine = agent.engine
+    gradient = engine.gradients({**batch._asdict(), **noise, **agent.numbers()})[0]["policy"]
+    own = [p for n in engine.wired[0].loss.moved for p in engine.networks[n].modules[0].parameters()]
+    parts = dict(zip(map(id, own), gradient.split([p.numel() for p in own])))
+    found = {name: parts[id(p)].view(p.shape) for name, p in agent.policy.named_parameters() if id(p) in parts}
+    before = engine.state_dict()
+    engine.step({**batch._asdict(), **noise, **agent.numbers()})
+    loss = engine.metrics()["policy_loss"]
+    engine.load_state_dict(before)
+    return loss, found
+
+
 def test_loss_is_that_of_the_mixture_with_router_and_judge():
     agent, batch = agent_and_batch()
     policy = agent.policy
-    found = MixtureLoss(policy, "frequency", torch.Generator().manual_seed(2))(
-        policy, batch, PPOSettings(learning_rate=1e-3, clip_range=0.2)
-    )
+    noise = torch.empty(ROWS, EXPERTS, 1).normal_(generator=torch.Generator().manual_seed(2))
+    total, found = gradients(agent, batch, noise=noise)
 
     w = policy.router(batch.obs).softmax(-1)
     mean = policy.action_net(policy.mlp_extractor.policy_net(batch.obs))  # one action component: [B, K]
     std = policy.log_std[:, 0].exp()
     density = torch.exp(-0.5 * ((batch.action - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
     log_prob = (w * density).sum(1).log()
-    advantage = (batch.advantage - batch.advantage.mean()) / (batch.advantage.std() + 1e-8)
-    ratio = (log_prob - batch.log_prob).exp()
+    advantage = (batch.adv - batch.adv.mean()) / (batch.adv.std() + 1e-8)
+    ratio = (log_prob - batch.old_logp).exp()
     surrogate = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
     value_loss = mse_loss(policy.predict_values(batch.obs)[:, 0], batch.returns)
-    noise = torch.empty(ROWS, EXPERTS, 1).normal_(generator=torch.Generator().manual_seed(2))[..., 0]
-    sample = (mean + std * noise).detach()
+    sample = (mean + std * noise[..., 0]).detach()
     pairs = torch.cat([batch.obs.repeat_interleave(EXPERTS, 0), sample.reshape(-1, 1)], 1)
     best = policy.q_net(pairs).view(ROWS, EXPERTS).argmax(1)
     router_loss = mse_loss(w, one_hot(best, EXPERTS).float())
     q_loss = mse_loss(policy.q_net(torch.cat([batch.obs, batch.action], 1))[:, 0], batch.returns)
     wanted = surrogate + 0.5 * value_loss + router_loss + q_loss
 
-    assert float(found.total.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
-    parameters = list(policy.parameters())
-    for mine, other in zip(
-        torch.autograd.grad(found.total, parameters, allow_unused=True),
-        torch.autograd.grad(wanted, parameters, allow_unused=True),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+    assert total == pytest.approx(float(wanted.detach()), rel=1e-5)
+    parameters = dict(policy.named_parameters())
+    assert set(found) == set(parameters)
+    for name, other in zip(parameters, torch.autograd.grad(wanted, list(parameters.values())), strict=True):
+        torch.testing.assert_close(found[name], other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("fast_update", [True, False])
@@ -78,13 +86,12 @@ def test_one_expert_is_ppo_bit_for_bit(fast_update):
 
 def test_without_judge_the_router_learns_from_the_surrogate_alone():
     agent, batch = agent_and_batch(estimator="score_ratio")
-    loss = MixtureLoss(agent.policy, "score_ratio", agent.generator)(
-        agent.policy, batch, PPOSettings(learning_rate=1e-3, clip_range=0.2)
-    )
-    agent.policy.optimizer.zero_grad()
-    loss.total.backward()
-    assert float(agent.policy.router.weight.grad.abs().sum()) > 0
-    assert all(float(p.grad.abs().sum()) == 0 for p in agent.policy.q_net.parameters())
+    before = {name: p.clone() for name, p in agent.policy.q_net.named_parameters()}
+    _, found = gradients(agent, batch)
+    assert float(found["router.weight"].abs().sum()) > 0
+    assert not any(name.startswith("q_net") for name in found)
+    agent.learn(64)
+    assert all(torch.equal(p, before[name]) for name, p in agent.policy.q_net.named_parameters())
 
 
 def test_densities_belong_to_the_actions_that_are_drawn():

@@ -86,7 +86,7 @@ def test_save_and_load_predict_the_same(env, tmp_path):
 
 def parameters_after(total, seed, **kwargs):
     agent = PPO("MlpPolicy", gym.make("CartPole-v1"), n_steps=64, n_epochs=2, seed=seed, **kwargs).learn(total)
-    return agent.policy.optimizer.vector.detach()
+    return agent.networks["model"].vector.detach()
 
 
 def test_the_same_seed_gives_the_same_numbers_and_leaves_global_state_alone():
@@ -121,7 +121,7 @@ def test_resume_in_the_middle_of_a_rollout_equals_the_unbroken_run(env, tmp_path
     again = PPO.resume(tmp_path / "agent.checkpoint", make())
     assert again.num_timesteps == 161
     again.learn(320 - 161, reset_num_timesteps=False)
-    assert torch.equal(whole.policy.optimizer.vector, again.policy.optimizer.vector)
+    assert torch.equal(whole.networks["model"].vector, again.networks["model"].vector)
     assert list(whole.ep_info_buffer) == list(again.ep_info_buffer)
     assert whole.num_timesteps == again.num_timesteps
 

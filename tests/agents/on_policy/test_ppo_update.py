@@ -1,4 +1,4 @@
-"""PPO's update against SB3's, and the written-out derivatives against back-propagation."""
+"""PPO's update against SB3's, the written-out minibatch against the loss, and methods that users change."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stable_baselines3.common.logger import Logger
 from torch import nn
 
 from polyathlon.agents import PPO
-from polyathlon.agents.on_policy.ppo_fast import can_update
-from polyathlon.agents.on_policy.ppo_update import Minibatches
+from polyathlon.agents.on_policy.minibatches import Minibatches
+from polyathlon.agents.on_policy.ppo_passes import can_update
 
 HUGE = 1e9
 STEPS = 64
@@ -65,9 +65,9 @@ def sb3_gradient(data: Minibatches, agent, **options):
     buffer.observations[:] = data.obs.numpy().reshape(buffer.observations.shape)
     buffer.actions[:] = data.action.numpy().reshape(buffer.actions.shape)
     for name, value in {
-        "values": data.value,
-        "log_probs": data.log_prob,
-        "advantages": data.advantage,
+        "values": data.old_value,
+        "log_probs": data.old_logp,
+        "advantages": data.adv,
         "returns": data.returns,
     }.items():
         getattr(buffer, name)[:] = value.numpy()[:, None]
@@ -82,23 +82,30 @@ def sb3_gradient(data: Minibatches, agent, **options):
 @pytest.mark.parametrize("fast", [True, False])
 def test_loss_and_gradient_equal_sb3s(name, clip_range_vf, fast):
     options = {"ent_coef": 0.01, "vf_coef": 0.4, "clip_range": 0.1, "clip_range_vf": clip_range_vf}
-    agent = PPO("MlpPolicy", env_named(name), n_steps=STEPS, batch_size=16, seed=0, learning_rate=3e-3, device="cpu")
+    agent = PPO(
+        "MlpPolicy", env_named(name), n_steps=STEPS, batch_size=STEPS, seed=0, device="cpu", fast_update=fast, **options
+    )
     data = collected(agent)
-    agent.fast_update = fast
-    agent.batch_size, agent.n_epochs, agent.max_grad_norm = STEPS, 1, HUGE
+    agent.n_epochs = 1
     # old values and log-probabilities of another policy, so that the clipping acts
     generator = torch.Generator().manual_seed(1)
     noise = 0.2 * torch.randn(2, STEPS, generator=generator)
-    data = data._replace(
-        log_prob=data.log_prob + noise[0], value=data.value + noise[1], returns=data.value + 5 * noise[1]
-    )
+    moved = data.old_value + noise[1]
+    data = data._replace(old_logp=data.old_logp + noise[0], old_value=moved, returns=data.old_value + 5 * noise[1])
     wanted, logged = sb3_gradient(data, agent, **options)
-    from polyathlon.agents.on_policy.ppo_update import PPOSettings
-
-    settings = PPOSettings(learning_rate=0.0, max_grad_norm=None, n_epochs=1, batch_size=STEPS, **options)
-    report = agent._update(data, settings)
+    assert (agent.method.twin is not None) == fast
+    engine, fields = agent.engine, {**data._asdict(), **agent.numbers()}
+    if fast:
+        things = engine.pure.things({"model": engine.networks["model"].vector}, {})
+        gradient = engine.method.twin(things["model"], **data._asdict(), **options)[0]["policy"]
+    else:
+        gradient = engine.gradients(fields)[0]["policy"]
+    own = list(engine.networks["model"].modules[0].parameters())
+    parts = dict(zip(map(id, own), gradient.split([p.numel() for p in own])))
     for key, parameter in agent.policy.named_parameters():
-        torch.testing.assert_close(parameter.grad, wanted[key], atol=1e-5, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+        found = parts[id(parameter)].view(parameter.shape)
+        torch.testing.assert_close(found, wanted[key], atol=1e-5, rtol=1e-5, msg=lambda m, k=key: f"{k}: {m}")
+    report = agent.update(data)
     for key in ("policy_gradient_loss", "value_loss", "entropy_loss", "loss", "approx_kl", "clip_fraction"):
         assert report[key] == pytest.approx(float(logged[f"train/{key}"]), abs=1e-5, rel=1e-5), key
     assert report["clip_fraction"] > 0.1
@@ -121,22 +128,22 @@ def test_written_out_derivatives_equal_back_propagation(name, options):
         agent = PPO("MlpPolicy", env_named(name), n_steps=128, n_epochs=3, seed=0, fast_update=fast, **settings)
         agent.learn(384)
         logged = {k: float(v) for k, v in agent.logger.name_to_value.items() if k.startswith("train/")}
-        runs[fast] = agent.policy.optimizer.vector.detach().clone(), logged
+        runs[fast] = agent.networks["model"].vector.clone(), logged
     torch.testing.assert_close(runs[True][0], runs[False][0], atol=2e-5, rtol=1e-4)
     assert runs[True][1] == pytest.approx(runs[False][1], rel=1e-3, abs=1e-4)
 
 
 def test_the_fast_update_steps_aside_where_it_does_not_apply():
     agent = PPO("MlpPolicy", gym.make("Pendulum-v1"), n_steps=32, policy_kwargs={"net_arch": {"pi": [8], "vf": [16]}})
-    assert not can_update(agent.policy, collected(agent, 32))
+    assert not can_update(agent.policy) and agent.method.twin is None
     other = PPO("MlpPolicy", gym.make("Pendulum-v1"), n_steps=32, policy_kwargs={"activation_fn": nn.ELU})
-    assert not can_update(other.policy, collected(other, 32))
+    assert not can_update(other.policy) and other.method.twin is None
     plain = PPO("MlpPolicy", gym.make("Pendulum-v1"), n_steps=32)
-    assert can_update(plain.policy, collected(plain, 32))
+    assert can_update(plain.policy) and plain.method.twin is not None
 
 
 def test_a_weight_that_is_replaced_stays_in_the_flat_vector():
     agent = PPO("MlpPolicy", gym.make("Pendulum-v1"), n_steps=32, seed=0)
     other = PPO("MlpPolicy", gym.make("Pendulum-v1"), n_steps=32, seed=1)
     agent.policy.load_state_dict(other.policy.state_dict())
-    torch.testing.assert_close(agent.policy.optimizer.vector, other.policy.optimizer.vector)
+    torch.testing.assert_close(agent.networks["model"].vector, other.networks["model"].vector)
