@@ -48,7 +48,7 @@ class RowsStep(NamedTuple):
         truncated: [N] bool.
         ended: [N] bool, terminated or truncated.
         mask: [N, A] bool allowed now, or None.
-        illegal: [N] bool, the action was not allowed; None where everything is.
+        illegal: [N] bool, the action was not allowed ([N, num_players] where players move at once); None where everything is.
         final: the state at the end of finished rows (SAME_STEP), or None.
         final_obs: what finished rows saw last (SAME_STEP), or None.
     """
@@ -81,9 +81,16 @@ class Engine:
     """
 
     def __init__(
-        self, task: TensorEnv, num_envs: int, limit: int | None, mode: AutoresetMode, is_compiled: bool = False
+        self,
+        task: TensorEnv,
+        num_envs: int,
+        limit: int | None,
+        mode: AutoresetMode,
+        is_compiled: bool = False,
+        sees_all: bool = False,
     ) -> None:
         self.task = task
+        self.look: Callable[[Any], Tree] = task.observe_all if sees_all else task.observe
         self.num_envs = num_envs
         self.num_actions = count_actions(task.action_space)
         self.limit = _NO_LIMIT if limit is None else int(limit)
@@ -175,7 +182,7 @@ class Engine:
     def observe(self) -> Tree:
         """Return what all rows see now, sharing no memory with the state."""
         self._lasting = {}
-        return self._kept(trees.unaliased(self.task.observe(self.state), self.state))
+        return self._kept(trees.unaliased(self.look(self.state), self.state))
 
     def _kept(self, obs: Tree) -> Tree:
         """Return the observation; what lasts in it is handed out again until an episode starts."""
@@ -205,6 +212,24 @@ class Engine:
             self.ended = outcome.ended
         return outcome
 
+    def move(self, action: Tensor) -> StepResult:
+        """Act in every row without looking, for interfaces in which players look when they are asked (DISABLED).
+
+        Args:
+            action: [N, ...] of the right type and shape, inside the action space.
+
+        Raises:
+            UsageError: no reset yet, or a row is over.
+        """
+        if self.state is None:
+            raise UsageError("step() was called before reset(); call reset() first")
+        self._refuse_ended()
+        turn = advance(self.task, self.limit, self.state, action, self.mask, True)
+        self.state, self.ended = turn.state, turn.terminated | turn.truncated
+        self.has_ended = bool(self.ended.any())
+        self.mask = allowed(self.task, self.state, self.ended if self.has_ended else None)
+        return turn
+
     def _refuse_ended(self) -> None:
         if self.has_ended and bool(self.ended.any()):
             rows = self.ended.nonzero()[:8, 0].tolist()
@@ -225,7 +250,7 @@ class Engine:
                 final, final_obs = state, obs
             fresh = self._starts_of(rows)
             state = trees.put(state, rows, fresh)
-            obs = self._kept(trees.put(obs, rows, self.task.observe(fresh), in_place=self.is_compiled and is_next))
+            obs = self._kept(trees.put(obs, rows, self.look(fresh), in_place=self.is_compiled and is_next))
             if mask is not None:
                 mask = mask.index_copy(0, rows, allowed(self.task, fresh, torch.zeros_like(ended[rows])))
         rewards = (turn.reward, turn.terminated, turn.truncated)
@@ -251,7 +276,7 @@ class Engine:
 
     def _observed(self, state: Any, before: Any) -> Tree:
         """Return an observation that shares no memory with states; storage cannot be compared while compiling."""
-        obs: Tree = self.task.observe(state)
+        obs: Tree = self.look(state)
         if self._lasting and isinstance(obs, dict):
             obs = {**obs, **self._lasting}
         return trees.clone(obs) if self.is_compiled else trees.unaliased(obs, (state, before))
@@ -367,5 +392,5 @@ def _restarted(turn: StepResult, ended: Tensor) -> StepResult:
         turn.reward.masked_fill(column(ended, turn.reward), 0.0),
         turn.terminated & ~ended,
         turn.truncated & ~ended,
-        None if turn.illegal is None else turn.illegal & ~ended,
+        None if turn.illegal is None else turn.illegal & ~column(ended, turn.illegal),
     )

@@ -23,7 +23,7 @@ Task = str | type[TensorEnv] | TensorEnv
 def make_scalar(
     tensor_env: Task,
     render_mode: str | None = None,
-    on_illegal: str = "terminate",
+    on_illegal: str | None = None,
     max_episode_steps: int | None = None,
     **options: Any,
 ) -> TensorGymEnv:
@@ -32,7 +32,7 @@ def make_scalar(
     Args:
         tensor_env: the task, its class, or "module:Class".
         render_mode: a render mode of the task.
-        on_illegal: "terminate" or "raise", see `TensorGymEnv`.
+        on_illegal: None, "terminate" or "raise", see `TensorGymEnv`.
         max_episode_steps: steps after which an episode is cut; None for the task's own limit.
         options: the task's own options, and `device` and `dtype`.
 
@@ -51,6 +51,7 @@ def make_vector(
     max_episode_steps: int | None = None,
     render_mode: str | None = None,
     compile: bool = False,
+    view: str = "mover",
     **options: Any,
 ) -> TensorVectorEnv:
     """Make a task as a Gymnasium vector environment.
@@ -64,6 +65,7 @@ def make_vector(
         max_episode_steps: steps after which an episode is cut; None for the task's own limit.
         render_mode: a render mode of the task.
         compile: run the whole step as one graph of `torch.compile`: a pause of seconds at first, then faster.
+        view: "mover" or "all", see `TensorVectorEnv`.
         options: the task's own options, and `dtype`.
 
     Raises:
@@ -72,7 +74,7 @@ def make_vector(
     if not isinstance(tensor_env, TensorEnv):
         options["device"] = device
     task = load_task(tensor_env, **options)
-    return TensorVectorEnv(task, num_envs, output, autoreset_mode, max_episode_steps, render_mode, compile)
+    return TensorVectorEnv(task, num_envs, output, autoreset_mode, max_episode_steps, render_mode, compile, view)
 
 
 def make_sb3(tensor_env: Task | TensorVectorEnv, num_envs: int = 1, **options: Any) -> SB3VecEnv:
