@@ -68,6 +68,7 @@ class PPO(Agent):
     """
 
     action_forms: ClassVar[tuple[str, ...]] = ("box", "discrete", "tokens")
+    seats: Any = None  # plays all seats of a game, see `polyathlon.agents.games.seats`
     reads_any_observation = True  # adapt() leaves Dict and token observations as they are
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCritic,
@@ -158,7 +159,10 @@ class PPO(Agent):
     @property
     def _actor(self) -> ActorCritic | SB3PolicyAdapter:
         """The policy, as an object with `act`, `evaluate` and `values`."""
-        return self.policy if isinstance(self.policy, ActorCritic) else SB3PolicyAdapter(self.policy)  # type: ignore[arg-type]
+        return self._acting(self.policy)
+
+    def _acting(self, policy: Any) -> ActorCritic | SB3PolicyAdapter:
+        return policy if isinstance(policy, ActorCritic) else SB3PolicyAdapter(policy)
 
     @property
     def smallest_run(self) -> int:
@@ -185,6 +189,8 @@ class PPO(Agent):
         Returns:
             False when the callback asked to stop.
         """
+        if self.seats is not None:
+            return self.seats.collect(self, callback)  # type: ignore[no-any-return]
         source, actor = self.source, self._actor
         assert source is not None
         self.policy.set_training_mode(False)
@@ -246,6 +252,8 @@ class PPO(Agent):
     @torch.no_grad()
     def prepare_minibatches(self, rollout: Rollout) -> Minibatches:
         """Compute values, log-probabilities, advantages and returns of a full rollout."""
+        if self.seats is not None:
+            return Minibatches(**self.seats.fields(self, rollout))
         assert self.source is not None
         value, log_prob = self._evaluate_rollout(rollout)
         last = self._actor.values(self.source.obs)
@@ -341,7 +349,7 @@ class PPO(Agent):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "_fast", "_carried_return", "bonus", "_captions"]
+        return [*super()._excluded_save_params(), "rollout", "rollout_class", "seats", "_fast", "_carried_return", "bonus", "_captions"]
 
 
 def _numpy(value: Tensor) -> np.ndarray:
