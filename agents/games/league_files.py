@@ -173,5 +173,3 @@ def read_member(league: SelfPlay, folder: Path, number: int) -> Actor:
             f"{str(error).splitlines()[-1].strip()}"
         ) from error
     return actor
-
-

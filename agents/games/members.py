@@ -10,8 +10,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from polyathlon.agents.parts.actors import Actor
 from polyathlon.agents.parts.action_distributions import masked_log_softmax
+from polyathlon.agents.parts.actors import Actor
 from polyathlon.envs.errors import unknown_name
 from polyathlon.envs.random import normal, uniform
 from polyathlon.envs.tensor.opponents import make_opponent, player_names

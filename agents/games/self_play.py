@@ -207,9 +207,7 @@ class SelfPlay:
             seed: of the first game of each pair.
         """
         chosen = names or self.names
-        found = {
-            (a, b): self.match(a, b, games, seed) for i, a in enumerate(chosen) for b in chosen[i + 1 :]
-        }
+        found = {(a, b): self.match(a, b, games, seed) for i, a in enumerate(chosen) for b in chosen[i + 1 :]}
         return Matrix(chosen, found)
 
     def ratings(self, games: int = 100, names: list[str] | None = None, seed: int = 0) -> Ratings:

@@ -349,7 +349,16 @@ class PPO(Agent):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "rollout_class", "seats", "_fast", "_carried_return", "bonus", "_captions"]
+        return [
+            *super()._excluded_save_params(),
+            "rollout",
+            "rollout_class",
+            "seats",
+            "_fast",
+            "_carried_return",
+            "bonus",
+            "_captions",
+        ]
 
 
 def _numpy(value: Tensor) -> np.ndarray:

@@ -192,11 +192,13 @@ class Engine:
 
     # ---- steps
 
-    def step(self, action: Tensor) -> RowsStep:
+    def step(self, action: Tensor, active: Tensor | None = None) -> RowsStep:
         """Act in every row, and reset by `mode`; see `RowsStep`.
 
         Args:
             action: [N, ...] of the right type and shape.
+            active: [N] bool; rows that are not active keep their state, get no reward and do not end. None: all act. One engine that
+                is compiled is given it always or never.
 
         Raises:
             UsageError: no reset yet, a finished row is not reset (DISABLED), or an action is outside the space. On an
@@ -206,29 +208,50 @@ class Engine:
             raise UsageError("step() was called before reset(); call reset() first")
         if self.mode is AutoresetMode.DISABLED:
             self._refuse_ended()
-        outcome = self._branching_step(action) if self.is_branching else self._fused_step(action)
+        outcome = self._branching_step(action, active) if self.is_branching else self._fused_step(action, active)
         self.state, self.mask = outcome.state, outcome.mask
         if self.mode is not AutoresetMode.SAME_STEP:
             self.ended = outcome.ended
         return outcome
 
-    def move(self, action: Tensor) -> StepResult:
-        """Act in every row without looking, for interfaces in which players look when they are asked (DISABLED).
+    def move(self, action: Tensor, rows: Tensor | None = None) -> StepResult:
+        """Act in every row or in some without looking, for interfaces in which players look when they are asked (DISABLED).
 
         Args:
-            action: [N, ...] of the right type and shape, inside the action space.
+            action: [N, ...] of the right type and shape, inside the action space; [k, ...] with `rows`.
+            rows: [k] int64, the rows that act; the others stay as they are. None: all.
 
         Raises:
-            UsageError: no reset yet, or a row is over.
+            UsageError: no reset yet, or a row that acts is over.
         """
         if self.state is None:
             raise UsageError("step() was called before reset(); call reset() first")
-        self._refuse_ended()
-        turn = advance(self.task, self.limit, self.state, action, self.mask, True)
-        self.state, self.ended = turn.state, turn.terminated | turn.truncated
-        self.has_ended = bool(self.ended.any())
-        self.mask = allowed(self.task, self.state, self.ended if self.has_ended else None)
+        if rows is None:
+            self._refuse_ended()
+            turn = advance(self.task, self.limit, self.state, action, self.mask, True)
+            self.state, self.ended = turn.state, turn.terminated | turn.truncated
+            self.has_ended = bool(self.ended.any())
+            self.mask = allowed(self.task, self.state, self.ended if self.has_ended else None)
+            return turn
+        mask = None if self.mask is None else self.mask.index_select(0, rows)
+        turn = advance(self.task, self.limit, trees.take(self.state, rows), action, mask, True)
+        ended = turn.terminated | turn.truncated
+        self.state = trees.put(self.state, rows, turn.state)
+        self.ended = self.ended.index_copy(0, rows, ended)
+        self.has_ended = self.has_ended or bool(ended.any())
+        fresh = allowed(self.task, turn.state, ended)
+        if self.mask is not None and fresh is not None:
+            self.mask = self.mask.index_copy(0, rows, fresh)
         return turn
+
+    def restart(self, rows: Tensor) -> None:
+        """Start the next episodes of rows, [k] int64, without looking."""
+        fresh = self._starts_of(rows)
+        self.state = trees.put(self.state, rows, fresh)
+        self.ended = self.ended.index_fill(0, rows, False)
+        mask = allowed(self.task, fresh, None)
+        if self.mask is not None and mask is not None:
+            self.mask = self.mask.index_copy(0, rows, mask)
 
     def _refuse_ended(self) -> None:
         if self.has_ended and bool(self.ended.any()):
@@ -236,9 +259,9 @@ class Engine:
             hint = "call reset()" if self.num_envs == 1 else "call reset(options={'reset_mask': done})"
             raise UsageError(f"the episodes of rows {rows} are over and autoreset is disabled; {hint} before step()")
 
-    def _branching_step(self, action: Tensor) -> RowsStep:
+    def _branching_step(self, action: Tensor, active: Tensor | None) -> RowsStep:
         """Step all rows, then restart those that need it, which are looked up."""
-        turn, obs, mask, ended, facts = self._run(self._play)(self.state, action, self.mask, self.ended)
+        turn, obs, mask, ended, facts = self._run(self._play)(self.state, action, self.mask, self.ended, active)
         is_valid, any_ended = facts
         self._check(is_valid, action)
         state, final, final_obs, is_next = turn.state, None, None, self.mode is AutoresetMode.NEXT_STEP
@@ -263,13 +286,15 @@ class Engine:
         return self._compiled
 
     def _play(
-        self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor
+        self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor, active: Tensor | None = None
     ) -> tuple[StepResult, Tree, Tensor | None, Tensor, tuple[Tensor, Tensor]]:
         """Act in every row and observe. Rows that wait for a restart count as stepping without reward."""
         action, is_valid = confined(self.num_actions, action)
         turn = advance(self.task, self.limit, state, action, mask, self.is_branching and not self.is_compiled)
         if self.mode is AutoresetMode.NEXT_STEP:
             turn = _restarted(turn, was_ended)
+        if active is not None:
+            turn = _restarted(turn._replace(state=trees.where(active, turn.state, state)), ~active)
         ended = turn.terminated | turn.truncated
         obs, new_mask = self._observed(turn.state, state), allowed(self.task, turn.state, ended)
         return turn, obs, new_mask, ended, (is_valid, ended.any())
@@ -310,11 +335,13 @@ class Engine:
             self._pool.lasts()
         return self._pool
 
-    def _fused_step(self, action: Tensor) -> RowsStep:
+    def _fused_step(self, action: Tensor, active: Tensor | None) -> RowsStep:
         """Compute everything in one function without questions."""
         pool = None if self.mode is AutoresetMode.DISABLED else self._filled_pool()
         starts, cursor = (pool.states, pool.cursor) if pool else (None, None)
-        outcome, cursor, facts = self._run(self._pure_step)(self.state, action, self.mask, self.ended, starts, cursor)
+        outcome, cursor, facts = self._run(self._pure_step)(
+            self.state, action, self.mask, self.ended, starts, cursor, active
+        )
         is_valid, any_ended = facts
         self._check(is_valid, action)
         if pool:
@@ -323,10 +350,17 @@ class Engine:
         return outcome if self.has_ended else outcome._replace(final=None, final_obs=None)
 
     def _pure_step(
-        self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor, starts: Any, cursor: Any
+        self,
+        state: Any,
+        action: Tensor,
+        mask: Tensor | None,
+        was_ended: Tensor,
+        starts: Any,
+        cursor: Any,
+        active: Tensor | None = None,
     ) -> tuple[RowsStep, Any, tuple[Tensor, Tensor]]:
         """Act, restart and observe; returns the outcome, the new cursor of the pool and two facts of the batch."""
-        turn, obs, new_mask, ended, facts = self._play(state, action, mask, was_ended)
+        turn, obs, new_mask, ended, facts = self._play(state, action, mask, was_ended, active)
         after, final, final_obs = turn.state, None, None
         if self.mode is not AutoresetMode.DISABLED:
             is_next = self.mode is AutoresetMode.NEXT_STEP
