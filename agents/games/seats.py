@@ -190,10 +190,20 @@ class SeatPlay:
     def fields(self, agent: Any, rollout: SeatRollout) -> dict[str, Any]:
         """Return what PPO learns from: the learner's moves alone, a whole number of minibatches of them where possible.
 
+        Moves are left out whose player is not to move at the end and has not been paid in full yet: only states in which their
+        player is to move teach the values, so the value of the last state in its eyes would be a guess.
+
         Raises:
             UsageError: the learner made no move.
         """
-        index = rollout.own().flatten().nonzero()[:, 0]
+        is_single = rollout.acts.shape[2] == 1
+        moved: Tensor = rollout.player[..., 0] if is_single else rollout.acts
+        player, acts = self._asked(self.rows.state)
+        waits = torch.ones_like(self.totals).scatter(1, player, (~acts).to(self.totals.dtype))
+        nothing, still = torch.zeros_like(rollout.reward), torch.zeros_like(moved, dtype=self.totals.dtype)
+        # with no rewards, no values and lam = 0 the return of a move is 1 where it waits for the value of the last state
+        is_open = gae_seats(nothing, still, moved, rollout.done, waits, 1.0, 0.0)[1] > 0
+        index = (rollout.own() & ~is_open.view(rollout.acts.shape)).flatten().nonzero()[:, 0]
         if not len(index):
             raise UsageError("the learner made no move in this rollout: raise n_steps or num_envs")
         obs, action, mask = rollout.flat()
@@ -203,8 +213,6 @@ class SeatPlay:
         value, log_prob = self._evaluated(agent, obs, action, mask)
         everywhere = torch.zeros(rollout.acts.numel(), device=value.device).index_copy(0, index, value)
         shaped = everywhere.view(rollout.acts.shape)
-        is_single = shaped.shape[2] == 1
-        moved: Tensor = rollout.player[..., 0] if is_single else rollout.acts
         last = self._values(agent, self.rows.state)
         adv, returns = gae_seats(
             rollout.reward,

@@ -116,10 +116,6 @@ class KuhnPoker(Poker):
         parts = (_one_hot(who, 2), _one_hot(card, 3), _one_hot(state.moves, 2).flatten(1))
         return torch.cat(parts, 1)
 
-    def mask(self, state: KuhnState, player: Tensor | None = None) -> Tensor:
-        """Return [N, 2] bool: both moves are always allowed."""
-        return torch.ones((state.t.shape[0], 2), dtype=torch.bool, device=state.t.device)
-
     def player(self, state: KuhnState) -> Tensor:
         """Return whose turn it is, [N] int64."""
         return state.t % 2

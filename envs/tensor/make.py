@@ -11,7 +11,8 @@ from polyathlon.envs.errors import UsageError, require
 
 from .base import TensorEnv, load_task
 from .gym_env import TensorGymEnv
-from .seats import SeatEnv, SeatVectorEnv
+from .seat_env import SeatEnv
+from .seats import SeatVectorEnv
 from .vector_env import TensorVectorEnv
 
 if TYPE_CHECKING:

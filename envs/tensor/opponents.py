@@ -34,20 +34,27 @@ def seat_keys(task: TensorEnv, state: Any, player: Tensor) -> Tensor:
     return make_keys(state.key[:, 0] ^ state.key[:, 1], state.t * task.num_players + player)
 
 
-def random_player(task: TensorEnv) -> Opponent:
-    """Return the player that draws uniformly from the allowed actions."""
-    number = count_actions(task.action_space)
+class RandomPlayer:
+    """Draws uniformly from the allowed actions.
 
-    def act(obs: Any, mask: Tensor | None, player: Tensor, env_index: Tensor, key: Tensor) -> Tensor:
-        if number is not None:
-            whole = torch.ones((len(player), number), dtype=torch.bool, device=key.device) if mask is None else mask
-            return choice(key, 0, whole, DRAW)
-        space = task.action_space
-        assert isinstance(space, gym.spaces.Box)
-        low, high = (torch.as_tensor(x, device=key.device, dtype=task.dtype) for x in (space.low, space.high))
-        return low + (high - low) * uniform(key, 0, space.shape, task.dtype, DRAW)
+    Args:
+        task: the game.
+    """
 
-    return act
+    def __init__(self, task: TensorEnv) -> None:
+        self.number = count_actions(task.action_space)
+        self.space, self.dtype = task.action_space, task.dtype
+
+    def __call__(self, obs: Any, mask: Tensor | None, player: Tensor, env_index: Tensor, key: Tensor) -> Tensor:
+        """Answer for k seats; see the module."""
+        if self.number is not None:
+            every = (len(player), self.number)
+            return choice(
+                key, 0, torch.ones(every, dtype=torch.bool, device=key.device) if mask is None else mask, DRAW
+            )
+        assert isinstance(self.space, gym.spaces.Box)
+        low, high = (torch.as_tensor(x, device=key.device, dtype=self.dtype) for x in (self.space.low, self.space.high))
+        return low + (high - low) * uniform(key, 0, self.space.shape, self.dtype, DRAW)
 
 
 def player_names(task: TensorEnv) -> list[str]:
@@ -66,7 +73,7 @@ def make_opponent(task: TensorEnv, opponent: Any) -> Opponent:
     known = player_names(task)
     if isinstance(opponent, str) and opponent in known:
         own = getattr(task, "players", {}).get(opponent)
-        return random_player(task) if own is None else own(task)
+        return RandomPlayer(task) if own is None else own(task)
     if isinstance(opponent, str | Path) and Path(opponent).exists():
         module, _, name = SAVED.partition(":")
         return getattr(importlib.import_module(module), name)(task, Path(opponent))  # type: ignore[no-any-return]
@@ -202,7 +209,7 @@ class Guarded:
     ) -> Tensor:
         self.faults.append(PlayerFault(self.name, kind, f"{self.name}: {text}"))
         mask, player, key = call[1], call[2], call[4]
-        drawn = random_player(self.task)(call[0], mask, player, call[3], key)
+        drawn = RandomPlayer(self.task)(call[0], mask, player, call[3], key)
         if self.number is not None and mask is not None:
             drawn = torch.where(mask.all(1), drawn, (~mask).to(torch.int8).argmax(1))
         if action is None or wrong is None:

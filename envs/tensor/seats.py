@@ -24,6 +24,8 @@ from .rules import confined, count_actions, invalid_action, read_action
 from .vector_env import check_render_mode
 
 SEAT = 1001  # stream of the draw of a game's seat
+NO_LIMIT = 2**62
+OWN = ("seat", "over", "terminated", "moves")
 _OUTPUTS = ("numpy", "torch")
 
 
@@ -43,7 +45,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         seats: "random", drawn for each game from its key; or a number.
         output: "numpy", or "torch" for tensors on the task's device.
         autoreset_mode: when finished rows start again.
-        max_episode_steps: ticks after which a game is cut; None for the task's own limit.
+        max_episode_steps: the seat's own moves after which a game is cut; None for the task's own limit of ticks alone.
         render_mode: a render mode of the task.
         time_limit: seconds that an answer of an opponent may take; None for no limit.
 
@@ -52,6 +54,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         num_players: 1.
         over: [N] bool, rows whose game is over and that wait for a restart.
         terminated: [N] bool, whether the rules ended the last game of each row.
+        moves: [N] int64, how often the seat has moved in each game.
         skipped: games that ended before the seat had moved.
 
     Raises:
@@ -84,18 +87,18 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.render_mode = check_render_mode(task, render_mode)
         self.autoreset_mode = parse_autoreset(autoreset_mode)
         self.metadata = {**task.metadata, "autoreset_mode": self.autoreset_mode}
-        self.max_episode_steps = task.max_episode_steps
         if max_episode_steps is not None:
             check_positive_int(max_episode_steps=max_episode_steps)
-            self.max_episode_steps = int(max_episode_steps)
+        self.max_episode_steps = NO_LIMIT if max_episode_steps is None else int(max_episode_steps)
         self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.engine = Engine(task, self.num_envs, self.max_episode_steps, AutoresetMode.DISABLED)
+        self.engine = Engine(task, self.num_envs, task.max_episode_steps, AutoresetMode.DISABLED)
         self.num_actions = count_actions(task.action_space)
         self.seat = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self.over = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         self.terminated = torch.zeros_like(self.over)
+        self.moves = torch.zeros_like(self.seat)
         self.skipped = 0
 
     @property
@@ -142,6 +145,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         else:
             self.seat[rows] = int(self.seats)
         self.over[rows] = False
+        self.moves[rows] = 0
         start = getattr(self.opponents.player, "start", None)
         if start is not None:
             start(rows, keys)
@@ -234,7 +238,10 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise UsageError("step() was called before reset(); call reset() first")
         action = self._read(actions)
         if self.autoreset_mode is AutoresetMode.DISABLED and bool(self.over.any()):
-            self.engine._refuse_ended()
+            rows = self.over.nonzero()[:8, 0].tolist()
+            raise UsageError(
+                f"the games of rows {rows} are over and autoreset is disabled; call reset(options={{'reset_mask': done}})"
+            )
         moving = ~self.over
         rows, waiting = moving.nonzero()[:, 0], self.over.nonzero()[:, 0]
         rewards = torch.zeros(self.num_envs, self.task.num_players, device=self.device)
@@ -251,7 +258,8 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             left = rows[~(turn.terminated | turn.truncated)]
             if len(left):
                 rewards[left] += self._others(left)[0]
-        ended = self.engine.ended & moving
+        self.moves += moving
+        ended = (self.engine.ended | (self.moves >= self.max_episode_steps)) & moving
         terminated = self.terminated & ended
         truncated = ended & ~terminated
         reward = rewards.gather(1, self.seat[:, None])[:, 0]
@@ -368,7 +376,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def get_state(self) -> dict[str, Any]:
         """Return a dict of tensors from which `set_state` continues exactly."""
-        own = {"seat": self.seat.clone(), "over": self.over.clone(), "terminated": self.terminated.clone()}
+        own = {name: getattr(self, name).clone() for name in OWN}
         keep = getattr(self.opponents.player, "get_state", None)
         return {**self.engine.get_state(), **own, "opponents": None if keep is None else keep()}
 
@@ -380,8 +388,8 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         self.engine.set_state(state)
         try:
-            self.seat, self.over = (state[name].to(self.device, copy=True) for name in ("seat", "over"))
-            self.terminated = state["terminated"].to(self.device, copy=True)
+            for name in OWN:
+                setattr(self, name, state[name].to(self.device, copy=True))
         except KeyError as error:
             raise UsageError(
                 f"this is no saved state of one seat of {type(self.task).__name__}: {error} is missing"
@@ -402,87 +410,3 @@ def check_seat(task: TensorEnv, seat: Any) -> str | int:
     if isinstance(seat, bool) or not isinstance(seat, int | np.integer) or not 0 <= int(seat) <= last:
         raise UsageError(f"a seat of {type(task).__name__} is 'random' or a number from 0 to {last}, got {seat!r}")
     return int(seat)
-
-
-class SeatEnv(gym.Env[Any, Any]):
-    """One seat of one game; see `SeatVectorEnv` for what a step is, and for the arguments.
-
-    Args:
-        task: the game.
-        opponent: who plays the other seats.
-        seat: "random" or a number.
-        render_mode: a render mode of the task.
-        max_episode_steps: ticks after which a game is cut; None for the task's own limit.
-        time_limit: seconds that an answer of an opponent may take.
-
-    Raises:
-        UsageError: an argument is outside what is allowed.
-    """
-
-    num_players = 1
-
-    def __init__(
-        self,
-        task: TensorEnv,
-        opponent: Any = "random",
-        seat: str | int = "random",
-        render_mode: str | None = None,
-        max_episode_steps: int | None = None,
-        time_limit: float | None = None,
-    ) -> None:
-        mode = AutoresetMode.DISABLED
-        self.rows = SeatVectorEnv(task, 1, opponent, seat, "numpy", mode, max_episode_steps, render_mode, time_limit)
-        self.task, self.render_mode, self.metadata = task, render_mode, dict(task.metadata)
-        self.observation_space, self.action_space = task.observation_space, task.action_space
-
-    @property
-    def engine(self) -> Engine:
-        """The row behind it."""
-        return self.rows.engine
-
-    @property
-    def faults(self) -> list[PlayerFault]:
-        """What opponents did wrong, in order."""
-        return self.rows.faults
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start the first game of `seed`, or without one the next, and play until the seat is to move."""
-        super().reset(seed=seed)
-        observation, info = self.rows.reset(seed=seed, options=options)
-        return row_of(observation, 0), self._facts(info)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Move, and let the others play until it is the seat's turn again."""
-        observation, reward, terminated, truncated, info = self.rows.step(np.asarray(action)[None])
-        ends = bool(terminated[0]), bool(truncated[0])
-        return row_of(observation, 0), float(reward[0]), *ends, self._facts(info)
-
-    @staticmethod
-    def _facts(info: dict[str, Any]) -> dict[str, Any]:
-        facts = {name: value[0] for name, value in info.items() if not name.startswith("_")}
-        return {name: value.item() if np.ndim(value) == 0 else np.array(value) for name, value in facts.items()}
-
-    def action_masks(self) -> np.ndarray:
-        """Return what the seat may do, (A,) bool."""
-        return np.array(self.rows.action_masks()[0])
-
-    def render(self) -> Any:
-        """Draw the game, by `render_mode`; None without one."""
-        if self.render_mode is None:
-            return None
-        if self.rows.state is None:
-            raise UsageError("render() was called before reset(); call reset() first")
-        drawn = self.rows.render()
-        return None if drawn is None else drawn[0]
-
-    def close(self) -> None:
-        """End the thread of a time limit."""
-        self.rows.opponents.close()
-
-    def get_state(self) -> dict[str, Any]:
-        """Return a dict of tensors from which `set_state` continues exactly."""
-        return self.rows.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `get_state` returned."""
-        self.rows.set_state(state)

@@ -21,7 +21,8 @@ from polyathlon.envs.random import choice, make_keys
 from polyathlon.envs.tensor import make_scalar, make_vector
 from polyathlon.envs.tensor.engine import Engine
 from polyathlon.envs.tensor.opponents import Guarded, make_opponent
-from polyathlon.envs.tensor.seats import SeatEnv, SeatVectorEnv
+from polyathlon.envs.tensor.seat_env import SeatEnv
+from polyathlon.envs.tensor.seats import SeatVectorEnv
 from polyathlon.envs.werewolf import Werewolf
 
 SAME, NEXT, OFF = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
@@ -142,12 +143,12 @@ def test_a_skipped_game_pays_nobody():
         endless.reset(seed=0)
 
 
-def test_a_time_limit_counts_ticks_and_truncates():
-    env = SeatVectorEnv(RockPaperScissors(num_rounds=50), 2, "random", 0, max_episode_steps=3, autoreset_mode=OFF)
+def test_a_time_limit_counts_the_seats_own_moves():
+    env = SeatVectorEnv(TicTacToe(), 2, first_allowed, 1, max_episode_steps=2, autoreset_mode=OFF)
     env.reset(seed=0)
-    ends = [env.step(np.array([0, 1]))[2:4] for _ in range(3)]
-    assert [t.tolist() for t, _ in ends] == [[False, False]] * 3
-    assert [u.tolist() for _, u in ends] == [[False, False], [False, False], [True, True]]
+    ends = [env.step(np.array([cell, cell]))[2:4] for cell in (8, 7)]
+    assert [t.tolist() for t, _ in ends] == [[False, False]] * 2
+    assert [u.tolist() for _, u in ends] == [[False, False], [True, True]]
 
 
 def test_a_state_continues_bit_for_bit():
