@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,9 +58,12 @@ def _name_of(thing: Any) -> Any:
     return None if module is None or "<" in name or module == "__main__" else f"{module}:{name}"
 
 
-def _found(name: str) -> Any:
-    import importlib
+def find_class(name: str) -> Any:
+    """Import "module:name".
 
+    Raises:
+        UsageError: it cannot be imported.
+    """
     module, _, attribute = name.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -121,18 +125,18 @@ def resume(kind: type[SelfPlay], folder: Path, env_fn: Any, device: torch.device
     if env_fn is None and named is None:
         raise UsageError(f"the game of the league in {folder} was given as a function that has no name: give env_fn=")
     game = env_fn if env_fn is not None else _game(named)
-    agent_class, agent_kwargs = _found(words.pop("agent")), words.pop("agent_kwargs")
+    agent_class, agent_kwargs = find_class(words.pop("agent")), words.pop("agent_kwargs")
     if isinstance(words["per_role"], str):
-        words["per_role"] = _found(words["per_role"])
+        words["per_role"] = find_class(words["per_role"])
     if ":" in str(words["policy"]):
-        words["policy"] = _found(words["policy"])
+        words["policy"] = find_class(words["policy"])
     league = kind(agent_class, game, device=device, **words, **agent_kwargs)
     load_into(league, folder)
     return league
 
 
 def _game(name: str) -> Any:
-    return _found(name) if ":" in name and "/" not in name.partition(":")[2] else name
+    return find_class(name) if ":" in name and "/" not in name.partition(":")[2] else name
 
 
 def load_into(league: SelfPlay, folder: Path) -> None:
