@@ -12,6 +12,7 @@ _LITERAL = {
     "Agent": "polyathlon.agents.base",
     "OffPolicy": "polyathlon.agents.off_policy.agent",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
+    "SelfPlay": "polyathlon.agents.games.self_play",
     "register_agent": "polyathlon.registration",
 }
 

@@ -20,6 +20,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
+from polyathlon.agents.parts.actors import Actor, make_actor
 from polyathlon.agents.parts.devices import find_device
 from polyathlon.agents.parts.features import mask_in
 from polyathlon.agents.parts.optimizer_words import check_learning_rate
@@ -192,6 +193,14 @@ class Agent(SavedStates):
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self._initial_seed)
             yield
+
+    def actor(self, device: torch.device | str | None = None) -> Actor:
+        """Return a frozen copy of the policy that acts on tensors, `act(obs, mask, generator, deterministic=False)`.
+
+        Args:
+            device: where it acts; None takes the agent's.
+        """
+        return make_actor(self, self.device if device is None else find_device(device))
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces and number of environments."""

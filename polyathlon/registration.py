@@ -316,6 +316,20 @@ def _register_environments() -> None:
         "rock, paper, scissors, two players at once",
         tensor_env="polyathlon.envs.games.rock_paper_scissors:RockPaperScissors",
     )
+    for name, module, summary in (
+        ("ConnectFour", "connect_four", "four in a row, two players"),
+        ("KuhnPoker", "poker", "Kuhn poker by OpenSpiel's rules, two players"),
+        ("LeducPoker", "poker", "Leduc hold'em by OpenSpiel's rules, two players"),
+    ):
+        tensor_env = f"polyathlon.envs.games.{module}:{name}"
+        register_environment(f"{NAMESPACE}/{name}-v0", "games", summary, tensor_env=tensor_env)
+    register_environment(
+        f"{NAMESPACE}/Werewolf-v0",
+        "werewolf",
+        "Werewolf (Mafia): one seat against players of your choice, in numbers or in words",
+        entry_point="polyathlon.envs.werewolf.one_seat:make_scalar",
+        vector_entry_point="polyathlon.envs.werewolf.one_seat:make_vector",
+    )
     register_environment(
         f"{NAMESPACE}/Reasoning-v0",
         "text",

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.actors import frozen_copy
+from polyathlon.agents.parts.devices import find_device
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.tokens.token_action import TokenAction
@@ -17,6 +19,43 @@ from polyathlon.wrappers.tokens.token_rules import TokenRules
 
 from .generation import answers
 from .policy import CausalLMPolicy
+
+
+class TextActor:
+    """A frozen copy of a language model that answers texts.
+
+    Args:
+        model: the copy.
+        rules: its prompts and ends.
+        temperature: divides the logits.
+        fast: see `generate`.
+    """
+
+    def __init__(self, model: Any, rules: TokenRules, temperature: float, fast: bool) -> None:
+        self.module, self.rules, self.temperature, self.fast = model, rules, temperature, fast
+        self.device = next(model.parameters()).device
+
+    def act(
+        self, texts: Sequence[str], mask: Any, generator: torch.Generator | None, deterministic: bool = False
+    ) -> list[str]:
+        """Answer each text.
+
+        Args:
+            texts: what is asked.
+            mask: not used: words have none.
+            generator: source of everything random, on the copy's device.
+            deterministic: take the likeliest tokens.
+        """
+        keys = torch.randint(2**62, (len(texts), 2), generator=generator, device=self.device)
+        return self.answer(texts, keys, deterministic)
+
+    def answer(self, texts: Sequence[str], keys: torch.Tensor, deterministic: bool = False) -> list[str]:
+        """Answer each text with draws that depend on its key alone, [n, 2] int64."""
+        return answers(self.module, self.rules, texts, keys, self.temperature, deterministic, self.fast)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the parameters by name."""
+        return {name: value.clone() for name, value in self.module.state_dict().items()}
 
 
 class TokenAgent(Agent):
@@ -127,8 +166,16 @@ class TokenAgent(Agent):
         ids = chosen.cpu().numpy()
         return (ids if is_vector else ids[0]), state
 
+    def actor(self, device: torch.device | str | None = None) -> TextActor:  # type: ignore[override]
+        """Return a frozen copy that answers texts by texts, `act(texts, mask, generator, deterministic=False)`."""
+        model = frozen_copy(self.policy.language_model, self.device if device is None else find_device(device))
+        return TextActor(model, self._rules(), self.temperature, self.fast_forward)
+
+    def _rules(self) -> TokenRules:
+        return self.token_env.rules if self.env is not None else TokenRules(**self._rules_options)
+
     def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
-        rules = self.token_env.rules if self.env is not None else TokenRules(**self._rules_options)
+        rules = self._rules()
         keys = torch.randint(2**62, (len(texts), 2), generator=self._prediction_generator, device=self.device)
         self.policy.set_training_mode(False)
         return answers(

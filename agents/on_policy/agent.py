@@ -27,7 +27,7 @@ from polyathlon.agents.streams.rollout import Rollout, RolloutState, tree_join, 
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
 from .minibatches import Minibatches
-from .model import ActorCriticModel
+from .model import ActorCriticModel, SB3PolicyAdapter
 from .policies import ActorCritic
 
 CHUNK = 16_384  # rows of one forward pass when a whole rollout is evaluated
@@ -59,6 +59,7 @@ class OnPolicy(MethodAgent):
         UsageError: a size is not positive, or the environment's actions have a form that the agent cannot act in.
     """
 
+    seats: Any = None  # plays all seats of a game, see `polyathlon.agents.games.seats`
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCritic}
 
     def __init__(
@@ -147,6 +148,10 @@ class OnPolicy(MethodAgent):
         self._actor = model.actor
         return model.policy
 
+    def _acting(self, policy: Any) -> ActorCritic | SB3PolicyAdapter:
+        """Return a copy of the policy as an object with `act`, `evaluate` and `values`."""
+        return policy if isinstance(policy, ActorCritic) else SB3PolicyAdapter(policy)
+
     def _final_method(self, method: Method) -> Method:
         """Return the method for the policy that was made."""
         return method
@@ -192,6 +197,8 @@ class OnPolicy(MethodAgent):
         Returns:
             False when the callback asked to stop.
         """
+        if self.seats is not None:
+            return self.seats.collect(self, callback)  # type: ignore[no-any-return]
         source, actor = self.source, self._actor
         assert source is not None
         self.policy.set_training_mode(False)
@@ -253,6 +260,8 @@ class OnPolicy(MethodAgent):
     @torch.no_grad()
     def prepare_minibatches(self, rollout: Rollout) -> Minibatches:
         """Compute values, log-probabilities, advantages and returns of a full rollout."""
+        if self.seats is not None:
+            return Minibatches(**self.seats.fields(self, rollout))
         assert self.source is not None
         value, log_prob = self._evaluate_rollout(rollout)
         last = self._actor.values(self.source.obs)
@@ -382,7 +391,7 @@ class OnPolicy(MethodAgent):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["rollout", "_actor", "_sizes", "_carried_return", "bonus", "_captions"]
+        own = ["rollout", "rollout_class", "seats", "_actor", "_sizes", "_carried_return", "bonus", "_captions"]
         return [*super()._excluded_save_params(), *own]
 
 

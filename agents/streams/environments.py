@@ -71,7 +71,8 @@ def refuse_game(env: Any, agent: str) -> None:
     if players > 1:
         raise UsageError(
             f"{environment_name(env)} is a game of {players} players, and {agent} would play all of them alone, be paid as "
-            "whoever moves, and learn from the opponents' views: games need a trainer for several players"
+            "whoever moves, and learn from the opponents' views. Train it with polyathlon.agents.SelfPlay, or make one seat: "
+            "gym.make(id, opponent='random'); polyathlon train has --self-play"
         )
 
 

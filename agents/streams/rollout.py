@@ -170,7 +170,8 @@ class RolloutState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Make the rollout anew."""
         agent, saved = self.agent, state["rollout"]
-        agent.rollout = None if saved is None else Rollout.from_state(agent.n_steps, saved, agent.device)
+        kind = getattr(agent, "rollout_class", Rollout)
+        agent.rollout = None if saved is None else kind.from_state(agent.n_steps, saved, agent.device)
 
 
 def tree_map(value: Any, function: Any) -> Any:

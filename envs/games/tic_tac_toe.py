@@ -41,6 +41,7 @@ class TicTacToe(SmallGame):
         super().__init__(device=device, dtype=dtype)
         self.observation_space = spaces.Box(0, 1, (3, 3, 3), np.int8)
         self.action_space = spaces.Discrete(9)
+        self.signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], device=self.device)
         # one column for each line: cells of one player times this counts how many of a line are his
         self.lines = torch.tensor([[float(cell in line) for line in LINES] for cell in range(9)], device=self.device)
 
@@ -56,8 +57,7 @@ class TicTacToe(SmallGame):
         board = state.board.scatter(1, action[:, None], mark[:, None])
         own = (board == mark[:, None]).to(torch.float32)
         has_won = (own @ self.lines >= 3).any(1)
-        sign = torch.stack((1 - 2 * player, 2 * player - 1), 1)
-        reward = (sign * has_won[:, None]).to(torch.float32)
+        reward = self.signs[player] * has_won[:, None]
         return TicTacToeState(state.key, state.t + 1, board), reward, has_won | (board > 0).all(1)
 
     def observe(self, state: TicTacToeState, player: Tensor | None = None) -> Tensor:

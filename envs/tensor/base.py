@@ -75,6 +75,10 @@ class TensorEnv(ABC):
         simultaneous: in a game, everybody moves at once; actions are then [N, num_players].
         player_names: names of the players in PettingZoo; "player_0", ... when empty.
         reward_shape: () for one number; (k,) for k objectives; games give (num_players,).
+        pass_action: of a game, the action that alone is allowed to who does not act; None for none.
+        on_illegal: what an action that the mask forbids does: "terminate" the episode of everybody with the penalty, or
+            "replace" it by `pass_action` where that is allowed, else by an allowed action drawn from the game's key; only the
+            culprit is paid the penalty then, and the game goes on.
         max_episode_steps: default time limit in steps, applied by the interfaces; None for none.
         lasting: parts of the observation that stay the same during an episode: interfaces may hand out one tensor for all of
             its steps.
@@ -88,6 +92,8 @@ class TensorEnv(ABC):
     simultaneous: bool = False
     player_names: tuple[str, ...] = ()
     reward_shape: tuple[int, ...] = ()
+    pass_action: int | None = None
+    on_illegal: str = "terminate"
     max_episode_steps: int | None = None
     lasting: tuple[str, ...] = ()
     observation_space: gym.Space[Any]
@@ -128,7 +134,8 @@ class TensorEnv(ABC):
 
         Args:
             state: the state before.
-            action: [N] int64 or [N, ...] float of `dtype`; [N, num_players] where players move at once.
+            action: [N] int64 or [N, ...] float of `dtype`; [N, num_players] where players move at once, of which those count
+                who act (`acting`).
 
         Returns:
             The state after, the reward [N] (or [N, k]; [N, num_players] for games) and terminated [N] bool.
@@ -153,6 +160,19 @@ class TensorEnv(ABC):
     def player(self, state: Any) -> Tensor:
         """Return whose turn it is, [N] int64."""
         return torch.zeros_like(state.t)
+
+    def acting(self, state: Any) -> Tensor:
+        """Return who acts now, [N, num_players] bool: the one to move, or everybody where all move at once."""
+        if self.simultaneous:
+            return torch.ones((state.t.shape[0], self.num_players), dtype=torch.bool, device=state.t.device)
+        return self.player(state)[:, None] == torch.arange(self.num_players, device=state.t.device)
+
+    def observe_all(self, state: Any) -> Tensor | dict[str, Tensor]:
+        """Return what each player sees, [N, num_players, ...]."""
+        seen = [self.observe(state, torch.full_like(state.t, player)) for player in range(self.num_players)]
+        if isinstance(seen[0], dict):
+            return {name: torch.stack([one[name] for one in seen], 1) for name in seen[0]}  # type: ignore[index]
+        return torch.stack(seen, 1)  # type: ignore[arg-type]
 
     def render(self, state: Any, i: int) -> np.ndarray:
         """Draw row i as [H, W, 3] uint8."""

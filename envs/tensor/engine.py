@@ -48,7 +48,7 @@ class RowsStep(NamedTuple):
         truncated: [N] bool.
         ended: [N] bool, terminated or truncated.
         mask: [N, A] bool allowed now, or None.
-        illegal: [N] bool, the action was not allowed; None where everything is.
+        illegal: [N] bool, the action was not allowed ([N, num_players] where players move at once); None where everything is.
         final: the state at the end of finished rows (SAME_STEP), or None.
         final_obs: what finished rows saw last (SAME_STEP), or None.
     """
@@ -81,9 +81,16 @@ class Engine:
     """
 
     def __init__(
-        self, task: TensorEnv, num_envs: int, limit: int | None, mode: AutoresetMode, is_compiled: bool = False
+        self,
+        task: TensorEnv,
+        num_envs: int,
+        limit: int | None,
+        mode: AutoresetMode,
+        is_compiled: bool = False,
+        sees_all: bool = False,
     ) -> None:
         self.task = task
+        self.look: Callable[[Any], Tree] = task.observe_all if sees_all else task.observe
         self.num_envs = num_envs
         self.num_actions = count_actions(task.action_space)
         self.limit = _NO_LIMIT if limit is None else int(limit)
@@ -175,7 +182,7 @@ class Engine:
     def observe(self) -> Tree:
         """Return what all rows see now, sharing no memory with the state."""
         self._lasting = {}
-        return self._kept(trees.unaliased(self.task.observe(self.state), self.state))
+        return self._kept(trees.unaliased(self.look(self.state), self.state))
 
     def _kept(self, obs: Tree) -> Tree:
         """Return the observation; what lasts in it is handed out again until an episode starts."""
@@ -185,11 +192,13 @@ class Engine:
 
     # ---- steps
 
-    def step(self, action: Tensor) -> RowsStep:
+    def step(self, action: Tensor, active: Tensor | None = None) -> RowsStep:
         """Act in every row, and reset by `mode`; see `RowsStep`.
 
         Args:
             action: [N, ...] of the right type and shape.
+            active: [N] bool; rows that are not active keep their state, get no reward and do not end. None: all act. One engine that
+                is compiled is given it always or never.
 
         Raises:
             UsageError: no reset yet, a finished row is not reset (DISABLED), or an action is outside the space. On an
@@ -199,11 +208,50 @@ class Engine:
             raise UsageError("step() was called before reset(); call reset() first")
         if self.mode is AutoresetMode.DISABLED:
             self._refuse_ended()
-        outcome = self._branching_step(action) if self.is_branching else self._fused_step(action)
+        outcome = self._branching_step(action, active) if self.is_branching else self._fused_step(action, active)
         self.state, self.mask = outcome.state, outcome.mask
         if self.mode is not AutoresetMode.SAME_STEP:
             self.ended = outcome.ended
         return outcome
+
+    def move(self, action: Tensor, rows: Tensor | None = None) -> StepResult:
+        """Act in every row or in some without looking, for interfaces in which players look when they are asked (DISABLED).
+
+        Args:
+            action: [N, ...] of the right type and shape, inside the action space; [k, ...] with `rows`.
+            rows: [k] int64, the rows that act; the others stay as they are. None: all.
+
+        Raises:
+            UsageError: no reset yet, or a row that acts is over.
+        """
+        if self.state is None:
+            raise UsageError("step() was called before reset(); call reset() first")
+        if rows is None:
+            self._refuse_ended()
+            turn = advance(self.task, self.limit, self.state, action, self.mask, True)
+            self.state, self.ended = turn.state, turn.terminated | turn.truncated
+            self.has_ended = bool(self.ended.any())
+            self.mask = allowed(self.task, self.state, self.ended if self.has_ended else None)
+            return turn
+        mask = None if self.mask is None else self.mask.index_select(0, rows)
+        turn = advance(self.task, self.limit, trees.take(self.state, rows), action, mask, True)
+        ended = turn.terminated | turn.truncated
+        self.state = trees.put(self.state, rows, turn.state)
+        self.ended = self.ended.index_copy(0, rows, ended)
+        self.has_ended = self.has_ended or bool(ended.any())
+        fresh = allowed(self.task, turn.state, ended)
+        if self.mask is not None and fresh is not None:
+            self.mask = self.mask.index_copy(0, rows, fresh)
+        return turn
+
+    def restart(self, rows: Tensor) -> None:
+        """Start the next episodes of rows, [k] int64, without looking."""
+        fresh = self._starts_of(rows)
+        self.state = trees.put(self.state, rows, fresh)
+        self.ended = self.ended.index_fill(0, rows, False)
+        mask = allowed(self.task, fresh, None)
+        if self.mask is not None and mask is not None:
+            self.mask = self.mask.index_copy(0, rows, mask)
 
     def _refuse_ended(self) -> None:
         if self.has_ended and bool(self.ended.any()):
@@ -211,9 +259,9 @@ class Engine:
             hint = "call reset()" if self.num_envs == 1 else "call reset(options={'reset_mask': done})"
             raise UsageError(f"the episodes of rows {rows} are over and autoreset is disabled; {hint} before step()")
 
-    def _branching_step(self, action: Tensor) -> RowsStep:
+    def _branching_step(self, action: Tensor, active: Tensor | None) -> RowsStep:
         """Step all rows, then restart those that need it, which are looked up."""
-        turn, obs, mask, ended, facts = self._run(self._play)(self.state, action, self.mask, self.ended)
+        turn, obs, mask, ended, facts = self._run(self._play)(self.state, action, self.mask, self.ended, active)
         is_valid, any_ended = facts
         self._check(is_valid, action)
         state, final, final_obs, is_next = turn.state, None, None, self.mode is AutoresetMode.NEXT_STEP
@@ -225,7 +273,7 @@ class Engine:
                 final, final_obs = state, obs
             fresh = self._starts_of(rows)
             state = trees.put(state, rows, fresh)
-            obs = self._kept(trees.put(obs, rows, self.task.observe(fresh), in_place=self.is_compiled and is_next))
+            obs = self._kept(trees.put(obs, rows, self.look(fresh), in_place=self.is_compiled and is_next))
             if mask is not None:
                 mask = mask.index_copy(0, rows, allowed(self.task, fresh, torch.zeros_like(ended[rows])))
         rewards = (turn.reward, turn.terminated, turn.truncated)
@@ -238,20 +286,22 @@ class Engine:
         return self._compiled
 
     def _play(
-        self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor
+        self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor, active: Tensor | None = None
     ) -> tuple[StepResult, Tree, Tensor | None, Tensor, tuple[Tensor, Tensor]]:
         """Act in every row and observe. Rows that wait for a restart count as stepping without reward."""
         action, is_valid = confined(self.num_actions, action)
         turn = advance(self.task, self.limit, state, action, mask, self.is_branching and not self.is_compiled)
         if self.mode is AutoresetMode.NEXT_STEP:
             turn = _restarted(turn, was_ended)
+        if active is not None:
+            turn = _restarted(turn._replace(state=trees.where(active, turn.state, state)), ~active)
         ended = turn.terminated | turn.truncated
         obs, new_mask = self._observed(turn.state, state), allowed(self.task, turn.state, ended)
         return turn, obs, new_mask, ended, (is_valid, ended.any())
 
     def _observed(self, state: Any, before: Any) -> Tree:
         """Return an observation that shares no memory with states; storage cannot be compared while compiling."""
-        obs: Tree = self.task.observe(state)
+        obs: Tree = self.look(state)
         if self._lasting and isinstance(obs, dict):
             obs = {**obs, **self._lasting}
         return trees.clone(obs) if self.is_compiled else trees.unaliased(obs, (state, before))
@@ -285,11 +335,13 @@ class Engine:
             self._pool.lasts()
         return self._pool
 
-    def _fused_step(self, action: Tensor) -> RowsStep:
+    def _fused_step(self, action: Tensor, active: Tensor | None) -> RowsStep:
         """Compute everything in one function without questions."""
         pool = None if self.mode is AutoresetMode.DISABLED else self._filled_pool()
         starts, cursor = (pool.states, pool.cursor) if pool else (None, None)
-        outcome, cursor, facts = self._run(self._pure_step)(self.state, action, self.mask, self.ended, starts, cursor)
+        outcome, cursor, facts = self._run(self._pure_step)(
+            self.state, action, self.mask, self.ended, starts, cursor, active
+        )
         is_valid, any_ended = facts
         self._check(is_valid, action)
         if pool:
@@ -298,10 +350,17 @@ class Engine:
         return outcome if self.has_ended else outcome._replace(final=None, final_obs=None)
 
     def _pure_step(
-        self, state: Any, action: Tensor, mask: Tensor | None, was_ended: Tensor, starts: Any, cursor: Any
+        self,
+        state: Any,
+        action: Tensor,
+        mask: Tensor | None,
+        was_ended: Tensor,
+        starts: Any,
+        cursor: Any,
+        active: Tensor | None = None,
     ) -> tuple[RowsStep, Any, tuple[Tensor, Tensor]]:
         """Act, restart and observe; returns the outcome, the new cursor of the pool and two facts of the batch."""
-        turn, obs, new_mask, ended, facts = self._play(state, action, mask, was_ended)
+        turn, obs, new_mask, ended, facts = self._play(state, action, mask, was_ended, active)
         after, final, final_obs = turn.state, None, None
         if self.mode is not AutoresetMode.DISABLED:
             is_next = self.mode is AutoresetMode.NEXT_STEP
@@ -367,5 +426,5 @@ def _restarted(turn: StepResult, ended: Tensor) -> StepResult:
         turn.reward.masked_fill(column(ended, turn.reward), 0.0),
         turn.terminated & ~ended,
         turn.truncated & ~ended,
-        None if turn.illegal is None else turn.illegal & ~ended,
+        None if turn.illegal is None else turn.illegal & ~column(ended, turn.illegal),
     )

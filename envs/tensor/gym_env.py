@@ -17,8 +17,6 @@ from .rewards import reward_space_of
 from .rules import read_action
 from .vector_env import check_render_mode, current_mask, pays_objectives, player_space
 
-_ON_ILLEGAL = ("terminate", "raise")
-
 
 class TensorGymEnv(gym.Env[Any, Any]):
     """One row of a tensor task.
@@ -29,8 +27,8 @@ class TensorGymEnv(gym.Env[Any, Any]):
     Args:
         task: the dynamics.
         render_mode: a render mode of the task.
-        on_illegal: what an action does that the mask forbids: "terminate" the episode with the task's penalty, or
-            "raise" an error.
+        on_illegal: what an action does that the mask forbids: None for what the task says ("terminate" the episode with its
+            penalty, or "replace" the action), or "raise" an error.
         max_episode_steps: steps after which an episode is cut; None for the task's own limit. `gym.make` keeps an
             argument of this name to itself: it can shorten an episode, not lengthen it.
 
@@ -42,13 +40,14 @@ class TensorGymEnv(gym.Env[Any, Any]):
         self,
         task: TensorEnv,
         render_mode: str | None = None,
-        on_illegal: str = "terminate",
+        on_illegal: str | None = None,
         max_episode_steps: int | None = None,
     ) -> None:
-        if on_illegal not in _ON_ILLEGAL:
-            raise unknown_name("value of on_illegal", str(on_illegal), _ON_ILLEGAL)
+        choices = (task.on_illegal, "raise")
+        if on_illegal is not None and on_illegal not in choices:
+            raise unknown_name("value of on_illegal", str(on_illegal), choices)
         self.task = task
-        self.on_illegal = on_illegal
+        self.on_illegal = on_illegal or task.on_illegal
         self.metadata = dict(task.metadata)
         self.render_mode = check_render_mode(task, render_mode)
         self.observation_space = task.observation_space
@@ -114,7 +113,8 @@ class TensorGymEnv(gym.Env[Any, Any]):
         if self.on_illegal != "raise" or mask is None or self.engine.has_ended:
             return
         in_range = (batch >= 0) & (batch < mask.shape[-1])
-        if bool(in_range.all()) and not bool(mask.gather(-1, batch.unsqueeze(-1)).all()):
+        counts = self.task.acting(self.engine.state) if self.task.simultaneous else in_range
+        if bool(in_range.all()) and not bool((mask.gather(-1, batch.unsqueeze(-1)).squeeze(-1) | ~counts).all()):
             allowed_actions = [row.nonzero()[:, 0].tolist() for row in mask.reshape(-1, mask.shape[-1])]
             listed = ", ".join(str(item[:20]) for item in allowed_actions)
             raise UsageError(f"action {batch[0].tolist()} is not allowed now; allowed: {listed}")

@@ -40,14 +40,16 @@ def collect_info(
         reward: [N, num_players] the rewards of a game.
 
     Returns:
-        The task's own facts, and "action_mask", "illegal_action", "player" and "rewards" where they apply.
+        The task's own facts, and "action_mask", "illegal_action", "acting", "player" and "rewards" where they apply.
     """
     return {**task_info(task, state), **interface_info(task, state, mask, illegal, reward)}
 
 
 def task_info(task: TensorEnv, state: Any) -> dict[str, Tensor]:
-    """Return the task's own facts about all rows, sharing no memory with the state."""
+    """Return the task's own facts about all rows, and in a game who acts, sharing no memory with the state."""
     info: dict[str, Tensor] = task.info(state)
+    if task.num_players > 1:
+        info = {**info, "acting": task.acting(state)}
     return dict(trees.unaliased(info, state)) if info else {}
 
 

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.random import choice
 
 from . import trees
 from .arguments import LARGEST_ACTION
 from .base import TensorEnv
+
+REPLACED = 8  # stream of the actions that are drawn in place of forbidden ones
 
 
 class StepResult(NamedTuple):
@@ -25,7 +28,7 @@ class StepResult(NamedTuple):
         reward: float32 [N], [N, k] or [N, num_players].
         terminated: [N] bool.
         truncated: [N] bool.
-        illegal: [N] bool, the action was not allowed; None where everything is.
+        illegal: [N] bool, the action was not allowed ([N, num_players] where players move at once); None where everything is.
     """
 
     state: Any
@@ -43,9 +46,9 @@ def column(rows: Tensor, like: Tensor) -> Tensor:
 def advance(
     task: TensorEnv, limit: int, state: Any, action: Tensor, mask: Tensor | None, is_branching: bool
 ) -> StepResult:
-    """Act in every row. An action that is not allowed ends the episode with `task.illegal_reward`.
+    """Act in every row; an action that is not allowed does what `task.on_illegal` says, with `task.illegal_reward`.
 
-    The row then stays where it was, but the step counts.
+    A row that it ends stays where it was, but the step counts. What players give who do not act counts for nothing.
 
     Args:
         task: the dynamics.
@@ -58,18 +61,44 @@ def advance(
     if mask is None:
         after, reward, terminated = task.step(state, action)
         return StepResult(after, reward.to(torch.float32), terminated, after.t >= limit, None)
-    illegal_each = ~mask.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    illegal = illegal_each if illegal_each.dim() == 1 else illegal_each.any(1)
-    needs_care = not is_branching or bool(illegal.any())
+    forbidden = ~mask.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    needs_care = not is_branching or bool(forbidden.any())
+    illegal_each, is_replaced = forbidden, task.on_illegal == "replace"
     if needs_care:
-        action = torch.where(illegal_each, mask.to(torch.int8).argmax(-1), action)
+        if task.simultaneous and _some_wait(task):
+            illegal_each = forbidden & task.acting(state)
+        action = torch.where(forbidden, replacement(task, state, mask), action)
     after, reward, terminated = task.step(state, action)
     reward = reward.to(torch.float32)
     if needs_care:
-        after = trees.where(illegal, state._replace(t=after.t), after)
-        reward = torch.where(column(illegal, reward), _penalty(task, state, illegal_each, reward), reward)
-        terminated = terminated | illegal
-    return StepResult(after, reward, terminated, after.t >= limit, illegal)
+        penalty = _penalty(task, state, illegal_each, reward)
+        if is_replaced:
+            reward = reward + (penalty if illegal_each.dim() == 2 else penalty * column(illegal_each, reward))
+        else:
+            illegal = illegal_each if illegal_each.dim() == 1 else illegal_each.any(1)
+            after = trees.where(illegal, state._replace(t=after.t), after)
+            reward = torch.where(column(illegal, reward), penalty, reward)
+            terminated = terminated | illegal
+    return StepResult(after, reward, terminated, after.t >= limit, illegal_each)
+
+
+def _some_wait(task: TensorEnv) -> bool:
+    return type(task).acting is not TensorEnv.acting
+
+
+def replacement(task: TensorEnv, state: Any, mask: Tensor) -> Tensor:
+    """Return what is played for actions that are not allowed, [N] ([N, num_players] where players move at once).
+
+    Where the row ends anyway that is the first allowed action. Else it is `pass_action` where allowed, or an allowed one drawn
+    from the game's key and step, so that every form of the game draws the same.
+    """
+    if task.on_illegal != "replace":
+        return mask.to(torch.int8).argmax(-1)
+    each = mask if mask.dim() == 3 else mask[:, None]
+    drawn = torch.stack([choice(state.key, state.t, each[:, p], REPLACED + 64 * p) for p in range(each.shape[1])], 1)
+    if task.pass_action is not None:
+        drawn = torch.where(each[:, :, task.pass_action], task.pass_action, drawn)
+    return drawn.view(mask.shape[:-1])
 
 
 def _penalty(task: TensorEnv, state: Any, illegal_each: Tensor, reward: Tensor) -> Tensor:
@@ -85,9 +114,17 @@ def _penalty(task: TensorEnv, state: Any, illegal_each: Tensor, reward: Tensor) 
     return penalty[:, None] * (task.player(state)[:, None] == players)
 
 
-def allowed(task: TensorEnv, state: Any, ended: Tensor) -> Tensor | None:
-    """Return the mask of a state; finished rows allow everything, so that every row allows something."""
+def allowed(task: TensorEnv, state: Any, ended: Tensor | None) -> Tensor | None:
+    """Return the mask of a state; finished rows allow everything, so that every row allows something.
+
+    Where players move at once, those who do not act are allowed `pass_action` alone, if the task has one.
+    """
     mask = task.mask(state)
+    if mask is not None and mask.dim() == 3 and task.pass_action is not None and _some_wait(task):
+        is_pass = torch.arange(mask.shape[-1], device=mask.device) == task.pass_action
+        mask = torch.where(task.acting(state)[:, :, None], mask, is_pass)
+    if ended is None:
+        return mask
     # copied into every column first: broadcasting along short rows would take several times as long
     return None if mask is None else mask | column(ended, mask).expand_as(mask).contiguous()
 
@@ -148,6 +185,20 @@ def read_action(task: TensorEnv, num_envs: int, action: Any) -> Tensor:
         )
     dtype = torch.int64 if is_discrete else task.dtype
     return action.detach().to(device=task.device, dtype=dtype).contiguous()
+
+
+def read_action_of_one(task: TensorEnv, action: Any) -> Tensor:
+    """Check type and shape of the action of one player, and return it on the task's device.
+
+    Raises:
+        TypeError: it is no number of the space's kind.
+        UsageError: the shape is another one.
+    """
+    rows = np.asarray(action.cpu() if isinstance(action, Tensor) else action)[None]
+    if task.simultaneous:
+        rows = np.repeat(rows[:, None], task.num_players, 1)
+    checked = read_action(task, 1, rows)[0]
+    return checked[0] if task.simultaneous else checked
 
 
 def _wrong_type(task: TensorEnv, dtype: Any) -> TypeError:

@@ -22,6 +22,7 @@ from .rewards import reward_space_of
 from .rules import read_action
 
 _OUTPUTS = ("numpy", "torch")
+_VIEWS = ("mover", "all")
 
 
 def player_space(task: TensorEnv) -> gym.Space[Any]:
@@ -72,7 +73,8 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     read (`LazyInfo`). In games the reward is that of the player
     who moved, `info["rewards"]` (N, num_players) has everybody's and `info["player"]` tells who is to move. With
     SAME_STEP, `info["final_obs"]` and `info["final_info"]` hold what finished rows saw last, as in Gymnasium; with
-    torch output they are full tensors of which the rows in `info["_final_obs"]` count.
+    torch output they are full tensors of which the rows in `info["_final_obs"]` count. `info["acting"]` (N, num_players) tells
+    who acts; with `view="all"` observations are those of all players, (N, num_players, ...), and rewards (N, num_players).
 
     Args:
         task: the dynamics.
@@ -82,6 +84,7 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         max_episode_steps: steps after which an episode is cut; None for the task's own limit.
         render_mode: a render mode of the task.
         compile: run the whole step as one graph of `torch.compile`: a pause of seconds at first, then faster.
+        view: of a game, "mover": what the player to move sees (the first where all move at once) and is paid, or "all".
 
     Raises:
         UsageError: an argument is outside what is allowed.
@@ -96,9 +99,13 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         max_episode_steps: int | None = None,
         render_mode: str | None = None,
         compile: bool = False,
+        view: str = "mover",
     ) -> None:
         if output not in _OUTPUTS:
             raise unknown_name("output", str(output), _OUTPUTS)
+        if view not in _VIEWS:
+            raise unknown_name("view", str(view), _VIEWS)
+        self.view = view if task.num_players > 1 else "mover"
         self.task = task
         check_positive_int(num_envs=num_envs)
         self.num_envs = int(num_envs)
@@ -112,12 +119,15 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             check_positive_int(max_episode_steps=max_episode_steps)
             self.max_episode_steps = int(max_episode_steps)
         self.single_observation_space = task.observation_space
+        if self.view == "all":
+            self.single_observation_space = batch_space(task.observation_space, task.num_players)
         self.single_action_space = player_space(task)
         if pays_objectives(task):
             self.single_reward_space = reward_space_of(task.reward_shape[0])
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.engine = Engine(task, self.num_envs, self.max_episode_steps, self.autoreset_mode, compile)
+        is_all = self.view == "all"
+        self.engine = Engine(task, self.num_envs, self.max_episode_steps, self.autoreset_mode, compile, is_all)
         self._every_row = np.ones(self.num_envs, bool)
         self._every_row.setflags(write=False)
         self._lazy_names: tuple[str, ...] | None = None
@@ -178,7 +188,7 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         )
         if outcome.final is not None:
             info.update(self._finals(outcome))
-        reward = actor_reward(self.task, outcome.reward, player)
+        reward = outcome.reward if self.view == "all" else actor_reward(self.task, outcome.reward, player)
         return self._out(outcome.obs), *map(self._out, (reward, outcome.terminated, outcome.truncated)), info
 
     def _info(self, state: Any, facts: dict[str, Tensor]) -> dict[str, Any]:

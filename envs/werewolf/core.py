@@ -13,7 +13,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor import TensorEnv
 
 from .actions import num_actions
-from .config import PHASES, ROLES, WerewolfConfig, make_config
+from .config import PHASES, ROLES, WEREWOLF, WerewolfConfig, make_config
 from .dynamics import Dynamics
 from .layout import OBSERVATIONS, Layout
 from .seen import Views
@@ -102,6 +102,17 @@ class Werewolf(TensorEnv):
         if not self.simultaneous:
             action = action[:, None].expand(acted.shape)
         return self.rules.advance(state, acted, action.to(torch.int8))
+
+    @property
+    def players(self) -> dict[str, Any]:
+        """The built-in players by name, see `polyathlon.envs.werewolf.players`."""
+        from .players import PLAYERS
+
+        return PLAYERS
+
+    def sides(self, state: WerewolfState) -> Tensor:
+        """Return the side of each player, [N, n] int64: 0 the village, 1 the werewolves."""
+        return (state.role == WEREWOLF).long()
 
     def player(self, state: WerewolfState) -> Tensor:
         """Return whose turn it is, [N] int64; where several act at once, the first of them."""

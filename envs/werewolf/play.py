@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.opponents import Deadline
 
 from .aec import WerewolfAEC
 
@@ -47,48 +46,6 @@ class Result:
     faults: list[Fault] = field(default_factory=list)
 
 
-class _Worker:
-    """Runs one player's calls in a thread of its own, so that one that hangs can be left behind."""
-
-    def __init__(self, player: Player) -> None:
-        self.player = player
-        self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.is_busy = False
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            call = self.calls.get()
-            if call is None:
-                return
-            try:
-                self.replies.put((True, self.player(*call)))
-            except Exception as error:
-                self.replies.put((False, error))
-
-    def ask(self, call: tuple[Any, dict[str, Any]], limit: float) -> Any:
-        """Return the player's answer.
-
-        Raises:
-            TimeoutError: none came in time, or an earlier one is still awaited.
-        """
-        if self.is_busy and self.replies.empty():
-            raise TimeoutError("it is still busy with an earlier call")
-        if self.is_busy:
-            self.replies.get()
-        self.is_busy = True
-        self.calls.put(call)
-        try:
-            is_answer, value = self.replies.get(timeout=limit)
-        except queue.Empty:
-            raise TimeoutError(f"no answer within {limit:g} s") from None
-        self.is_busy = False
-        if is_answer:
-            return value
-        raise value
-
-
 def play_game(
     env: WerewolfAEC,
     players: Mapping[str, Player],
@@ -120,7 +77,7 @@ def play_game(
         raise UsageError(f"each agent needs a player; {missing} have none")
     if time_limit is not None and not time_limit > 0:
         raise UsageError(f"time_limit is a positive number of seconds or None, got {time_limit!r}")
-    workers = {} if time_limit is None else {name: _Worker(players[name]) for name in env.possible_agents}
+    workers = {} if time_limit is None else {name: Deadline(players[name]) for name in env.possible_agents}
     env.reset(seed, options)
     totals = dict.fromkeys(env.possible_agents, 0.0)
     faults: list[Fault] = []
@@ -151,7 +108,7 @@ def _turn(
     agent: str,
     call: tuple[Any, dict[str, Any]],
     player: Player,
-    worker: _Worker | None,
+    worker: Deadline | None,
     time_limit: float | None,
 ) -> tuple[str, str] | None:
     """Ask a player and play its answer; return the kind and the message of a fault."""

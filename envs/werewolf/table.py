@@ -128,6 +128,24 @@ class Table:
         listener = self._on_event if self.settings.text else self.observer.receive
         self.game = Game(self.config, make_key(self.seed, self.episode), roles, listener)
 
+    def deal(self, seed: int, episode: int) -> tuple[int, int]:
+        """Start the game (seed, episode); return its key as signed numbers."""
+        self.reset(seed, None)
+        if episode:
+            self.episode = episode - 1
+            self.reset(None, None)
+        key = make_key(seed, episode)
+        first, second = (number - (1 << 64) if number >> 63 else number for number in key)
+        return first, second
+
+    def lines_of(self, player: int) -> list[str]:
+        """Return the lines that a player has been told, with `text=True`."""
+        return self._lines[player]
+
+    def view_text(self, player: int) -> str:
+        """Return all that a player knows as one text, and what it is asked."""
+        return self._text(player, self.choices(player))
+
     def _on_event(self, event: Any) -> None:
         self.observer.receive(event)
         for player in event.visible_to:

@@ -179,5 +179,6 @@ def test_in_a_simultaneous_game_only_who_broke_the_rules_is_punished():
     for is_branching in (True, False):
         turn = advance(game, 10, state, action, mask, is_branching)
         assert turn.reward.tolist() == [[-1, 1], [-1, 0], [0, -1], [-1, -1]]
-        assert turn.illegal.tolist() == turn.terminated.tolist() == [False, True, True, True]
+        assert turn.illegal.tolist() == [[False, False], [True, False], [False, True], [True, True]]
+        assert turn.terminated.tolist() == [False, True, True, True]
         assert turn.state.t.tolist() == [1] * 4 and turn.state.last[1].tolist() == [3, 3]

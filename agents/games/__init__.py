@@ -1,0 +1,1 @@
+"""Games of several players: seats, self-play against a pool of past selves, matches, ratings."""

@@ -1,0 +1,65 @@
+"""All seats of many games, as rows that one agent plays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor import TensorEnv, TensorVectorEnv
+
+Groups = Callable[[object], Tensor]
+
+
+class GameRows(TensorVectorEnv):
+    """Games whose every seat is played from outside; an agent sees the spaces of one player.
+
+    Observations are those of the mover, [N, ...], or of all players, [N, P, ...], where they move at once.
+
+    Args:
+        task: the game.
+        num_envs: games played at once, N.
+        max_episode_steps: steps after which a game is cut; None for the task's own limit.
+
+    Raises:
+        UsageError: the task has one player.
+    """
+
+    num_players = 1  # to an agent each seat is a player of its own
+
+    def __init__(self, task: TensorEnv, num_envs: int, max_episode_steps: int | None = None) -> None:
+        if task.num_players < 2:
+            raise UsageError(f"{type(task).__name__} has one player: train the agent on it directly")
+        view = "all" if task.simultaneous else "mover"
+        super().__init__(task, num_envs, "torch", AutoresetMode.SAME_STEP, max_episode_steps, view=view)
+        self.single_observation_space = task.observation_space
+        self.single_action_space = task.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+
+def find_groups(task: TensorEnv, per_role: bool | Groups | None) -> Groups:
+    """Return which seats are played by one policy: state -> [N, P] int64 number of each seat's group, from 0.
+
+    Args:
+        task: the game.
+        per_role: None: what the task says (`sides`), else each seat alone; False: each seat alone; or such a function.
+
+    Raises:
+        UsageError: `per_role=True`, and the task has no sides; or it is something else.
+    """
+    sides = getattr(task, "sides", None)
+    if callable(per_role):
+        return per_role
+    if per_role is not None and not isinstance(per_role, bool):
+        raise UsageError(f"per_role is None, True, False or a function of the state, got {per_role!r}")
+    if per_role and sides is None:
+        raise UsageError(f"{type(task).__name__} has no sides(state), so per_role=True has no meaning here")
+    if sides is not None and per_role is not False:
+        return sides  # type: ignore[no-any-return]
+    seats = torch.arange(task.num_players, device=task.device)
+    return lambda state: seats.expand(state.t.shape[0], -1)  # type: ignore[attr-defined]

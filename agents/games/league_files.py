@@ -1,0 +1,179 @@
+"""The folder of a league: what it was made with, its learner, its members, and where its games stand."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from polyathlon.agents.parts.actors import Actor
+from polyathlon.archives import write_atomically
+from polyathlon.checkpoints import read_state, save_state
+from polyathlon.envs.errors import UsageError
+
+if TYPE_CHECKING:
+    from .self_play import SelfPlay
+
+WORDS, STATE, AGENT, MEMBERS = "league.json", "league.pt", "agent.zip", "members"
+KIND, MEMBER_KIND = "league", "member of a league"
+FORMAT = 1
+
+
+def words_of(
+    league: SelfPlay,
+    env_fn: Any,
+    env_kwargs: dict[str, Any],
+    per_role: Any,
+    seed: int | None,
+    policy: Any,
+    agent_kwargs: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what a league was made with, as JSON; what has no such form is None and must be given again."""
+    return {
+        "format": FORMAT,
+        "agent": f"{league.agent_class.__module__}:{league.agent_class.__qualname__}",
+        "env_fn": _name_of(env_fn),
+        "env_kwargs": env_kwargs,
+        "num_envs": league.num_envs,
+        "pool_size": league.pool.size,
+        "opponents": league.pool.opponents,
+        "latest_share": league.latest_share,
+        "per_role": per_role if per_role is None or isinstance(per_role, bool) else _name_of(per_role),
+        "snapshot_every": league.snapshot_every,
+        "max_episode_steps": league.max_episode_steps,
+        "seed": seed,
+        "policy": policy if isinstance(policy, str) else _name_of(policy),
+        "agent_kwargs": agent_kwargs,
+    }
+
+
+def _name_of(thing: Any) -> Any:
+    """Return an id, or "module:name" of a function or class that can be imported again; None for other things."""
+    if isinstance(thing, str):
+        return thing
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "<")
+    return None if module is None or "<" in name or module == "__main__" else f"{module}:{name}"
+
+
+def find_class(name: str) -> Any:
+    """Import "module:name".
+
+    Raises:
+        UsageError: it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"the league names {name}, which cannot be imported: {error}; give it again") from error
+    return found
+
+
+def save(league: SelfPlay, folder: Path) -> Path:
+    """Write a league; each file is replaced at once, and files of members that left are removed last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        words = json.dumps(league.words, indent=1)
+    except TypeError as error:
+        raise UsageError(f"a word of the league has no form as JSON, so it cannot be saved: {error}") from error
+    members = folder / MEMBERS
+    for number, actor in league.pool.actors.items():
+        path = members / f"v{number}.pt"
+        if not path.exists():
+            save_state({"number": number, "state": actor.state_dict()}, path, MEMBER_KIND)
+    state = {
+        "pool": league.pool.state_dict(),
+        "seats": league.seats.state_dict(),
+        "last_snapshot": league.last_snapshot,
+        "learner": league.agent.get_parameters(),
+        "training": league.agent.checkpoint_states(),
+    }
+    league.agent.save(folder / AGENT)
+    save_state(state, folder / STATE, KIND)
+    write_atomically(folder / WORDS, words)
+    for path in members.glob("v*.pt"):
+        if path.stem[1:].isdigit() and int(path.stem[1:]) not in league.pool.actors:
+            path.unlink()
+    return folder
+
+
+def read_words(folder: Path) -> dict[str, Any]:
+    """Return what a league was made with.
+
+    Raises:
+        UsageError: the folder holds no league, or one of another format.
+    """
+    path = folder / WORDS
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no league: there is no {WORDS} in it")
+    words: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if words.get("format") != FORMAT:
+        raise UsageError(f"{folder} is a league of format {words.get('format')!r}; this version reads {FORMAT}")
+    return words
+
+
+def resume(kind: type[SelfPlay], folder: Path, env_fn: Any, device: torch.device | str) -> SelfPlay:
+    """Make a saved league anew and let it stand where it stood; see `SelfPlay.resume`."""
+    words = read_words(folder)
+    words.pop("format")
+    named = words.pop("env_fn")
+    if env_fn is None and named is None:
+        raise UsageError(f"the game of the league in {folder} was given as a function that has no name: give env_fn=")
+    game = env_fn if env_fn is not None else _game(named)
+    agent_class, agent_kwargs = find_class(words.pop("agent")), words.pop("agent_kwargs")
+    if isinstance(words["per_role"], str):
+        words["per_role"] = find_class(words["per_role"])
+    if ":" in str(words["policy"]):
+        words["policy"] = find_class(words["policy"])
+    league = kind(agent_class, game, device=device, **words, **agent_kwargs)
+    load_into(league, folder)
+    return league
+
+
+def _game(name: str) -> Any:
+    return find_class(name) if ":" in name and "/" not in name.partition(":")[2] else name
+
+
+def load_into(league: SelfPlay, folder: Path) -> None:
+    """Let a league continue from a folder.
+
+    Raises:
+        UsageError: a file is missing or damaged, or a member has other spaces than the game.
+    """
+    state = read_state(folder / STATE, KIND)
+    try:
+        league.agent.set_parameters(state["learner"])
+        league.agent.load_checkpoint_states(state["training"])
+        league.pool.load_state_dict(state["pool"], lambda number: read_member(league, folder, number))
+        league.seats.load_state_dict(state["seats"])
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"the league in {folder} belongs to another game or agent: {error}") from error
+    league.last_snapshot = state["last_snapshot"]
+
+
+def read_member(league: SelfPlay, folder: Path, number: int) -> Actor:
+    """Return a member with the parameters in its file.
+
+    Raises:
+        UsageError: the file is missing or damaged, or its network is another one.
+    """
+    path = folder / MEMBERS / f"v{number}.pt"
+    if not path.is_file():
+        raise UsageError(f"the league in {folder} lost the file of its member v{number}: there is no {path}")
+    state = read_state(path, MEMBER_KIND)["state"]
+    actor = league.agent.actor(league.device)
+    try:
+        actor.module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UsageError(
+            f"the member v{number} in {path} has other spaces or another network than the learner: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from error
+    return actor

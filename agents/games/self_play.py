@@ -1,0 +1,276 @@
+"""Self-play: any agent learns a game against itself and a pool of its past selves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
+
+from polyathlon.agents.base import Agent
+from polyathlon.agents.on_policy.ppo import PPO
+from polyathlon.agents.parts.devices import find_device
+from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int
+from polyathlon.envs.tensor.opponents import player_names
+
+from . import league_files
+from .finding import find_task
+from .game_rows import GameRows, find_groups
+from .matches import Match, play_match
+from .members import find_player
+from .pool import Pool
+from .ratings import Matrix, Ratings, rate
+from .seat_rollout import SeatRollout
+from .seats import SeatPlay
+
+# numbers of PPO that suit many short games at once; those that the user gives go before them
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "n_steps": 32,
+    "batch_size": 1024,
+    "n_epochs": 4,
+    "gamma": 1.0,
+    "ent_coef": 0.01,
+    "policy_kwargs": {"net_arch": [128, 128]},
+}
+SNAPSHOT_ROLLOUTS = 5
+
+
+class SelfPlay:
+    """Train an agent on a game of several players: it plays all seats itself, part of the games against its past selves.
+
+    Every game is played at once on the device, every seat learns from its own moves, and frozen snapshots of the agent take the
+    other seats of some games. A timestep is a tick of a game: one move, or all moves at once where players move at once.
+
+    Args:
+        agent: the class of the agent, or its name; on-policy agents learn in all seats at once.
+        env_fn: the game: a `TensorEnv` or its class, an id, or a function that makes a PettingZoo environment with `tensor_task()`.
+        env_kwargs: its options.
+        num_envs: games at once.
+        pool_size: most past selves in the pool.
+        opponents: which of them meet the learner: "uniform", "prioritised" or "latest", see `Pool`.
+        latest_share: share of the games in which the learner has all seats.
+        per_role: which seats are played by one policy in a game, see `find_groups`.
+        snapshot_every: timesteps between snapshots; None takes one every five rollouts.
+        max_episode_steps: ticks after which a game is cut; None for the game's own limit.
+        seed: of everything random.
+        device: "auto", "cpu", "cuda" or a torch device.
+        policy: of the agent.
+        **agent_kwargs: words of the agent.
+
+    Attributes:
+        agent: the learner.
+        pool: the past selves.
+
+    Raises:
+        UsageError: a number is impossible, the game has one player, or the agent cannot play it.
+    """
+
+    def __init__(
+        self,
+        agent: type[Agent] | str,
+        env_fn: Any,
+        *,
+        env_kwargs: dict[str, Any] | None = None,
+        num_envs: int = 256,
+        pool_size: int = 4,
+        opponents: str = "uniform",
+        latest_share: float = 0.5,
+        per_role: Any = None,
+        snapshot_every: int | None = None,
+        max_episode_steps: int | None = None,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        policy: Any = "MlpPolicy",
+        **agent_kwargs: Any,
+    ) -> None:
+        check_positive_int(num_envs=num_envs, pool_size=pool_size)
+        check_fraction(latest_share=latest_share)
+        if snapshot_every is not None:
+            check_positive_int(snapshot_every=snapshot_every)
+        if seed is not None:
+            check_int(0, seed=seed)
+        for word in ("env", "n_envs"):
+            if word in agent_kwargs:
+                raise UsageError(f"{word} is no word of SelfPlay: it takes env_fn, env_kwargs and num_envs")
+        self.device = find_device(device)
+        self.task = find_task(env_fn, env_kwargs or {}, self.device)
+        self.agent_class = _class_of(agent)
+        self.num_envs, self.latest_share = int(num_envs), float(latest_share)
+        self.groups = find_groups(self.task, per_role)
+        self.max_episode_steps = max_episode_steps
+        self._make_agent(policy, seed, agent_kwargs)
+        root = torch.Generator().manual_seed(self.agent._initial_seed)
+        seeds = torch.randint(2**62, (2,), generator=root).tolist()
+        generators = [torch.Generator(device=self.device).manual_seed(s) for s in seeds]
+        self.pool = Pool(pool_size, opponents, generators[0])
+        self.seats = SeatPlay(self.rows, self.pool, self.groups, self.latest_share, generators[1])
+        self.agent.seats, self.agent.rollout_class = self.seats, SeatRollout  # type: ignore[attr-defined]
+        n_steps = self.agent.n_steps  # type: ignore[attr-defined]
+        self.snapshot_every = snapshot_every or SNAPSHOT_ROLLOUTS * n_steps * self.num_envs
+        self.last_snapshot = -1
+        self.words = league_files.words_of(self, env_fn, env_kwargs or {}, per_role, seed, policy, agent_kwargs)
+
+    def _make_agent(self, policy: Any, seed: int | None, agent_kwargs: dict[str, Any]) -> None:
+        if not issubclass(self.agent_class, PPO):
+            raise UsageError(
+                f"{self.agent_class.__name__} does not learn in all seats at once; SelfPlay takes PPO and agents made of it"
+            )
+        for word in ("normalize_rewards", "bonus"):
+            if agent_kwargs.get(word):
+                raise UsageError(f"{word} has no meaning in self-play: leave it out")
+        self.rows = GameRows(self.task, self.num_envs, self.max_episode_steps)
+        words = {**DEFAULTS, **agent_kwargs}
+        self.agent = self.agent_class(policy, self.rows, seed=seed, device=self.device, **words)  # type: ignore[call-arg]
+
+    # ---- learning
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = False,
+        progress_bar: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Train for at least `total_timesteps` ticks; see `Agent.learn`. A second call goes on with the first.
+
+        Args:
+            total_timesteps: ticks of this call.
+            callback: callbacks of SB3.
+            reset_num_timesteps: count from zero.
+            progress_bar: show one.
+            **kwargs: `log_interval`, `tb_log_name`.
+        """
+        assert self.agent.source is not None
+        own: list[BaseCallback] = [_Snapshots(self, reset_num_timesteps or not self.agent.source.started)]
+        if callback is not None:
+            more = callback if isinstance(callback, list) else [callback]
+            own += [c if isinstance(c, BaseCallback) else ConvertCallback(c) for c in more]
+        self.agent.learn(
+            total_timesteps,
+            CallbackList(own),
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+            **kwargs,
+        )
+        return self
+
+    @property
+    def num_timesteps(self) -> int:
+        """Ticks played so far, over all games."""
+        return self.agent.num_timesteps
+
+    def snapshot(self) -> None:
+        """Offer a frozen copy of the learner to the pool."""
+        self.pool.add(self.agent.actor(self.device), self.agent.num_timesteps)
+        self.last_snapshot = self.agent.num_timesteps
+
+    # ---- measuring
+
+    @property
+    def names(self) -> list[str]:
+        """Names of who can be matched: "random", the members, "latest"."""
+        return [*player_names(self.task), *self.pool.names, "latest"]
+
+    def player(self, name: str | Callable[..., Any]) -> Any:
+        """Return a player by its name, the folder of a league, the file of an agent, or a callable; see `match`."""
+        return find_player(self, name)
+
+    def match(self, a: Any, b: Any, games: int = 100, seed: int = 0, deterministic: bool = False) -> Match:
+        """Let two players meet.
+
+        Args:
+            a: "latest", "random", a player of the game by name, a member ("v3"), the folder of a league or the file of an agent, or a
+                callable `(obs, mask, player, env_index, key) -> action`.
+            b: the same.
+            games: how many; `a` has each group of seats (each seat) in as equal a number of them as possible.
+            seed: of the first game.
+            deterministic: agents take their likeliest actions.
+
+        Raises:
+            UsageError: a name is unknown, or `games` is not positive.
+        """
+        players = [find_player(self, name, deterministic) for name in (a, b)]
+        names = [name if isinstance(name, str) else getattr(name, "__name__", "callable") for name in (a, b)]
+        return play_match(self.task, players, names, games, self.groups, seed, self.max_episode_steps)
+
+    def matrix(self, games: int = 100, names: list[str] | None = None, seed: int = 0) -> Matrix:
+        """Return the pay-off matrix: the mean reward of each player against each other, over all seats.
+
+        Args:
+            games: of each pair.
+            names: the players; None takes `names`.
+            seed: of the first game of each pair.
+        """
+        chosen = names or self.names
+        found = {(a, b): self.match(a, b, games, seed) for i, a in enumerate(chosen) for b in chosen[i + 1 :]}
+        return Matrix(chosen, found)
+
+    def ratings(self, games: int = 100, names: list[str] | None = None, seed: int = 0) -> Ratings:
+        """Return the Elo ratings of the members, with intervals, from a round robin of `games` for each pair."""
+        return rate(self.matrix(games, names, seed))
+
+    # ---- files
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the league into a folder: its words, its agent, its pool and where its games stand."""
+        return league_files.save(self, Path(folder))
+
+    @classmethod
+    def resume(cls, folder: str | Path, env_fn: Any = None, device: torch.device | str = "auto") -> Self:
+        """Go on with a saved league; `learn` then gives the numbers of an unbroken run.
+
+        Args:
+            folder: what `save` wrote.
+            env_fn: the game, where it was given as a function or an object that has no name.
+            device: where it goes.
+
+        Raises:
+            UsageError: a file is missing or damaged, or a member has other spaces than the game.
+        """
+        return league_files.resume(cls, Path(folder), env_fn, device)  # type: ignore[no-any-return]
+
+
+class _Snapshots(BaseCallback):
+    """Takes snapshots at the ends of rollouts, the first before learning starts, and logs the results against the pool."""
+
+    def __init__(self, league: SelfPlay, is_new: bool) -> None:
+        super().__init__()
+        self.league, self.is_new = league, is_new
+
+    def _on_training_start(self) -> None:
+        if not self.league.pool.count:
+            self.league.snapshot()
+        if self.is_new:
+            self.league.seats.start()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        league = self.league
+        found = league.seats.pop_results()
+        if found:
+            self.logger.record("rollout/score_against_pool", sum(found) / len(found))
+        self.logger.record("rollout/pool_size", len(league.pool.active))
+        if league.agent.num_timesteps - league.last_snapshot >= league.snapshot_every:
+            league.snapshot()
+
+
+def _class_of(agent: type[Agent] | str) -> type[Agent]:
+    if isinstance(agent, str):
+        from polyathlon.registration import algorithms
+
+        table = {record.name: record for record in algorithms()}
+        if agent not in table:
+            from polyathlon.envs.errors import unknown_name
+
+            raise unknown_name("agent", agent, table)
+        return table[agent].load()
+    if not (isinstance(agent, type) and issubclass(agent, Agent)):
+        raise UsageError(f"SelfPlay takes the class or the name of an agent, got {agent!r}")
+    return agent

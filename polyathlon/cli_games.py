@@ -1,0 +1,59 @@
+"""The commands for games; what they need is imported when they run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+DEFAULT_STEPS = 500_000
+
+
+def is_league(folder: Path) -> bool:
+    """Return whether a folder holds a run of self-play."""
+    return (folder / "league.json").is_file()
+
+
+def train_self_play(options: argparse.Namespace, env_kwargs: dict[str, Any], agent_kwargs: dict[str, Any]) -> None:
+    """Train an agent by self-play into a folder, and print its ratings."""
+    from polyathlon.envs.errors import UsageError
+
+    from .leagues import RATED_GAMES, train_league
+
+    for name in ("wrapper", "model", "warm_start", "tuned", "checkpoint_every"):
+        if getattr(options, name):
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning with --self-play: leave it out")
+    name = f"{options.agent_name}-self-play-{options.env_id}-seed{options.seed}"
+    out = options.out or Path("runs") / name.replace("/", "-").replace(":", "-")
+    is_terminal = sys.stderr.isatty() and not options.verbose
+    league = train_league(
+        options.agent_name,
+        options.env_id,
+        options.steps or DEFAULT_STEPS,
+        out,
+        seed=options.seed,
+        env_kwargs=env_kwargs,
+        agent_kwargs=agent_kwargs,
+        num_envs=options.n_envs,
+        resume=options.resume,
+        device=options.device,
+        progress_bar=is_terminal if options.progress is None else options.progress,
+        verbose=options.verbose,
+    )
+    print(league.ratings(RATED_GAMES))
+    print(f"{options.agent_name} on {options.env_id} by self-play: {league.num_timesteps} ticks; folder {out}")
+
+
+def watch_games(options: argparse.Namespace) -> None:
+    """Record games between two players of a league."""
+    from polyathlon.envs.errors import UsageError
+
+    from .leagues import watch_match
+
+    if not is_league(options.run_folder):
+        raise UsageError(f"--match is for runs of self-play, and {options.run_folder} is none: there is no league.json")
+    a, b = options.match or ("latest", "random")
+    out = options.out or options.run_folder / "match.mp4"
+    path = watch_match(options.run_folder, a, b, out, options.episodes, options.seed, options.fps or 1.0)
+    print(f"written: {path}")
