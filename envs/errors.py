@@ -146,7 +146,7 @@ def constructor_keywords(cls: type) -> set[str]:
         known |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return known
+    return known - set(getattr(cls, "unread", ()))  # what a class says that it does not use
 
 
 def refuse_unknown_arguments(

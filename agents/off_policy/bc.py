@@ -15,6 +15,7 @@ from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
 from .networks import GaussianActor, read_sizes
+from .offline import ONLINE_WORDS
 from .policy import MethodPolicy
 
 LOSSES = ("log_prob", "mse")
@@ -55,6 +56,7 @@ class BC(OffPolicy):
     """
 
     needs_dataset, needs_demonstrations = True, True
+    unread = (*ONLINE_WORDS, "gamma", "tau")  # nor are there values
     row = bc
 
     def __init__(

@@ -15,7 +15,7 @@ from polyathlon.agents.parts.replay_data import dataset_replay
 from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
 from polyathlon.envs.data.dataset_source import agent_spaces, dataset_source, reopen
 from polyathlon.envs.data.datasets import open_dataset
-from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int
+from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, refuse_without_effect
 
 from .replay_agent import ReplayAgent
 from .replay_files import vec_normalize_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 1000  # gradient steps between two records of offline learning
 ROWS_AT_ONCE = 1 << 16
+ONLINE_WORDS = ("buffer_size", "learning_starts", "train_freq", "gradient_steps")  # say nothing of a dataset alone
 SMALLEST_STD = 1e-3  # added to the standard deviations, as in the authors' TD3+BC
 
 
@@ -54,6 +55,7 @@ class FromDataset(ReplayAgent):
         offline: the dataset's transitions where they have a memory of their own; None before the first `learn`.
         needs_dataset: the agent learns from its dataset alone.
         needs_demonstrations: it takes every action of the dataset for right.
+        unread: arguments of `ReplayAgent` that the agent does not use; another value than the default is refused.
         is_standardised: it standardises observations by the dataset.
         mixes_by_default: its constructor has a default for `offline_ratio`, which waits for a dataset.
 
@@ -64,6 +66,7 @@ class FromDataset(ReplayAgent):
     needs_dataset: ClassVar[bool] = False
     needs_demonstrations: ClassVar[bool] = False
     mixes_by_default: ClassVar[bool] = False
+    unread: ClassVar[tuple[str, ...]] = ()
     is_standardised = False
     offline: Replay | None = None
     _was_offline = False  # in the iteration that runs
@@ -81,6 +84,9 @@ class FromDataset(ReplayAgent):
         **kwargs: Any,
     ) -> None:
         super().__init__(policy, env, *args, **kwargs)
+        if _init_setup_model:
+            given = {name: getattr(self, name) for name in self.unread}
+            refuse_without_effect(type(self), given, f"in {type(self).__name__}, which learns from its dataset alone")
         if offline_steps is not None:
             check_positive_int(offline_steps=offline_steps)
             if dataset is None:

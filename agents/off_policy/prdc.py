@@ -14,6 +14,7 @@ from polyathlon.envs.errors import check_non_negative, check_positive_int
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
+from .offline import ONLINE_WORDS
 from .policy import MethodPolicy
 from .td3 import critic, networks, td3, td3_words
 
@@ -81,6 +82,7 @@ class PRDC(OffPolicy):
 
     row = prdc
     needs_dataset = True
+    unread = ONLINE_WORDS
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from polyathlon.envs.errors import check_non_negative, check_positive_int
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
+from .offline import ONLINE_WORDS
 from .policy import MethodPolicy
 from .td3 import critic, networks, td3, td3_words
 
@@ -58,6 +59,7 @@ class TD3BC(OffPolicy):
     """
 
     needs_dataset = True
+    unread = ONLINE_WORDS
     row = td3_bc
 
     def __init__(

@@ -25,7 +25,7 @@ from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.tokens.token_action import TokenAction
 
 DATASET = "keywords/data-v0"
-STEPS = {"bqnco": 24, "language": 32, "cmorl": 256}  # environment steps of a run, 48 where not named
+STEPS = {"bqnco": 24, "language": 32, "cmorl": 256}  # environment steps of a run, 32 where not named
 # what every run has, so that its few steps do all that longer ones do; an agent gets those that it knows
 SMALL: dict[str, Any] = {
     "learning_rate": 1e-2,
@@ -86,7 +86,6 @@ OTHER: dict[str, Any] = {
     "lora": 2,
     "loss": "mse",
     "max_grad_norm": 1e-3,
-    "matmul_precision": "medium",
     "max_logp_gap": 1e-12,
     "max_weight": 1e-3,
     "method": "nonsense",
@@ -95,6 +94,7 @@ OTHER: dict[str, Any] = {
     "num_min_critics": 1,
     "num_prompts": 3,
     "num_starts": 4,
+    "offline_ratio": 0.25,
     "offline_steps": 6,
     "policy_kwargs": {"net_arch": [4]},
     "pretraining_steps": 2,
@@ -118,9 +118,11 @@ OTHER: dict[str, Any] = {
 ELSEWHERE: dict[str, str] = {
     "fast_forward": "the same numbers by another way: tests/agents/language/test_llama.py",
     "fast_update": "the same numbers by another way: tests/agents/on_policy/test_ppo_fast.py",
+    "matmul_precision": "read where the processor has bfloat16: tests/agents/engine/test_compiling.py",
     "micro_batch": "the same numbers in less memory: tests/agents/language/test_recipe_seam.py",
     "on_disk": "the same numbers from a file: tests/agents/off_policy/test_offline_agents.py",
     "prdc.beta": "the nearest neighbour must change: tests/agents/off_policy/test_prdc.py",
+    **{f"{name}.stats_window_size": "of episodes, which a dataset alone has none of" for name in ("bc", "td3_bc", "prdc")},
     "tensorboard_log": "below",
     "verbose": "below",
     "bqnco.solver_options": "of a solver of one's own: tests/agents/construction/test_bqnco.py",
@@ -175,7 +177,7 @@ def fingerprint(name: str, **changes: Any) -> tuple[str, dict[str, Any]]:
         settings["dataset"] = DATASET
     settings |= {key: value for key, value in EXTRA.get(name, {}).items() if value is not None}
     settings |= CONTEXT.get(f"{name}.{next(iter(changes), '')}", {})
-    agent = polyathlon.make_agent(name, env_for(agent_class), **{**settings, **changes}).learn(STEPS.get(name, 48))
+    agent = polyathlon.make_agent(name, env_for(agent_class), **{**settings, **changes}).learn(STEPS.get(name, 32))
     digest = hashlib.sha256()
     for key, value in sorted(flat(agent.get_parameters()).items()):
         digest.update(key.encode())
@@ -243,3 +245,10 @@ def test_another_value_of_a_keyword_changes_something_or_is_refused(name, keywor
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_same_values_train_the_same_agent(name):
     assert fingerprint(name) == unchanged(name)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_verbose_prints_and_tensorboard_log_writes(name, tmp_path, capsys):
+    fingerprint(name, verbose=1, tensorboard_log=str(tmp_path))
+    assert capsys.readouterr().out.strip()
+    assert any(path.name.startswith("events") for path in tmp_path.rglob("*"))
