@@ -118,7 +118,7 @@ OTHER: dict[str, Any] = {
 ELSEWHERE: dict[str, str] = {
     "fast_forward": "the same numbers by another way: tests/agents/language/test_llama.py",
     "fast_update": "the same numbers by another way: tests/agents/on_policy/test_ppo_fast.py",
-    "matmul_precision": "read where the processor has bfloat16: tests/agents/engine/test_compiling.py",
+    "matmul_precision": "read where the processor has bfloat16: tests/agents/engine/test_engine.py",
     "micro_batch": "the same numbers in less memory: tests/agents/language/test_recipe_seam.py",
     "on_disk": "the same numbers from a file: tests/agents/off_policy/test_offline_agents.py",
     "prdc.beta": "the nearest neighbour must change: tests/agents/off_policy/test_prdc.py",
