@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.engine.distributions import Categorical
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.tokens.token_action import TokenAction
@@ -114,6 +115,15 @@ class TokenAgent(Agent):
                 chosen = torch.multinomial(logits.softmax(-1), 1, generator=self._prediction_generator)[:, 0]
         ids = chosen.cpu().numpy()
         return (ids if is_vector else ids[0]), state
+
+    def _distribution(self, obs: Any, action_masks: Any) -> Categorical:
+        """Return the distribution of the next token, at the agent's temperature."""
+        if not isinstance(obs, Mapping):
+            raise UsageError(
+                "log_prob takes observations of a TokenAction environment, {'tokens': ..., 'length': ...}, and ids of tokens, got "
+                f"{type(obs).__name__}"
+            )
+        return Categorical(super()._distribution(obs, action_masks).logits / self.temperature)
 
     def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
         rules = self.token_env.rules if self.env is not None else TokenRules(**self._rules_options)

@@ -212,4 +212,3 @@ class PMOEPPO(PPO):
         with torch.no_grad():
             weights = self.policy.mixture(self.policy.extract_features(shown))[0].exp().cpu().numpy()
         return weights if is_batch else weights[0]
-
