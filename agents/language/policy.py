@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.engine.distributions import Categorical
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model
 from polyathlon.envs.models.table_model import TableModel, is_table_name
@@ -159,6 +160,16 @@ class CausalLMPolicy(ActorCriticPolicy):
         assert isinstance(self.action_space, spaces.Discrete)
         logits = out.logits[last][:, : int(self.action_space.n)].float()
         return logits, self.value_net(out.hidden_states[-1][last].float())
+
+    def distribution(self, obs: PyTorchObs, action_masks: Tensor | None = None) -> Categorical:
+        """Return the distribution of the next token in contexts, with gradient; see `read`.
+
+        Args:
+            obs: "tokens" (n, L) and "length" (n,).
+            action_masks: (n, V) bool of the allowed tokens; None allows all.
+        """
+        chosen = Categorical(self.read(_contexts(obs))[0])
+        return chosen if action_masks is None else chosen.masked(action_masks)
 
     def _distribution(self, logits: Tensor) -> Distribution:
         assert isinstance(self.action_dist, CategoricalDistribution)
