@@ -86,17 +86,20 @@ class CausalLMPolicy(ActorCriticPolicy):
         config = self.language_model.config.get_text_config()
         self._check_fit(config)
         refuse_no_decoder(self.language_model, str(self.model_options["model"]))
-        self.value_net: nn.Module
-        if isinstance(self.language_model, TableModel):
-            self.value_net = self.language_model.value_head()
-        else:
-            # nn.Linear would draw its weights from the global generator
-            self.value_net = nn.utils.skip_init(nn.Linear, config.hidden_size, 1)
-            nn.init.zeros_(self.value_net.weight)
-            nn.init.zeros_(self.value_net.bias)
+        self.value_net = self._critic(config.hidden_size)
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(trained, **options)
+
+    def _critic(self, width: int) -> Any:
+        """Make a value head that is 0 everywhere: linear in the hidden state, or a table of a table's states."""
+        if isinstance(self.language_model, TableModel):
+            return self.language_model.value_head()
+        # nn.Linear would draw its weights from the global generator
+        head = nn.utils.skip_init(nn.Linear, width, 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
 
     def _check_fit(self, config: Any) -> None:
         assert isinstance(self.action_space, spaces.Discrete) and isinstance(self.observation_space, spaces.Dict)
