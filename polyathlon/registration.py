@@ -342,6 +342,12 @@ def _register_environments() -> None:
         vector_entry_point="polyathlon.envs.nethack.task:make_vector",
     )
     register_environment(
+        f"{NAMESPACE}/Widgets-v0",
+        "gui",
+        "a synthetic page of buttons, fields, boxes, lists and tabs with a goal in words, thousands at once",
+        tensor_env="polyathlon.envs.gui.widgets:Widgets",
+    )
+    register_environment(
         f"{NAMESPACE}/TextWorld-v0",
         "text",
         "text games built by seed (TextWorld): read where one is, answer with a command",
