@@ -130,7 +130,7 @@ def _measures(info: dict[str, Any]) -> dict[str, float]:
 
 
 def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 0) -> Evaluation:
-    """Play several episodes.
+    """Play several episodes. Those that broke outside the policy (`info["failure"]`) are left out and counted as the measure "failed".
 
     Args:
         env: a scalar environment.
@@ -139,14 +139,21 @@ def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 
         seed: seed of the first; the others follow it.
 
     Raises:
-        UsageError: the number is not positive.
+        UsageError: the number is not positive, or all episodes broke.
     """
     if episodes <= 0:
         raise UsageError(f"the number of episodes must be positive, got {episodes}")
     check_int(0, seed=seed)
-    played = [play(env, policy, seed if i == 0 else None) for i in range(episodes)]
+    every = [play(env, policy, seed if i == 0 else None) for i in range(episodes)]
+    played = [p for p in every if "failure" not in p.info]
+    if not played:
+        raise UsageError(
+            f"all {episodes} episodes broke outside the policy, the last one so: {every[-1].info['failure']}"
+        )
     shared = set.intersection(*(set(p.measures) for p in played))
     means = {key: float(np.mean([p.measures[key] for p in played])) for key in sorted(shared)}
+    if len(played) < len(every):
+        means["failed"] = float(len(every) - len(played))
     return Evaluation([p.reward for p in played], [p.length for p in played], means)
 
 

@@ -22,7 +22,7 @@ from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, token_rows
 
-from .episodes import Episode, Fields
+from .episodes import Episode, Fields, unbroken
 from .imitation import find_solver, like, solved
 from .policy import CausalLMPolicy
 from .reading import Reading, read_episodes
@@ -124,7 +124,7 @@ class LanguageAgent(TokenAgent):
         self.micro_batch, self.side_model_names = micro_batch, dict(side_models or {})
         self.num_prompts, self.temperature, self.max_logp_gap = int(num_prompts), float(temperature), max_logp_gap
         self.fast_forward = fast_forward
-        self._sampled = 0
+        self._sampled = self._failed = 0
         self._episodes: Sequence[Episode] = []
         self._differs: list[bool] = []
         self._silent_updates = 0
@@ -217,8 +217,9 @@ class LanguageAgent(TokenAgent):
         return list(episodes)
 
     def _note(self, episodes: Sequence[Episode]) -> None:
+        self._failed += sum(e.failure is not None for e in episodes)
         if self.ep_info_buffer is not None:  # there are statistics once learning has begun
-            self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes)
+            self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes if e.failure is None)
         self._episode_num += len(episodes)
 
     def solutions(self, number: int, task: gym.Env[Any, Any] | None = None) -> list[Episode]:
@@ -356,15 +357,17 @@ class LanguageAgent(TokenAgent):
 
     def train(self) -> None:
         """Update the model on the episodes that were collected."""
-        episodes = [episode for episode in self._episodes if episode.failure is None]
-        if len(episodes) < len(self._episodes):
-            self.logger.record("rollout/failed", len(self._episodes) - len(episodes))
+        episodes = unbroken(self._episodes)
+        failed = max(self._failed, sum(e.failure is not None for e in self._episodes))
+        if failed:
+            self.logger.record("rollout/failed", failed)
+        self._failed = 0
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         if self._differs:
             self._log_signal()
         if episodes:
-            for name, number in self.update(episodes, self.recipe).items():
+            for name, number in self.update(self._episodes, self.recipe).items():
                 self.logger.record(f"train/{name}", number)
             for name, number in component_metrics(episodes):
                 self.logger.record(name, number)

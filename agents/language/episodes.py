@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -80,6 +81,16 @@ class Episode:
 
 
 Fields = dict[str, Any]
+
+
+def unbroken(episodes: Sequence[Episode]) -> list[Episode]:
+    """Return the episodes to learn from: those that did not break outside the policy and still have somebody to be compared with.
+
+    Where all others of a group broke, the one that is left says nothing of the policy: alone, its reward would be its advantage.
+    """
+    whole = [episode for episode in episodes if episode.failure is None]
+    before, left = Counter(e.group for e in episodes), Counter(e.group for e in whole)
+    return [e for e in whole if left[e.group] > 1 or before[e.group] == 1]
 
 
 def collate(episodes: Sequence[Episode], pad: int, device: torch.device) -> Fields:
@@ -275,5 +286,5 @@ def _add_turn(
     episode.end = "task" if is_cut and said.end in _ENDS else _ENDS.get(said.end, "limit")
     episode.finished = not is_cut and said.end in _ENDS
     episode.text = str(info.get("text", ""))
-    episode.verdict = info.get("verdict")
+    episode.verdict, episode.failure = info.get("verdict"), info.get("failure")
     episode.is_correct = None if episode.verdict is None else bool(episode.verdict["correct"])

@@ -15,7 +15,7 @@ PATIENCE = 5
 
 
 def differing_groups(episodes: Sequence[Episode], group_size: int, by_verdict: bool = False) -> list[bool]:
-    """Tell of each group whether its answers differ in what they earned.
+    """Tell of each group whether its answers differ in what they earned; those that broke outside the policy are left out.
 
     Args:
         episodes: answers, group after group.
@@ -28,7 +28,12 @@ def differing_groups(episodes: Sequence[Episode], group_size: int, by_verdict: b
         dtype=torch.float64,
     )
     group = torch.arange(len(episodes)) // size
-    return keep_mixed(score, group)[::size].tolist()
+    whole = torch.tensor([e.failure is None for e in episodes], dtype=torch.bool)
+    left = torch.zeros(len(episodes) // size + 1, dtype=torch.int64).index_add(0, group, whole.long())
+    found = torch.zeros_like(left, dtype=torch.bool)
+    found[group[whole]] = keep_mixed(score[whole], group[whole])
+    is_compared = left > (0 if size == 1 else 1)
+    return (found & is_compared)[: -(-len(episodes) // size)].tolist()
 
 
 def warn_without_signal(updates: int) -> None:

@@ -13,7 +13,7 @@ from polyathlon.agents.parts.fields import role_field
 from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
-from .episodes import Episode, Fields, collate, select
+from .episodes import Episode, Fields, collate, select, unbroken
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
@@ -38,7 +38,7 @@ class Update:
 
     def __init__(self, agent: LanguageAgent, wiring: Wiring, episodes: Sequence[Episode]) -> None:
         self.agent, self.wiring, self.row = agent, wiring, wiring.row
-        whole = [episode for episode in episodes if episode.failure is None]
+        whole = unbroken(episodes)
         if not whole:
             raise UsageError("an update needs at least one episode that did not break outside the policy")
         self.number = len(whole)
@@ -49,7 +49,8 @@ class Update:
             seed, device = agent._initial_seed, agent.device
             self.fields[name] = make_noise(name, noise, seed, agent._n_updates, rows, tokens, device)
         groups = int(self.fields["group"].max()) + 1
-        if self.row.minibatches > groups:
+        self.minibatches = min(self.row.minibatches, groups)
+        if self.row.minibatches > groups and len(whole) == len(episodes):
             raise UsageError(
                 f"minibatches={self.row.minibatches}, but there are {groups} groups, which are never cut: take fewer "
                 "minibatches or more num_prompts"
@@ -82,7 +83,7 @@ class Update:
 
     def _minibatches(self) -> list[Tensor]:
         """Return the rows of each minibatch; no group is cut."""
-        agent, count = self.agent, self.row.minibatches
+        agent, count = self.agent, self.minibatches
         if count == 1:
             return [torch.randperm(self.number, generator=agent.generator, device=agent.device)]
         group = self.fields["group"]

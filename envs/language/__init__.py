@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import LanguageBatch as LanguageBatch
+    from .rows import TaskId as TaskId
+    from .rows import task_seed as task_seed
     from .task import LanguageTask as LanguageTask
     from .task import TaskEpisode as TaskEpisode
-    from .task import TaskId as TaskId
     from .task import TaskReply as TaskReply
     from .task import Verdict as Verdict
-    from .task import task_seed as task_seed
     from .utterance import Utterance as Utterance
 
 _EXPORTS = {
     "TaskEpisode": "task",
     "LanguageBatch": "batch",
     "LanguageTask": "task",
-    "TaskId": "task",
+    "TaskId": "rows",
     "TaskReply": "task",
     "Utterance": "utterance",
     "Verdict": "task",
-    "task_seed": "task",
+    "task_seed": "rows",
 }
 __all__ = sorted(_EXPORTS)
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError, check_positive_int
 
-from .task import LanguageTask, Row, TaskId, conversation
+from .rows import Row, TaskId
+from .task import LanguageTask, conversation
 
 Infos = list[dict[str, Any]]
 
@@ -70,11 +71,16 @@ class LanguageBatch:
         if self._rows is None:
             first = int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
             self._rows = [Row(first + i) for i in range(self.num_rows)]
-        texts, infos = [], []
-        for k, i in enumerate(chosen):
-            if seed is not None:
+        self.give_up(chosen)
+        given = tasks is not None
+        if seed is not None:
+            for k, i in enumerate(chosen):
                 self._rows[i] = Row(int(seed[k]) if isinstance(seed, Sequence) else int(seed) + i)
-            episode = self._rows[i].reset(self.task, tasks is not None, None if tasks is None else tasks[k])
+        ids = [self._rows[i].next_task(self.task, given, tasks[k] if given else None) for k, i in enumerate(chosen)]
+        self.task.prepare_starts(ids)
+        texts, infos = [], []
+        for i, task_id in zip(chosen, ids):
+            episode = self._rows[i].episode = self.task.start(task_id)
             texts.append(episode.observation)
             infos.append(conversation(episode))
         return texts, infos
@@ -90,7 +96,7 @@ class LanguageBatch:
 
         Returns:
             For each of `rows`: the next text, reward (k,) float32, or (k, objectives), terminated (k,), truncated (k,), and an info dict
-            with "verdict", "messages", "episode_log" and "task".
+            with "verdict", "messages", "episode_log" and "task"; "failure" where the episode broke outside the policy.
 
         Raises:
             TypeError: an answer is not a string.
@@ -102,6 +108,7 @@ class LanguageBatch:
         episodes = [self._episode(i) for i in chosen]
         self.task.prepare(list(zip(episodes, texts)))
         outcomes = [self.task.answer(episode, text) for episode, text in zip(episodes, texts)]
+        self.give_up([i for i, episode in zip(chosen, episodes) if episode.over])
         return (
             [outcome.observation for outcome in outcomes],
             np.array([outcome.reward for outcome in outcomes], dtype=np.float32),
@@ -109,6 +116,22 @@ class LanguageBatch:
             np.array([outcome.truncated for outcome in outcomes], dtype=np.bool_),
             [outcome.info for outcome in outcomes],
         )
+
+    def give_up(self, rows: Sequence[int] | None = None) -> None:
+        """End the episodes of some rows where they are, so that the task has back what they hold.
+
+        Args:
+            rows: which rows; None: all.
+
+        Raises:
+            UsageError: a row does not exist.
+        """
+        for i in self.select(rows) if self._rows is not None else ():
+            self.task.give_up(self._rows[i].episode)  # type: ignore[index]
+
+    def close(self) -> None:
+        """Give up all rows."""
+        self.give_up()
 
     def select(self, rows: Sequence[int] | None) -> Sequence[int]:
         """Return the given rows, or all of them for None.
@@ -142,4 +165,6 @@ class LanguageBatch:
         rows = state["rows"]
         if rows is not None and len(rows) != self.num_rows:
             raise UsageError(f"the state holds {len(rows)} rows, this batch has {self.num_rows}")
+        self.give_up()
+        self.task.prepare_starts([row["task"] for row in rows or () if "task" in row])
         self._rows = None if rows is None else [Row.from_state(self.task, row) for row in rows]

@@ -7,7 +7,7 @@ runs n episodes of it at once without Gymnasium's overhead. Which task environme
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -18,12 +18,12 @@ from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.tensor.arguments import read_options
 from polyathlon.envs.tensor.rewards import checked_reward
 
+from .rows import Row, TaskId
 from .utterance import Utterance
 
 if TYPE_CHECKING:
     from .batch import LanguageBatch
 
-TaskId = Hashable
 MAX_ANSWER = 1 << 16
 _READABLE_CONTROLS = {"\n", "\r", "\t"}
 
@@ -81,7 +81,10 @@ class TaskEpisode:
         messages: the conversation, each message with "role" and "content".
         log: one record per turn: observation, action, reward, verdict.
         answers: the answers given so far, as they were given.
-        over: the episode has terminated or was truncated.
+        over: the episode has terminated, was truncated or was given up.
+        failure: {"kind", "message"} where it broke outside the policy (a lost browser, a deadline); the next answer, or the one
+            that is being judged, then ends it as truncated with reward 0.
+        is_released: `LanguageTask.release` was called for it.
     """
 
     task: TaskId
@@ -91,6 +94,8 @@ class TaskEpisode:
     log: list[dict[str, Any]] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     over: bool = False
+    failure: dict[str, str] | None = None
+    is_released: bool = False
 
 
 class TaskStep(NamedTuple):
@@ -101,16 +106,6 @@ class TaskStep(NamedTuple):
     terminated: bool
     truncated: bool
     info: dict[str, Any]
-
-
-def task_seed(seed: int, episode: int) -> np.random.Generator:
-    """Return the generator that draws the task of a row's episode.
-
-    Args:
-        seed: the row's seed (the environment's seed + row).
-        episode: index of the episode since that seed was given.
-    """
-    return np.random.default_rng((seed % (1 << 63), episode))
 
 
 def unreadable(text: str, longest: int) -> str | None:
@@ -212,8 +207,36 @@ class LanguageTask(gym.Env[str, str]):
             raise UsageError("the environment has no episode yet: call reset first")
         return self.candidates(self._row.episode)
 
+    def prepare_starts(self, task_ids: Sequence[TaskId]) -> None:
+        """Do at once what `begin` will need for several episodes; called by `batch` before it begins them one by one, in this order.
+
+        The episodes that these replace have been released. The scalar environment begins one and does not call it.
+        """
+
     def prepare(self, answers: Sequence[tuple[TaskEpisode, str]]) -> None:
         """Do at once what `judge` will need for several answers; called by `batch` before it judges them one by one."""
+
+    def release(self, episode: TaskEpisode) -> None:
+        """Take back what an episode holds (a page, a game); called once, when it is over, replaced or given up."""
+
+    def fail(self, episode: TaskEpisode, kind: str, message: str) -> TaskReply:
+        """Say that an episode broke outside the policy; it ends as truncated, with reward 0 and `info["failure"]`.
+
+        `begin` and `prepare` call it and go on; `judge` returns what it gives.
+
+        Args:
+            episode: the episode.
+            kind: one word for what broke ("browser", "deadline"), by which failures are counted.
+            message: what happened, in words.
+        """
+        episode.failure = {"kind": str(kind), "message": str(message)}
+        return TaskReply("", 0.0, False, Verdict(False, 0.0, False, f"{kind}: {message}"))
+
+    def give_up(self, episode: TaskEpisode | None) -> None:
+        """End an episode where it is, and release it unless it was released before."""
+        if episode is not None and not episode.is_released:
+            episode.over = episode.is_released = True
+            self.release(episode)
 
     def start(self, task_id: TaskId) -> TaskEpisode:
         """Begin an episode and its conversation."""
@@ -238,7 +261,12 @@ class LanguageTask(gym.Env[str, str]):
         if episode.over:
             raise UsageError("the episode is over: call reset before the next step")
         reason = unreadable(text, self.max_answer)
-        turn = self.judge(episode, text) if reason is None else self.refuse(episode, reason)
+        if episode.failure is not None:
+            turn = self.fail(episode, **episode.failure)
+        else:
+            turn = self.judge(episode, text) if reason is None else self.refuse(episode, reason)
+        if episode.failure is not None:  # whatever was said of it, it is no reward
+            turn = turn._replace(reward=np.zeros_like(turn.reward) if np.ndim(turn.reward) else 0.0, terminated=False)
         episode.answers.append(text)
         said = quoted(text, self.max_answer)
         record = {"observation": episode.observation, "action": said, "reward": turn.reward}
@@ -247,9 +275,12 @@ class LanguageTask(gym.Env[str, str]):
         if turn.observation:
             episode.messages.append({"role": "user", "content": turn.observation})
         episode.observation = turn.observation
-        truncated = not turn.terminated and self.max_turns is not None and len(episode.answers) >= self.max_turns
+        is_last = self.max_turns is not None and len(episode.answers) >= self.max_turns
+        truncated = not turn.terminated and (is_last or episode.failure is not None)
         episode.over = turn.terminated or truncated
         info = {"verdict": turn.verdict.as_dict(), **conversation(episode), "episode_log": list(episode.log)}
+        if episode.failure is not None:
+            info["failure"] = dict(episode.failure)
         reward = turn.reward
         if not isinstance(reward, np.ndarray) or not reward.ndim or not np.isfinite(reward).all():
             reward = checked_reward(reward, self)
@@ -269,6 +300,8 @@ class LanguageTask(gym.Env[str, str]):
             UsageError: an option is unknown.
         """
         super().reset(seed=seed)
+        if self._row is not None:
+            self.give_up(self._row.episode)
         if seed is not None or self._row is None:
             self._row = Row(int(self.np_random_seed if seed is None else seed))
         episode = self._row.reset(self, *_task_of(options))
@@ -284,7 +317,15 @@ class LanguageTask(gym.Env[str, str]):
         if self._row is None or self._row.episode is None:
             raise UsageError("the environment has no episode yet: call reset before step")
         outcome = self.answer(self._row.episode, action)
+        if self._row.episode.over:
+            self.give_up(self._row.episode)
         return outcome.observation, outcome.reward, outcome.terminated, outcome.truncated, outcome.info
+
+    def close(self) -> None:
+        """Give up the running episode."""
+        if self._row is not None:
+            self.give_up(self._row.episode)
+        super().close()
 
     def batch(self, n: int) -> LanguageBatch:
         """Run n episodes of this task at once.
@@ -302,39 +343,9 @@ class LanguageTask(gym.Env[str, str]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a state that `get_state` gave; the running episode is replayed from its answers."""
+        if self._row is not None:
+            self.give_up(self._row.episode)
         self._row = Row.from_state(self, state) if state else None
-
-
-@dataclass
-class Row:
-    """A sequence of episodes: its seed, the index of the current episode, and the episode itself."""
-
-    seed: int
-    index: int = -1
-    episode: TaskEpisode | None = None
-
-    def reset(self, task: LanguageTask, given: bool, task_id: TaskId) -> TaskEpisode:
-        """Begin the next episode: of the given task, or of one that depends on (seed, index)."""
-        self.index += 1
-        self.episode = task.start(task_id if given else task.draw(task_seed(self.seed, self.index)))
-        return self.episode
-
-    def get_state(self) -> dict[str, Any]:
-        """Return the row as a plain dict."""
-        state: dict[str, Any] = {"seed": self.seed, "index": self.index}
-        if self.episode is not None:
-            state.update(task=self.episode.task, answers=list(self.episode.answers))
-        return state
-
-    @classmethod
-    def from_state(cls, task: LanguageTask, state: dict[str, Any]) -> Row:
-        """Return to a state that `get_state` gave, replaying the running episode."""
-        row = cls(state["seed"], state["index"])
-        if "task" in state:
-            row.episode = task.start(state["task"])
-            for text in state["answers"]:
-                task.answer(row.episode, text)
-        return row
 
 
 def conversation(episode: TaskEpisode) -> dict[str, Any]:
