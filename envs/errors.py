@@ -133,6 +133,16 @@ def require(module: str, extra: str) -> ModuleType:
         raise ImportError(f"{module} is not installed. Install it with: pip install 'polyathlon[{extra}]'") from error
 
 
+def require_program(program: str, *commands: str) -> ImportError:
+    """Build the error for a program that is not installed.
+
+    Args:
+        program: its name.
+        commands: commands, each of which installs it.
+    """
+    return ImportError(f"the program {program} was not found. Install it with: {' (or: '.join(commands)}{')' * (len(commands) - 1)}")
+
+
 def constructor_keywords(cls: type) -> set[str]:
     """Return the keywords that a class takes: those of its constructor, and of the next in line while there is `**kwargs`."""
     known: set[str] = set()

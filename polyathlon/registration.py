@@ -348,6 +348,12 @@ def _register_environments() -> None:
         tensor_env="polyathlon.envs.gui.widgets:Widgets",
     )
     register_environment(
+        f"{NAMESPACE}/Web-v0",
+        "gui",
+        "tasks on web pages in a real browser (MiniWoB++), in words",
+        entry_point="polyathlon.envs.gui.web_forms:make_web",
+    )
+    register_environment(
         f"{NAMESPACE}/TextWorld-v0",
         "text",
         "text games built by seed (TextWorld): read where one is, answer with a command",

@@ -1,0 +1,2 @@
+from .web import WebTask
+def make_web(**options): return WebTask(**options)
