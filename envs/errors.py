@@ -140,7 +140,9 @@ def require_program(program: str, *commands: str) -> ImportError:
         program: its name.
         commands: commands, each of which installs it.
     """
-    return ImportError(f"the program {program} was not found. Install it with: {' (or: '.join(commands)}{')' * (len(commands) - 1)}")
+    return ImportError(
+        f"the program {program} was not found. Install it with: {' (or: '.join(commands)}{')' * (len(commands) - 1)}"
+    )
 
 
 def constructor_keywords(cls: type) -> set[str]:

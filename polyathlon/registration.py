@@ -353,6 +353,17 @@ def _register_environments() -> None:
         "tasks on web pages in a real browser (MiniWoB++), in words",
         entry_point="polyathlon.envs.gui.web_forms:make_web",
     )
+    for name, summary in {
+        "Elements": "web pages in a real browser, choosing among the elements of the page",
+        "Grid": "web pages in a real browser, choosing among the cells of the page's picture",
+    }.items():
+        register_environment(
+            f"{NAMESPACE}/Web{name}-v0",
+            "gui",
+            summary,
+            entry_point=f"polyathlon.envs.gui.web_forms:make_{name.lower()}",
+            vector_entry_point=f"polyathlon.envs.gui.web_forms:make_{name.lower()}_vector",
+        )
     register_environment(
         f"{NAMESPACE}/TextWorld-v0",
         "text",

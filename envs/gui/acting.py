@@ -9,8 +9,35 @@ from .calls import Call
 
 _VALUE_TYPES = ("date", "time", "month", "week", "datetime-local", "color", "range")
 _NAMED_KEYS = frozenset(
-    "Enter Tab Escape Backspace Delete Home End PageUp PageDown ArrowUp ArrowDown ArrowLeft ArrowRight Space "
-    "Insert F1 F2 F3 F4 F5 F6 F7 F8 F9 F10 F11 F12".split()
+    [
+        "Enter",
+        "Tab",
+        "Escape",
+        "Backspace",
+        "Delete",
+        "Home",
+        "End",
+        "PageUp",
+        "PageDown",
+        "ArrowUp",
+        "ArrowDown",
+        "ArrowLeft",
+        "ArrowRight",
+        "Space",
+        "Insert",
+        "F1",
+        "F2",
+        "F3",
+        "F4",
+        "F5",
+        "F6",
+        "F7",
+        "F8",
+        "F9",
+        "F10",
+        "F11",
+        "F12",
+    ]
 )
 _MODIFIERS = ("Control", "Shift", "Alt", "Meta")
 _DRAG_STEPS = 5
@@ -60,7 +87,9 @@ def _error(answer: Any) -> str | None:
 
 
 async def _on_element(page: Any, name: str, given: tuple[Any, ...]) -> str | None:
-    at = await page.evaluate("([ref, wants]) => __polyathlon.point(ref, wants)", [given[0], "field" if name == "fill" else None])
+    at = await page.evaluate(
+        "([ref, wants]) => __polyathlon.point(ref, wants)", [given[0], "field" if name == "fill" else None]
+    )
     if "error" in at:
         return str(at["error"])
     if name == "hover":

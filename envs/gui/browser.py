@@ -205,7 +205,9 @@ class Browser:
                         raise require_program(
                             "chromium", "apt-get install chromium", "playwright install chromium"
                         ) from error
-                    raise PageFailure("browser", f"{self.program or 'chromium'} did not start: {_first(error)}") from error
+                    raise PageFailure(
+                        "browser", f"{self.program or 'chromium'} did not start: {_first(error)}"
+                    ) from error
         return self._browser
 
     async def _launch(self) -> None:
@@ -296,7 +298,7 @@ class Browser:
             raise tab.broken
         try:
             return await asyncio.wait_for(_coroutine(awaitable), deadline)
-        except (asyncio.TimeoutError, TimeoutError):
+        except TimeoutError:
             failure = PageFailure("renderer", f"the page did not answer within {deadline:g} seconds")
         except Exception as error:
             if tab.broken is None and not _is_loss(error):
@@ -381,7 +383,9 @@ def _listen(tab: Tab) -> None:
 def _is_loss(error: BaseException) -> bool:
     """Tell errors by which a page, a context or the browser is lost from those about an action."""
     text = str(error)
-    return any(word in text for word in ("crashed", "has been closed", "Connection closed", "disconnected", "Target closed"))
+    return any(
+        word in text for word in ("crashed", "has been closed", "Connection closed", "disconnected", "Target closed")
+    )
 
 
 def _first(error: BaseException) -> str:
@@ -400,7 +404,9 @@ def _dispose(awaitable: Any) -> None:
 def _driver_pipes(playwright: Any) -> list[int]:
     """Return the ends of the pipes to Playwright's driver that this process holds."""
     found = []
-    with contextlib.suppress(AttributeError):  # private names: without them a fork holds the pipes open, and nothing else changes
+    with contextlib.suppress(
+        AttributeError
+    ):  # private names: without them a fork holds the pipes open, and nothing else changes
         driver = playwright.stop.__self__._client._transport._proc._transport
         for number in (0, 1):
             found.append(driver.get_pipe_transport(number).get_extra_info("pipe").fileno())

@@ -27,7 +27,9 @@ def own_url(page: str) -> str:
     path = Path(unquote(parts.path)) if parts.scheme == "file" else Path(page).expanduser()
     path = path / "index.html" if path.is_dir() else path
     if not path.is_file():
-        raise UsageError(f"there is no page {str(path)!r}; give a file, a folder with index.html or an address on loopback")
+        raise UsageError(
+            f"there is no page {str(path)!r}; give a file, a folder with index.html or an address on loopback"
+        )
     return path.resolve().as_uri()
 
 

@@ -8,8 +8,7 @@ MAX_ELEMENTS = 256
 
 # Installed in a page once after it is loaded. `hook` is what a page of one's own offers; pages of MiniWoB++ have `core`.
 # Elements are numbered anew in every episode; a number stands for one element and is never given again in the episode.
-INSTALL = (
-    """(() => {
+INSTALL = """(() => {
 if (globalThis.__polyathlon) return;
 const api = globalThis.__polyathlon = {};
 const own = () => typeof core === 'undefined' ? globalThis.polyathlon : null;
@@ -122,6 +121,7 @@ const shapeOf = el => {
 };
 
 function isWorth(el, kind, text) {
+  if (kind === 'tab' && el.tagName === 'LI' && el.querySelector('a')) return false;
   if (['button', 'link', 'field', 'box', 'list', 'tab'].includes(kind)) return true;
   if (el.tagName === 'LABEL' && el.control) return false;
   if (el.closest('button, select, label') && !(el instanceof SVGElement)) return !!(el.tagName === 'LABEL' && text);
@@ -151,6 +151,7 @@ function walk(el, found, depth) {
         const one = {ref: api.number(child), tag: kind, text: text.slice(0, 300), box: [box.left, box.top, box.width, box.height].map(x => Math.round(x * 10) / 10)};
         if (kind === 'field') one.value = child.isContentEditable ? clean(child.textContent) : String(child.value);
         if (kind === 'box') one.checked = !!child.checked;
+        if (['field', 'box', 'button'].includes(kind)) one.type = child.tagName === 'INPUT' ? (child.getAttribute('type') || 'text').replace('input', 'text').toLowerCase() : child.tagName.toLowerCase();
         if (kind === 'list') { one.options = [...child.options].slice(0, 64).map(o => clean(o.textContent)); one.multiple = child.multiple;
           one.chosen = [...child.selectedOptions].map(o => clean(o.textContent)); }
         if (child.disabled) one.disabled = true;
@@ -158,6 +159,8 @@ function walk(el, found, depth) {
         const names = [child.id, typeof child.className === 'string' ? child.className : ''].filter(Boolean).join(' ');
         if (names) one.names = names.slice(0, 100);
         const shape = shapeOf(child); if (shape) one.shape = shape;
+        else if (!text && !['field', 'box', 'list'].includes(kind)) { const fill = getComputedStyle(child).backgroundColor;
+          if (fill !== 'rgba(0, 0, 0, 0)') one.shape = {fill: fill, attributes: {}}; }
         found.push(one);
       }
     }
@@ -223,10 +226,7 @@ api.scroll = (dx, dy) => {
   while (el && !able(el)) el = el.parentElement;
   if (!el) el = [...document.body.querySelectorAll('*')].find(x => able(x) && isShown(x));
   (el || document.scrollingElement).scrollBy({left: dx, top: dy, behavior: 'instant'}); return {}; };
-})()"""
-    .replace("START_TIME", str(START_TIME))
-    .replace("MAX_ELEMENTS", str(MAX_ELEMENTS))
-)
+})()""".replace("START_TIME", str(START_TIME)).replace("MAX_ELEMENTS", str(MAX_ELEMENTS))
 START = "async ([seed, settle]) => { await __polyathlon.start(seed, settle); return __polyathlon.look(); }"
 WARM = "async time => { await __polyathlon.warm(1, time); }"
 PASS_AND_LOOK = "async time => { await __polyathlon.pass(time); return __polyathlon.look(); }"

@@ -21,7 +21,7 @@ from .browser import Browser, BrowserOptions, PageFailure, Tab
 from .calls import CallError, read_call
 from .page_files import RELOADED, page_url
 from .page_places import allowed_place, folder_of, own_url
-from .recording import Recorder
+from .recording import Recorder, decoded
 from .scripts import HAS_HOOK, INSTALL, PASS_AND_LOOK, START, WARM
 
 REWARDS = ("raw", "binary", "original")
@@ -44,6 +44,7 @@ class Play:
         used_phrases: texts that were clicked or written.
         steps: answers so far.
         tree: the accessibility tree, where the task shows it.
+        picture: the last picture before the end (210, 160, 3) uint8, where the task takes them.
         recorder: what keeps the episode, or None.
     """
 
@@ -54,6 +55,7 @@ class Play:
     used_phrases: set[str] = field(default_factory=set)
     steps: int = 0
     tree: str = ""
+    picture: np.ndarray | None = None
     recorder: Recorder | None = None
 
 
@@ -155,6 +157,7 @@ class WebTask(LanguageTask):
         self.is_own = page is not None
         self.folder = folder_of(self.url, self.is_own)
         self.capacity = 1 if self.is_own or record else int(envs_per_renderer)
+        self.takes_pictures = False
         self._free: list[Tab] = []
         self._ready: list[tuple[int, Play | PageFailure | UsageError]] = []
         self._finalizer = weakref.finalize(self, _close_tabs, self.options, self._free)
@@ -234,16 +237,22 @@ class WebTask(LanguageTask):
         before, now = play.look, look or play.look
         play.look = now
         raw = float(now["reward"]) if now["done"] else 0.0
-        reward = {"raw": raw, "binary": float(raw > 0), "original": float(now["timed"])}[self.reward] if now["done"] else 0.0
+        reward = (
+            {"raw": raw, "binary": float(raw > 0), "original": float(now["timed"])}[self.reward] if now["done"] else 0.0
+        )
         if fault is not None:
             reward += self.penalty
         said = list(play.tab.said) if play.tab is not None else []
         if play.tab is not None:
             play.tab.said.clear()
         text = "" if now["done"] else web_words.later_text(before, now, fault, said, play.tree)
-        reason = fault or ("the page ended: " + (now["reason"] or ("reached" if raw > 0 else "not reached")) if now["done"] else "done")
+        reason = fault or (
+            "the page ended: " + (now["reason"] or ("reached" if raw > 0 else "not reached")) if now["done"] else "done"
+        )
         parts = {"raw": raw, "time_scaled": float(now["timed"]) if now["done"] else 0.0}
-        return TaskReply(text, reward, bool(now["done"]), Verdict(raw > 0, max(raw, 0.0), fault is not None, reason, parts))
+        return TaskReply(
+            text, reward, bool(now["done"]), Verdict(raw > 0, max(raw, 0.0), fault is not None, reason, parts)
+        )
 
     def release(self, episode: TaskEpisode) -> None:
         """Take the page of an episode back into the pool."""
@@ -330,9 +339,6 @@ class WebTask(LanguageTask):
         except Exception as error:
             fault = f"the action failed: {str(error).splitlines()[0][:200]}"
         look = await self._look(browser, tab)
-        if fault is not None and not look["done"]:
-            await self._more(browser, play)
-            return look, fault
         play.look, before = look, play.look
         await self._more(browser, play)
         play.look = before
@@ -363,8 +369,13 @@ class WebTask(LanguageTask):
         """Read the accessibility tree and take a frame of the film, where they are wanted."""
         tab = play.tab
         assert tab is not None
+        if self.takes_pictures and not play.look["done"]:
+            data = await browser.guard(tab, tab.page.screenshot(clip=_CLIP), self.deadline)
+            play.picture = decoded(data)
         if self.observation == "axtree":
-            play.tree = await browser.guard(tab, tab.page.locator("body").aria_snapshot(timeout=1000 * self.deadline), self.deadline)
+            play.tree = await browser.guard(
+                tab, tab.page.locator("body").aria_snapshot(timeout=1000 * self.deadline), self.deadline
+            )
         if play.recorder is not None:
             await browser.guard(tab, play.recorder.frame(tab), self.deadline)
 
@@ -388,8 +399,6 @@ class WebTask(LanguageTask):
         return [np.zeros((210, 160, 3), np.uint8) if one is None else one for one in self._run(_shots(self, episodes))]
 
     async def _shot(self, episode: TaskEpisode) -> np.ndarray | None:
-        from .recording import decoded
-
         tab = episode.data.tab
         if tab is None or tab.broken is not None or episode.failure is not None:
             return None
@@ -432,7 +441,15 @@ class WebTask(LanguageTask):
         return _rebuild, (type(self), self._arguments, self.get_state(), self.spec)
 
 
-_BLANK: dict[str, Any] = {"done": False, "reward": 0.0, "timed": 0.0, "goal": "", "reason": None, "url": "", "elements": []}
+_BLANK: dict[str, Any] = {
+    "done": False,
+    "reward": 0.0,
+    "timed": 0.0,
+    "goal": "",
+    "reason": None,
+    "url": "",
+    "elements": [],
+}
 
 
 def _rebuild(cls: type[WebTask], arguments: dict[str, Any], state: dict[str, Any], spec: Any) -> WebTask:
