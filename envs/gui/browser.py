@@ -7,14 +7,14 @@ import atexit
 import contextlib
 import os
 import shutil
-import weakref
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from polyathlon.envs.errors import require, require_program
 
 from .loop import LoopThread
+from .tabs import PageFailure, Renderer, Tab, listen
 
 T = TypeVar("T")
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -33,19 +33,6 @@ _FLAGS = (
 )
 _LAUNCH_SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
-
-
-class PageFailure(Exception):
-    """Something broke that no action is to blame for.
-
-    Args:
-        kind: "page", "renderer", "browser" or "deadline".
-        message: what happened.
-    """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind, self.message = kind, message
 
 
 @dataclass(frozen=True)
@@ -73,49 +60,6 @@ def find_browser(executable_path: str | None = None) -> str | None:
             raise require_program(executable_path, "apt-get install chromium", "playwright install chromium")
         return found
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
-
-
-@dataclass(eq=False)
-class Renderer:
-    """A browser context whose pages may share one process, and break together.
-
-    Attributes:
-        context: Playwright's context.
-        capacity: most pages.
-        is_frozen: its clock stands still between steps.
-        tabs: the pages in it.
-        failure: what broke it, or None.
-    """
-
-    context: Any
-    capacity: int
-    is_frozen: bool
-    tabs: list[Tab] = field(default_factory=list)
-    failure: PageFailure | None = None
-
-
-@dataclass(eq=False)
-class Tab:
-    """A page that an episode plays on.
-
-    Attributes:
-        page: Playwright's page.
-        renderer: the context that it belongs to.
-        url: what is loaded, "" for nothing yet.
-        said: what the page said by dialogs and did to windows since it was last asked.
-        failure: what broke it, or None.
-    """
-
-    page: Any
-    renderer: Renderer
-    url: str = ""
-    said: list[str] = field(default_factory=list)
-    failure: PageFailure | None = None
-
-    @property
-    def broken(self) -> PageFailure | None:
-        """What broke the page or its renderer, or None."""
-        return self.failure or self.renderer.failure
 
 
 class Browser:
@@ -274,7 +218,7 @@ class Browser:
         tab = Tab(None, renderer)
         renderer.tabs.append(tab)  # before the wait, so that no other takes its place
         tab.page = await renderer.context.new_page()
-        _listen(tab)
+        listen(tab)
         return tab
 
     def _with_room(self, capacity: int, is_frozen: bool) -> Renderer | None:
@@ -349,35 +293,6 @@ def _is_remote(url: str) -> bool:
 async def _abort(route: Any) -> None:
     with contextlib.suppress(Exception):
         await route.abort()
-
-
-def _listen(tab: Tab) -> None:
-    """Answer dialogs, close windows that the page opens, and note crashes."""
-    tab_ref = weakref.ref(tab)
-
-    def note(text: str) -> None:
-        found = tab_ref()
-        if found is not None and len(found.said) < 8:
-            found.said.append(text)
-
-    async def answer(dialog: Any) -> None:
-        note(f"the page asked ({dialog.type}): {dialog.message[:200]}")
-        with contextlib.suppress(Exception):
-            await (dialog.accept() if dialog.type in ("alert", "beforeunload") else dialog.dismiss())
-
-    async def close_window(page: Any) -> None:
-        note("the page opened a window, which was closed")
-        with contextlib.suppress(Exception):
-            await page.close()
-
-    def crash(_: Any) -> None:
-        found = tab_ref()
-        if found is not None:
-            found.failure = found.failure or PageFailure("renderer", "the page crashed")
-
-    tab.page.on("dialog", answer)
-    tab.page.on("popup", close_window)
-    tab.page.on("crash", crash)
 
 
 def _is_loss(error: BaseException) -> bool:

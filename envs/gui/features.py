@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from .widget_goals import BOX, BUTTON, FIELD, LINK, NUM_PHRASES, OPTION, TAB, TAGS
+from .widget_kinds import BOX, BUTTON, FIELD, LINK, NUM_PHRASES, OPTION, TAB, TAGS
 
 VERBS = ("click", "fill", "select", "scroll", "press")
 CLICK, FILL_VERB, SELECT_VERB, SCROLL, PRESS = range(len(VERBS))

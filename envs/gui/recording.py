@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .browser import Tab
+from .tabs import Tab
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -39,11 +38,11 @@ class Recorder:
         """Take a picture."""
         self.frames.append(decoded(await tab.page.screenshot()))
 
-    async def save(self, tab: Tab, episode: Any) -> None:
+    async def save(self, tab: Tab, task: str) -> None:
         """Write the files of an episode."""
         import imageio.v2 as imageio
 
-        name = self.folder / f"{episode.task}"
+        name = self.folder / task
         if tab.broken is None:
             await tab.renderer.context.tracing.stop(path=f"{name}.zip")
         if self.frames:

@@ -92,10 +92,13 @@ function labelOf(el) {
   const aria = el.getAttribute('aria-label') || el.getAttribute('placeholder') || el.getAttribute('title');
   if (aria) return clean(aria);
   if (el.labels && el.labels.length) { const text = clean(el.labels[0].textContent); if (text) return text; }
-  for (let node = el.previousSibling; node; node = node.previousSibling) {
-    if (node.nodeType === 1 && ['INPUT', 'TEXTAREA', 'SELECT', 'BUTTON', 'BR'].includes(node.tagName)) break;
-    const text = clean(node.textContent);
-    if (text) return text.slice(-60).replace(/[:*]$/, '').trim();
+  for (let level = 0, at = el; level < 3 && at && at !== document.body; level++, at = at.parentElement) {
+    if (level && at.querySelectorAll('input, textarea, select').length > 1) break;
+    for (let node = at.previousSibling; node; node = node.previousSibling) {
+      if (node.nodeType === 1 && (['INPUT', 'TEXTAREA', 'SELECT', 'BUTTON', 'BR', 'HR'].includes(node.tagName) || node.querySelector('input, textarea, select'))) break;
+      const text = clean(node.textContent);
+      if (text && text.length <= 60) return text.replace(/[:*]$/, '').trim();
+    }
   }
   return clean(el.getAttribute('name') || (el.id && el.id.length > 3 ? el.id : ''));
 }

@@ -19,7 +19,7 @@ from .features import (
     goal_row,
     phrases_of,
 )
-from .widget_goals import BOX, BUTTON, FIELD, LINK, OPTION, OTHER, TAB
+from .widget_kinds import BOX, BUTTON, FIELD, LINK, OPTION, OTHER, TAB
 
 if TYPE_CHECKING:
     from .web import Play

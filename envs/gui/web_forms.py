@@ -17,7 +17,7 @@ from .calls import quoted_text
 from .features import choice_space
 from .web import Play, WebTask
 from .web_choices import choices_of, observation, phrases, said_in
-from .widget_goals import NUM_PHRASES
+from .widget_kinds import NUM_PHRASES
 
 ACTIONS = ("text", "element", "grid")
 WIDTH, HEIGHT = 160, 210
@@ -86,11 +86,8 @@ def _parts(action: str, options: dict[str, Any]) -> tuple[WebTask, Any]:
     grid = {name: options.pop(name) for name in ("columns", "lines") if name in options}
     if grid and action != "grid":
         raise UsageError(f"{sorted(grid)[0]!r} is an option of action='grid', got action={action!r}")
-    task = WebTask(**options)
-    if action == "element":
-        return task, ElementForm(task.max_candidates)
-    task.takes_pictures = True
-    return task, GridForm(**grid)
+    task = WebTask(takes_pictures=action == "grid", **options)
+    return task, ElementForm(task.max_candidates) if action == "element" else GridForm(**grid)
 
 
 def make_web(action: str = "text", **options: Any) -> gym.Env[Any, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import widget_view as views
-from .widget_goals import ALWAYS, FIELD, NUM_ELEMENTS, NUM_PHRASES, STEP, SUBMIT
+from .widget_kinds import ALWAYS, FIELD, NUM_ELEMENTS, NUM_PHRASES, STEP, SUBMIT
 from .widget_tables import EFFECT, GOTO, ORDER, TAG_COLUMN, TARGET, VIEW
 from .widgets import FIRST_FILL, SCROLL_DOWN, SCROLL_UP
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .features import tags_named, topics_of
-from .widget_goals import (
+from .widget_goals import GOALS
+from .widget_kinds import (
     FIELD,
     FIXED,
-    GOALS,
     MANY,
     NUM_DRAWN,
     NUM_ELEMENTS,

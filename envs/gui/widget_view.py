@@ -35,16 +35,7 @@ from .features import (
     X,
     Y,
 )
-from .widget_goals import (
-    ALWAYS,
-    FIELD,
-    FIXED,
-    NUM_ELEMENTS,
-    NUM_PHRASES,
-    OPTION,
-    OTHER,
-    TAGS,
-)
+from .widget_kinds import ALWAYS, FIELD, FIXED, NUM_ELEMENTS, NUM_PHRASES, OPTION, OTHER, TAGS
 from .widget_tables import PHRASE, TAG_COLUMN, TEXTS, VIEW, WORD_COLUMN, Tables
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from . import widget_view as views
 from .calls import Call, CallError, listed_element, read_call
 from .features import CLICK, FILL_VERB, PAGE_HEIGHT, PAGE_WIDTH, SCROLL, SELECT_VERB, Choice
-from .widget_goals import ALWAYS, BOX, FIELD, NUM_ELEMENTS, NUM_PHRASES, OPTION, OTHER, TAGS
+from .widget_kinds import ALWAYS, BOX, FIELD, NUM_ELEMENTS, NUM_PHRASES, OPTION, OTHER, TAGS
 from .widget_tables import TAG_COLUMN, TEXTS, VIEW, WORD_COLUMN, fill_in
 from .widgets import FIRST_FILL, SCROLL_DOWN, SCROLL_UP
 

@@ -16,11 +16,11 @@ from polyathlon.envs.tensor import TensorEnv
 
 from . import widget_view as views
 from .features import ROWS, choice_space
-from .widget_goals import (
+from .widget_goals import GOAL_NAMES
+from .widget_kinds import (
     ALWAYS,
     FIELD,
     FILL,
-    GOAL_NAMES,
     NUM_DRAWN,
     NUM_ELEMENTS,
     NUM_FIELDS,

@@ -12,7 +12,8 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.envs.gui import widget_view as views
 from polyathlon.envs.gui import widget_words as words
 from polyathlon.envs.gui.features import MATCHED, NEXT, choice_table, goal_row, phrases_of
-from polyathlon.envs.gui.widget_goals import BOX, BUTTON, FIELD, FIXED, GOAL_NAMES, NUM_WORDS, OPTION, TAB, WORDS
+from polyathlon.envs.gui.widget_goals import GOAL_NAMES
+from polyathlon.envs.gui.widget_kinds import BOX, BUTTON, FIELD, FIXED, NUM_WORDS, OPTION, TAB, WORDS
 from polyathlon.envs.gui.widget_tables import EFFECT, TAG_COLUMN, TARGET, TEXTS, WORD_COLUMN
 from polyathlon.envs.gui.widgets import FIRST_FILL, SCROLL_DOWN, SCROLL_UP, Widgets
 from polyathlon.envs.random import make_keys
