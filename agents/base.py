@@ -21,10 +21,10 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
 from polyathlon.agents.parts.actors import Actor, make_actor
+from polyathlon.agents.parts.densities import Densities
 from polyathlon.agents.parts.devices import find_device
 from polyathlon.agents.parts.features import mask_in
 from polyathlon.agents.parts.optimizer_words import check_learning_rate
-from polyathlon.agents.parts.saved_states import SavedStates
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
 from polyathlon.checkpoints import FILE_FORMAT
 from polyathlon.envs.errors import UsageError, check_int, refuse_unknown_arguments
@@ -38,7 +38,7 @@ from .streams.environments import as_vec_env, make_vec_env, refuse_game
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
 
 
-class Agent(SavedStates):
+class Agent(Densities):
     """Base of this package's agents: an SB3 algorithm that also takes vector environments and never touches global random state.
 
     A subclass makes its policy in `_setup_model`, takes steps in `collect` and learns from them in `train`; `learn` is the loop

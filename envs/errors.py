@@ -136,6 +136,18 @@ def require(module: str, extra: str) -> ModuleType:
 POLICY_POSITIONS = ("observation_space", "action_space", "lr_schedule")  # what an agent gives its policy itself
 
 
+def require_program(program: str, *commands: str) -> ImportError:
+    """Build the error for a program that is not installed.
+
+    Args:
+        program: its name.
+        commands: commands, each of which installs it.
+    """
+    return ImportError(
+        f"the program {program} was not found. Install it with: {' (or: '.join(commands)}{')' * (len(commands) - 1)}"
+    )
+
+
 def constructor_keywords(cls: type) -> set[str]:
     """Return the keywords that a class takes: those of its constructor, and of the next in line while there is `**kwargs`."""
     known: set[str] = set()

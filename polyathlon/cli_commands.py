@@ -372,6 +372,7 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
 FETCHED_DATA = {
     "bfcl": "polyathlon.envs.functions.bfcl:fetch_bfcl",
     "humaneval": "polyathlon.envs.code.records:fetch_humaneval",
+    "miniwob": "polyathlon.envs.gui.page_files:fetch_miniwob",
 }
 
 

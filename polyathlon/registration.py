@@ -356,6 +356,29 @@ def _register_environments() -> None:
         vector_entry_point="polyathlon.envs.nethack.task:make_vector",
     )
     register_environment(
+        f"{NAMESPACE}/Widgets-v0",
+        "gui",
+        "a synthetic page of buttons, fields, boxes, lists and tabs with a goal in words, thousands at once",
+        tensor_env="polyathlon.envs.gui.widgets:Widgets",
+    )
+    register_environment(
+        f"{NAMESPACE}/Web-v0",
+        "gui",
+        "tasks on web pages in a real browser (MiniWoB++), in words",
+        entry_point="polyathlon.envs.gui.web_forms:make_web",
+    )
+    for name, summary in {
+        "Elements": "web pages in a real browser, choosing among the elements of the page",
+        "Grid": "web pages in a real browser, choosing among the cells of the page's picture",
+    }.items():
+        register_environment(
+            f"{NAMESPACE}/Web{name}-v0",
+            "gui",
+            summary,
+            entry_point=f"polyathlon.envs.gui.web_forms:make_{name.lower()}",
+            vector_entry_point=f"polyathlon.envs.gui.web_forms:make_{name.lower()}_vector",
+        )
+    register_environment(
         f"{NAMESPACE}/TextWorld-v0",
         "text",
         "text games built by seed (TextWorld): read where one is, answer with a command",

@@ -25,10 +25,10 @@ def left_out() -> list[tuple[str, str]]:
             try:
                 gym.make(record.id, **({"build": "reset"} if "TextWorld" in record.id else {}), **options).close()
             except ImportError as error:
-                extra = re.search(r"polyathlon\[(\w+)\]", str(error))
+                extra = re.search(r"polyathlon\[(\w+)\]|the program (\w+) was not found", str(error))
                 if extra is None:
                     raise
-                found.append((name, extra[1]))
+                found.append((name, extra[1] or f"program {extra[2]}"))
     return found
 
 

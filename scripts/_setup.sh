@@ -45,6 +45,16 @@ ensure_system() {
     fi
 }
 
+# The pages of envs/gui need a browser (80 MB to fetch, 290 MB installed); without one their tests are skipped and counted.
+ensure_browser() {
+    command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 && return
+    if can_apt; then
+        apt_install chromium || printf 'warning: chromium could not be installed; the tests of web pages are skipped\n' >&2
+    else
+        printf 'warning: no browser; the tests of web pages are skipped. Install one with: sudo apt-get install chromium\n' >&2
+    fi
+}
+
 # The CPU build of torch unless an NVIDIA GPU is there: several GB less.
 install_torch() {
     local pip="$1"

@@ -157,6 +157,27 @@ def parse_nethack(text: str, info: dict[str, Any], env: gym.Env[Any, Any]) -> An
     return np.int64(keys.index(command_key(text, keys)))
 
 
+def describe_widgets(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Write the goal of the synthetic page and its elements, as `polyathlon/Web-v0` writes real pages."""
+    from polyathlon.envs.gui import widget_words
+
+    return widget_words.describe_widgets(observation, info, env)
+
+
+def parse_widgets(text: str, info: dict[str, Any], env: gym.Env[Any, Any]) -> Any:
+    """Read a call such as click(3)."""
+    from polyathlon.envs.gui import widget_words
+
+    return widget_words.parse_widgets(text, info, env)
+
+
+def solve_widgets(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Return a right call on the synthetic page."""
+    from polyathlon.envs.gui import widget_words
+
+    return widget_words.solution(observation, info, env)
+
+
 # the name of an id, without namespace and version
 NATURAL: dict[str, Describe] = {
     "TSP": describe_tsp,
@@ -166,9 +187,12 @@ NATURAL: dict[str, Describe] = {
     "Knapsack": describe_knapsack,
     "Pendulum": describe_pendulum,
     "NetHack": describe_nethack,
+    "Widgets": describe_widgets,
 }
 # tasks whose actions have words of their own
-PARSERS: dict[str, Parse] = {"NetHack": parse_nethack}
+PARSERS: dict[str, Parse] = {"NetHack": parse_nethack, "Widgets": parse_widgets}
+# tasks that know a right answer
+SOLUTIONS: dict[str, Describe] = {"Widgets": solve_widgets}
 
 
 def natural_description(env: gym.Env[Any, Any]) -> Describe | None:
@@ -184,6 +208,12 @@ def natural_parser(env: gym.Env[Any, Any]) -> Parse | None:
     """Return what reads the actions of a task from words, where these have words of their own; found as its description is."""
     name = _natural_name(env)
     return None if name is None else PARSERS.get(name)
+
+
+def natural_solution(env: gym.Env[Any, Any]) -> Describe | None:
+    """Return what knows the right first answer of a task; found as its description is."""
+    name = _natural_name(env)
+    return None if name is None else SOLUTIONS.get(name)
 
 
 def _natural_name(env: gym.Env[Any, Any]) -> str | None:

@@ -16,7 +16,7 @@ from polyathlon.envs.language.task import TaskStep
 from polyathlon.envs.tensor.copies import copy_env
 
 from .action_kinds import is_text_space
-from .natural_words import natural_description, natural_parser
+from .natural_words import natural_description, natural_parser, natural_solution
 from .words import (
     Describe,
     Parse,
@@ -53,7 +53,8 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         env: an environment with Discrete, Box, MultiDiscrete or MultiBinary actions.
         describe: hook (observation, info, env) -> text, instead of the words above.
         parse: hook (text, info, env) -> action; raises ValueError with the reason for a text that names none.
-        solution: hook (observation, info, env) -> the right first answer to a task, for imitation.
+        solution: hook (observation, info, env) -> the right first answer to a task, for imitation; by default that of a task
+            whose own words know one (`polyathlon/Widgets-v0`).
         invalid_reward: added to the reward of a turn without a readable action, where the task has no action mask.
         max_answer: the longest answer that is read, in characters.
 
@@ -89,7 +90,7 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         self._hooks: dict[str, Any] = {
             "describe": describe or natural_description(env),
             "parse": parse or natural_parser(env),
-            "solution": solution,
+            "solution": solution or (None if describe or parse else natural_solution(env)),
             "invalid_reward": float(invalid_reward),
             "max_answer": max_answer,
         }

@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.engine.distributions import Categorical
 from polyathlon.agents.parts.action_distributions import masked_log_softmax, sample_categorical
 from polyathlon.agents.parts.muon import MuonAdamW
 from polyathlon.agents.parts.products import has_bfloat16
@@ -130,6 +131,16 @@ class ConstructionPolicy(BasePolicy):
         """
         mask = self.problem.allowed(obs) if mask is None else mask
         return masked_log_softmax(self.logits(obs, neighbours), mask)
+
+    def distribution(self, obs: Observation, action_masks: Tensor | None = None) -> Categorical:
+        """Return the distribution of the next action: of the averaged weights, which act; while training of the trained ones.
+
+        Args:
+            obs: tensors [B, ...].
+            action_masks: [B, A] bool, the allowed actions; None reads them off the observation.
+        """
+        mask = self.problem.allowed(obs) if action_masks is None else action_masks
+        return Categorical(self.scores(obs, self.training).logits.float()).masked(mask)
 
     def forward(self, obs: Observation, deterministic: bool = False) -> Tensor:
         """Choose actions [B]; see `_predict`."""

@@ -12,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.engine.distributions import Categorical
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model
 from polyathlon.envs.models.table_model import TableModel, is_table_name
@@ -85,17 +86,20 @@ class CausalLMPolicy(ActorCriticPolicy):
         config = self.language_model.config.get_text_config()
         self._check_fit(config)
         refuse_no_decoder(self.language_model, str(self.model_options["model"]))
-        self.value_net: nn.Module
-        if isinstance(self.language_model, TableModel):
-            self.value_net = self.language_model.value_head()
-        else:
-            # nn.Linear would draw its weights from the global generator
-            self.value_net = nn.utils.skip_init(nn.Linear, config.hidden_size, 1)
-            nn.init.zeros_(self.value_net.weight)
-            nn.init.zeros_(self.value_net.bias)
+        self.value_net = self._critic(config.hidden_size)
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(trained, **options)
+
+    def _critic(self, width: int) -> Any:
+        """Make a value head that is 0 everywhere: linear in the hidden state, or a table of a table's states."""
+        if isinstance(self.language_model, TableModel):
+            return self.language_model.value_head()
+        # nn.Linear would draw its weights from the global generator
+        head = nn.utils.skip_init(nn.Linear, width, 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        return head
 
     def _check_fit(self, config: Any) -> None:
         assert isinstance(self.action_space, spaces.Discrete) and isinstance(self.observation_space, spaces.Dict)
@@ -159,6 +163,16 @@ class CausalLMPolicy(ActorCriticPolicy):
         assert isinstance(self.action_space, spaces.Discrete)
         logits = out.logits[last][:, : int(self.action_space.n)].float()
         return logits, self.value_net(out.hidden_states[-1][last].float())
+
+    def distribution(self, obs: PyTorchObs, action_masks: Tensor | None = None) -> Categorical:
+        """Return the distribution of the next token in contexts, with gradient; see `read`.
+
+        Args:
+            obs: "tokens" (n, L) and "length" (n,).
+            action_masks: (n, V) bool of the allowed tokens; None allows all.
+        """
+        chosen = Categorical(self.read(_contexts(obs))[0])
+        return chosen if action_masks is None else chosen.masked(action_masks)
 
     def _distribution(self, logits: Tensor) -> Distribution:
         assert isinstance(self.action_dist, CategoricalDistribution)

@@ -27,10 +27,16 @@ from .recipes.records import Recipe
 EPISODE_FIELDS = frozenset(name for name, row in FIELDS.items() if row.recipe_shape and "episodes" in row.made_by)
 ALWAYS = frozenset({"max_length", "progress"})
 # what exists when: before the first step; without gradient at each minibatch; with gradient
-EARLY = EPISODE_FIELDS | ALWAYS | {"old_value"}
+EARLY = EPISODE_FIELDS | ALWAYS | {"old_value", "old_entropy"}
 CURRENT = EARLY | {"logp", "entropy", "value", "full_logp", "adv", "returns"}
 LOSS = CURRENT | {"weight"}
-STAGES = {"rewards": EARLY, "keep": EARLY, "advantage": EARLY, "weights": CURRENT, "after": EARLY | {"adv", "returns"}}
+STAGES = {
+    "rewards": EARLY,
+    "keep": EARLY,
+    "advantage": EARLY | {"weight"},
+    "weights": CURRENT,
+    "after": EARLY | {"adv", "returns"},
+}
 IMPLIED_ROLE = "reference"
 
 
@@ -182,10 +188,7 @@ class _Wirer:
                 raise UsageError(
                     f"{scheduled[0]} of {where} is a schedule, but a class gets its numbers once: read `progress` instead"
                 )
-        advantage = self.row.advantage
-        options = {} if advantage is None else dict(advantage.options)
-        compares = options.get("center") in ("group", "loo") or options.get("scale") == "group"
-        if compares and option_at(self.row, "group_size", 2) == 1:
+        if any(_compares(slot.part) for slot in slots(self.row)) and option_at(self.row, "group_size", 2) == 1:
             raise UsageError(
                 f"the recipe {self.row.name!r} compares the answers of a group, but group_size is 1: take at least 2, or a "
                 "recipe such as 'reinforce'"
@@ -239,6 +242,15 @@ class _Wirer:
             bound = connect(after, fields, where=f"after() of {slot} of the recipe {self.row.name!r}")
             self.read |= {name for name in bound if name}
             self.wiring.stages["after"].append(BoundPart(f"{slot}.after", after, bound))
+
+
+def _compares(part: Part) -> bool:
+    """Whether a part, or one inside it, compares the answers of a group."""
+    options = dict(part.options)
+    if options.get("center") in ("group", "loo") or options.get("scale") == "group":
+        return True
+    inner = [value for value in options.values() if isinstance(value, Part)]
+    return bool(getattr(find_part(part.path), "compares_groups", False)) or any(map(_compares, inner))
 
 
 def _stage(slot: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.engine.distributions import Categorical
 from polyathlon.agents.parts.actors import frozen_copy
 from polyathlon.agents.parts.devices import find_device
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
@@ -173,6 +174,15 @@ class TokenAgent(Agent):
 
     def _rules(self) -> TokenRules:
         return self.token_env.rules if self.env is not None else TokenRules(**self._rules_options)
+
+    def _distribution(self, obs: Any, action_masks: Any) -> Categorical:
+        """Return the distribution of the next token, at the agent's temperature."""
+        if not isinstance(obs, Mapping):
+            raise UsageError(
+                "log_prob takes observations of a TokenAction environment, {'tokens': ..., 'length': ...}, and ids of tokens, got "
+                f"{type(obs).__name__}"
+            )
+        return Categorical(super()._distribution(obs, action_masks).logits / self.temperature)
 
     def _answer(self, texts: Sequence[str], deterministic: bool) -> list[str]:
         rules = self._rules()

@@ -121,12 +121,12 @@ class Update:
     def _read_before(self) -> None:
         needs, fields = self.wiring.needs, self.fields
         is_read = self.row.old_logp == "read" and "old_logp" in needs
-        if is_read or "old_value" in needs:
+        if is_read or {"old_value", "old_entropy"} & needs:
             old = self._read_rows(is_read)
             if is_read:
                 self._check_gap(old.logp, fields)
                 fields["old_logp"] = old.logp
-            fields["old_value"] = old.value
+            fields |= {"old_value": old.value, "old_entropy": old.entropy}
         for role in self.wiring.roles:
             wanted = {ending for name in needs if (s := role_field(name)) and s[0] == role for ending in (s[1],)}
             if wanted:

@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network, Scalar
+from polyathlon.agents.parts.targets import temperature_loss
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.registration import register_agent
@@ -51,7 +52,7 @@ def temperature(
 ) -> Tensor:
     """-log alpha (mean log pi + target), `logp` from before the actor's step; the target is -A where None is given."""
     goal = entropy_per_action * action.shape[-1] if target_entropy is None else target_entropy
-    return -(log_alpha * (logp + goal)).mean()
+    return temperature_loss(log_alpha, logp, goal)
 
 
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:

@@ -356,13 +356,13 @@ class OnPolicy(MethodAgent):
 
     # ---------------------------------------------------------------------------------------------------- acting
 
-    def log_prob(
-        self, obs: Any, action: np.ndarray | Tensor, action_masks: np.ndarray | Tensor | None = None
-    ) -> Tensor:
-        """Return the log-density [B] of actions at observations, with gradient into the policy; see `Agent.log_prob`."""
-        shown = self.policy.obs_to_tensor(obs)[0] if not _is_tensors(obs) else obs
-        acted = self._actor.coded(torch.as_tensor(action, device=self.device))
+    def log_prob(self, obs: Any, action: Any, action_masks: np.ndarray | Tensor | None = None) -> Tensor:
+        """Return the log-density [B] of actions; `action_masks` [B, A] are the allowed ones. See `Agent.log_prob`."""
+        if isinstance(self.policy, ActorCritic):
+            return self._log_prob(obs, action, action_masks)
+        shown = obs if isinstance(obs, Tensor) else self.policy.obs_to_tensor(obs)[0]
         mask = None if action_masks is None else torch.as_tensor(action_masks, device=self.device).bool()
+        acted = self._actor.coded(torch.as_tensor(action, device=self.device))
         found: Tensor = self._actor.outputs(shown, mask).action.log_prob(acted)
         return found
 
@@ -397,10 +397,6 @@ class OnPolicy(MethodAgent):
 
 def _action_size(space: spaces.Space[Any]) -> int:
     return int(np.prod(space.shape)) if isinstance(space, spaces.Box) else 1
-
-
-def _is_tensors(obs: Any) -> bool:
-    return isinstance(obs, Tensor) or (isinstance(obs, dict) and all(isinstance(x, Tensor) for x in obs.values()))
 
 
 def _numpy(value: Tensor) -> np.ndarray:

@@ -57,19 +57,6 @@ class ActorCriticModel(nn.Module):
         return found
 
 
-def coded(actions: Tensor, space: spaces.Space[Any]) -> Tensor:
-    """Return actions [B, ...] of a space as distributions have them.
-
-    Returns:
-        [B, A] of a Box; [B] int64 counted from 0 of Discrete; [B, D] int64 counted from 0 of MultiDiscrete and MultiBinary.
-    """
-    if isinstance(space, spaces.Discrete):
-        return actions.reshape(-1).long() - int(space.start)
-    if isinstance(space, spaces.MultiDiscrete):
-        return actions.flatten(1).long() - torch.as_tensor(space.start, device=actions.device).reshape(-1)
-    return actions.flatten(1).long() if isinstance(space, spaces.MultiBinary) else actions.flatten(1)
-
-
 class SB3Density:
     """The density of SB3's distribution object, by our names.
 

@@ -14,13 +14,13 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from polyathlon.agents.engine.distributions import Categorical, Gaussian
-from polyathlon.agents.parts.action_distributions import masked_log_softmax, sample_categorical
+from polyathlon.agents.parts.action_distributions import coded, masked_log_softmax, sample_categorical
 from polyathlon.agents.parts.features import Preparation, extractor_for, mask_in
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.envs.errors import UsageError
 
-from .model import ActorCriticOutput, coded
+from .model import ActorCriticOutput
 
 
 class ActorCritic(ActorCriticPolicy):

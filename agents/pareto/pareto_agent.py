@@ -294,6 +294,17 @@ class ParetoAgent(Agent):
         """Return the index of the policy in training that fits a preference [m] best."""
         raise NotImplementedError
 
+    def log_prob(
+        self,
+        obs: Any,
+        action: Any,
+        action_masks: np.ndarray | Tensor | None = None,
+        preference: Sequence[float] | NDArray[Any] | None = None,
+    ) -> Tensor:
+        """See `Agent.log_prob`; of the policy of the front that fits a preference best, as `predict` takes it."""
+        self.policy_for(preference)
+        return self._log_prob(obs, action, action_masks)
+
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],

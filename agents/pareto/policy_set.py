@@ -228,6 +228,25 @@ class PolicySet(BasePolicy):
         chosen = Categorical(parameters)
         return chosen if mask is None else chosen.masked(mask)
 
+    def distribution(self, obs: Observation, action_masks: Tensor | None = None) -> Gaussian | Categorical:
+        """Return the distribution of the actions at observations [N, ...], dealt to the policies as in `act`, with gradient.
+
+        Args:
+            obs: [N, ...] observations, as tensors.
+            action_masks: [N, A] bool of the allowed actions; None allows what the observation shows as allowed.
+
+        Raises:
+            UsageError: masks are given for the actions of a Box.
+        """
+        parameters, _, log_std = self.outputs(self.per_policy(self.features(obs)), "actor")
+        assert parameters is not None
+        if log_std is None:
+            mask = mask_in(obs, self.num_outputs) if action_masks is None else action_masks
+            return self.distribution_of(parameters.flatten(0, 1), None, mask)
+        if action_masks is not None:
+            raise UsageError("the actions of a Box cannot be masked: leave action_masks out")
+        return Gaussian(parameters.flatten(0, 1), log_std.expand_as(parameters).flatten(0, 1))
+
     def act(
         self, obs: Observation, mask: Tensor | None, generator: torch.Generator | None, deterministic: bool = False
     ) -> Tensor:

@@ -1,10 +1,12 @@
-"""Plain action distributions: diagonal Gaussians, and categorical ones with forbidden actions."""
+"""Plain action distributions: diagonal Gaussians, and categorical ones with forbidden actions; actions as they have them."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
@@ -67,3 +69,16 @@ def sample_categorical(log_probs: Tensor, generator: torch.Generator | None) -> 
     # the least of A exponential variables with rates p is component i with probability p_i
     waiting = torch.empty_like(log_probs).exponential_(generator=generator)
     return (log_probs - waiting.clamp_(min=1e-30).log_()).argmax(-1)
+
+
+def coded(actions: Tensor, space: spaces.Space[Any]) -> Tensor:
+    """Return actions [B, ...] of a space as distributions have them.
+
+    Returns:
+        [B, A] of a Box; [B] int64 counted from 0 of Discrete; [B, D] int64 counted from 0 of MultiDiscrete and MultiBinary.
+    """
+    if isinstance(space, spaces.Discrete):
+        return actions.reshape(-1).long() - int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return actions.flatten(1).long() - torch.as_tensor(space.start, device=actions.device).reshape(-1)
+    return actions.flatten(1).long() if isinstance(space, spaces.MultiBinary) else actions.flatten(1)

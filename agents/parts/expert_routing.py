@@ -29,26 +29,6 @@ def picks(expert: Tensor, num_experts: int, dtype: torch.dtype = torch.float32) 
     return (expert[:, None] == torch.arange(num_experts, device=expert.device)).to(dtype)
 
 
-def frequency_slope(w: Tensor, picked: Tensor) -> Tensor:
-    """Derivative of `frequency_loss` by the logits of the weights.
-
-    Args:
-        w: [B, K] weights, the softmax of the logits.
-        picked: [B, K] 1 at the expert with the best sample, else 0 (see `picks`).
-
-    Returns:
-        [B, K].
-    """
-    assert w.dim() == 2 and picked.shape == w.shape
-    by_weight = (w - picked).mul_(2 / w.numel())
-    return softmax_slope(w, by_weight)
-
-
-def softmax_slope(w: Tensor, by_weight: Tensor) -> Tensor:
-    """Carry a derivative by weights [B, K] back through their softmax: w_k (g_k - sum_j w_j g_j)."""
-    return w * (by_weight - (w * by_weight).sum(-1, keepdim=True))
-
-
 def score_ratio_loss(log_w: Tensor, expert: Tensor, gain: Tensor) -> Tensor:
     """Score-ratio (REINFORCE) estimator of the weights' gradient: -mean gain log w_i of the experts that were drawn.
 
@@ -58,11 +38,6 @@ def score_ratio_loss(log_w: Tensor, expert: Tensor, gain: Tensor) -> Tensor:
         gain: [B] what the draw earned, Q - alpha log pi; no gradient flows to it.
     """
     return -(gain.detach() * log_w.gather(1, expert[:, None])[:, 0]).mean()
-
-
-def score_ratio_slope(w: Tensor, picked: Tensor, gain: Tensor) -> Tensor:
-    """Derivative [B, K] of `score_ratio_loss` by the logits of the weights `w` [B, K]; `picked` [B, K] is 1 at the draw."""
-    return (w - picked) * (gain / w.shape[0])[:, None]
 
 
 def relaxed_choice(log_w: Tensor, gumbel: Tensor, temperature: float) -> Tensor:

@@ -83,21 +83,6 @@ class FlatAdam(torch.optim.Adam):
         return loss
 
 
-class ScalarAdam(torch.optim.Adam):
-    """Adam on one small tensor, without what torch's own step spends on preparing lists of tensors."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Take one step."""
-        group = self.param_groups[0]
-        (parameter,) = group["params"]
-        state = self.state[parameter]
-        if closure is not None or not state:
-            return super().step(closure)
-        _fused_step(parameter, parameter.grad, group, state, group["lr"], None)
-        return None
-
-
 def _fused_step(
     vector: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Tensor], lr: float, divisor: Tensor | None
 ) -> None:
@@ -120,9 +105,3 @@ def _fused_step(
         grad_scale=divisor,
         found_inf=None,
     )
-
-
-def section(vector: Tensor, start: int, shape: tuple[int, ...]) -> tuple[Tensor, int]:
-    """Return the view of `vector` from `start` on with the given shape, and the index behind it."""
-    end = start + int(torch.Size(shape).numel())
-    return vector[start:end].view(shape), end

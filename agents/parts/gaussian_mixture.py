@@ -1,4 +1,4 @@
-"""Mixtures of diagonal Gaussians: the head that describes them, their densities, one expert of each row."""
+"""Mixtures of diagonal Gaussians: their densities, one expert of each row."""
 
 from __future__ import annotations
 
@@ -7,21 +7,6 @@ from torch import Tensor
 
 from .action_distributions import gaussian_log_prob
 from .squashed_gaussian import log_one_minus_tanh_squared
-
-
-def gmm_head(outputs: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
-    """Read the outputs of a network as the means and spreads of K experts; both are views.
-
-    Args:
-        outputs: [B, 2 K A], the means of expert 1, of expert 2 ..., then the spreads in the same order.
-        num_experts: K.
-
-    Returns:
-        Means [B, K, A], and what stands for the spreads (log standard deviations, unbounded), [B, K, A].
-    """
-    assert outputs.dim() == 2 and outputs.shape[1] % (2 * num_experts) == 0
-    mean, spread = outputs.unflatten(1, (2, num_experts, -1)).unbind(1)
-    return mean, spread
 
 
 def of_expert(values: Tensor, expert: Tensor) -> Tensor:

@@ -34,21 +34,3 @@ def tanh_gaussian(mean: Tensor, log_std: Tensor, eps: Tensor) -> tuple[Tensor, T
     u = mean + log_std.exp() * eps
     density = -0.5 * eps.square() - log_std - LOG_SQRT_2_PI - log_one_minus_tanh_squared(u)
     return torch.tanh(u), density.sum(-1)
-
-
-def scaled_tanh_gaussian(mean: Tensor, log_std: Tensor, eps: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Sample a = scale tanh(mean + exp(log_std) eps) with its log-density: that of the unscaled sample minus A log(scale).
-
-    The edits of EXPO (Dong et al. 2025) are such samples.
-
-    Args:
-        mean: [..., A].
-        log_std: [..., A].
-        eps: [..., A] standard normal noise.
-        scale: the largest component.
-
-    Returns:
-        The sample [..., A] and its log-density [...], summed over its components.
-    """
-    action, logp = tanh_gaussian(mean, log_std, eps)
-    return scale * action, logp - mean.shape[-1] * math.log(scale)

@@ -44,6 +44,7 @@ def token_gae(
     token_reward: Tensor,
     old_value: Tensor,
     mask: Tensor,
+    weight: Tensor | None = None,
     *,
     gamma: Fraction = 1.0,
     gae_lambda: Fraction = 0.95,
@@ -55,6 +56,7 @@ def token_gae(
         token_reward: [N, T].
         old_value: [N, T] value of the prefix before each token.
         mask: [N, T] 1 on the policy's tokens.
+        weight: [N, T] how much each token counts, in the mean and variance of whitening too.
         gamma: discount a token.
         gae_lambda: 0 gives one-step errors, 1 returns.
         whiten: give the advantages of all tokens mean 0 and variance 1.
@@ -63,4 +65,4 @@ def token_gae(
         Two tensors [N, T].
     """
     advantage, returns = gae(token_reward, old_value, mask, gamma, gae_lambda)
-    return (masked_whiten(advantage, mask) if whiten else advantage), returns
+    return (masked_whiten(advantage, mask, weight=weight) if whiten else advantage), returns

@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -43,6 +43,7 @@ __all__ = [
     "Target",
     "check_every",
     "check_options",
+    "compares_groups",
     "connect",
     "find_part",
     "from_json",
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 PARTS = "polyathlon.agents.parts"
+Compared = TypeVar("Compared", bound=Callable[..., Any])
 _HOMES = {"collectors": "polyathlon.agents.language.collectors"}
 
 
@@ -94,6 +96,12 @@ def reads(function: Callable[..., object]) -> Reads:
             found[kind].append(parameter.name)
     _refuse_hidden_numbers(inner, name)
     return Reads(**{kind: tuple(names) for kind, names in found.items()})
+
+
+def compares_groups(function: Compared) -> Compared:
+    """Mark a part (a function or a class) that means nothing in groups of one answer: recipes with it refuse `group_size=1`."""
+    function.compares_groups = True  # type: ignore[attr-defined]
+    return function
 
 
 def _called(function: Callable[..., object]) -> Any:

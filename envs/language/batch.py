@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from polyathlon.envs.errors import UsageError, check_positive_int
 
 from .rows import Row, TaskId
-from .task import LanguageTask, conversation
+from .task import LanguageTask, TaskEpisode, conversation
 
 Infos = list[dict[str, Any]]
 
@@ -145,6 +145,15 @@ class LanguageBatch:
         if len(set(chosen)) != len(chosen) or any(not 0 <= i < self.num_rows for i in chosen):
             raise UsageError(f"rows must be different numbers from 0 to {self.num_rows - 1}, got {chosen}")
         return chosen
+
+    def episode(self, i: int) -> TaskEpisode:
+        """Return the episode that a row is in.
+
+        Raises:
+            UsageError: the row had no reset yet.
+        """
+        found: TaskEpisode = self._episode(i)
+        return found
 
     def _episode(self, i: int) -> Any:
         episode = None if self._rows is None else self._rows[i].episode

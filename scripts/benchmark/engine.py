@@ -1,4 +1,4 @@
-"""Gradient steps of the engine, eager and compiled, against the same steps with their derivatives written out.
+"""Gradient steps of the engine, compiled against eager, and against those of Stable-Baselines3.
 
 Run it: `python scripts/benchmark/engine.py [--methods sac td3] [--pairs 7] [--steps 50] [--check] [--write]`. One thread, processor
 time, in turns; HalfCheetah-v5's sizes, two layers of 256, batches of 256. `--check` compares compiled and eager gradients
@@ -20,11 +20,12 @@ from _harness import Subject, compare, here, pinned, table, write
 
 OBS, ACTIONS, BATCH = 17, 6, 256
 ENV = "HalfCheetah-v5"
-METHODS = ("sac", "td3", "td3_bc", "iql", "awac")
-PEER = "written out"
-NOTES = """A gradient step on a minibatch that lies ready: noise is drawn in each. "Written out" is the step whose derivatives are
-written by hand; the engine derives the same step from the losses, by autograd or as one compiled graph. bfloat16 is measured
-on processors that have it."""
+METHODS = ("sac", "td3", "td3_bc", "iql", "awac", "rlpd", "pmoe", "expo")
+PEER, SB3 = "eager", "Stable-Baselines3, with sampling"
+NOTES = """A gradient step on a minibatch that lies ready: noise is drawn in each. The engine derives it from the losses, by autograd
+or as one compiled graph. RLPD and EXPO: a step of ten critics, and in every second one a step of the rest. bfloat16 is
+measured on processors that have it. Until commit a1c4ae7 the same steps were also written by hand, with their derivatives:
+engine_written_out.md compares."""
 
 
 def row_of(method: str) -> Any:
@@ -40,6 +41,16 @@ def networks_of(row: Any) -> Any:
 
     env = gym.make(ENV)
     return row.networks(env.observation_space, env.action_space, {}, None)
+
+
+def sizes_of(engine: Any) -> dict[str, int]:
+    """Return what the shapes of a row's noise name; PMOE has its four experts in its networks alone."""
+    from polyathlon.agents.engine import Network
+
+    options = [item for loss in engine.method.losses for item in loss.options.items()]
+    sizes = {name: value for name, value in options if type(value) is int}
+    sizes |= {name: len(net.modules) for name, net in engine.networks.items() if isinstance(net, Network)}
+    return {"batch": BATCH, "action": ACTIONS, "num_experts": 4, **sizes}
 
 
 def minibatch() -> dict[str, Any]:
@@ -68,20 +79,26 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def written_out(method: str, steps: int) -> Subject:
-    """Measure the hand-written step."""
-    import torch
-    from _hand_written import hand_written_step
+def stable_baselines(method: str, steps: int) -> Subject:
+    """Measure the step of SB3's SAC or TD3, which samples its minibatches from a memory of random transitions."""
+    import gymnasium as gym
+    import numpy as np
+    import stable_baselines3
+    from stable_baselines3.common.logger import configure
 
-    from polyathlon.agents.parts.replay import split_rows
-
-    f, done = minibatch(), torch.zeros(BATCH)
-    rows = torch.cat([f["obs"], f["action"], f["next_obs"], f["reward"][:, None], done[:, None]], 1)
-    step = hand_written_step(method, ENV, split_rows(rows, OBS, ACTIONS))
+    env = gym.make(ENV)
+    kind = getattr(stable_baselines3, method.upper())
+    # SB3's TD3 has wider networks unless told
+    made = kind("MlpPolicy", env, batch_size=BATCH, device="cpu", seed=0, policy_kwargs={"net_arch": [256, 256]})
+    made.set_logger(configure(format_strings=[]))
+    random = np.random.default_rng(0)
+    for _ in range(4 * BATCH):
+        obs, next_obs = random.normal(size=(2, 1, OBS)).astype(np.float32)
+        action, reward = random.uniform(-1, 1, (1, ACTIONS)), random.normal(size=1)
+        made.replay_buffer.add(obs, next_obs, action, reward, np.zeros(1), [{}])
 
     def work() -> float:
-        for _ in range(steps):
-            step()
+        made.train(steps, BATCH)
         return steps
 
     return here(work)
@@ -97,7 +114,7 @@ def engine(method: str, steps: int, compile: bool, precision: Any = "float32") -
     row = row_of(method)
     made = Engine(row, networks_of(row), "cpu", compile, precision)
     batch, generator = minibatch(), torch.Generator().manual_seed(0)
-    sizes = {"batch": BATCH, "action": ACTIONS}
+    sizes = sizes_of(made)
 
     def work(steps: int = steps) -> float:
         for _ in range(steps):
@@ -114,15 +131,15 @@ def check(method: str) -> None:
     """Compare compiled and eager gradients of the second step, in which every loss has its turn, in float32."""
     import torch
 
-    from polyathlon.agents.engine import Engine
+    from polyathlon.agents.engine import Engine, draw_noise
 
     torch.manual_seed(0)
     row = row_of(method)
-    made, noise = networks_of(row), {name: torch.randn(BATCH, ACTIONS) for name in row_of(method).noise}
-    found = []
+    made, noise, found = networks_of(row), {}, []
     for compile in (False, True):
         one = Engine(row, copy.deepcopy(made), "cpu", compile)
         one.count = 1
+        noise = noise or draw_noise(row.noise, one.needs, sizes_of(one), torch.Generator().manual_seed(0))
         found.append(one.gradients({**minibatch(), **noise})[0])
     for name, gradient in found[0].items():
         gap = float((found[1][name] - gradient).abs().max() / gradient.abs().max())
@@ -145,7 +162,9 @@ def main() -> None:
             check(method)
             continue
         with pinned(1):
-            subjects = {PEER: written_out(method, options.steps), "eager": engine(method, options.steps, False)}
+            subjects = {PEER: engine(method, options.steps, False)}
+            if method in ("sac", "td3"):
+                subjects[SB3] = stable_baselines(method, options.steps)
             if not options.eager:
                 subjects["compiled"] = engine(method, options.steps, True)
                 if has_bfloat16():

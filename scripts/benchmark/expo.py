@@ -215,6 +215,7 @@ def ours(size: Size, expressive: bool, precision: str) -> Callable[[Tensor], Non
 
     widths: Any = list(size.widths)
     settings: dict[str, Any] = {"batch_size": size.batch, "matmul_precision": precision, "device": "cpu", "seed": 0}
+    settings["gradient_steps"] = UTD
     if expressive:
         settings |= {"num_samples": size.samples, "num_edits": size.samples, "base_steps": size.steps}
         widths = {"pi": widths, "qf": widths, "base": list(size.base)}
@@ -222,7 +223,12 @@ def ours(size: Size, expressive: bool, precision: str) -> Callable[[Tensor], Non
         "MlpPolicy", Nothing(), learning_rate=RATE, policy_kwargs={"net_arch": widths}, **settings
     )
     agent._ready()
-    return lambda rows: agent._update_step(rows, RATE)
+
+    def update(rows: Tensor) -> None:
+        for part in rows:
+            agent.engine.step({**agent._fields(agent.replay.split(part)), **agent._numbers()})
+
+    return update
 
 
 def section(size: Size, expressive: bool, pairs: int, updates: int) -> list[Row]:

@@ -161,7 +161,7 @@ def test_optimiser_words_are_taken_or_refused():
             sac(policy_kwargs=words)
     decayed = ppo(policy_kwargs={"optimizer_kwargs": {"weight_decay": 0.5}}).learn(40)
     plain = ppo().learn(40)
-    assert not torch.equal(decayed.policy.optimizer.vector, plain.policy.optimizer.vector)
+    assert not torch.equal(decayed.networks["model"].vector, plain.networks["model"].vector)
 
 
 class Mine(gym.Env):

@@ -34,7 +34,7 @@ def _lacks_an_extra(env_id: str) -> bool:
     try:
         gym.make(env_id).close()
     except ImportError as error:
-        return "pip install 'polyathlon[" in str(error)
+        return "pip install 'polyathlon[" in str(error) or "the program" in str(error)
     except Exception:
         return False
     return False

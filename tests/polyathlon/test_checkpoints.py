@@ -185,7 +185,7 @@ def test_what_is_standard_needs_no_trust(tmp_path):
         "data",
         "pytorch_variables.pth",
         "policy.pth",
-        "policy.optimizer.pth",
+        "training.pth",
         "_stable_baselines3_version",
     } <= members
     assert "pickled.pkl" not in members and "system_info.txt" in members

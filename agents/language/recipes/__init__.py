@@ -6,7 +6,7 @@ from typing import Any
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
-from . import actor_critic, group_relative, imitation
+from . import actor_critic, answer_sets, group_relative, imitation, normalised, selected_tokens
 from .records import AGGREGATIONS, Penalty, Recipe, SideModel
 
 __all__ = [
@@ -21,9 +21,8 @@ __all__ = [
     "register_recipe",
 ]
 
-_TABLE: dict[str, Recipe] = {
-    row.name: row for family in (imitation, group_relative, actor_critic) for row in family.ROWS
-}
+_FAMILIES = (imitation, group_relative, normalised, selected_tokens, answer_sets, actor_critic)
+_TABLE: dict[str, Recipe] = {row.name: row for family in _FAMILIES for row in family.ROWS}
 
 
 def recipe_names() -> tuple[str, ...]:

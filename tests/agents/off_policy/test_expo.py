@@ -142,6 +142,22 @@ def test_the_edit_loss_values_the_clipped_action(spread):
     torch.testing.assert_close(told["edit_entropy"], -logp.mean(), rtol=1e-4, atol=1e-5)
 
 
+def test_the_entropy_is_that_of_the_scaled_edits():
+    class Certain:
+        def __call__(self, pair):
+            return self
+
+        def sample(self, noise):
+            return noise, torch.zeros(noise.shape[0])
+
+    zeros = torch.zeros(4, 3)
+    for scale in (0.05, torch.tensor(0.05)):
+        told = module.edit(
+            Certain(), lambda obs, a: a.sum(1), torch.tensor(0.0), zeros, zeros, zeros, edit_scale=scale
+        )[1]
+        assert float(told["edit_entropy"]) == pytest.approx(-8.98720, abs=1e-5)  # 3 log 0.05
+
+
 def test_temperature_rises_where_edits_are_too_certain():
     agent, fields = prepared(ent_coef="auto_0.5", target_entropy=9.0, gradient_steps=1)
     gradient = agent.engine.gradients(fields)[0]["ent_coef"]

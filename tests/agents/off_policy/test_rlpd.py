@@ -8,10 +8,12 @@ import torch
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from polyathlon.agents import BC, IQL, RLPD, SAC
+from polyathlon.agents.engine.noise import make_noise
 from polyathlon.agents.off_policy import rlpd as module
-from polyathlon.agents.off_policy.networks import LAYER_NORM_EPS
+from polyathlon.agents.off_policy.networks import LAYER_NORM_EPS, believed
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.symmetric_sampling import symmetric_sample
+from polyathlon.agents.parts.wiring import Noise
 from polyathlon.datasets import record
 from polyathlon.envs.errors import UsageError
 
@@ -80,6 +82,15 @@ def test_the_target_by_hand(backup, wanted):
     arguments = (torch.tensor(0.2).log(), zeros, zeros, ones, zeros, 0.99 * ones, zeros, torch.tensor([1, 2]))
     loss = module.critic(constant(5.0, 6.0), constant(3.0, 1.0, 2.0), Drawn(), *arguments, backup_entropy=backup)
     assert float(loss) == pytest.approx(((5 - wanted) ** 2 + (6 - wanted) ** 2) / 2, rel=1e-5)
+
+
+def test_the_least_of_two_random_critics():
+    subset, generator = Noise("subset", ("critic",), count=2), torch.Generator().manual_seed(0)
+    drawn = [make_noise(subset, {"critic": 3}, generator) for _ in range(300)]
+    pairs = [tuple(sorted(members.tolist())) for members in drawn]
+    assert {pair: pairs.count(pair) > 70 for pair in set(pairs)} == {(0, 1): True, (0, 2): True, (1, 2): True}
+    least = [believed(constant(1.0, 2.0, 3.0), torch.tensor(p))(torch.zeros(1, 1), None).amin(0) for p in set(pairs)]
+    assert float(torch.cat(least).mean()) == pytest.approx(4 / 3)
 
 
 def test_the_actor_learns_from_the_mean_of_all():

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 
 from polyathlon.agents import SAC
+from polyathlon.agents.off_policy.sac import critic as sac_critic
 from polyathlon.envs.errors import UsageError
 
 SMALL = {"policy_kwargs": {"net_arch": [32, 24]}, "device": "cpu", "seed": 0}
@@ -38,6 +39,26 @@ def test_targets_move_by_tau_at_their_interval_and_not_at_all_without():
     for words in ({"tau": 0.0}, {"target_update_interval": 2}):
         before, target, critic = moved(**words)
         assert torch.equal(target, before) and not torch.equal(target, critic)
+
+
+def test_the_target_of_the_lowest_critic_with_entropy():
+    class Drawn:
+        def __call__(self, obs):
+            return self
+
+        def sample(self, noise):
+            return noise, -torch.ones(1)
+
+    def target(obs, action):
+        return torch.tensor([[2.0], [3.0]])
+
+    def critic(obs, action):
+        return torch.tensor([[3.178], [4.178]])
+
+    one, log_alpha = torch.ones(1, 1), torch.tensor(0.2).log()
+    for discount, wanted in ((0.99, 0.5), (0.0, 0.5 * (2.178**2 + 3.178**2))):  # y = 1 + .99 (2 + .2) = 3.178, or 1
+        loss = sac_critic(critic, target, Drawn(), log_alpha, one, one, one[0], one, torch.tensor([discount]), one)
+        assert float(loss) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_temperature_reads_the_log_probability_of_before_the_actors_step():

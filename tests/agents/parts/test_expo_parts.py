@@ -10,9 +10,7 @@ import torch
 
 from polyathlon.agents.parts.candidates import best_candidate, with_edits
 from polyathlon.agents.parts.diffusion import ddpm_loss, ddpm_step, diffuse, variance_preserving_schedule
-from polyathlon.agents.parts.ensembles import random_subset, subset_min
 from polyathlon.agents.parts.flow_matching import euler_step, flow_matching_loss, interpolate
-from polyathlon.agents.parts.squashed_gaussian import scaled_tanh_gaussian, tanh_gaussian
 
 
 def test_variances_of_ten_steps():
@@ -75,14 +73,6 @@ def test_flow_matching_path_and_loss():
     torch.testing.assert_close(x, action)
 
 
-def test_scaled_log_density_is_shifted():
-    mean, log_std, eps = torch.zeros(3), torch.zeros(3), torch.tensor([0.5, -0.1, 1.2])
-    action, logp = tanh_gaussian(mean, log_std, eps)
-    edit, scaled = scaled_tanh_gaussian(mean, log_std, eps, 0.05)
-    torch.testing.assert_close(edit, 0.05 * action)
-    assert float(scaled - logp) == pytest.approx(8.98720, abs=1e-5)
-
-
 def test_the_best_of_base_samples_and_edits_is_taken():
     base, edits = torch.tensor([[[-0.4], [0.2]]]), 0.1 * torch.tensor([[[0.8], [0.9]]])
     candidates = with_edits(base, edits)
@@ -106,14 +96,3 @@ def test_more_candidates_are_never_worth_less():
     q = candidates.sum(-1)
     values = [best_candidate(candidates[:, :n], q[None, :, :n]).sum(-1) for n in range(1, 7)]
     assert all(bool((b >= a).all()) for a, b in itertools.pairwise(values))
-
-
-def test_smallest_of_two_random_critics():
-    q = torch.tensor([[1.0], [2.0], [3.0]])
-    pairs = list(itertools.combinations(range(3), 2))
-    mean = sum(float(subset_min(q, torch.tensor(pair))) for pair in pairs) / len(pairs)
-    assert mean == pytest.approx(4 / 3)
-    generator = torch.Generator().manual_seed(0)
-    drawn = [tuple(sorted(random_subset(3, 2, generator, "cpu").tolist())) for _ in range(300)]
-    assert set(drawn) == set(pairs)
-    assert min(drawn.count(pair) for pair in pairs) > 70

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polyathlon.agents.parts.flat_adam import FlatAdam, section
+from polyathlon.agents.parts.flat_adam import FlatAdam
 
 
 def made(values):
@@ -57,10 +57,3 @@ def test_gradients_of_all_parameters_lie_in_one_vector_and_a_plain_step_takes_th
     torch.testing.assert_close(torch.cat([first, second]).detach(), torch.full((3,), 0.5))
     adam.zero_grad()
     assert adam.gradient.tolist() == [0, 0, 0]
-
-
-def test_sections_follow_one_another():
-    vector = torch.arange(10.0)
-    matrix, end = section(vector, 1, (2, 3))
-    assert matrix.tolist() == [[1, 2, 3], [4, 5, 6]] and end == 7
-    assert section(vector, end, (2,))[0].tolist() == [7, 8]

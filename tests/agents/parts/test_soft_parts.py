@@ -7,7 +7,7 @@ import torch
 
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.squashed_gaussian import log_one_minus_tanh_squared, tanh_gaussian
-from polyathlon.agents.parts.targets import polyak_, td_target, temperature_loss
+from polyathlon.agents.parts.targets import temperature_loss
 from polyathlon.envs.errors import UsageError
 
 
@@ -23,24 +23,10 @@ def test_log_density_stays_finite_far_out():
     assert float(log_one_minus_tanh_squared(torch.tensor(-50.0))) == pytest.approx(2 * (0.6931472 - 50), rel=1e-6)
 
 
-def test_td_target_of_the_lowest_critic_with_entropy():
-    q = torch.tensor([[2.0, 3.0]]).amin(1)
-    y = td_target(torch.ones(1), torch.zeros(1), q, 0.99, 0.2, torch.tensor([-1.0]))
-    assert float(y) == pytest.approx(3.178, abs=1e-6)
-    assert float(td_target(torch.ones(1), torch.ones(1), q, 0.99, 0.2, torch.tensor([-1.0]))) == 1.0
-    assert float(td_target(torch.ones(1), torch.zeros(1), q, 0.5)) == 2.0
-
-
 def test_temperature_rises_where_entropy_is_short():
     log_alpha = torch.zeros(1, requires_grad=True)
     temperature_loss(log_alpha, torch.tensor([-0.5]), -1.0).backward()
     assert float(log_alpha.grad) == pytest.approx(1.5)
-
-
-def test_polyak_moves_by_tau():
-    target = torch.tensor([0.0, 1.0])
-    polyak_(target, torch.tensor([1.0, 1.0]), 0.25)
-    assert target.tolist() == [0.25, 1.0]
 
 
 def fill(replay, start, number):

@@ -1,0 +1,1 @@
+"""Tasks on pages: a real browser, and a synthetic page on tensors."""

@@ -1,0 +1,139 @@
+"""A call carried out on a page with real input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .browser import HEIGHT, WIDTH
+from .calls import Call
+
+_VALUE_TYPES = ("date", "time", "month", "week", "datetime-local", "color", "range")
+_NAMED_KEYS = frozenset(
+    [
+        "Enter",
+        "Tab",
+        "Escape",
+        "Backspace",
+        "Delete",
+        "Home",
+        "End",
+        "PageUp",
+        "PageDown",
+        "ArrowUp",
+        "ArrowDown",
+        "ArrowLeft",
+        "ArrowRight",
+        "Space",
+        "Insert",
+        "F1",
+        "F2",
+        "F3",
+        "F4",
+        "F5",
+        "F6",
+        "F7",
+        "F8",
+        "F9",
+        "F10",
+        "F11",
+        "F12",
+    ]
+)
+_MODIFIERS = ("Control", "Shift", "Alt", "Meta")
+_DRAG_STEPS = 5
+
+
+async def perform(page: Any, call: Call, leaves: Any) -> str | None:
+    """Carry out a call.
+
+    Args:
+        page: Playwright's page.
+        call: what to do.
+        leaves: function address -> reason why the page must not go there, or None.
+
+    Returns:
+        Why it could not be done, or None.
+    """
+    name, given = call.name, call.arguments
+    if name in ("click", "dblclick", "hover", "focus", "fill"):
+        return await _on_element(page, name, given)
+    if name == "select":
+        return _error(await page.evaluate("([ref, text]) => __polyathlon.select(ref, text)", list(given)))
+    if name == "type":
+        await page.keyboard.type(given[0])
+    elif name == "press":
+        return await _press(page, given[0])
+    elif name == "click_at":
+        outside = _outside(given)
+        if outside is None:
+            await page.mouse.click(*given)
+        return outside
+    elif name == "drag":
+        return await _drag(page, given)
+    elif name == "scroll":
+        await page.evaluate("([dx, dy]) => __polyathlon.scroll(dx, dy)", list(given))
+    elif name == "goto":
+        reason = leaves(given[0])
+        if reason is None:
+            await page.goto(given[0], wait_until="load")
+        return reason  # type: ignore[no-any-return]
+    elif name == "tab" and given[0] != 1:
+        return "there is one tab, number 1"
+    return None
+
+
+def _error(answer: Any) -> str | None:
+    return answer.get("error") if isinstance(answer, dict) else None
+
+
+async def _on_element(page: Any, name: str, given: tuple[Any, ...]) -> str | None:
+    at = await page.evaluate(
+        "([ref, wants]) => __polyathlon.point(ref, wants)", [given[0], "field" if name == "fill" else None]
+    )
+    if "error" in at:
+        return str(at["error"])
+    if name == "hover":
+        await page.mouse.move(at["x"], at["y"])
+    elif name == "dblclick":
+        await page.mouse.dblclick(at["x"], at["y"])
+    elif name != "fill" or at["type"] not in _VALUE_TYPES:
+        await page.mouse.click(at["x"], at["y"])
+    if name == "fill":
+        return await _fill(page, given[0], given[1], at["type"])
+    return None
+
+
+async def _fill(page: Any, ref: int, text: str, kind: str) -> str | None:
+    if kind in _VALUE_TYPES:
+        return _error(await page.evaluate("([ref, text]) => __polyathlon.assign(ref, text)", [ref, text]))
+    await page.evaluate("ref => __polyathlon.clear(ref)", ref)
+    await page.keyboard.press("Delete")
+    if len(text) <= 64:
+        await page.keyboard.type(text)
+    else:
+        await page.keyboard.insert_text(text)
+    return None
+
+
+async def _press(page: Any, keys: str) -> str | None:
+    *modifiers, key = keys.split("+") if len(keys) > 1 else [keys]
+    known = key in _NAMED_KEYS or (len(key) == 1 and key.isprintable())
+    if not known or any(one not in _MODIFIERS for one in modifiers):
+        return f'there is no key {keys!r}; keys are "Enter", "Tab", "a", "Control+a" and the like'
+    await page.keyboard.press(keys)
+    return None
+
+
+def _outside(point: tuple[float, ...]) -> str | None:
+    x, y = point
+    return None if 0 <= x < WIDTH and 0 <= y < HEIGHT else f"({x}, {y}) is outside the page of {WIDTH} x {HEIGHT}"
+
+
+async def _drag(page: Any, given: tuple[float, ...]) -> str | None:
+    outside = _outside(given[:2]) or _outside(given[2:])
+    if outside is None:
+        await page.mouse.move(*given[:2])
+        await page.mouse.down()
+        await page.mouse.move(*given[2:], steps=_DRAG_STEPS)
+        await page.mouse.up()
+    return outside

@@ -1,0 +1,49 @@
+"""Playwright's trace and a film of an episode."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from .tabs import Tab
+
+
+def decoded(data: bytes) -> np.ndarray:
+    """Return a PNG as (H, W, 3) uint8."""
+    import imageio.v3 as iio
+
+    picture: np.ndarray = iio.imread(io.BytesIO(data), extension=".png")
+    return np.ascontiguousarray(picture[..., :3])
+
+
+class Recorder:
+    """Keeps what happens on a page.
+
+    Args:
+        folder: where the files go: `TASK.zip` for Playwright's trace viewer, `TASK.mp4`, two pictures a second.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.expanduser()
+        self.frames: list[np.ndarray] = []
+
+    async def start(self, tab: Tab) -> None:
+        """Begin the trace."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        await tab.renderer.context.tracing.start(screenshots=True, snapshots=True)
+
+    async def frame(self, tab: Tab) -> None:
+        """Take a picture."""
+        self.frames.append(decoded(await tab.page.screenshot()))
+
+    async def save(self, tab: Tab, task: str) -> None:
+        """Write the files of an episode."""
+        import imageio.v2 as imageio
+
+        name = self.folder / task
+        if tab.broken is None:
+            await tab.renderer.context.tracing.stop(path=f"{name}.zip")
+        if self.frames:
+            imageio.mimwrite(f"{name}.mp4", self.frames, fps=2, macro_block_size=4)
