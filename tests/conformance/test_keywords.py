@@ -19,7 +19,7 @@ from polyathlon.datasets import play_episodes
 from polyathlon.envs.data.datasets import DatasetWriter
 from polyathlon.envs.errors import constructor_keywords
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
-from polyathlon.envs.probes import OBJECTIVE_PROBES, TENSOR_PROBES
+from polyathlon.envs.probes import TENSOR_PROBES, Tradeoff
 from polyathlon.envs.tensor import make_scalar, make_vector
 from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.tokens.token_action import TokenAction
@@ -66,6 +66,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
 OTHER: dict[str, Any] = {
     "archive_size": 1,
     "barrier": "code",
+    "base_tau": 0.9,
     "bonus": "nonsense",
     "base_policy": "flow",
     "batch_reward_scale": 2.0,
@@ -90,7 +91,6 @@ OTHER: dict[str, Any] = {
     "max_weight": 1e-3,
     "method": "nonsense",
     "n_envs": 3,
-    "normalize_rewards": True,
     "num_min_critics": 1,
     "num_prompts": 3,
     "num_starts": 4,
@@ -99,7 +99,7 @@ OTHER: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [4]},
     "pretraining_steps": 2,
     "recipe": "reinforce",
-    "recipe_kwargs": {"norm_by": "nothing"},
+    "recipe_kwargs": {"n_epochs": 2},
     "reference_point": [-3.0, -3.0],
     "route_order": "as_given",
     "sampling": "suffix",
@@ -122,7 +122,10 @@ ELSEWHERE: dict[str, str] = {
     "micro_batch": "the same numbers in less memory: tests/agents/language/test_recipe_seam.py",
     "on_disk": "the same numbers from a file: tests/agents/off_policy/test_offline_agents.py",
     "prdc.beta": "the nearest neighbour must change: tests/agents/off_policy/test_prdc.py",
-    **{f"{name}.stats_window_size": "of episodes, which a dataset alone has none of" for name in ("bc", "td3_bc", "prdc")},
+    **{
+        f"{name}.stats_window_size": "of episodes, which a dataset alone has none of"
+        for name in ("bc", "td3_bc", "prdc")
+    },
     "tensorboard_log": "below",
     "verbose": "below",
     "bqnco.solver_options": "of a solver of one's own: tests/agents/construction/test_bqnco.py",
@@ -138,6 +141,14 @@ def dataset(tmp_path_factory):
         with DatasetWriter(DATASET, scalar.observation_space, scalar.action_space) as writer:
             writer.write(played)
         yield
+
+
+class Tradeoffs(Tradeoff):
+    """Three of them, one after the other, so that discounts count."""
+
+    def step(self, state: Any, action: torch.Tensor) -> Any:
+        state, reward, _ = super().step(state, action)
+        return state, reward, state.t >= 3
 
 
 class HowLong(LanguageTask):
@@ -159,11 +170,11 @@ class HowLong(LanguageTask):
 
 def env_for(agent_class: type[Agent]) -> Any:
     if agent_class.environments is not None:
-        return gym.make(agent_class.environments[0], num_nodes=5)
+        return gym.make("polyathlon/TSP-v0", num_nodes=5)
     if "tokens" in agent_class.action_forms:
         return TokenAction(HowLong(), max_new_tokens=4)
-    probe = OBJECTIVE_PROBES["Tradeoff"] if agent_class.takes_objectives else TENSOR_PROBES["RewardLater"]
-    return make_vector(probe, 2, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form="box")
+    probe, num_envs = (Tradeoffs, 4) if agent_class.takes_objectives else (TENSOR_PROBES["RewardLater"], 2)
+    return make_vector(probe, num_envs, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form="box")
 
 
 def fingerprint(name: str, **changes: Any) -> tuple[str, dict[str, Any]]:
