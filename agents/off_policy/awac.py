@@ -75,12 +75,12 @@ class AWAC(OffPolicy):
 
     Args:
         policy: "MlpPolicy", or a subclass of `MethodPolicy`.
-        env: see `OfflineAgent`.
+        env: see `FromDataset`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
         beta: 1 / lambda of the actor's weights exp(advantage / lambda): large values imitate only the best actions.
         max_weight: bound of these weights.
-        **kwargs: `dataset`, `offline_steps`, `on_disk` of `OfflineAgent`, and those of `ReplayAgent`.
+        **kwargs: `dataset`, `offline_ratio`, `offline_steps`, `on_disk` of `FromDataset`, and those of `ReplayAgent`.
 
     Raises:
         UsageError: a number is impossible, or the environment or the dataset does not fit.

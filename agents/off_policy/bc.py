@@ -49,7 +49,7 @@ class BC(OffPolicy):
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
         loss: "log_prob" fits a Gaussian whose standard deviations do not depend on the state, "mse" its mean alone.
-        **kwargs: `dataset`, `on_disk` of `OfflineAgent`, and those of `ReplayAgent`.
+        **kwargs: `dataset`, `on_disk` of `FromDataset`, and those of `ReplayAgent`.
 
     Raises:
         UsageError: there is no dataset, or an argument is unknown.

@@ -75,13 +75,13 @@ class IQL(OffPolicy):
 
     Args:
         policy: "MlpPolicy", or a subclass of `MethodPolicy`.
-        env: see `OfflineAgent`.
+        env: see `FromDataset`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
         expectile: of the value, 0.5 is the behaviour's, towards 1 the best action's. 0.7 for locomotion, 0.9 for mazes.
         beta: inverse temperature of the actor's weights exp(beta advantage): 3 for locomotion, 10 for mazes.
         max_weight: bound of these weights.
-        **kwargs: `dataset`, `offline_steps`, `on_disk` of `OfflineAgent`, and those of `ReplayAgent`.
+        **kwargs: `dataset`, `offline_ratio`, `offline_steps`, `on_disk` of `FromDataset`, and those of `ReplayAgent`.
 
     Raises:
         UsageError: a number is impossible, or the environment or the dataset does not fit.

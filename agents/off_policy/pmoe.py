@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -175,7 +175,12 @@ pmoe = Method(
         "next_gumbel": Noise("gumbel", ("batch", "num_experts")),
     },
 )
-ESTIMATORS = {each.__name__: each for each in (frequency, backprop_all, score_ratio, gumbel_softmax)}
+ESTIMATORS: dict[str, Callable[..., Published]] = {
+    "frequency": frequency,
+    "backprop_all": backprop_all,
+    "score_ratio": score_ratio,
+    "gumbel_softmax": gumbel_softmax,
+}
 
 
 def estimated_by(estimator: str) -> Method:

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method
 from polyathlon.agents.parts.offline_losses import q_scale
-from polyathlon.envs.errors import check_non_negative, check_positive_int
+from polyathlon.envs.errors import check_non_negative
 from polyathlon.registration import register_agent
 
-from .agent import OffPolicy
-from .offline import ONLINE_WORDS
 from .policy import MethodPolicy
-from .td3 import critic, networks, td3, td3_words
+from .td3 import critic, networks, td3
+from .td3_bc import TD3BC
 
 ROWS_AT_ONCE = 1 << 16  # of the dataset, whose distances to a minibatch lie in memory at a time
 
@@ -57,7 +56,7 @@ prdc = Method(
 
 
 @register_agent("prdc", family="off_policy", summary="TD3 held close to the nearest state and action of a dataset")
-class PRDC(OffPolicy):
+class PRDC(TD3BC):
     """PRDC (Ran et al. 2023, "Policy Regularization with Dataset Constraint for Offline Reinforcement Learning").
 
     TD3 on a dataset whose actor is drawn to the action of the nearest pair (beta s, a), so that it may do in a state what
@@ -68,21 +67,15 @@ class PRDC(OffPolicy):
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
-        alpha: weight of the value against the distance: 2.5 for Hopper and Walker2d, 40 for HalfCheetah.
         beta: weight of the state in the distance; large values are TD3+BC, 0 takes the nearest action of all.
-        policy_delay: steps of the critics for each step of the actor and the targets.
-        target_policy_noise: standard deviation of the noise on the target action.
-        target_noise_clip: bound of that noise.
-        standardise: give observations the mean 0 and the standard deviation 1 of the dataset.
-        **kwargs: those of `OffPolicy`, `dataset` among them.
+        **kwargs: those of `TD3BC`, `dataset` among them; `alpha`, the weight of the value against the distance, is 2.5 for
+            Hopper and Walker2d, 40 for HalfCheetah.
 
     Raises:
         UsageError: there is no dataset, or a number is impossible.
     """
 
     row = prdc
-    needs_dataset = True
-    unread = ONLINE_WORDS
 
     def __init__(
         self,
@@ -90,23 +83,15 @@ class PRDC(OffPolicy):
         env: GymEnv | str | None = None,
         learning_rate: Any = 3e-4,
         *args: Any,
-        alpha: float = 2.5,
         beta: float = 2.0,
-        policy_delay: int = 2,
-        target_policy_noise: float = 0.2,
-        target_noise_clip: float = 0.5,
-        standardise: bool = True,
         **kwargs: Any,
     ) -> None:
-        check_positive_int(policy_delay=policy_delay)
-        check_non_negative(alpha=alpha, beta=beta, target_policy_noise=target_policy_noise)
-        check_non_negative(target_noise_clip=target_noise_clip)
-        self.alpha, self.beta, self.policy_delay, self.is_standardised = alpha, beta, policy_delay, standardise
-        self.target_policy_noise, self.target_noise_clip = target_policy_noise, target_noise_clip
+        check_non_negative(beta=beta)
+        self.beta = beta
         super().__init__(policy, env, learning_rate, *args, **kwargs)
 
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """See `OffPolicy.method_words`."""
-        words = {**super().method_words(method), **td3_words(self)}
+        words = super().method_words(method)
         words["policy_delay"] = {**words["policy_delay"], "nearest.every": self.policy_delay}
-        return {**words, "alpha": {"actor.alpha": float(self.alpha)}, "beta": {"nearest.beta": float(self.beta)}}
+        return {**words, "beta": {"nearest.beta": float(self.beta)}}

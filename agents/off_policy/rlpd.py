@@ -131,7 +131,7 @@ class RLPD(SAC):
     ) -> None:
         check_positive_int(num_min_critics=num_min_critics)
         self.num_min_critics, self.backup_entropy = num_min_critics, backup_entropy
-        data = {"dataset": dataset, "offline_ratio": offline_ratio}
+        data: dict[str, Any] = {"dataset": dataset, "offline_ratio": offline_ratio}
         super().__init__(policy, env, learning_rate, *args, gradient_steps=gradient_steps, **data, **kwargs)
 
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:

@@ -52,7 +52,7 @@ class TD3BC(OffPolicy):
         target_policy_noise: standard deviation of the noise on the target action.
         target_noise_clip: bound of that noise.
         standardise: give observations the mean 0 and the standard deviation 1 of the dataset.
-        **kwargs: `dataset`, `on_disk` of `OfflineAgent`, and those of `ReplayAgent`.
+        **kwargs: `dataset`, `on_disk` of `FromDataset`, and those of `ReplayAgent`.
 
     Raises:
         UsageError: there is no dataset, or a number is impossible.

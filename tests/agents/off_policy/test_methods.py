@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
 from polyathlon import registration
@@ -50,14 +51,15 @@ def equal(one, two):
 
 
 def test_the_ported_agents_are_found():
-    assert {"sac", "td3", "td3_bc", "iql", "awac", "bc", "prdc"} <= PORTED.keys()
+    assert {"sac", "td3", "td3_bc", "iql", "awac", "bc", "prdc", "rlpd", "pmoe", "expo"} <= PORTED.keys()
 
 
 @pytest.mark.parametrize("name", PORTED)
 def test_a_row_is_written_and_read_as_it_is_and_reads_known_fields(name):
     row = PORTED[name].row
     assert method_of(method_record(row)) == row
-    made = {"log_alpha": "network", **{n: "network" for n in ("actor", "critic", "value_net")}}
+    box = spaces.Box(-1, 1, (2,))
+    made = dict.fromkeys(row.networks(box, box, {}, torch.default_generator), "network")
     made |= {f"{n}_target": "target" for n in row.targets} | dict.fromkeys([*row.noise, *row.constants], "row")
     made |= {n: "published" for loss in row.losses for n in loss.published}
     lines = describe_reads({loss.key: loss.function for loss in row.losses}, made=made)

@@ -156,6 +156,12 @@ def named_parts(agent, loss, joined):
     return found
 
 
+def test_every_recording_of_an_off_policy_method_has_a_row():
+    others = ("ppo", "pmoe_ppo", "cmorl")  # of on-policy methods
+    names = {path.stem for path in READER["FOLDER"].glob("*.npz") if not path.stem.startswith(others)}
+    assert names == ROWS.keys()
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_gradients_and_metrics_are_those_of_the_hand_written_step(name):
     recording, agent = prepared(name, is_still=True)
