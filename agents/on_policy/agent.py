@@ -60,6 +60,8 @@ class OnPolicy(MethodAgent):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCritic}
+    policy: Any
+    _actor: Any
 
     def __init__(
         self,
