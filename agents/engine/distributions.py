@@ -317,6 +317,11 @@ class Product(NamedTuple):
         """(n_1 + ... + n_D,)."""
         return (sum(one.shape[-1] for one in self.logits),)
 
+    def masked(self, mask: Tensor) -> Product:
+        """Return the distribution over what `mask` [B, n_1 + ... + n_D] bool allows, the choices side by side."""
+        pieces = mask.split([one.shape[-1] for one in self.logits], -1)
+        return Product(tuple(d.masked(m).logits for d, m in zip(self._parts(), pieces)))
+
     def _parts(self) -> list[Categorical]:
         return [Categorical(one) for one in self.logits]
 

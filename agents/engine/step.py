@@ -48,6 +48,8 @@ class Step:
         self.method, self.networks, self.wired, self.read = method, networks, wired, read
         self.is_low, self.unroll, self.device_type = precision == "bfloat16", unroll, device_type
         self.twin_arguments = twin_arguments
+        self._scheduled = [tuple(scheduled(w.options)) for w in wired]
+        self._offsets = [2 + len(wired) + sum(map(len, self._scheduled[:i])) for i in range(len(wired))]
 
     def joined(self, vectors: Mapping[str, Tensor], wired: Wired) -> Tensor:
         """Return the vectors that a loss moves as one: side by side where all have the same members, else end to end."""
@@ -160,8 +162,8 @@ class Step:
 
     def options(self, i: int, numbers: Any) -> dict[str, Any]:
         """Return the options of loss i with the numbers of this step in place of schedules and real numbers."""
-        options, start = dict(self.wired[i].options), self.offset(i)
-        for j, name in enumerate(scheduled(options)):
+        options, start = dict(self.wired[i].options), self._offsets[i]
+        for j, name in enumerate(self._scheduled[i]):
             options[name] = numbers[start + j]
         return options
 
@@ -170,10 +172,6 @@ class Step:
         assert self.method.twin is not None
         taken = reads(self.method.twin).options
         return {k: v for i in range(len(self.wired)) for k, v in self.options(i, numbers).items() if k in taken}
-
-    def offset(self, i: int) -> int:
-        """Return where the numbers of the options of loss i begin."""
-        return 2 + len(self.wired) + sum(len(scheduled(w.options)) for w in self.wired[:i])
 
     def turns(self, count: int, only: Collection[str] | None = None) -> Any:
         """Tell which losses and targets have their turn in the step after `count` steps; `only`: these, whatever the count."""
@@ -209,9 +207,9 @@ class Step:
             row.append(rate if own is None else own.at(progress) if isinstance(own, Schedule) else own)
             if own is None and wired.loss.moved and math.isnan(rate):
                 raise UsageError(f"loss {wired.loss.name!r} has no lr of its own; give learning_rate among the fields")
-        for wired in self.wired:
-            for name, value in scheduled(wired.options).items():
-                value = fields.get(f"{wired.loss.key}.{name}", value)
+        for wired, names in zip(self.wired, self._scheduled):
+            for name in names:
+                value: Any = fields.get(f"{wired.loss.key}.{name}", wired.options[name])
                 row.append(value.at(progress) if isinstance(value, Schedule) else value)
         return row
 

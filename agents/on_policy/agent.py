@@ -61,6 +61,8 @@ class OnPolicy(MethodAgent):
 
     seats: Any = None  # plays all seats of a game, see `polyathlon.agents.games.seats`
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCritic}
+    policy: Any
+    _actor: Any
 
     def __init__(
         self,

@@ -42,6 +42,8 @@ class ActorCriticModel(nn.Module):
         actor: the policy, or what stands for a policy of another package.
     """
 
+    actor: Any
+
     def __init__(self, actor: Any) -> None:
         super().__init__()
         self.policy = actor.policy if isinstance(actor, SB3PolicyAdapter) else actor

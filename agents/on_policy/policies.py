@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution, Distribution
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    Distribution,
+    MultiCategoricalDistribution,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from polyathlon.agents.engine.distributions import Categorical, Gaussian
-from polyathlon.agents.parts.action_distributions import coded, masked_log_softmax, sample_categorical
+from polyathlon.agents.engine.distributions import Categorical, Gaussian, Product
+from polyathlon.agents.parts.action_distributions import FORBIDDEN_LOGIT, coded, masked_log_softmax, sample_categorical
 from polyathlon.agents.parts.features import Preparation, extractor_for, mask_in
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
@@ -24,11 +30,12 @@ from .model import ActorCriticOutput
 
 
 class ActorCritic(ActorCriticPolicy):
-    """SB3's actor-critic policy for Box and Discrete actions, with masks, for observations of any space.
+    """SB3's actor-critic policy for Box actions and choices, with masks, for observations of any space.
 
     Args:
         observation_space: space of one observation.
-        action_space: Box (diagonal Gaussian, clipped into the box) or Discrete (categorical, masked).
+        action_space: Box (diagonal Gaussian, clipped into the box), Discrete (categorical, masked), or MultiDiscrete and MultiBinary
+            of one axis (independent choices; masks lie side by side as sb3-contrib's, of a binary choice for 0 and for 1).
         lr_schedule: step size as a function of the remaining progress.
         normalize_observations: centre and scale observations by running moments (flat Box observations only).
         features_extractor_class: SB3 features extractor; None chooses one by the observation space.
@@ -54,8 +61,13 @@ class ActorCritic(ActorCriticPolicy):
         if kwargs.get("use_sde"):
             raise UsageError("use_sde=True is not supported by this policy; leave it out")
         refuse_optimizer_words(type(self).__name__, kwargs, ("betas", "eps", "weight_decay"))
-        if not isinstance(action_space, spaces.Box | spaces.Discrete):
-            raise UsageError(f"{type(self).__name__} acts in Box and Discrete spaces, got {action_space}")
+        known = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+        is_table = isinstance(action_space, spaces.MultiDiscrete | spaces.MultiBinary) and len(action_space.shape) != 1
+        if not isinstance(action_space, known) or is_table:
+            raise UsageError(
+                f"{type(self).__name__} acts in Box and Discrete spaces and in MultiDiscrete and MultiBinary ones of one axis, got "
+                f"{action_space}"
+            )
         if normalize_observations and not (
             isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1
         ):
@@ -65,6 +77,13 @@ class ActorCritic(ActorCriticPolicy):
         self.generator: torch.Generator | None = None
         # what depends on the spaces is decided once: a compiled step has no questions to numpy
         self.num_actions = int(action_space.n) if isinstance(action_space, spaces.Discrete) else 0
+        self.choices: list[int] = []
+        if isinstance(action_space, spaces.MultiDiscrete):
+            self.choices = [int(n) for n in action_space.nvec]
+        elif isinstance(action_space, spaces.MultiBinary):
+            self.choices = [2] * int(action_space.shape[0])
+        self.is_binary = isinstance(action_space, spaces.MultiBinary)
+        self.mask_width = self.num_actions or sum(self.choices)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
         self.preparation = Preparation(observation_space, self.normalize_images)
 
@@ -126,15 +145,22 @@ class ActorCritic(ActorCriticPolicy):
         return self.values(obs).unsqueeze(-1)
 
     def _mask(self, obs: PyTorchObs, mask: Tensor | None) -> Tensor | None:
-        return mask_in(obs, self.num_actions) if mask is None and self.num_actions else mask
+        return mask_in(obs, self.mask_width) if mask is None and self.mask_width else mask
 
-    def distribution_of(self, parameters: Tensor, obs: PyTorchObs, mask: Tensor | None) -> Gaussian | Categorical:
+    def distribution_of(
+        self, parameters: Tensor, obs: PyTorchObs, mask: Tensor | None
+    ) -> Gaussian | Categorical | Product:
         """Return the distribution of means or logits [B, A]; without a mask what the observation shows as allowed is."""
-        if not self.num_actions:
+        if not self.mask_width:
             return Gaussian(parameters, self.log_std)
-        chosen = Categorical(parameters)
+        chosen = self._product(parameters) if self.choices else Categorical(parameters)
         allowed = self._mask(obs, mask)
         return chosen if allowed is None else chosen.masked(allowed)
+
+    def _product(self, parameters: Tensor) -> Product:
+        if self.is_binary:  # the logit of 1, as SB3 has it
+            return Product(tuple(torch.stack([torch.zeros_like(z), z], -1) for z in parameters.unbind(-1)))
+        return Product(parameters.split(self.choices, -1))
 
     def outputs(self, obs: PyTorchObs, mask: Tensor | None = None) -> ActorCriticOutput:
         """Return distribution and values [B] at observations [B, ...]: what a loss sees."""
@@ -180,6 +206,11 @@ class ActorCritic(ActorCriticPolicy):
             log_probs = masked_log_softmax(parameters, self._mask(obs, mask))
             action = log_probs.argmax(-1) if deterministic else sample_categorical(log_probs, generator)
             return action + int(self.action_space.start)
+        if self.choices:
+            parts = self.distribution_of(parameters, obs, mask).logits  # type: ignore[union-attr]
+            drawn = [p.argmax(-1) if deterministic else sample_categorical(p.log_softmax(-1), generator) for p in parts]
+            start = getattr(self.action_space, "start", 0)
+            return torch.stack(drawn, -1) + torch.as_tensor(start, device=parameters.device)
         if not deterministic:
             noise = torch.empty_like(parameters).normal_(generator=generator)
             parameters = torch.addcmul(parameters, self.log_std.exp(), noise)
@@ -212,6 +243,13 @@ class ActorCritic(ActorCriticPolicy):
         parameters = self.action_parameters(obs)
         if isinstance(self.action_dist, CategoricalDistribution):
             return self.action_dist.proba_distribution(masked_log_softmax(parameters, self._mask(obs, action_masks)))
+        if isinstance(self.action_dist, MultiCategoricalDistribution | BernoulliDistribution):
+            chosen = self.distribution_of(parameters, obs, action_masks)
+            assert isinstance(chosen, Product)
+            flat = torch.cat(chosen.logits, -1)
+            if self.is_binary:
+                flat = (flat[..., 1::2] - flat[..., ::2]).clamp(FORBIDDEN_LOGIT, -FORBIDDEN_LOGIT)
+            return self.action_dist.proba_distribution(flat)
         assert isinstance(self.action_dist, DiagGaussianDistribution)
         return self.action_dist.proba_distribution(parameters, self.log_std)
 
@@ -241,18 +279,18 @@ class ActorCritic(ActorCriticPolicy):
             state: unused, returned as given.
             episode_start: unused.
             deterministic: take the mode.
-            action_masks: [A] or [B, A] bool, the allowed actions.
+            action_masks: [A] or [B, A] bool, the allowed actions; of several choices side by side.
 
         Returns:
             The action or actions, and `state`.
         """
-        if action_masks is None or not isinstance(self.action_space, spaces.Discrete):
+        if action_masks is None or not self.mask_width:
             return super().predict(observation, state, episode_start, deterministic)
         self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
         mask = torch.as_tensor(np.asarray(action_masks), device=self.device).bool()
         with torch.no_grad():
-            action = self.act(obs, mask.reshape(-1, int(self.action_space.n)), self.generator, deterministic)
+            action = self.act(obs, mask.reshape(-1, self.mask_width), self.generator, deterministic)
         actions = action.cpu().numpy()
         return (actions if is_batch else actions[0]), state
 

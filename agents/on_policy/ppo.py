@@ -178,7 +178,7 @@ class PPO(OnPolicy):
     """
 
     row = ppo
-    action_forms: ClassVar[tuple[str, ...]] = ("box", "discrete", "tokens")
+    action_forms: ClassVar[tuple[str, ...]] = ("box", "discrete", "multidiscrete", "tokens")
     reads_any_observation = True  # adapt() leaves Dict and token observations as they are
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": ActorCritic,

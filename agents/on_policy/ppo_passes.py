@@ -139,7 +139,7 @@ class FastMinibatches:
         for actor, critic in zip(linear_layers(extractor.policy_net), linear_layers(extractor.value_net)):
             self.layers.append(_Layer(vector, self.gradient, actor, critic, start))
             start = self.layers[-1].stop
-        places = {}
+        places: dict[int, tuple[int, int]] = {}
         for parameter in policy.ordered_parameters():
             places[id(parameter)] = (sum(n for _, n in places.values()), parameter.numel())
         heads = [

@@ -225,7 +225,7 @@ class CMORL(MethodAgent, ParetoAgent):
             held = self._weights == 0
             self._constraint = constraint_of(parents, held, self.beta, self.population.value_scale())
         numbers = {"learning_rate": self.lr_schedule(progress), "progress": 1.0 - progress, **self._numbers(progress)}
-        numbers |= dict.fromkeys(Constraint._fields) if self._constraint is None else self._constraint._asdict()  # type: ignore[arg-type]
+        numbers |= dict.fromkeys(Constraint._fields) if self._constraint is None else self._constraint._asdict()
         number = data.adv.shape[1]
         for _ in range(self.n_epochs):
             epoch = data.shuffled(torch.randperm(number, generator=self.generator, device=self.device))

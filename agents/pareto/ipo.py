@@ -67,14 +67,15 @@ def cmorl_loss(
     loss = surrogate + vf_coef * value_loss + ent_coef * entropy_loss + limit
     log_ratio, ratio = log_ratio.detach(), ratio.detach()
     parts = {
-        "policy_gradient_loss": surrogate.detach().mean(),
-        "value_loss": value_loss.detach().mean(),
-        "entropy_loss": entropy_loss.detach().mean(),
-        "barrier": limit.detach().mean(),
-        "approx_kl": (ratio - 1 - log_ratio).mean(),
-        "clip_fraction": ((ratio - 1).abs() > clip_range).to(ratio).mean(),
+        "policy_gradient_loss": surrogate,
+        "value_loss": value_loss,
+        "entropy_loss": entropy_loss,
+        "barrier": limit,
+        "approx_kl": (ratio - 1 - log_ratio).mean(1),
+        "clip_fraction": ((ratio - 1).abs() > clip_range).to(ratio).mean(1),
     }
-    return loss, parts
+    means = torch.stack([part.detach() for part in parts.values()]).mean(1).unbind(0)
+    return loss, dict(zip(parts, means))
 
 
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:

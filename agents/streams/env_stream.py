@@ -17,6 +17,7 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.sb3 import SB3VecEnv, row_of, to_numpy
 
 Observation = Tensor | dict[str, Tensor]
+CHOICES = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # actions that masks can forbid
 
 
 class NonFiniteError(UsageError):
@@ -156,7 +157,7 @@ class VectorEnvStream(EnvStream):
         self._tells_masks = False
         self._ended: dict[int, tuple[float, int]] = {}
         rows: Any = self.vector_env.unwrapped
-        if isinstance(vec_env.action_space, spaces.Discrete) and isinstance(rows, SyncVectorEnv):
+        if isinstance(vec_env.action_space, CHOICES) and isinstance(rows, SyncVectorEnv):
             names = [(env.has_wrapper_attr("action_masks"), env.has_wrapper_attr("engine")) for env in rows.envs]
             self._tells_masks = all(tells and not is_tensor for tells, is_tensor in names)
 

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 
-from .env_stream import EnvStream, Observation, Step, refuse_unsupported, to_tensor
+from .env_stream import CHOICES, EnvStream, Observation, Step, refuse_unsupported, to_tensor
 from .vec_envs import ScalarEnvs
 
 
@@ -24,7 +23,7 @@ class SB3EnvStream(EnvStream):
         super().__init__(vec_env.num_envs, device, name)
         self.vec_env = vec_env
         # sb3-contrib's way to tell masks, a method of the environment or of its ActionMasker
-        self._tells_masks = isinstance(vec_env.action_space, spaces.Discrete) and vec_env.has_attr("action_masks")
+        self._tells_masks = isinstance(vec_env.action_space, CHOICES) and vec_env.has_attr("action_masks")
         if self._tells_masks and vec_env.has_attr("engine"):
             self._tells_masks = False  # a tensor task tells them in its infos; without masks, its method is an error
         self._normalize = unwrap_vec_normalize(vec_env)

@@ -220,3 +220,28 @@ def test_a_scalar_is_read_as_a_number():
     scalar = Scalar(-1.5)
     assert scalar.at(scalar.vector).shape == () and float(scalar.at(scalar.vector)) == -1.5
     assert scalar.to(dtype=torch.float64).vector.dtype == torch.float64
+
+
+class Twice(nn.Module):
+    """One layer under two names, as SB3's policies hold a shared features extractor."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.second = self.first
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def test_a_layer_under_two_names_comes_back_after_a_traced_call(monkeypatch):
+    net = Network(Twice())
+    x, before = torch.ones(1, 2), net.modules[0].first.weight
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # the path of compiled steps
+    moved = net.at(2 * net.vector)(x)
+    assert net.modules[0].first.weight is before and net.is_tied()
+    layer = net.modules[0].first
+    wanted = x
+    for _ in range(2):
+        wanted = nn.functional.linear(wanted, 2 * layer.weight, 2 * layer.bias)
+    torch.testing.assert_close(moved, wanted)
