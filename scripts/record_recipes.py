@@ -61,10 +61,11 @@ class TwoTurns(LanguageTask):
         return TaskReply("" if is_over else "no", float(is_right), is_over, Verdict(is_right, 0.0, False, ""))
 
 
-def make_agent() -> LanguageAgent:
+def make_agent(**words: Any) -> LanguageAgent:
     """Make the agent whose gradients are meant: known weights, a critic that says something, another reference."""
     env = TokenAction(TwoTurns(), model="tiny", max_new_tokens=6, max_length=64)
-    agent = LanguageAgent("tiny", env, recipe="grpo", num_prompts=4, group_size=4, seed=0, max_logp_gap=10.0)
+    given = {"recipe": "grpo", "num_prompts": 4, "group_size": 4, "seed": 0, "max_logp_gap": 10.0, **words}
+    agent = LanguageAgent("tiny", env, **given)
     draws = torch.Generator().manual_seed(0)
     torch.nn.init.normal_(agent.policy.value_net.weight, std=0.3, generator=draws)
     other = Reference.of(agent.policy.language_model)

@@ -61,8 +61,8 @@ class LanguageAgent(TokenAgent):
         temperature: divides the logits in sampling and training.
         lora: rank of low-rank adapters; only these are trained then. None trains all weights.
         max_logp_gap: largest difference between the log-probabilities of sampling and training that is not an error.
-        fast_forward: sample from and read plain Llamas with this package's own forward pass, in which answers share the
-            computation of their problem; False always takes the model's own.
+        fast_forward: sample from and read models like Llama (Qwen2, Qwen3, Mistral; adapters too) with this package's own
+            forward pass, in which answers share the computation of their problem; False always takes the model's own.
         recipe_kwargs: other numbers of the recipe, by name (`kl_coef`, `clip_high`, `loss.clip_high`, `n_epochs`).
         policy_kwargs: further keyword arguments of `CausalLMPolicy`.
         micro_batch: rows in memory at a time in an update; the gradient is that of the whole minibatch, for one more forward

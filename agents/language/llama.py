@@ -1,4 +1,4 @@
-"""Llama's forward pass in few operations: joined projections, rotations as complex products, residuals added by products."""
+"""The forward pass of Llama, Qwen2, Qwen3 and Mistral in few operations: joined projections, rotations as complex products."""
 
 from __future__ import annotations
 
@@ -9,31 +9,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .linears import bias_of, is_linear, weight_of
+
+CLASSES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
+IN_ATTENTION, IN_PERCEPTRON = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+
 
 class Layer(NamedTuple):
-    """Weights [out, in] of a layer; those that read the same input are joined, with the norm's weights multiplied in."""
+    """Weights [out, in] of a layer; those that read the same input are joined, with the norm's weights multiplied in.
+
+    `heads` [heads + kv heads, size] are the weights of the norms of queries and keys; biases and these are None where a model has
+    none.
+    """
 
     qkv: Tensor
     out: Tensor
     gate_up: Tensor
     down: Tensor
+    qkv_bias: Tensor | None = None
+    out_bias: Tensor | None = None
+    gate_up_bias: Tensor | None = None
+    down_bias: Tensor | None = None
+    heads: Tensor | None = None
+
+
+def base_of(model: Any) -> Any:
+    """Return the model of transformers that adapters stand on, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def is_plain_llama(model: Any) -> bool:
-    """Return whether a model is a `LlamaForCausalLM` without adapters and biases, whose rotation does not depend on the length."""
-    if type(model).__name__ != "LlamaForCausalLM":
+    """Return whether a model is of the kind of Llama, Qwen2, Qwen3 or Mistral, with or without low-rank adapters.
+
+    Its rotation must not depend on the length, and no layer may look through a sliding window.
+    """
+    base = base_of(model)
+    if type(base).__name__ not in CLASSES or base.config.hidden_act != "silu":
         return False
-    config, layer = model.config, model.model.layers[0]
-    linear = (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp.down_proj, model.lm_head)
-    return (
-        config.hidden_act == "silu"
-        and all(type(module) is torch.nn.Linear and module.bias is None for module in linear)
-        and model.model.rotary_emb.rope_type in ("default", "linear", "llama3")
-    )
+    if base.model.rotary_emb.rope_type not in ("default", "linear", "llama3"):
+        return False
+    if type(base.lm_head) is not torch.nn.Linear or base.lm_head.bias is not None:
+        return False
+    return type(base.model.embed_tokens) is torch.nn.Embedding and all(map(_is_plain_layer, base.model.layers))
+
+
+def _is_plain_layer(layer: Any) -> bool:
+    attention, mlp = layer.self_attn, layer.mlp
+    windows = (getattr(attention, "sliding_window", None), getattr(attention.config, "sliding_window", None))
+    if windows[0] is not None or (type(attention).__name__ == "MistralAttention" and windows[1] is not None):
+        return False
+    linear = [getattr(attention, name) for name in IN_ATTENTION] + [getattr(mlp, name, None) for name in IN_PERCEPTRON]
+    return all(map(is_linear, linear))
 
 
 class Llama:
-    """The weights of a `LlamaForCausalLM` and the pieces of its forward pass, on tokens laid out as rows [M, width].
+    """The weights of a model like Llama and the pieces of its forward pass, on tokens laid out as rows [M, width].
 
     Same mathematics as the class of transformers. The weights are joined when this is made, with gradient where the
     model's own have one, so it is made anew after every update.
@@ -49,6 +79,7 @@ class Llama:
     """
 
     def __init__(self, model: Any) -> None:
+        model = base_of(model)
         config = model.config
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
@@ -63,22 +94,43 @@ class Llama:
         return halves.unflatten(-1, (2, -1)).transpose(-1, -2).reshape(halves.shape)
 
     def _rows(self, weight: Tensor) -> Tensor:
-        """Reorder the outputs of a projection [heads * size, in] in this way."""
-        by_pair = weight.view(-1, 2, self.size // 2, weight.shape[1]).transpose(1, 2)
+        """Reorder the outputs of a projection, [heads * size, in] or [heads * size], in this way."""
+        by_pair = weight.view(-1, 2, self.size // 2, *weight.shape[1:]).transpose(1, 2)
         return by_pair.reshape(weight.shape)
 
     def _layer(self, layer: Any) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
+        query, key, value, out = (getattr(attention, name) for name in IN_ATTENTION)
+        gate, up, down = (getattr(mlp, name) for name in IN_PERCEPTRON)
+        norms = self._head_norms(attention)
         # scores are divided by the root of the head's width: here, rather than for every token
-        query = self._rows(attention.q_proj.weight) * attention.scaling
-        qkv = torch.cat([query, self._rows(attention.k_proj.weight), attention.v_proj.weight])
-        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+        scale = attention.scaling if norms is None else 1.0
+        qkv = torch.cat([self._rows(weight_of(query)) * scale, self._rows(weight_of(key)), weight_of(value)])
+        gate_up = torch.cat([weight_of(gate), weight_of(up)])
+        bias = None
+        if bias_of(query) is not None:
+            q, k, v = (bias_of(module) for module in (query, key, value))
+            assert q is not None and k is not None and v is not None
+            bias = torch.cat([self._rows(q) * scale, self._rows(k), v])
+        pair = [b for b in (bias_of(gate), bias_of(up)) if b is not None]
         return Layer(
             qkv * layer.input_layernorm.weight,
-            attention.o_proj.weight,
+            weight_of(out),
             gate_up * layer.post_attention_layernorm.weight,
-            mlp.down_proj.weight,
+            weight_of(down),
+            bias,
+            bias_of(out),
+            torch.cat(pair) if pair else None,
+            bias_of(down),
+            norms,
         )
+
+    def _head_norms(self, attention: Any) -> Tensor | None:
+        """Return the weights of the norms of queries (times the scale of scores, which a norm would undo) and keys."""
+        if not hasattr(attention, "q_norm"):
+            return None
+        query, key = self._rows(attention.q_norm.weight) * attention.scaling, self._rows(attention.k_norm.weight)
+        return torch.cat([query.expand(self.heads, -1), key.expand(self.kv_heads, -1)])
 
     def rotary(self, places: Tensor) -> Tensor:
         """Return the rotations [..., 1, size / 2] of places [n, k] in the context, complex."""
@@ -100,16 +152,20 @@ class Llama:
             rotary: [M, 1, size / 2].
         """
         turning = self.heads + self.kv_heads
-        qkv = torch.mm(self.norm(x), layer.qkv.t()).unflatten(1, (-1, self.size))
-        pairs = torch.view_as_complex(qkv[:, :turning].float().unflatten(2, (-1, 2)))
+        qkv = _linear(self.norm(x), layer.qkv, layer.qkv_bias).unflatten(1, (-1, self.size))
+        turned = qkv[:, :turning].float()
+        if layer.heads is not None:
+            spread = turned.square().mean(2, keepdim=True) + self.eps
+            turned = layer.heads.float() * (turned * torch.rsqrt(spread))
+        pairs = torch.view_as_complex(turned.unflatten(2, (-1, 2)))
         turned = torch.view_as_real(pairs * rotary).flatten(2).to(x.dtype)
         return turned, qkv[:, turning:]
 
     def finish(self, x: Tensor, mixed: Tensor, layer: Layer) -> Tensor:
         """Add what attention gave [M, heads * size] and the perceptron's answer to the rows [M, width]."""
-        x = torch.addmm(x, mixed, layer.out.t())
-        gate, up = torch.mm(self.norm(x), layer.gate_up.t()).chunk(2, 1)
-        return torch.addmm(x, F.silu(gate) * up, layer.down.t())
+        x = torch.addmm(x if layer.out_bias is None else x + layer.out_bias, mixed, layer.out.t())
+        gate, up = _linear(self.norm(x), layer.gate_up, layer.gate_up_bias).chunk(2, 1)
+        return torch.addmm(x if layer.down_bias is None else x + layer.down_bias, F.silu(gate) * up, layer.down.t())
 
     def read_prefixes(self, tokens: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Read the beginnings of contexts.
@@ -147,3 +203,7 @@ class Llama:
     def hidden(self, x: Tensor) -> Tensor:
         """Return the last hidden states [M, width], which the logits are made of."""
         return self.norm(x) * self.final_norm
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())

@@ -10,6 +10,7 @@ from polyathlon.agents.language.decoders import CacheDecoder, LlamaDecoder, make
 from polyathlon.agents.language.llama import is_plain_llama
 from polyathlon.agents.language.reading import read_episodes
 from polyathlon.envs.models import load_model
+from polyathlon.envs.models.models import _with_adapters
 
 VOCABULARY = 50
 LLAMA3 = {
@@ -20,8 +21,25 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+QWEN2 = {"family": "Qwen2", "num_key_value_heads": 2, "use_sliding_window": False}
+QWEN3 = {"family": "Qwen3", "num_key_value_heads": 2, "head_dim": 16, "use_sliding_window": False}
 VARIANTS = {
     "plain": {},
+    "biased": {"attention_bias": True, "mlp_bias": True},
+    "adapters": {"lora": 3},
+    "qwen2": QWEN2,
+    "qwen2 with adapters": {**QWEN2, "lora": 2},
+    "qwen3": QWEN3,
+    "qwen3 with adapters and biases": {**QWEN3, "attention_bias": True, "lora": 2},
+    "mistral": {"family": "Mistral", "num_key_value_heads": 2, "sliding_window": None, "head_dim": 8},
     "grouped": {"num_key_value_heads": 2, "tie_word_embeddings": False},
     "one key head": {"num_key_value_heads": 1, "head_dim": 12},
     "llama3": {"rope_parameters": LLAMA3},
@@ -30,20 +48,16 @@ VARIANTS = {
 CONTEXTS = [[5, 6, 7, 8, 9], [3, 4], [5, 6, 7, 8, 9], [1, 2, 3, 4, 5, 6, 7, 8], [3, 4], [3, 4]]
 
 
-def make_model(**options):
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        **options,
-    )
+def make_model(family="Llama", lora=None, **options):
+    config = getattr(transformers, f"{family}Config")(**SMALL, **options)
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(3)
-        model = transformers.LlamaForCausalLM(config).eval()
-        for weight in model.parameters():  # norms and projections that differ from their neat initial values
+        model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+        if lora is not None:
+            model = _with_adapters(model, lora)
+        for (
+            weight
+        ) in model.parameters():  # norms, biases, projections and adapters that differ from their neat initial values
             weight.data += 0.1 * torch.randn_like(weight)
     return model
 
@@ -97,7 +111,8 @@ def test_reading_gives_log_probabilities_values_and_gradients(model, starts):
         value_net.zero_grad()
         reading = read_episodes(model, value_net, tokens, attention, VOCABULARY - 3, 0.8, first, fast)
         (weight * reading.logp + 0.3 * weight * reading.value).sum().backward()
-        gradients = [p.grad.clone() for p in (*model.parameters(), *value_net.parameters())]
+        trained = [p for p in (*model.parameters(), *value_net.parameters()) if p.requires_grad]
+        gradients = [p.grad.clone() for p in trained]
         found.append(([x * (weight != 0) for x in reading[:3]], gradients))
     (ours, our_gradients), (theirs, their_gradients) = found
     for name, mine, reference in zip(("logp", "entropy", "value"), ours, theirs, strict=True):
@@ -118,11 +133,36 @@ def test_the_generic_readings_before_the_start_are_zero():
 
 
 def test_other_models_take_the_generic_path():
-    assert is_plain_llama(load_model("tiny")) and not is_plain_llama(load_model("tiny", lora=2))
-    biased = make_model(attention_bias=True)
-    assert not is_plain_llama(biased)
+    assert is_plain_llama(load_model("tiny")) and is_plain_llama(load_model("tiny", lora=2))
     assert not is_plain_llama(make_model(hidden_act="gelu"))
     dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
-    assert not is_plain_llama(make_model(rope_parameters=dynamic))
-    assert isinstance(make_decoder(biased, CONTEXTS, 2, torch.device("cpu")), CacheDecoder)
+    other = make_model(rope_parameters=dynamic)
+    assert not is_plain_llama(other)
+    assert isinstance(make_decoder(other, CONTEXTS, 2, torch.device("cpu")), CacheDecoder)
     assert isinstance(make_decoder(make_model(), CONTEXTS, 2, torch.device("cpu"), fast=False), CacheDecoder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**QWEN2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+        {**QWEN3, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0},
+        {"family": "Mistral", "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4},
+    ],
+)
+def test_sliding_windows_are_left_to_the_model(options):
+    assert not is_plain_llama(make_model(**options))
+
+
+def test_adapters_of_other_kinds_are_left_to_the_model():
+    import peft
+
+    words = {"r": 2, "target_modules": ["q_proj", "o_proj"], "task_type": "CAUSAL_LM"}
+    assert is_plain_llama(peft.get_peft_model(make_model(), peft.LoraConfig(**words)))
+    assert not is_plain_llama(peft.get_peft_model(make_model(), peft.LoraConfig(**words, use_dora=True)))
+    assert not is_plain_llama(
+        peft.get_peft_model(make_model(attention_bias=True), peft.LoraConfig(**words, lora_bias=True))
+    )
+    merged = peft.get_peft_model(make_model(), peft.LoraConfig(**words))
+    merged.merge_adapter()
+    assert not is_plain_llama(merged)

@@ -203,6 +203,28 @@ def test_micro_batches_give_the_gradient_of_the_whole(name):
         assert relative_gap(found, whole) < 1e-6
 
 
+def ragged():
+    """The recorded episodes of two turns in groups of 1, 2, 3, 4 and 6."""
+    episodes = record_recipes.read_episodes()
+    for i, episode in enumerate(episodes):
+        episode.group = [0, 0, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4][i]
+    return episodes
+
+
+@pytest.mark.parametrize("lora", [None, 3])
+@pytest.mark.parametrize("name", [*(r.name for r in ROWS), "sets", "entropy"])
+def test_shared_beginnings_give_the_same_gradient(name, lora):
+    recipe = {"sets": SETS, "entropy": ENTROPY}.get(name, name)
+    found = []
+    for fast in (True, False):
+        agent = record_recipes.make_agent(lora=lora, fast_forward=fast)
+        for weight in agent.policy.language_model.parameters():
+            if lora and weight.requires_grad:  # an adapter begins with a factor of zeros
+                weight.data += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+        found.append(gradient(recipe, episodes=ragged(), agent=agent))
+    assert relative_gap(*found) < 1e-5 and float(np.abs(found[0]).max()) > 0
+
+
 def test_padding_and_the_order_of_rows_change_nothing():
     episodes = record_recipes.read_episodes()
     whole = gradient("grpo", episodes=episodes)
