@@ -185,6 +185,8 @@ class CandidateForm:
         penalty: reward of an action without a candidate.
     """
 
+    is_masked = True
+
     def __init__(
         self, task: Any, features: CandidateFeatures, observation_space: Any, action_space: Any, penalty: float
     ) -> None:
