@@ -367,6 +367,12 @@ def _register_environments() -> None:
         "tasks on web pages in a real browser (MiniWoB++), in words",
         entry_point="polyathlon.envs.gui.web_forms:make_web",
     )
+    register_environment(
+        f"{NAMESPACE}/WebCritic-v0",
+        "gui",
+        "judge an operation on a web page before it is carried out, with exact labels",
+        entry_point="polyathlon.envs.gui.critic:WebCritic",
+    )
     for name, summary in {
         "Elements": "web pages in a real browser, choosing among the elements of the page",
         "Grid": "web pages in a real browser, choosing among the cells of the page's picture",

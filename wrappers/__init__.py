@@ -9,6 +9,7 @@ _EXPORTS = {
     "CandidateAction": "polyathlon.wrappers.candidate_action",
     "ContinuousAction": "polyathlon.wrappers.continuous_action",
     "LinearReward": "polyathlon.wrappers.linear_reward",
+    "PreOperativeCritic": "polyathlon.wrappers.pre_operative_critic",
     "TokenAction": "polyathlon.wrappers.tokens.token_action",
     "VectorObservation": "polyathlon.wrappers.vector_observation",
     "Verbalize": "polyathlon.wrappers.verbalize",

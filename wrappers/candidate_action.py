@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from polyathlon.envs.combinatorial.node_kinds import OPEN, PADDING
 from polyathlon.envs.errors import UsageError, check_int
+from polyathlon.envs.language.choices import ChoiceVector
 
 from .action_kinds import is_text_space
 from .candidate_features import NUM_RELATIONS, CandidateFeatures
@@ -142,6 +143,25 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
     def _info(self, info: dict[str, Any]) -> dict[str, Any]:
         return {**info, "candidates": list(self._offered), "action_mask": self.action_masks()}
 
+    def vector(self, num_envs: int, device: Any = "cpu", **options: Any) -> ChoiceVector:
+        """Return a vector environment of this task, whose rows answer together.
+
+        Args:
+            num_envs: number of rows.
+            device: of the tensors.
+            options: "output" ("torch" by default), "autoreset_mode" and "max_episode_steps" of `ChoiceVector`.
+
+        Raises:
+            UsageError: an argument is outside what is allowed, or the task pays for several objectives.
+        """
+        task: Any = self.env.unwrapped
+        if getattr(task, "reward_space", None) is not None:
+            raise UsageError(
+                "the rows of CandidateAction.vector pay one number: wrap the task with LinearReward instead"
+            )
+        form = CandidateForm(task, self.features, self.observation_space, self.action_space, self.penalty)
+        return ChoiceVector(task, form, num_envs, device, **{"output": "torch", **options})
+
     def get_state(self) -> dict[str, Any]:
         """Return where the environment is, as a plain dict for `set_state`."""
         inner = self.env.get_wrapper_attr("get_state")()
@@ -152,6 +172,51 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         self.env.get_wrapper_attr("set_state")(state["task"])
         self._is_over = state["is_over"]
         self._refresh([dict(one) for one in state["messages"]])
+
+
+class CandidateForm:
+    """The numbered answers of `CandidateAction`, for rows that answer together.
+
+    Args:
+        task: the text task.
+        features: how candidates are described.
+        observation_space: of one row.
+        action_space: Discrete.
+        penalty: reward of an action without a candidate.
+    """
+
+    is_masked = True
+
+    def __init__(
+        self, task: Any, features: CandidateFeatures, observation_space: Any, action_space: Any, penalty: float
+    ) -> None:
+        self._task, self._features = task, features
+        self.observation_space, self.action_space, self.penalty = observation_space, action_space, penalty
+
+    def observe(self, episode: Any) -> Observation:
+        """Return `nodes` and `kind`."""
+        space = self.observation_space["nodes"]
+        nodes, kind = np.zeros(space.shape, np.float32), np.full(len(space.low), PADDING, np.int8)
+        if episode.over:
+            return {"kind": np.full_like(kind, OPEN), "nodes": nodes}
+        offered = self.answers(episode)
+        nodes[: len(offered)] = self._features.table(episode.messages, offered)
+        kind[: len(offered)] = OPEN
+        return {"kind": kind, "nodes": nodes}
+
+    def answers(self, episode: Any) -> list[str]:
+        """Return the candidates.
+
+        Raises:
+            UsageError: there are none, or more than there are actions.
+        """
+        offered = list(self._task.candidates(episode))
+        if not 0 < len(offered) <= self.action_space.n:
+            raise UsageError(
+                f"the task offers {len(offered)} candidates, this wrapper has room for 1 to {self.action_space.n}: "
+                "set num_candidates"
+            )
+        return offered
 
 
 def offers_candidates(env: gym.Env[Any, Any]) -> bool:

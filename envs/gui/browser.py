@@ -32,6 +32,7 @@ _FLAGS = (
     "--process-per-site",
 )
 _LAUNCH_SECONDS = 60.0
+OPEN_SECONDS = 30.0  # for opening and loading a page, of which many may be asked for at once
 _CLOSE_SECONDS = 5.0
 
 
@@ -83,7 +84,7 @@ class Browser:
         self.thread = LoopThread("polyathlon-browser")
         self._playwright: Any = None
         self._browser: Any = None
-        self._starting = asyncio.Lock()
+        self._starting, self._opening = asyncio.Lock(), asyncio.Lock()
         self._renderers: list[Renderer] = []
         self._pipes: list[int] = []
 
@@ -178,14 +179,13 @@ class Browser:
                 with contextlib.suppress(Exception):
                     await asyncio.wait_for(getattr(thing, method)(), _CLOSE_SECONDS / 2)
 
-    async def new_tab(self, capacity: int, is_frozen: bool, is_offline: bool, deadline: float, **context: Any) -> Tab:
+    async def new_tab(self, capacity: int, is_frozen: bool, is_offline: bool, **context: Any) -> Tab:
         """Open a page in a renderer with room, or in a new one.
 
         Args:
             capacity: most pages of a renderer; 1 for a page that may do anything.
             is_frozen: its clock moves only when it is told to.
             is_offline: no network at all.
-            deadline: seconds.
             context: further arguments of Playwright's `new_context`.
 
         Raises:
@@ -193,7 +193,7 @@ class Browser:
         """
         browser = await self.start()
         try:
-            return await asyncio.wait_for(self._open(browser, capacity, is_frozen, is_offline, context), deadline)
+            return await asyncio.wait_for(self._open(browser, capacity, is_frozen, is_offline, context), OPEN_SECONDS)
         except (PageFailure, ImportError):
             raise
         except Exception as error:
@@ -202,24 +202,31 @@ class Browser:
     async def _open(
         self, browser: Any, capacity: int, is_frozen: bool, is_offline: bool, context: dict[str, Any]
     ) -> Tab:
-        renderer = self._with_room(capacity, is_frozen) if not context else None
-        if renderer is None:
-            made = await browser.new_context(
-                viewport={"width": WIDTH, "height": HEIGHT}, offline=is_offline, accept_downloads=False, **context
-            )
-            renderer = Renderer(made, capacity, is_frozen)
-            if is_offline:
-                # a route for everything would stop pages of files too
-                await made.route(_is_remote, _abort)
-            if is_frozen:
-                await made.clock.install(time=START_TIME / 1000)
-                await made.clock.pause_at(START_TIME / 1000)
-            self._renderers.append(renderer)
-        tab = Tab(None, renderer)
-        renderer.tabs.append(tab)  # before the wait, so that no other takes its place
+        async with self._opening:  # one at a time: those who come after find room in the context that is made here
+            renderer = self._with_room(capacity, is_frozen) if not context else None
+            if renderer is None:
+                renderer = await self._new_renderer(browser, capacity, is_frozen, is_offline, context)
+            tab = Tab(None, renderer)
+            renderer.tabs.append(tab)
         tab.page = await renderer.context.new_page()
         listen(tab)
         return tab
+
+    async def _new_renderer(
+        self, browser: Any, capacity: int, is_frozen: bool, is_offline: bool, context: dict[str, Any]
+    ) -> Renderer:
+        made = await browser.new_context(
+            viewport={"width": WIDTH, "height": HEIGHT}, offline=is_offline, accept_downloads=False, **context
+        )
+        renderer = Renderer(made, capacity, is_frozen)
+        if is_offline:
+            # a route for everything would stop pages of files too
+            await made.route(_is_remote, _abort)
+        if is_frozen:
+            await made.clock.install(time=START_TIME / 1000)
+            await made.clock.pause_at(START_TIME / 1000)
+        self._renderers.append(renderer)
+        return renderer
 
     def _with_room(self, capacity: int, is_frozen: bool) -> Renderer | None:
         for renderer in self._renderers:

@@ -203,21 +203,6 @@ def _agreement(look: Look) -> Generator[str, Look, None]:
     yield click(one_of(look, texts[1], "button"))
 
 
-@oracle("social-media")
-def _post(look: Look) -> Generator[str, Look, None]:
-    user = between(look, r"user (@\w+)")[0].rstrip(",.")
-    wanted = quotes(look)[0]
-    names = [one["text"] for one in look["elements"]]
-    start = names.index(user)
-    rest = look["elements"][start:]
-    icons = {"Reply": "reply", "Retweet": "retweet", "Like": "like"}
-    if wanted in icons:
-        yield click(next(one for one in rest if one.get("names") == icons[wanted]))
-        return
-    look = yield click(next(one for one in rest if one.get("names") == "more"))
-    yield click(one_of(look, wanted))
-
-
 @oracle("email-inbox-delete")
 def _delete(look: Look) -> Generator[str, Look, None]:
     yield from _mail_icon(look, "trash")

@@ -45,8 +45,19 @@ api.start = async (seed, settle, time) => {
   await pass(settle);
 };
 
+// pictures load in real time, and what they fill has no size before
+api.pictures = async () => {
+  const wanted = new Set([...document.images].map(image => image.src));
+  for (const el of document.querySelectorAll('body *')) for (const part of [null, '::before', '::after']) {
+    const style = getComputedStyle(el, part);
+    for (const text of [style.backgroundImage, style.content, style.listStyleImage])
+      for (const match of (text || '').matchAll(/url\\("([^"]+)"\\)/g)) wanted.add(match[1]);
+  }
+  for (const round of [0, 1]) await Promise.all([...wanted].map(src => { const image = new Image(); image.src = src; return image.decode().catch(() => null); }));
+};
+
 api.warm = async (seed, time) => {
-  for (const k of [0, 1]) { await api.start(String(seed + k), 0); await pass(time); }
+  for (const k of [0, 1]) { await api.start(String(seed + k), 0); await api.pictures(); await pass(time); }
 };
 
 api.pass = pass;
@@ -92,14 +103,16 @@ function labelOf(el) {
   const aria = el.getAttribute('aria-label') || el.getAttribute('placeholder') || el.getAttribute('title');
   if (aria) return clean(aria);
   if (el.labels && el.labels.length) { const text = clean(el.labels[0].textContent); if (text) return text; }
-  for (let level = 0, at = el; level < 3 && at && at !== document.body; level++, at = at.parentElement) {
-    if (level && at.querySelectorAll('input, textarea, select').length > 1) break;
-    for (let node = at.previousSibling; node; node = node.previousSibling) {
-      if (node.nodeType === 1 && (['INPUT', 'TEXTAREA', 'SELECT', 'BUTTON', 'BR', 'HR'].includes(node.tagName) || node.querySelector('input, textarea, select'))) break;
-      const text = clean(node.textContent);
-      if (text && text.length <= 60) return text.replace(/[:*]$/, '').trim();
+  const stops = ['INPUT', 'TEXTAREA', 'SELECT', 'BUTTON', 'BR', 'HR'];
+  for (const way of ['previousSibling', 'nextSibling'])
+    for (let level = 0, at = el; level < 3 && at && at !== document.body; level++, at = at.parentElement) {
+      if (level && at.querySelectorAll('input, textarea, select').length > 1) break;
+      for (let node = at[way]; node; node = node[way]) {
+        if (node.nodeType === 1 && (stops.includes(node.tagName) || node.querySelector('input, textarea, select, button'))) break;
+        const text = clean(node.textContent);
+        if (text && text.length <= 60) return text.replace(/[:*]$/, '').trim();
+      }
     }
-  }
   return clean(el.getAttribute('name') || (el.id && el.id.length > 3 ? el.id : ''));
 }
 

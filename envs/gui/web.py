@@ -253,6 +253,17 @@ class WebTask(LanguageTask):
             raise UsageError("render() was called before reset(); call reset() first")
         return self.screenshots([self._row.episode])[0]
 
+    def current_look(self) -> dict[str, Any]:
+        """Return what the page of the running episode shows: "goal", "elements" and more.
+
+        Raises:
+            UsageError: there was no reset.
+        """
+        if self._row is None or self._row.episode is None:
+            raise UsageError("the environment has no episode yet: call reset first")
+        look: dict[str, Any] = self._row.episode.data.look
+        return look
+
     def candidates(self, episode: TaskEpisode) -> list[str]:
         """Return calls to choose from: clicks, phrases of the goal written into fields, options, scrolling."""
         from .web_choices import choices_of

@@ -15,7 +15,7 @@ import numpy as np
 from polyathlon.envs.errors import UsageError
 
 from .acting import perform
-from .browser import Browser, BrowserOptions
+from .browser import OPEN_SECONDS, Browser, BrowserOptions
 from .page_places import allowed_place
 from .recording import Recorder, decoded
 from .scripts import HAS_HOOK, INSTALL, PASS_AND_LOOK, START, WARM
@@ -153,9 +153,7 @@ class PageDriver:
     async def _start_on(self, browser: Browser, seed: int, tab: Tab | None) -> Play:
         if tab is None:
             is_frozen = self.settings.is_frozen
-            tab = await browser.new_tab(
-                self.settings.capacity, is_frozen, not _is_web(self.settings.url), self.settings.deadline
-            )
+            tab = await browser.new_tab(self.settings.capacity, is_frozen, not _is_web(self.settings.url))
             await browser.guard(tab, tab.page.add_init_script(INSTALL), self.settings.deadline)
         recorder = Recorder(Path(self.settings.record)) if self.settings.record is not None else None
         if recorder is not None:
@@ -170,7 +168,7 @@ class PageDriver:
         return play
 
     async def _load(self, browser: Browser, tab: Tab) -> None:
-        page, deadline = tab.page, self.settings.deadline
+        page, deadline = tab.page, max(self.settings.deadline, OPEN_SECONDS)
         await browser.guard(tab, page.goto(self.settings.url, wait_until="load"), deadline)
         if not await browser.guard(tab, page.evaluate(HAS_HOOK), deadline):
             await browser.close_tab(tab)

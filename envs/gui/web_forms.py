@@ -32,6 +32,8 @@ class ElementForm:
         penalty: reward of an action that is not there.
     """
 
+    is_masked = True
+
     def __init__(self, rows: int = 32, penalty: float = -1.0) -> None:
         self.rows, self.penalty = int(rows), float(penalty)
         self.observation_space = choice_space(self.rows)
@@ -55,6 +57,7 @@ class GridForm:
     """
 
     penalty = -1.0
+    is_masked = False
 
     def __init__(self, columns: int = 16, lines: int = 21) -> None:
         check_int(1, columns=columns, lines=lines)

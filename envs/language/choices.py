@@ -27,8 +27,10 @@ class ChoiceForm(Protocol):
         observation_space: of one row.
         action_space: Discrete.
         penalty: reward of an action that has no answer; it ends the episode.
+        is_masked: some actions have no answer at times.
     """
 
+    is_masked: bool
     observation_space: gym.Space[Any]
     action_space: gym.spaces.Discrete
     penalty: float
@@ -194,7 +196,8 @@ class ChoiceVector(gym.vector.VectorEnv[Any, Any, Any]):
             final = np.full(self.num_envs, None, object)
             for i in finished:
                 final[i] = self._seen[i]
-                self._add_info(last, {**told[i], "action_mask": np.ones(self.form.action_space.n, bool)}, i)
+                everything = {"action_mask": np.ones(self.form.action_space.n, bool)} if self.form.is_masked else {}
+                self._add_info(last, {**told[i], **everything}, i)
                 told[i] = {}
             is_final = terminated | truncated
             infos.update(final_obs=self._finals(final), _final_obs=self._out(is_final.copy()))
@@ -232,7 +235,8 @@ class ChoiceVector(gym.vector.VectorEnv[Any, Any, Any]):
         return self._out(mask)
 
     def _with_mask(self, infos: dict[str, Any]) -> dict[str, Any]:
-        infos["action_mask"], infos["_action_mask"] = self.action_masks(), self._out(np.ones(self.num_envs, bool))
+        if self.form.is_masked:
+            infos["action_mask"], infos["_action_mask"] = self.action_masks(), self._out(np.ones(self.num_envs, bool))
         return infos
 
     def _stacked(self, seen: list[Any]) -> Any:

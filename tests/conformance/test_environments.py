@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -56,6 +57,38 @@ SB3_IDS = [env_id for env_id in IDS if env_id not in GAME_IDS and env_id not in 
 
 by_id = pytest.mark.parametrize("env_id", IDS)
 by_vector_id = pytest.mark.parametrize("env_id", VECTOR_IDS)
+
+
+# a browser is slow, and a process of its own has a browser of its own: these alone unless POLYATHLON_BROWSER_TESTS=1
+FEW_IN_A_BROWSER = {
+    "polyathlon/Web-v0": (
+        "test_gymnasiums_checker_has_nothing_to_say",
+        "test_a_twin_with_the_same_seed_does_the_same",
+        "test_wrong_actions_are_refused",
+    ),
+    "polyathlon/WebElements-v0": (
+        "test_gymnasiums_checker_has_nothing_to_say",
+        "test_a_pickled_copy_does_the_same",
+        "test_the_time_limit_cuts_an_episode_without_ending_it",
+        "test_a_forbidden_action_ends_the_episode_with_a_penalty",
+        "test_own_vectors_give_the_episodes_of_scalar_environments",
+        "test_own_vectors_continue_from_a_saved_state",
+        "test_stable_baselines_checker_has_nothing_to_say",
+    ),
+    "polyathlon/WebGrid-v0": (
+        "test_a_forbidden_action_ends_the_episode_with_a_penalty",
+        "test_own_vectors_give_the_same_episodes_in_every_mode_and_number",
+    ),
+    "polyathlon/WebCritic-v0": ("test_gymnasiums_checker_has_nothing_to_say",),
+}
+
+
+@pytest.fixture(autouse=True)
+def few_tests_in_a_browser(request):
+    env_id = request.node.callspec.params.get("env_id") if hasattr(request.node, "callspec") else None
+    few = None if os.environ.get("POLYATHLON_BROWSER_TESTS") else FEW_IN_A_BROWSER.get(env_id)
+    if few is not None and request.node.originalname not in few:
+        pytest.skip("a browser is slow: POLYATHLON_BROWSER_TESTS=1 runs all")
 
 
 @contextmanager

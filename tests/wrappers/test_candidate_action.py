@@ -244,3 +244,38 @@ def test_classic_agents_learn_to_choose(agent):
     assert chance < 0.35 and learnt > chance + 0.3, (chance, learnt)
     mean, _ = evaluate_policy(trained, polyathlon.adapt(task("multiple"), agent), n_eval_episodes=20, warn=False)
     assert mean > chance + 0.2
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_rows_at_once_are_the_scalar_environments(mode):
+    """Row i is the scalar environment with the seed + i, in every autoreset mode; an action without a candidate is penalised."""
+    rows, steps = 3, 6
+    vector = CandidateAction(task()).vector(rows, output="numpy", autoreset_mode=mode)
+    obs, info = vector.reset(seed=4)
+    played = [[obs["nodes"][i].tolist()] for i in range(rows)]
+    ended = np.zeros(rows, bool)
+    for t in range(steps):
+        if mode == "Disabled" and ended.any():
+            obs, info = vector.reset(options={"reset_mask": ended})
+            for i in np.flatnonzero(ended):
+                played[i].append(obs["nodes"][i].tolist())
+        was_over, mask = ended, info["action_mask"]
+        action = np.array([7 if t == 3 else np.flatnonzero(one)[t % one.sum()] for one in mask])
+        obs, reward, terminated, truncated, info = vector.step(action)
+        ended = terminated | truncated
+        for i in range(rows):
+            if not (mode == "NextStep" and was_over[i]):
+                played[i].append([action[i].item(), reward[i].item(), bool(ended[i])])
+            if (mode == "SameStep" and ended[i]) or (mode == "NextStep" and was_over[i]):
+                played[i].append(obs["nodes"][i].tolist())
+    for i, told in enumerate(played):
+        env, items = CandidateAction(task()), iter(told)
+        assert env.reset(seed=4 + i)[0]["nodes"].tolist() == next(items)
+        for item in items:
+            if isinstance(item[0], list):
+                assert env.reset()[0]["nodes"].tolist() == item
+            else:
+                _, reward, terminated, truncated, _ = env.step(item[0])
+                assert [reward, terminated or truncated] == item[1:]
+    with pytest.raises(UsageError, match="candidates"):
+        CandidateAction(task("multiple"), num_candidates=2).vector(2).reset(seed=0)
