@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .option_types import Count, NonNegative
 
+Ranks = Literal["all", "best", "best_random", "best_worst"]
+
 
 def keep_mixed(score: Tensor, group: Tensor) -> Tensor:
     """Mark the rows of groups whose scores differ, or that have one row (dynamic sampling; Yu et al. 2025, section 3.2).
@@ -30,9 +32,7 @@ def keep_mixed(score: Tensor, group: Tensor) -> Tensor:
     return (alone | (highest > lowest))[group]
 
 
-def rank_probabilities(
-    reward: Tensor, group: Tensor, kind: Literal["all", "best", "best_random", "best_worst"]
-) -> Tensor:
+def rank_probabilities(reward: Tensor, group: Tensor, ranks: Ranks) -> Tensor:
     """How often each answer of a group of n is taken, [N]; they sum to 1 in each group.
 
     | kind | |
@@ -47,18 +47,18 @@ def rank_probabilities(
     Args:
         reward: [N].
         group: [N] int64.
-        kind: which answers.
+        ranks: which answers.
     """
     found = torch.zeros_like(reward)
     for q in group.unique():
         rows = (group == q).nonzero()[:, 0]
         order = rows[reward[rows].argsort(descending=True, stable=True)]
         n = len(rows)
-        if kind == "all" or n == 1:
+        if ranks == "all" or n == 1:
             found[rows] = 1 / n
-        elif kind == "best":
+        elif ranks == "best":
             found[order[0]] = 1.0
-        elif kind == "best_random":
+        elif ranks == "best_random":
             found[order[1:]] = 0.5 / (n - 1)
             found[order[0]] = 0.5
         else:
@@ -66,9 +66,7 @@ def rank_probabilities(
     return found
 
 
-def rank_filter(
-    reward: Tensor, group: Tensor, *, kind: Literal["all", "best", "best_random", "best_worst"] = "best_worst"
-) -> Tensor:
+def rank_filter(reward: Tensor, group: Tensor, *, ranks: Ranks = "best_worst") -> Tensor:
     """Weigh answers by rank within their group (Shen and Zhang 2024, PF-PPO, arXiv 2409.06957, section 4): n `rank_probabilities`, [N].
 
     The mean weight of a group is 1, so that "all" is PPO.
@@ -76,11 +74,11 @@ def rank_filter(
     Args:
         reward: [N].
         group: [N] int64.
-        kind: see `rank_probabilities`.
+        ranks: see `rank_probabilities`.
     """
     count = torch.zeros(int(group.max()) + 1, dtype=reward.dtype, device=reward.device)
     count = count.index_add(0, group, torch.ones_like(reward))
-    return count[group] * rank_probabilities(reward, group, kind)
+    return count[group] * rank_probabilities(reward, group, ranks)
 
 
 def second_pass(accuracy: float, n: int, n_max: int, schedule: str = "ET", with_std: bool = False) -> int:

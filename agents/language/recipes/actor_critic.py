@@ -24,11 +24,11 @@ ROWS = (
     ),
     Recipe(
         "pf_ppo",
-        "ppo on the best and the worst of five answers; kind='best' or 'best_random' takes others",
+        "ppo on the best and the worst of five answers; ranks='best' or 'best_random' takes others",
         "Shen and Zhang 2024, PF-PPO, arXiv 2409.06957",
         loss=CLIPPED,
         collect=part("collectors:Groups", group_size=5, dynamic_sampling=0),
-        keep=part("response_filters:rank_filter", kind="best_worst"),
+        keep=part("response_filters:rank_filter", ranks="best_worst"),
         advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
         penalties=(TO_REFERENCE, CRITIC),
         aggregation="seq-mean-token-mean",

@@ -112,10 +112,10 @@ FIVE, ZERO = torch.tensor([0.1, 0.9, 0.5, 0.3, 0.7]), torch.zeros(5, dtype=torch
 )
 def test_ranks_by_hand(kind, wanted):
     close(rank_probabilities(FIVE, ZERO, kind), wanted)
-    close(rank_filter(FIVE, ZERO, kind=kind), [5 * p for p in wanted])
+    close(rank_filter(FIVE, ZERO, ranks=kind), [5 * p for p in wanted])
     equal = rank_probabilities(torch.zeros(5), ZERO, kind)
-    assert float(equal.sum()) == pytest.approx(1) and rank_filter(FIVE[:1], ZERO[:1], kind=kind).tolist() == [1]
-    two = rank_filter(torch.cat([FIVE, FIVE[:2]]), torch.tensor([4] * 5 + [0] * 2), kind=kind)
+    assert float(equal.sum()) == pytest.approx(1) and rank_filter(FIVE[:1], ZERO[:1], ranks=kind).tolist() == [1]
+    two = rank_filter(torch.cat([FIVE, FIVE[:2]]), torch.tensor([4] * 5 + [0] * 2), ranks=kind)
     close(two[:5], [5 * p for p in wanted])
     assert float(two[5:].sum()) == pytest.approx(2)
 

@@ -114,16 +114,11 @@ def test_its_fixed_points_by_hand():
         ((pi * r).sum(), [0.2405, 0.6633, 0.0962]),
     ):
         z = pi.log().clone().requires_grad_()
-        optimiser = torch.optim.LBFGS([z], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-15)
-
-        def closure():
+        optimiser = torch.optim.Adam([z], lr=0.02)
+        for _ in range(1500):
             optimiser.zero_grad()
-            u = z.log_softmax(0) - pi.log()
-            value = (pi * (r - c - tau * u).square()).sum()
-            value.backward()
-            return value
-
-        optimiser.step(closure)
+            (pi * (r - c - tau * (z.log_softmax(0) - pi.log())).square()).sum().backward()
+            optimiser.step()
         close(z.detach().softmax(0), wanted, 5e-4)
 
 
