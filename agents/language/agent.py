@@ -17,7 +17,6 @@ from torch import Tensor
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import POLICY_POSITIONS, UsageError, check_positive_int, refuse_unknown_arguments
-from polyathlon.envs.models import load_model
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, token_rows
@@ -30,8 +29,9 @@ from .recipe_wiring import wire
 from .recipes import Recipe, check_recipe, find_recipe
 from .recipes.options import option_at
 from .reference import Reference
+from .refusals import refuse_task
 from .rollout import Rollout
-from .side_models import SideModels
+from .side_models import SideModels, load_side_model
 from .signal import warn_without_signal
 from .states import ReferenceState, RowsState
 from .token_agent import TokenAgent
@@ -67,7 +67,8 @@ class LanguageAgent(TokenAgent):
         policy_kwargs: further keyword arguments of `CausalLMPolicy`.
         micro_batch: rows in memory at a time in an update; the gradient is that of the whole minibatch, for one more forward
             pass. None takes them all at once.
-        side_models: name of the model of each role that the recipe wants to be given (`SideModel(..., start="given")`).
+        side_models: name of the model, or run folder of an agent, of each role that the recipe wants to be given
+            (`SideModel(..., start="given")`); with the policy's tokenizer.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -150,6 +151,7 @@ class LanguageAgent(TokenAgent):
     def _setup_model(self) -> None:
         self._wiring = wire(self.recipe)
         super()._setup_model()
+        refuse_task(self.env, self._wiring.collector)
         given = {role: self._load_side_model(name) for role, name in self.side_model_names.items()}
         self.side_models = SideModels(self.recipe.models, given)
         self.register_state("reference", ReferenceState(self))
@@ -160,11 +162,7 @@ class LanguageAgent(TokenAgent):
 
     def _load_side_model(self, name: str) -> Any:
         assert isinstance(self.action_space, spaces.Discrete)
-        vocabulary = int(self.action_space.n)
-        model = load_model(name).to(self.device).eval().requires_grad_(False)
-        if model.config.get_text_config().vocab_size < vocabulary:
-            raise UsageError(f"the side model {name!r} knows fewer tokens than the policy's {self.model_name!r}")
-        return model
+        return load_side_model(name, self.model_name, int(self.action_space.n), self.device)
 
     @property
     def group_size(self) -> int:
@@ -399,7 +397,9 @@ class LanguageAgent(TokenAgent):
         """Log the share of groups whose answers all earned the same; warn when it is all of them for long."""
         share = 1 - sum(self._differs) / len(self._differs)
         self.logger.record("train/groups_without_signal", share)
-        is_silent = share == 1 and "components" not in self._wiring.needs  # which may differ where rewards do not
+        is_silent = (
+            share == 1 and not {"components", "text"} & self._wiring.needs
+        )  # which may differ where rewards do not
         self._silent_updates = self._silent_updates + 1 if is_silent else 0
         warn_without_signal(self._silent_updates)
 

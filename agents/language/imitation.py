@@ -19,14 +19,20 @@ def find_solver(env: TokenAction) -> Any:
     Raises:
         UsageError: no wrapper and no task below has one.
     """
+    found = find_method(env, "solution")
+    if found is None:
+        raise UsageError(f"{env.env} has no solution(task) to imitate: train without warm_start, or give the task one")
+    return found
+
+
+def find_method(env: TokenAction, name: str) -> Any:
+    """Return the method of that name of the outermost wrapper under `TokenAction`, or of the task; None without one."""
     inner: Any = env.env
     while True:
-        if callable(getattr(type(inner), "solution", None)):
-            return inner.solution
+        if callable(getattr(type(inner), name, None)):
+            return getattr(inner, name)
         if not isinstance(inner, gym.Wrapper):
-            raise UsageError(
-                f"{env.env} has no solution(task) to imitate: train without warm_start, or give the task one"
-            )
+            return None
         inner = inner.env
 
 

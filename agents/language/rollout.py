@@ -12,6 +12,7 @@ from polyathlon.envs.errors import UsageError
 
 from .decoders import Decoder, make_decoder
 from .episodes import Episode, collate, play
+from .imitation import find_method
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -70,6 +71,10 @@ class RolloutContext(Protocol):
 
     def solutions(self, n: int) -> list[Episode]:
         """Return the task's own answers to n drawn problems."""
+        ...
+
+    def task_method(self, name: str) -> Any:
+        """Return a method of the task; None where it has no such one."""
         ...
 
 
@@ -189,6 +194,10 @@ class Rollout:
         self.agent.num_timesteps += sum(episode.length for episode in found)
         self.agent._episode_num += len(found)
         return found
+
+    def task_method(self, name: str) -> Any:
+        """Return the method of that name of the task or of a wrapper around it; None where there is none."""
+        return find_method(self.agent.token_env, name)
 
 
 class _RoleDecoder:

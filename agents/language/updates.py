@@ -17,6 +17,7 @@ from .episodes import Episode, Fields, collate, select, unbroken
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
+from .refusals import refuse_missing_verdicts
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -43,8 +44,7 @@ class Update:
             raise UsageError("an update needs at least one episode that did not break outside the policy")
         self.number = len(whole)
         self.fields: Fields = collate(whole, agent.token_env.rules.pad, agent.device)
-        if "components" in wiring.needs and not self.fields["components"]:
-            _refuse_no_components(whole, self.row.name)
+        refuse_missing_verdicts(whole, self.fields, wiring)
         self.fields |= {"max_length": agent.token_env.max_new_tokens, "progress": agent.progress}
         rows, tokens = self.fields["mask"].shape
         for name, noise in self.row.noise:
@@ -348,19 +348,6 @@ def _joined(parts: Sequence[Any], index: Tensor | None = None) -> Any:
 
 def _leaf(value: Tensor | None) -> Any:
     return None if value is None else value.detach().requires_grad_()
-
-
-def _refuse_no_components(episodes: Sequence[Episode], name: str) -> None:
-    """Refuse a task without named parts; a batch in which no answer could be read says nothing of it.
-
-    Raises:
-        UsageError: verdicts were given, and have no parts.
-    """
-    if not all((episode.verdict or {}).get("invalid") for episode in episodes):
-        raise UsageError(
-            f"the recipe {name!r} reads `components`, but the verdicts of this task have no named parts: give "
-            "Verdict(parts={'form': 1.0, ...}), or take a recipe that does not read them"
-        )
 
 
 def component_metrics(episodes: Sequence[Episode]) -> Iterator[tuple[str, float]]:

@@ -169,6 +169,6 @@ def beta_norm_advantage(
 
 
 def beta_log_density(p: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """log of p^(alpha - 1) (1 - p)^(beta - 1) Gamma(alpha + beta) / (Gamma(alpha) Gamma(beta)); 0 log 0 = 0."""
+    """Logarithm of p^(alpha - 1) (1 - p)^(beta - 1) Gamma(alpha + beta) / (Gamma(alpha) Gamma(beta)); 0 log 0 = 0."""
     norm = torch.lgamma(alpha + beta) - torch.lgamma(alpha) - torch.lgamma(beta)
     return norm + torch.xlogy(alpha - 1, p) + torch.xlogy(beta - 1, 1 - p)

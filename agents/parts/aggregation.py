@@ -6,7 +6,7 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
-MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
+MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "token-sum-norm")
 
 
 def agg_loss(
@@ -25,12 +25,13 @@ def agg_loss(
     | "seq-mean-token-mean" | mean over rows of (sum_t L m / sum_t m) | GRPO |
     | "seq-mean-token-sum" | mean over rows of sum_t L m | REINFORCE |
     | "seq-mean-token-sum-norm" | the same divided by `norm` | Dr. GRPO |
+    | "token-sum-norm" | sum(L m) / `norm` | DARS |
 
     Args:
         loss: [N, T].
         mask: [N, T] 1 on the tokens that count.
         mode: see above.
-        norm: the constant of "seq-mean-token-sum-norm", usually the longest response.
+        norm: the constant of the two last, usually the longest response.
         weight: [N] weights of the rows, or [N, T] of the tokens; None weighs all alike.
         counted: [N, T] what the denominators count; None counts `mask`.
 
@@ -51,4 +52,4 @@ def agg_loss(
         return total.sum(1).mean()
     if not norm:
         raise UsageError(f"{mode} divides by a constant: give norm, such as the longest response, got {norm!r}")
-    return total.sum(1).mean() / norm
+    return (total.sum() if mode == "token-sum-norm" else total.sum(1).mean()) / norm

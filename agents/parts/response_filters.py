@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from .option_types import Count, NonNegative
+
+Ranks = Literal["all", "best", "best_random", "best_worst"]
 
 
 def keep_mixed(score: Tensor, group: Tensor) -> Tensor:
@@ -25,6 +30,77 @@ def keep_mixed(score: Tensor, group: Tensor) -> Tensor:
     lowest = zeros.scatter_reduce(0, group, score, "amin", include_self=False)
     alone = zeros.index_add(0, group, torch.ones_like(score)) == 1
     return (alone | (highest > lowest))[group]
+
+
+def rank_probabilities(reward: Tensor, group: Tensor, ranks: Ranks) -> Tensor:
+    """How often each answer of a group of n is taken, [N]; they sum to 1 in each group.
+
+    | kind | |
+    |---|---|
+    | "all" | 1/n each |
+    | "best" | the best alone (BoN) |
+    | "best_random" | 1/2 the best, 1/2 spread evenly over the others (BR) |
+    | "best_worst" | 1/2 the best, 1/2 the worst (BW) |
+
+    Of equal rewards the first is the best and the last the worst. A group of one is taken.
+
+    Args:
+        reward: [N].
+        group: [N] int64.
+        ranks: which answers.
+    """
+    found = torch.zeros_like(reward)
+    for q in group.unique():
+        rows = (group == q).nonzero()[:, 0]
+        order = rows[reward[rows].argsort(descending=True, stable=True)]
+        n = len(rows)
+        if ranks == "all" or n == 1:
+            found[rows] = 1 / n
+        elif ranks == "best":
+            found[order[0]] = 1.0
+        elif ranks == "best_random":
+            found[order[1:]] = 0.5 / (n - 1)
+            found[order[0]] = 0.5
+        else:
+            found[order[0]], found[order[-1]] = 0.5, 0.5
+    return found
+
+
+def rank_filter(reward: Tensor, group: Tensor, *, ranks: Ranks = "best_worst") -> Tensor:
+    """Weigh answers by rank within their group (Shen and Zhang 2024, PF-PPO, arXiv 2409.06957, section 4): n `rank_probabilities`, [N].
+
+    The mean weight of a group is 1, so that "all" is PPO.
+
+    Args:
+        reward: [N].
+        group: [N] int64.
+        ranks: see `rank_probabilities`.
+    """
+    count = torch.zeros(int(group.max()) + 1, dtype=reward.dtype, device=reward.device)
+    count = count.index_add(0, group, torch.ones_like(reward))
+    return count[group] * rank_probabilities(reward, group, ranks)
+
+
+def second_pass(accuracy: float, n: int, n_max: int, schedule: str = "ET", with_std: bool = False) -> int:
+    """How many further answers DARS draws to a prompt of which n answers have this accuracy (Yang et al. 2025, arXiv 2508.13755, section 3.2).
+
+    S(u) = 2 u (1 - u), or with the group's deviation 2 sqrt(u (1 - u)), is the sum of |advantages| an answer, its peak n / 2 (or n) a
+    prompt at u = 1/2. "ET" (equal treatment) lifts every hard prompt to the peak, "HW" (hardness weighted) to 2 (1 - u) times it:
+    ceil((goal - n S) / S), at most n_max - n; 0 where u >= 1/2. u = 0 counts as 1 / (2 n).
+
+    Args:
+        accuracy: share of right answers.
+        n: answers of the first pass.
+        n_max: most answers to a prompt.
+        schedule: "ET" or "HW".
+        with_std: whether advantages are divided by the group's deviation.
+    """
+    if accuracy >= 0.5:
+        return 0
+    u = accuracy if accuracy > 0 else 0.5 / n
+    each = 2 * (u * (1 - u)) ** (0.5 if with_std else 1.0)
+    goal = (n if with_std else n / 2) * (2 * (1 - u) if schedule == "HW" else 1.0)
+    return max(min(math.ceil(round(goal / each - n, 9)), n_max - n), 0)
 
 
 def overlong_penalty(length: Tensor, longest: int, buffer: int, factor: float = 1.0) -> Tensor:

@@ -10,7 +10,12 @@ from .option_types import Fraction
 
 
 def gae(
-    reward: Tensor, value: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 1.0, tail_value: Tensor | None = None
+    reward: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    gamma: float = 1.0,
+    lam: float | Tensor = 1.0,
+    tail_value: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation over the tokens of responses (Schulman et al. 2016, equation 16).
 
@@ -22,7 +27,7 @@ def gae(
         value: [N, T] value of the prefix before each token.
         mask: [N, T] 1 on the policy's tokens.
         gamma: discount a token.
-        lam: 0 gives one-step errors, 1 returns.
+        lam: 0 gives one-step errors, 1 returns; a number, or [N] one a row.
         tail_value: [N] value after the last token, for responses that were cut; None is 0.
 
     Returns:

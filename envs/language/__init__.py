@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import LanguageBatch as LanguageBatch
+    from .hinted import Hinted as Hinted
     from .rows import TaskId as TaskId
     from .rows import task_seed as task_seed
     from .task import LanguageTask as LanguageTask
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "TaskEpisode": "task",
+    "Hinted": "hinted",
     "LanguageBatch": "batch",
     "LanguageTask": "task",
     "TaskId": "rows",

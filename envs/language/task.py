@@ -136,7 +136,7 @@ def quoted(text: str, longest: int) -> str:
 class LanguageTask(gym.Env[str, str]):
     """A language task as a Gymnasium environment.
 
-    A subclass writes `draw`, `begin` and `judge`, and `solution` and `candidates` where it has them. These are functions of their
+    A subclass writes `draw`, `begin` and `judge`, and `solution`, `worked` and `candidates` where it has them. These are functions of their
     arguments: an episode's state lives in the `TaskEpisode` alone, so any number of environments can share one task.
 
     Args:
@@ -183,6 +183,15 @@ class LanguageTask(gym.Env[str, str]):
     def solution(self, task_id: TaskId) -> str | None:
         """Return a right answer to a task, or None when none is known."""
         return None
+
+    def worked(self, task_id: TaskId) -> str | None:
+        """Return how a task is solved, step by step and apart from the answer; None where nothing is known (see `Hinted`)."""
+        return None
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether tasks come with worked solutions."""
+        return type(self).worked is not LanguageTask.worked
 
     def candidates(self, episode: TaskEpisode) -> list[str]:
         """Return answers to choose from at this point, or an empty list where the task offers none.

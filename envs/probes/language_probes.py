@@ -142,5 +142,9 @@ class TableTask(LanguageTask):
         """Return the target; None where a score of one's own decides."""
         return " ".join(map(str, self.targets[int(str(task_id))])) if self.score is None else None
 
+    def worked(self, task_id: TaskId) -> str | None:
+        """Return the target as text, to show its beginning (`Hinted(task, announcement=" ", continues=True)`)."""
+        return self.solution(task_id)
+
 
 TEXT_PROBES: dict[str, type[LanguageTask]] = {probe.__name__: probe for probe in (FixedAnswer, CopyAnswer)}

@@ -111,6 +111,21 @@ class Reasoning(LanguageTask):
         answer = self.items.item(_number(task_id))["answer"]
         return None if answer is None else str(answer).strip()
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether the data set has worked solutions: sums have ("chain_sum")."""
+        return self.task == "chain_sum"
+
+    def worked(self, task_id: TaskId) -> str | None:
+        """Return the partial sums but the last, "57 + 87 = 144", a line each; None for other data sets."""
+        item = self.items.item(_number(task_id))
+        terms = str(item["metadata"].get("expression", "")).split() if self.has_worked else []
+        lines, total = [], int(terms[0]) if terms else 0
+        for sign, term in zip(terms[1::2], terms[2::2]):
+            before, total = total, total + int(term) * (1 if sign == "+" else -1)
+            lines.append(f"{before} {sign} {term} = {total}")
+        return "\n".join([*lines[:-1], lines[-1].rpartition("=")[0] + "="]) if lines else None
+
     def verdict(self, task_id: TaskId, text: str) -> Verdict:
         """Judge a text as the answer to a problem, outside any episode."""
         item = self.items.item(_number(task_id))

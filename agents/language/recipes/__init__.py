@@ -6,7 +6,17 @@ from typing import Any
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
-from . import actor_critic, answer_sets, group_relative, imitation, normalised, selected_tokens
+from . import (
+    actor_critic,
+    answer_sets,
+    group_relative,
+    imitation,
+    normalised,
+    resampled,
+    selected_tokens,
+    shaped_rewards,
+    taught,
+)
 from .records import AGGREGATIONS, Penalty, Recipe, SideModel
 
 __all__ = [
@@ -21,7 +31,17 @@ __all__ = [
     "register_recipe",
 ]
 
-_FAMILIES = (imitation, group_relative, normalised, selected_tokens, answer_sets, actor_critic)
+_FAMILIES = (
+    imitation,
+    group_relative,
+    normalised,
+    selected_tokens,
+    answer_sets,
+    shaped_rewards,
+    resampled,
+    taught,
+    actor_critic,
+)
 _TABLE: dict[str, Recipe] = {row.name: row for family in _FAMILIES for row in family.ROWS}
 
 

@@ -121,6 +121,10 @@ def _changed(row: Recipe, name: str, value: object) -> Recipe:
         if name in (f"{penalty.name}_coef", f"penalties.{penalty.name}.coefficient"):
             changed = _replace(penalty, coefficient=value)
             return _replace(row, penalties=(*row.penalties[:i], changed, *row.penalties[i + 1 :]))
+    for i, model in enumerate(row.models):
+        if model.loss is not None and name in (f"{model.role}_learning_rate", f"models.{model.role}.learning_rate"):
+            moved = _replace(model, learning_rate=value)
+            return _replace(row, models=(*row.models[:i], moved, *row.models[i + 1 :]))
     found = [
         (slot, option) for slot in slots(row) for option in option_names(slot.part) if name in _names(slot, option)
     ]
@@ -154,4 +158,5 @@ def known_words(row: Recipe) -> list[str]:
         for option in option_names(slot.part):
             short.setdefault(option, []).append(f"{slot.name}.{option}")
     words = [option if len(paths) == 1 else path for option, paths in short.items() for path in paths]
-    return [*OWN_WORDS, *(f"{p.name}_coef" for p in row.penalties), *words]
+    rates = [f"{model.role}_learning_rate" for model in row.models if model.loss is not None]
+    return [*OWN_WORDS, *(f"{p.name}_coef" for p in row.penalties), *rates, *words]

@@ -17,7 +17,13 @@ Head = Literal["token", "score", "value"]
 Start = Literal["policy", "given", "soup"]
 FROZEN = Target("frozen")
 GROUPS = Part("collectors:Groups", (("group_size", 8),))
-AGGREGATIONS = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
+AGGREGATIONS = (
+    "token-mean",
+    "seq-mean-token-mean",
+    "seq-mean-token-sum",
+    "seq-mean-token-sum-norm",
+    "token-sum-norm",
+)
 
 
 @json_record

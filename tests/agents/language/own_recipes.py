@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from polyathlon.agents.language.recipes import Penalty, Recipe, SideModel
+from polyathlon.agents.parts.entropy_shaping import thinking_entropy_advantage
 from polyathlon.agents.parts.wiring import Noise, Schedule, Target, part
 
 HERE = "tests.agents.language.own_recipes"
@@ -120,3 +123,19 @@ ENTROPY = Recipe(
     loss=part(f"{HERE}:full_entropy"),
     penalties=(Penalty("entropy", 0.5, part(f"{HERE}:entropy_bonus")),),
 )
+
+
+def over_counts(reward, group):
+    """+N / (Q n_right) of right answers, -N / (Q n_wrong) of wrong ones, 0 in groups without both."""
+    adv = torch.zeros_like(reward)
+    prompts = group.unique()
+    for q in prompts:
+        right, wrong = ((group == q) & (reward == value) for value in (1, 0))
+        if right.any() and wrong.any():
+            adv[right], adv[wrong] = 1 / right.sum(), -1 / wrong.sum()
+    return adv * len(reward) / len(prompts)
+
+
+def no_thinking_advantage(reward, group, old_entropy, mask, *, lam):
+    """FunRL's advantage where every token is one of the reasoning."""
+    return thinking_entropy_advantage(reward, group, old_entropy, mask, torch.ones_like(mask), lam=lam)

@@ -1,0 +1,216 @@
+"""Collectors that keep a pool: of problems with how often they were solved, and of answers that go on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from polyathlon.agents.parts.option_types import PositiveCount
+from polyathlon.envs.errors import UsageError
+
+from .episodes import Episode
+from .rollout import RolloutContext
+from .signal import differing_groups
+
+
+class ProblemPool:
+    """Groups on problems of a pool, drawn evenly, easy ones first, or those that are seldom solved (Kimi k1.5, section 2.3.4).
+
+    Args:
+        group_size: answers to each problem.
+        pool: number of different problems; fewer where the task has fewer.
+        order: "uniform"; "priority", with probabilities proportional to 1 - success rate; "curriculum", evenly among the easiest share
+            progress of the pool, by the task's `level(id)`.
+    """
+
+    def __init__(
+        self,
+        *,
+        group_size: PositiveCount = 8,
+        pool: PositiveCount = 256,
+        order: Literal["uniform", "priority", "curriculum"] = "priority",
+    ) -> None:
+        self.group_size, self.pool, self.order = group_size, pool, order
+        self.tasks: list[Any] = []
+        self.right: list[int] = []
+        self.tried: list[int] = []
+        if order == "curriculum":
+            self.needs_task = {"level": "order='curriculum' asks the task how hard a problem is: give it level(id)"}
+
+    def collect(self, rollout: RolloutContext) -> list[Episode]:
+        """Play the episodes of one iteration and count which problems were solved."""
+        if not self.tasks:
+            self._fill(rollout)
+        size = self.group_size
+        chosen = self._choose(rollout)
+        tasks = [self.tasks[i] for i in chosen for _ in range(size)]
+        episodes = rollout.play(tasks, [i // size for i in range(len(tasks))])
+        for k, i in enumerate(chosen):
+            own = episodes[k * size : (k + 1) * size]
+            self.tried[i] += len(own)
+            self.right[i] += sum(e.total > 0 if e.is_correct is None else e.is_correct for e in own)
+        rollout.log_episodes(episodes)
+        rollout.log_signal(differing_groups(episodes, size))
+        return episodes
+
+    def _fill(self, rollout: RolloutContext) -> None:
+        known: dict[str, Any] = {}
+        for _ in range(4):  # a task of few problems draws the same ones again
+            for task in rollout.draw(self.pool):
+                if len(known) < self.pool:
+                    known.setdefault(str(task), task)
+        self.tasks = list(known.values())
+        if self.order == "curriculum":
+            level = rollout.task_method("level")
+            self.tasks.sort(key=level)
+        self.right, self.tried = [0] * len(self.tasks), [0] * len(self.tasks)
+
+    def probabilities(self, progress: float) -> torch.Tensor:
+        """Return how likely each problem of the pool is drawn."""
+        if self.order == "priority":
+            success = [r / t if t else 0.0 for r, t in zip(self.right, self.tried, strict=True)]
+            return priorities(torch.tensor(success, dtype=torch.float64))
+        number = len(self.tasks)
+        easiest = number if self.order == "uniform" else max(1, math.ceil(progress * number))
+        return (torch.arange(number) < easiest).double() / easiest
+
+    def _choose(self, rollout: RolloutContext) -> list[int]:
+        wanted, weights = rollout.num_prompts, self.probabilities(rollout.progress)
+        is_repeated = wanted > int((weights > 0).sum())
+        drawn = torch.multinomial(
+            weights.float().to(rollout.generator.device), wanted, is_repeated, generator=rollout.generator
+        )
+        return [int(i) for i in drawn]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the problems and how often each was solved."""
+        return {"tasks": list(self.tasks), "right": list(self.right), "tried": list(self.tried)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from there."""
+        self.tasks, self.right, self.tried = (list(state[name]) for name in ("tasks", "right", "tried"))
+
+
+def priorities(success: torch.Tensor) -> torch.Tensor:
+    """(1 - s_i) / sum (1 - s): how likely each problem is drawn, [P]; evenly where all are always solved."""
+    open_share = 1 - success
+    total = open_share.sum()
+    return open_share / total if total > 0 else torch.full_like(success, 1 / max(len(success), 1))
+
+
+@dataclass
+class OpenAnswer:
+    """An answer that goes on: what was written of it, and under which policy.
+
+    Attributes:
+        task: id of its problem.
+        group: number of its problem.
+        key: what its tokens are drawn with.
+        ids: of the tokens so far.
+        logps: log-probability of each under the policy that wrote it.
+        version: iteration of that policy.
+    """
+
+    task: Any
+    group: int
+    key: tuple[int, int]
+    ids: list[int] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+    version: list[int] = field(default_factory=list)
+
+
+class WindowPool:
+    """T-PPO: an iteration writes a window of each answer; what is not over goes on in the next one (arXiv 2506.15050).
+
+    Answers that go on come first, then new problems. Whatever is written is learnt from at once.
+
+    Args:
+        group_size: answers to each problem.
+        window: tokens of an answer in an iteration; None is a third of `max_new_tokens`.
+    """
+
+    extra_fields = {
+        "window": "1 on the tokens of the newest window, [N, T]",
+        "over": "1 where the answer is over, [N]",
+        "reach": "tokens of the answer so far, and half a window where it goes on, [N]",
+    }
+
+    def __init__(self, *, group_size: PositiveCount = 16, window: PositiveCount | None = None) -> None:
+        self.group_size, self.window = group_size, window
+        self.open: list[OpenAnswer] = []
+        self.groups = 0
+
+    def collect(self, rollout: RolloutContext) -> list[Episode]:
+        """Write a window of as many answers as an iteration has."""
+        longest = rollout.rules.max_new_tokens
+        window = math.ceil(longest / 3) if self.window is None else self.window
+        if window > longest:
+            raise UsageError(f"window={window} is longer than an answer may be (max_new_tokens={longest}): take less")
+        wanted = rollout.num_prompts * self.group_size
+        going, rest = self.open[:wanted], self.open[wanted:]
+        fresh = self._draw(rollout, wanted - len(going))
+        episodes = self._play(rollout, going, window) + self._play(rollout, fresh, window)
+        self.open = rest
+        for answer, episode in zip(going + fresh, episodes, strict=True):
+            self._mark(answer, episode, window, rollout)
+        rollout.log_episodes([e for e in episodes if e.extra["over"]])
+        return episodes
+
+    def _draw(self, rollout: RolloutContext, number: int) -> list[OpenAnswer]:
+        size = self.group_size
+        tasks = rollout.draw(math.ceil(number / size)) if number else []
+        found = [OpenAnswer(tasks[i // size], self.groups + i // size, (0, 0)) for i in range(number)]
+        self.groups += len(tasks)
+        return found
+
+    def _play(self, rollout: RolloutContext, answers: list[OpenAnswer], window: int) -> list[Episode]:
+        if not answers:
+            return []
+        goes_on = bool(answers[0].ids)
+        further = {"prefixes": [a.ids for a in answers], "keys": [a.key for a in answers]} if goes_on else {}
+        return rollout.play(
+            [a.task for a in answers],
+            [a.group for a in answers],
+            max_new_tokens=min(window, rollout.rules.max_new_tokens),
+            **further,
+        )
+
+    def _mark(self, answer: OpenAnswer, episode: Episode, window: int, rollout: RolloutContext) -> None:
+        """Put in what earlier windows wrote, and keep the answer where it goes on."""
+        own = [t for t, is_own in enumerate(episode.written) if is_own]
+        before = len(answer.ids)
+        for t, logp, version in zip(own, answer.logps, answer.version, strict=False):
+            episode.logps[t], episode.version[t] = logp, version
+        is_over = not _is_cut(episode, rollout)
+        if not is_over and episode.turns > 1:
+            raise UsageError("windows hold in tasks of one answer: a window ended within a second utterance")
+        marks = [0.0] * len(episode.ids)
+        for t in own[before:]:
+            marks[t] = 1.0
+        reach = len(own) + (0 if is_over else window / 2)
+        episode.extra |= {"window": marks, "over": float(is_over), "reach": float(reach)}
+        if not is_over:
+            assert episode.key is not None
+            ids, logps, version = ([values[t] for t in own] for values in (episode.ids, episode.logps, episode.version))
+            key = (int(episode.key[0]), int(episode.key[1]))
+            self.open.append(OpenAnswer(answer.task, answer.group, key, ids, logps, version))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the answers that go on."""
+        return {"open": [asdict(answer) for answer in self.open], "groups": self.groups}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from there."""
+        self.open = [OpenAnswer(**{**kept, "key": tuple(kept["key"])}) for kept in state["open"]]
+        self.groups = int(state["groups"])
+
+
+def _is_cut(episode: Episode, rollout: RolloutContext) -> bool:
+    """Whether a window ended the episode, not an end token, a limit or the task."""
+    prompt = episode.written.index(True) if True in episode.written else len(episode.ids)
+    room = rollout.rules.limit(prompt) - prompt
+    return not episode.finished and episode.end == "limit" and episode.verdict is None and episode.length < room

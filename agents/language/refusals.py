@@ -1,0 +1,51 @@
+"""What a row needs of a task and the task does not have, refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+
+from polyathlon.agents.streams.vec_envs import ScalarEnvs
+from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers.tokens.token_action import TokenAction
+
+from .episodes import Episode, Fields
+from .imitation import find_method
+from .recipe_wiring import Wiring
+
+
+def refuse_task(env: Any, collector: Any) -> None:
+    """Refuse a task without a method that a collector declares in `needs_task` (name -> what to do).
+
+    Raises:
+        UsageError: with the collector's advice.
+    """
+    inner = env.envs[0] if isinstance(env, ScalarEnvs) else None
+    while isinstance(inner, gym.Wrapper) and not isinstance(inner, TokenAction):
+        inner = inner.env
+    if isinstance(inner, TokenAction):
+        for name, advice in getattr(collector, "needs_task", {}).items():
+            if find_method(inner, name) is None:
+                raise UsageError(f"{inner.env} has no {name}(): {advice}")
+
+
+def refuse_missing_verdicts(episodes: Sequence[Episode], fields: Fields, wiring: Wiring) -> None:
+    """Refuse verdicts that lack what a row reads; a batch in which no answer could be read says nothing of it.
+
+    Raises:
+        UsageError: verdicts have no named parts, or there are none.
+    """
+    name, needs = wiring.row.name, wiring.needs
+    is_unread = all((episode.verdict or {}).get("invalid") for episode in episodes)
+    if "components" in needs and not fields["components"] and not is_unread:
+        raise UsageError(
+            f"the recipe {name!r} reads `components`, but the verdicts of this task have no named parts: give "
+            "Verdict(parts={'form': 1.0, ...}), or take a recipe that does not read them"
+        )
+    if "correct" in needs and all(e.is_correct is None and e.finished for e in episodes):
+        raise UsageError(
+            f"the recipe {name!r} reads which answers are right (`correct`), but this task gives no verdicts: let its info hold "
+            "'verdict' (a LanguageTask does), or take a recipe that reads rewards alone"
+        )
