@@ -194,7 +194,7 @@ class Agent(SavedStates):
             torch.random.default_generator.manual_seed(self._initial_seed)
             yield
 
-    def actor(self, device: torch.device | str | None = None) -> Actor:
+    def frozen_actor(self, device: torch.device | str | None = None) -> Actor:
         """Return a frozen copy of the policy that acts on tensors, `act(obs, mask, generator, deterministic=False)`.
 
         Args:

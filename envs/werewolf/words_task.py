@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ class WerewolfWords(LanguageTask):
 
     Args:
         opponent: who plays the other seats: "random", "heuristic", the folder of an agent, a callable on numbers
-            `(obs, mask, player, env_index, key) -> action`, or an object with `answer(texts, keys) -> texts`, which is asked in words.
+            `(obs, mask, player, env_index, key) -> action`, or an object with
+            `answer(texts, keys [n, 2], games) -> texts`, which is asked in words; `games` numbers the game of each text.
         seat: "random" or a number.
         max_answer: the longest answer that is read, in characters.
         render_mode: "ansi" or None.
@@ -52,7 +53,8 @@ class WerewolfWords(LanguageTask):
         UsageError: an argument is outside what is allowed.
     """
 
-    metadata = {"render_modes": ["ansi"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}  # type: ignore[misc]
+    num_players = 1  # the others are played inside
 
     def __init__(
         self,
@@ -138,7 +140,8 @@ class WerewolfWords(LanguageTask):
         )
         players = torch.tensor([seat.asked for seat in seats])
         if self.speaks:
-            return list(self.opponent.answer([seat.view(seat.asked) for seat in seats], keys))
+            games = [seat.draw_seed % (1 << 62) for seat in seats]
+            return list(self.opponent.answer([seat.view(seat.asked) for seat in seats], keys, games))
         obs = torch.from_numpy(np.stack([seat.table.observer.vector(seat.asked) for seat in seats]))
         mask = torch.from_numpy(np.stack([seat.table.choices(seat.asked).mask for seat in seats])).bool()
         index = torch.arange(len(seats))
