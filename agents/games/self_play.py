@@ -55,7 +55,8 @@ class SelfPlay:
 
     Args:
         agent: the class of the agent, or its name. PPO and agents made of it learn in all seats at once; a language agent writes
-            in one seat of a game in words (`max_new_tokens` and `max_length` are those of `TokenAction`, `policy` is its model);
+            in one seat of a game in words (`max_new_tokens` and `max_length` are those of `TokenAction`, `policy` is its
+            model, `view` how much the game tells);
             all others act in one seat, of a game of choices by points in a box where they need one.
         env_fn: the game: a `TensorEnv` or its class, an id, or a function that makes a PettingZoo environment with `tensor_task()`.
         env_kwargs: its options.
@@ -150,7 +151,8 @@ class SelfPlay:
     def _speak(self, policy: Any, words: dict[str, Any]) -> None:
         model = "tiny" if policy == "MlpPolicy" else policy
         own = {word: words.pop(word) for word in ("max_new_tokens", "max_length") if word in words}
-        task = words_task(self.task, PoolSpeakers(self.pool, self.latest_share))
+        self.view = str(words.pop("view", "brief" if model == "tiny" else "full"))
+        task = words_task(self.task, PoolSpeakers(self.pool, self.latest_share), self.view)
         env = TokenAction(task, model=model, **{"max_new_tokens": 16, "max_length": 1024, **own})
         self.agent = self.agent_class(model, env, **words)  # type: ignore[call-arg]
 
@@ -248,7 +250,7 @@ class SelfPlay:
             mine, other = find_speaker(self, a), find_speaker(self, b)
             if isinstance(mine, str):
                 raise UsageError(f"the first player of a match in words is a language agent, got {a!r}")
-            return play_words_match(self.task, mine.actor, other, names, games, seed)
+            return play_words_match(self.task, mine.actor, other, names, games, seed, self.view)
         players = [find_player(self, name, deterministic) for name in (a, b)]
         return play_match(self.task, players, names, games, self.groups, seed, self.max_episode_steps)
 

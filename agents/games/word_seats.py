@@ -63,7 +63,7 @@ class Speaker:
         return list(self.actor.answer(list(texts), keys.to(self.actor.device)))
 
 
-def words_task(game: Any, opponent: Any) -> Any:
+def words_task(game: Any, opponent: Any, view: str = "full") -> Any:
     """Return one seat of a game in words.
 
     Raises:
@@ -72,10 +72,12 @@ def words_task(game: Any, opponent: Any) -> Any:
     make = getattr(game, "words_task", None)
     if make is None:
         raise UsageError(f"{type(game).__name__} has no form in words (words_task), which a language agent needs")
-    return make(opponent)
+    return make(opponent, view=view)
 
 
-def play_words_match(game: Any, mine: Any, other: Any, names: Sequence[str], games: int, seed: int = 0) -> Match:
+def play_words_match(
+    game: Any, mine: Any, other: Any, names: Sequence[str], games: int, seed: int = 0, view: str = "full"
+) -> Match:
     """Let a language actor play one seat against another player in all others.
 
     Args:
@@ -85,8 +87,9 @@ def play_words_match(game: Any, mine: Any, other: Any, names: Sequence[str], gam
         names: of both.
         games: how many.
         seed: of the first game.
+        view: of the game in words.
     """
-    task = words_task(game, other)
+    task = words_task(game, other, view)
     batch = task.batch(games)
     texts, _ = batch.reset(seed=seed)
     live, reward, turns = list(range(games)), torch.zeros(games), torch.zeros(games)

@@ -114,11 +114,11 @@ class Werewolf(TensorEnv):
         """Return the side of each player, [N, n] int64: 0 the village, 1 the werewolves."""
         return (state.role == WEREWOLF).long()
 
-    def words_task(self, opponent: Any = "random") -> Any:
+    def words_task(self, opponent: Any = "random", view: str = "full") -> Any:
         """Return one seat of this game in words, see `WerewolfWords`."""
         from .words_task import WerewolfWords
 
-        return WerewolfWords(opponent, config=self.config, history=self.rules.history)
+        return WerewolfWords(opponent, config=self.config, history=self.rules.history, view=view)
 
     @property
     def action_names(self) -> list[str]:
