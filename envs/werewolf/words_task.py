@@ -12,8 +12,8 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import unreadable
 from polyathlon.envs.random import integers, make_keys
-from polyathlon.envs.tensor.opponents import Guarded, make_opponent
-from polyathlon.envs.tensor.seats import SEAT, check_seat
+from polyathlon.envs.tensor.opponents import Guarded, check_seat, make_opponent
+from polyathlon.envs.tensor.seats import SEAT
 
 from . import words
 from .core import Werewolf
