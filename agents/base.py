@@ -194,12 +194,8 @@ class Agent(Densities):
             torch.random.default_generator.manual_seed(self._initial_seed)
             yield
 
-    def actor(self, device: torch.device | str | None = None) -> Actor:
-        """Return a frozen copy of the policy that acts on tensors, `act(obs, mask, generator, deterministic=False)`.
-
-        Args:
-            device: where it acts; None takes the agent's.
-        """
+    def frozen_actor(self, device: torch.device | str | None = None) -> Actor:
+        """Return a frozen copy of the policy, `act(obs, mask, generator, deterministic=False)`, on a device; None: the agent's."""
         return make_actor(self, self.device if device is None else find_device(device))
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:

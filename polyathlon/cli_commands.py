@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .cli_games import is_league, play_arguments, play_game, train_self_play, watch_games
 from .cli_types import whole_number
 
 
@@ -139,8 +140,6 @@ def _default_out(agent: str, env: str, seed: int) -> Path:
 def train_agent(options: argparse.Namespace) -> None:
     """Train an agent into a run folder."""
     if options.self_play:
-        from .cli_games import train_self_play
-
         return train_self_play(options, parse_options(options.env), parse_options(options.agent))
     from .training import train
     from .tuned import tuned_settings
@@ -243,11 +242,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def watch_run(options: argparse.Namespace) -> None:
     """Record episodes of a run's agent, or games of a league's players."""
-    from .cli_games import is_league
-
     if options.match or is_league(options.run_folder):
-        from .cli_games import watch_games
-
         return watch_games(options)
     from .watching import watch
 
@@ -408,21 +403,6 @@ def _sandbox_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["doctor"], help="doctor: which layers hold here, and how to get the others")
 
 
-def play_game(options: argparse.Namespace) -> None:
-    """Play a game in the terminal."""
-    from .leagues import play_person
-
-    play_person(options.env_id, options.opponent, options.seat, options.seed, parse_options(options.env))
-
-
-def _play_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("env_id", metavar="GAME", help="id of a game")
-    parser.add_argument("--opponent", default="random", help="a player's name, or the folder of a run (default random)")
-    parser.add_argument("--seat", type=int, help="your seat, from 0 (default 0)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the game (default 0)")
-    parser.add_argument("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the game")
-
-
 def _family_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("family", nargs="?", help="only this family")
 
@@ -434,7 +414,7 @@ COMMANDS: list[Command] = [
     Command("train", "train an agent on a task into a run folder", train_agent, _train_arguments),
     Command("evaluate", "play episodes with a run's agent", evaluate_run, _evaluate_arguments),
     Command("watch", "record a film, a picture or a transcript of a run's agent", watch_run, _watch_arguments),
-    Command("play", "play a game against an agent, moves by name", play_game, _play_arguments),
+    Command("play", "play a game against an agent, moves by name", play_game, play_arguments),
     Command("solve", "solve an instance of TSPLIB or CVRPLIB with a solver or a policy", solve, _solve_arguments),
     Command("plot", "draw the learning curves of runs", plot, _plot_arguments),
     Command("reproduce", "check a claim of a paper by its script", reproduce, _reproduce_arguments),

@@ -57,3 +57,20 @@ def watch_games(options: argparse.Namespace) -> None:
     out = options.out or options.run_folder / "match.mp4"
     path = watch_match(options.run_folder, a, b, out, options.episodes, options.seed, options.fps or 1.0)
     print(f"written: {path}")
+
+
+def play_game(options: argparse.Namespace) -> None:
+    """Play a game in the terminal."""
+    from .cli_commands import parse_options
+    from .leagues import play_person
+
+    play_person(options.env_id, options.opponent, options.seat, options.seed, parse_options(options.env))
+
+
+def play_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `play`."""
+    parser.add_argument("env_id", metavar="GAME", help="id of a game")
+    parser.add_argument("--opponent", default="random", help="a player's name, or the folder of a run (default random)")
+    parser.add_argument("--seat", type=int, help="your seat, from 0 (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the game (default 0)")
+    parser.add_argument("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the game")

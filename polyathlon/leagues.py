@@ -22,7 +22,7 @@ from polyathlon.agents.games.self_play import SelfPlay
 from polyathlon.envs.errors import UsageError, check_int
 from polyathlon.envs.random import make_keys
 from polyathlon.envs.tensor import TensorEnv
-from polyathlon.envs.tensor.opponents import make_opponent, seat_keys
+from polyathlon.envs.tensor.opponents import check_seat, make_opponent, seat_keys
 from polyathlon.envs.tensor.rules import advance, allowed
 
 SECONDS_BETWEEN_SAVES = 60.0
@@ -245,8 +245,6 @@ def play_person(
     task = find_task(game, env_kwargs or {}, torch.device("cpu"))
     if "ansi" not in task.metadata["render_modes"]:
         raise UsageError(f"{game} has no text form to play in a terminal")
-    from polyathlon.envs.tensor.seats import check_seat
-
     own, names = int(check_seat(task, 0 if seat is None else seat)), move_names(task)
     other = make_opponent(task, opponent)
     state = task.reset(make_keys(torch.tensor([seed]), torch.zeros(1, dtype=torch.int64)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from polyathlon.agents.parts.actors import Actor
-from polyathlon.archives import write_atomically
 from polyathlon.checkpoints import read_state, save_state
 from polyathlon.envs.errors import UsageError
 
@@ -88,14 +88,16 @@ def save(league: SelfPlay, folder: Path) -> Path:
             save_state({"number": number, "state": actor.state_dict()}, path, MEMBER_KIND)
     state = {
         "pool": league.pool.state_dict(),
-        "seats": league.seats.state_dict(),
+        "seats": None if league.seats is None else league.seats.state_dict(),
         "last_snapshot": league.last_snapshot,
         "learner": league.agent.get_parameters(),
         "training": league.agent.checkpoint_states(),
     }
     league.agent.save(folder / AGENT)
     save_state(state, folder / STATE, KIND)
-    write_atomically(folder / WORDS, words)
+    fresh = folder / f"{WORDS}.new"
+    fresh.write_text(words, encoding="utf-8")
+    os.replace(fresh, folder / WORDS)
     for path in members.glob("v*.pt"):
         if path.stem[1:].isdigit() and int(path.stem[1:]) not in league.pool.actors:
             path.unlink()
@@ -148,9 +150,10 @@ def load_into(league: SelfPlay, folder: Path) -> None:
     state = read_state(folder / STATE, KIND)
     try:
         league.agent.set_parameters(state["learner"])
-        league.agent.load_checkpoint_states(state["training"])
         league.pool.load_state_dict(state["pool"], lambda number: read_member(league, folder, number))
-        league.seats.load_state_dict(state["seats"])
+        league.agent.load_checkpoint_states(state["training"])
+        if league.seats is not None:
+            league.seats.load_state_dict(state["seats"])
     except UsageError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -168,7 +171,7 @@ def read_member(league: SelfPlay, folder: Path, number: int) -> Actor:
     if not path.is_file():
         raise UsageError(f"the league in {folder} lost the file of its member v{number}: there is no {path}")
     state = read_state(path, MEMBER_KIND)["state"]
-    actor = league.agent.actor(league.device)
+    actor = league.agent.frozen_actor(league.device)
     try:
         actor.module.load_state_dict(state)
     except RuntimeError as error:

@@ -71,9 +71,26 @@ def find_player(league: Any, name: Any, deterministic: bool = False) -> Opponent
         UsageError: there is none of this name.
     """
     if name == "latest":
-        return ActorMember(league.agent.actor(league.device), deterministic)
+        return league.member(league.agent.frozen_actor(league.device), deterministic)  # type: ignore[no-any-return]
     if isinstance(name, str) and name in league.pool.names:
-        return ActorMember(league.pool.find(name), deterministic)
+        return league.member(league.pool.find(name), deterministic)  # type: ignore[no-any-return]
     if isinstance(name, str) and name not in player_names(league.task) and not Path(name).exists():
         raise unknown_name("player", name, league.names)
     return make_opponent(league.task, name)
+
+
+def find_speaker(league: Any, name: Any) -> Any:
+    """Return a player of a league of language agents: "latest", a member, or a player of the game in numbers, by its name.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    from .word_seats import Speaker
+
+    if name == "latest":
+        return Speaker(league.agent.frozen_actor(league.device))
+    if name in league.pool.names:
+        return Speaker(league.pool.find(name))
+    if name in player_names(league.task):
+        return name
+    raise unknown_name("player", str(name), [*league.names, *player_names(league.task)])

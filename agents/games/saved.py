@@ -30,7 +30,7 @@ def load_opponent(task: TensorEnv, path: Path) -> ActorMember:
             raise UsageError(
                 f"the agent in {path} was made for another game: its {name} is {own}, that of {type(task).__name__} is {wanted}"
             )
-    return ActorMember(agent.actor(task.device))
+    return ActorMember(agent.frozen_actor(task.device))
 
 
 def _agent_of(path: Path) -> tuple[Path, Any]:

@@ -6,37 +6,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.language.agent import LanguageAgent
 from polyathlon.agents.on_policy.ppo import PPO
 from polyathlon.agents.parts.devices import find_device
-from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int
+from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.envs.tensor.opponents import player_names
+from polyathlon.wrappers.tokens.token_action import TokenAction
 
 from . import league_files
 from .finding import find_task
 from .game_rows import GameRows, find_groups
 from .matches import Match, play_match
-from .members import find_player
+from .members import find_player, find_speaker
+from .one_seat import LeagueSeats, Points, PoolOpponents, member_of
 from .pool import Pool
 from .ratings import Matrix, Ratings, rate
 from .seat_rollout import SeatRollout
 from .seats import SeatPlay
+from .word_seats import PoolSpeakers, play_words_match, words_task
 
 # numbers of PPO that suit many short games at once; those that the user gives go before them
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "n_steps": 32,
-    "batch_size": 1024,
+    "batch_size": 512,
     "n_epochs": 4,
     "gamma": 1.0,
+    "gae_lambda": 1.0,  # games are short, and values that lag behind a changing opponent mislead
     "ent_coef": 0.01,
     "policy_kwargs": {"net_arch": [128, 128]},
 }
 SNAPSHOT_ROLLOUTS = 5
+STEPS_BETWEEN, TOKENS_BETWEEN = 10_000, 20_000  # snapshots of agents in one seat, and of language agents
 
 
 class SelfPlay:
@@ -46,7 +54,10 @@ class SelfPlay:
     other seats of some games. A timestep is a tick of a game: one move, or all moves at once where players move at once.
 
     Args:
-        agent: the class of the agent, or its name; on-policy agents learn in all seats at once.
+        agent: the class of the agent, or its name. PPO and agents made of it learn in all seats at once; a language agent writes
+            in one seat of a game in words (`max_new_tokens` and `max_length` are those of `TokenAction`, `policy` is its
+            model, `view` how much the game tells);
+            all others act in one seat, of a game of choices by points in a box where they need one.
         env_fn: the game: a `TensorEnv` or its class, an id, or a function that makes a PettingZoo environment with `tensor_task()`.
         env_kwargs: its options.
         num_envs: games at once.
@@ -102,29 +113,58 @@ class SelfPlay:
         self.num_envs, self.latest_share = int(num_envs), float(latest_share)
         self.groups = find_groups(self.task, per_role)
         self.max_episode_steps = max_episode_steps
-        self._make_agent(policy, seed, agent_kwargs)
-        root = torch.Generator().manual_seed(self.agent._initial_seed)
-        seeds = torch.randint(2**62, (2,), generator=root).tolist()
-        generators = [torch.Generator(device=self.device).manual_seed(s) for s in seeds]
+        seeds = np.random.SeedSequence(seed).spawn(1)[0].generate_state(2, np.uint64) >> np.uint64(1)
+        generators = [torch.Generator(device=self.device).manual_seed(int(s)) for s in seeds]
         self.pool = Pool(pool_size, opponents, generators[0])
-        self.seats = SeatPlay(self.rows, self.pool, self.groups, self.latest_share, generators[1])
-        self.agent.seats, self.agent.rollout_class = self.seats, SeatRollout  # type: ignore[attr-defined]
-        n_steps = self.agent.n_steps  # type: ignore[attr-defined]
-        self.snapshot_every = snapshot_every or SNAPSHOT_ROLLOUTS * n_steps * self.num_envs
+        self.seats: SeatPlay | None = None
+        self.points: Points | None = None
+        words = {"seed": seed, "device": self.device, **agent_kwargs}
+        self.is_language = issubclass(self.agent_class, LanguageAgent)
+        if issubclass(self.agent_class, PPO):
+            self._play_all_seats(policy, words, generators[1])
+        elif self.is_language:
+            self._speak(policy, words)
+        else:
+            self._play_one_seat(policy, words)
+        self.snapshot_every = snapshot_every or self._usual_interval()
         self.last_snapshot = -1
         self.words = league_files.words_of(self, env_fn, env_kwargs or {}, per_role, seed, policy, agent_kwargs)
 
-    def _make_agent(self, policy: Any, seed: int | None, agent_kwargs: dict[str, Any]) -> None:
-        if not issubclass(self.agent_class, PPO):
-            raise UsageError(
-                f"{self.agent_class.__name__} does not learn in all seats at once; SelfPlay takes PPO and agents made of it"
-            )
+    def _play_all_seats(self, policy: Any, words: dict[str, Any], generator: torch.Generator) -> None:
         for word in ("normalize_rewards", "bonus"):
-            if agent_kwargs.get(word):
+            if words.get(word):
                 raise UsageError(f"{word} has no meaning in self-play: leave it out")
-        self.rows = GameRows(self.task, self.num_envs, self.max_episode_steps)
-        words = {**DEFAULTS, **agent_kwargs}
-        self.agent = self.agent_class(policy, self.rows, seed=seed, device=self.device, **words)  # type: ignore[call-arg]
+        rows = GameRows(self.task, self.num_envs, self.max_episode_steps)
+        self.agent: Any = self.agent_class(policy, rows, **{**DEFAULTS, **words})  # type: ignore[call-arg]
+        self.seats = SeatPlay(rows, self.pool, self.groups, self.latest_share, generator)
+        self.agent.seats, self.agent.rollout_class = self.seats, SeatRollout
+
+    def _play_one_seat(self, policy: Any, words: dict[str, Any]) -> None:
+        is_choice = isinstance(self.task.action_space, spaces.Discrete)
+        if is_choice and "discrete" not in self.agent_class.action_forms:
+            self.points = Points(int(self.task.action_space.n), self.device)  # type: ignore[attr-defined]
+        member = member_of(self.points)
+        others = PoolOpponents(self.task, self.num_envs, self.pool, self.groups, self.latest_share, member)
+        env = LeagueSeats(self.task, self.num_envs, others, self.points, self.max_episode_steps)
+        self.agent = self.agent_class(policy, env, **words)  # type: ignore[call-arg]
+
+    def _speak(self, policy: Any, words: dict[str, Any]) -> None:
+        model = "tiny" if policy == "MlpPolicy" else policy
+        own = {word: words.pop(word) for word in ("max_new_tokens", "max_length") if word in words}
+        self.view = str(words.pop("view", "brief" if model == "tiny" else "full"))
+        task = words_task(self.task, PoolSpeakers(self.pool, self.latest_share), self.view)
+        env = TokenAction(task, model=model, **{"max_new_tokens": 16, "max_length": 1024, **own})
+        self.agent = self.agent_class(model, env, **words)  # type: ignore[call-arg]
+
+    def _usual_interval(self) -> int:
+        if self.seats is not None:
+            return int(SNAPSHOT_ROLLOUTS * self.agent.n_steps * self.num_envs)
+        return TOKENS_BETWEEN if self.is_language else STEPS_BETWEEN
+
+    @property
+    def rows(self) -> Any:
+        """The games of an agent that plays all seats, or its seats."""
+        return self.agent.source.vector_env
 
     # ---- learning
 
@@ -145,8 +185,9 @@ class SelfPlay:
             progress_bar: show one.
             **kwargs: `log_interval`, `tb_log_name`.
         """
-        assert self.agent.source is not None
-        own: list[BaseCallback] = [_Snapshots(self, reset_num_timesteps or not self.agent.source.started)]
+        if not self.pool.count:
+            self.snapshot()  # somebody has to sit at the table
+        own: list[BaseCallback] = [_Snapshots(self, reset_num_timesteps or not self._has_started)]
         if callback is not None:
             more = callback if isinstance(callback, list) else [callback]
             own += [c if isinstance(c, BaseCallback) else ConvertCallback(c) for c in more]
@@ -160,13 +201,17 @@ class SelfPlay:
         return self
 
     @property
+    def _has_started(self) -> bool:
+        return self.agent.source is not None and self.agent.source.started
+
+    @property
     def num_timesteps(self) -> int:
         """Ticks played so far, over all games."""
-        return self.agent.num_timesteps
+        return int(self.agent.num_timesteps)
 
     def snapshot(self) -> None:
         """Offer a frozen copy of the learner to the pool."""
-        self.pool.add(self.agent.actor(self.device), self.agent.num_timesteps)
+        self.pool.add(self.agent.frozen_actor(self.device), self.agent.num_timesteps)
         self.last_snapshot = self.agent.num_timesteps
 
     # ---- measuring
@@ -174,7 +219,12 @@ class SelfPlay:
     @property
     def names(self) -> list[str]:
         """Names of who can be matched: "random", the members, "latest"."""
-        return [*player_names(self.task), *self.pool.names, "latest"]
+        own = [] if self.is_language else player_names(self.task)
+        return [*own, *self.pool.names, "latest"]
+
+    def member(self, actor: Any, deterministic: bool = False) -> Any:
+        """Return an actor of this league as a player."""
+        return member_of(self.points)(actor, deterministic)
 
     def player(self, name: str | Callable[..., Any]) -> Any:
         """Return a player by its name, the folder of a league, the file of an agent, or a callable; see `match`."""
@@ -194,8 +244,14 @@ class SelfPlay:
         Raises:
             UsageError: a name is unknown, or `games` is not positive.
         """
-        players = [find_player(self, name, deterministic) for name in (a, b)]
         names = [name if isinstance(name, str) else getattr(name, "__name__", "callable") for name in (a, b)]
+        if self.is_language:
+            check_positive_int(games=games)
+            mine, other = find_speaker(self, a), find_speaker(self, b)
+            if isinstance(mine, str):
+                raise UsageError(f"the first player of a match in words is a language agent, got {a!r}")
+            return play_words_match(self.task, mine.actor, other, names, games, seed, self.view)
+        players = [find_player(self, name, deterministic) for name in (a, b)]
         return play_match(self.task, players, names, games, self.groups, seed, self.max_episode_steps)
 
     def matrix(self, games: int = 100, names: list[str] | None = None, seed: int = 0) -> Matrix:
@@ -243,9 +299,7 @@ class _Snapshots(BaseCallback):
         self.league, self.is_new = league, is_new
 
     def _on_training_start(self) -> None:
-        if not self.league.pool.count:
-            self.league.snapshot()
-        if self.is_new:
+        if self.is_new and self.league.seats is not None:
             self.league.seats.start()
 
     def _on_step(self) -> bool:
@@ -253,7 +307,7 @@ class _Snapshots(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         league = self.league
-        found = league.seats.pop_results()
+        found = [] if league.seats is None else league.seats.pop_results()
         if found:
             self.logger.record("rollout/score_against_pool", sum(found) / len(found))
         self.logger.record("rollout/pool_size", len(league.pool.active))
@@ -267,8 +321,6 @@ def _class_of(agent: type[Agent] | str) -> type[Agent]:
 
         table = {record.name: record for record in algorithms()}
         if agent not in table:
-            from polyathlon.envs.errors import unknown_name
-
             raise unknown_name("agent", agent, table)
         return table[agent].load()
     if not (isinstance(agent, type) and issubclass(agent, Agent)):

@@ -167,7 +167,7 @@ class TokenAgent(Agent):
         ids = chosen.cpu().numpy()
         return (ids if is_vector else ids[0]), state
 
-    def actor(self, device: torch.device | str | None = None) -> TextActor:  # type: ignore[override]
+    def frozen_actor(self, device: torch.device | str | None = None) -> TextActor:  # type: ignore[override]
         """Return a frozen copy that answers texts by texts, `act(texts, mask, generator, deterministic=False)`."""
         model = frozen_copy(self.policy.language_model, self.device if device is None else find_device(device))
         return TextActor(model, self._rules(), self.temperature, self.fast_forward)

@@ -30,7 +30,7 @@ def _stays(value: Any) -> bool:
 
 
 def make_actor(agent: Any, device: torch.device) -> Actor:
-    """Return the actor of an agent with a policy of SB3's kind; see `Agent.actor`."""
+    """Return the actor of an agent with a policy of SB3's kind; see `Agent.frozen_actor`."""
     module = frozen_copy(agent.policy, device)
     adapted = getattr(agent, "_acting", None)
     return Actor(module if adapted is None else adapted(module), agent.action_space, module)

@@ -45,6 +45,13 @@ class TicTacToe(SmallGame):
         # one column for each line: cells of one player times this counts how many of a line are his
         self.lines = torch.tensor([[float(cell in line) for line in LINES] for cell in range(9)], device=self.device)
 
+    @property
+    def players(self) -> dict[str, Any]:
+        """The built-in players by name: "perfect" never loses."""
+        from .perfect import PerfectPlayer
+
+        return {"perfect": PerfectPlayer}
+
     def reset(self, keys: Tensor, options: dict[str, Any] | None = None) -> TicTacToeState:
         """Start a game for each key, [N, 2] int64; there are no options."""
         board = torch.zeros((keys.shape[0], 9), dtype=torch.int8, device=keys.device)

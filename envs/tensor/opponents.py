@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,6 +81,20 @@ def make_opponent(task: TensorEnv, opponent: Any) -> Opponent:
     if isinstance(opponent, str):
         raise unknown_name("opponent (a player's name, or the folder of an agent)", opponent, known)
     raise UsageError(f"an opponent is one of {known}, the folder of an agent or a callable, got {opponent!r}")
+
+
+def check_seat(task: TensorEnv, seat: Any) -> str | int:
+    """Return a seat.
+
+    Raises:
+        UsageError: it is neither "random" nor the number of one.
+    """
+    if seat == "random" and isinstance(seat, str):
+        return "random"
+    last = task.num_players - 1
+    if isinstance(seat, bool) or not isinstance(seat, int | np.integer) or not 0 <= int(seat) <= last:
+        raise UsageError(f"a seat of {type(task).__name__} is 'random' or a number from 0 to {last}, got {seat!r}")
+    return int(seat)
 
 
 @dataclass(frozen=True)

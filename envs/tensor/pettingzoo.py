@@ -14,9 +14,9 @@ from polyathlon.envs.errors import UsageError
 
 from .arguments import read_options
 from .base import TensorEnv
-from .engine import Engine
 from .output import row_of, to_numpy
 from .rules import confined, count_actions, invalid_action, read_action_of_one
+from .turn_engine import TurnEngine
 from .vector_env import check_render_mode
 
 
@@ -29,7 +29,7 @@ class _Table:
         self.task = task
         self.render_mode = check_render_mode(task, render_mode)
         limit = task.max_episode_steps if max_episode_steps is None else max_episode_steps
-        self.engine = Engine(task, 1, limit, AutoresetMode.DISABLED)
+        self.engine = TurnEngine(task, 1, limit, AutoresetMode.DISABLED)
         self.names = list(task.player_names) or [f"player_{i}" for i in range(task.num_players)]
         probe = task.mask(task.reset(torch.zeros((1, 2), dtype=torch.int64, device=task.device)))
         self.has_masks = probe is not None

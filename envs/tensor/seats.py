@@ -17,10 +17,10 @@ from polyathlon.envs.random import integers
 from . import trees
 from .arguments import parse_autoreset, read_options
 from .base import TensorEnv
-from .engine import Engine
-from .opponents import Guarded, PlayerFault, make_opponent, seat_keys
+from .opponents import Guarded, PlayerFault, check_seat, make_opponent, seat_keys
 from .output import row_of, task_info, to_numpy
 from .rules import confined, count_actions, invalid_action, read_action
+from .turn_engine import TurnEngine
 from .vector_env import check_render_mode
 
 SEAT = 1001  # stream of the draw of a game's seat
@@ -93,7 +93,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.single_observation_space, self.single_action_space = task.observation_space, task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.engine = Engine(task, self.num_envs, task.max_episode_steps, AutoresetMode.DISABLED)
+        self.engine = TurnEngine(task, self.num_envs, task.max_episode_steps, AutoresetMode.DISABLED)
         self.num_actions = count_actions(task.action_space)
         self.seat = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self.over = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -396,17 +396,3 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ) from error
         if state["opponents"] is not None:
             self.opponents.player.set_state(state["opponents"])  # type: ignore[attr-defined]
-
-
-def check_seat(task: TensorEnv, seat: Any) -> str | int:
-    """Return a seat.
-
-    Raises:
-        UsageError: it is neither "random" nor the number of one.
-    """
-    if seat == "random" and isinstance(seat, str):
-        return "random"
-    last = task.num_players - 1
-    if isinstance(seat, bool) or not isinstance(seat, int | np.integer) or not 0 <= int(seat) <= last:
-        raise UsageError(f"a seat of {type(task).__name__} is 'random' or a number from 0 to {last}, got {seat!r}")
-    return int(seat)

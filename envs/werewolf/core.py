@@ -114,6 +114,31 @@ class Werewolf(TensorEnv):
         """Return the side of each player, [N, n] int64: 0 the village, 1 the werewolves."""
         return (state.role == WEREWOLF).long()
 
+    def words_task(self, opponent: Any = "random", view: str = "full") -> Any:
+        """Return one seat of this game in words, see `WerewolfWords`."""
+        from .words_task import WerewolfWords
+
+        return WerewolfWords(opponent, config=self.config, history=self.rules.history, view=view)
+
+    @property
+    def action_names(self) -> list[str]:
+        """A name for each action."""
+        seats = [f"player_{i}" for i in range(self.num_players)]
+        talk = [f"{kind} {name}" for kind in ("accuse", "vouch for", "claim Seer and accuse") for name in seats]
+        return [*seats, "pass", *talk, "say nothing"]
+
+    def render_seat(self, state: WerewolfState, i: int, seat: int) -> str:
+        """Write what a player may know of row i: itself, what it knows of roles, who lives, and what was said and voted."""
+        parts = self.layout.split(self._views.observe(state, torch.full_like(state.t, seat)[:, None])[i, 0])
+        known = [
+            f"player_{p}: {', '.join(ROLES[r] for r in range(4) if parts['known'][p, r])}"
+            for p in range(self.num_players)
+            if bool(parts["known"][p].any())
+        ]
+        public = self.render_text(state, i).splitlines()
+        shown = [" ".join([line.split()[0], *line.split()[2:]]) for line in public[1 : 1 + self.num_players]]
+        return "\n".join([public[0], f"you are player_{seat}; you know: {'; '.join(known)}", *shown])
+
     def player(self, state: WerewolfState) -> Tensor:
         """Return whose turn it is, [N] int64; where several act at once, the first of them."""
         return self.rules.mover(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,13 +12,16 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import unreadable
 from polyathlon.envs.random import integers, make_keys
-from polyathlon.envs.tensor.opponents import Guarded, make_opponent
-from polyathlon.envs.tensor.seats import SEAT, check_seat
+from polyathlon.envs.tensor.opponents import Guarded, check_seat, make_opponent
+from polyathlon.envs.tensor.seats import SEAT
 
 from . import words
 from .core import Werewolf
 from .state import NO_ONE_WON
 from .table import Table, make_table
+
+VIEWS = ("full", "brief")
+BRIEF = 160  # characters of news in the brief view
 
 
 class WerewolfWords(LanguageTask):
@@ -42,8 +45,10 @@ class WerewolfWords(LanguageTask):
 
     Args:
         opponent: who plays the other seats: "random", "heuristic", the folder of an agent, a callable on numbers
-            `(obs, mask, player, env_index, key) -> action`, or an object with `answer(texts, keys) -> texts`, which is asked in words.
+            `(obs, mask, player, env_index, key) -> action`, or an object with
+            `answer(texts, keys [n, 2], games) -> texts`, which is asked in words; `games` numbers the game of each text.
         seat: "random" or a number.
+        view: "full", or "brief" for the context of small models: no rules, one's role, and the newest lines alone.
         max_answer: the longest answer that is read, in characters.
         render_mode: "ansi" or None.
         **options: `num_players`, `config`, `quirks`, `history` of `polyathlon.envs.werewolf.env`.
@@ -52,7 +57,8 @@ class WerewolfWords(LanguageTask):
         UsageError: an argument is outside what is allowed.
     """
 
-    metadata = {"render_modes": ["ansi"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}  # type: ignore[misc]
+    num_players = 1  # the others are played inside
 
     def __init__(
         self,
@@ -63,13 +69,16 @@ class WerewolfWords(LanguageTask):
         config: Any = None,
         quirks: bool = False,
         history: int = 3,
+        view: str = "full",
         max_answer: int = 2048,
         render_mode: str | None = None,
     ) -> None:
         super().__init__(max_answer=max_answer, max_bytes=1 << 16)
         if render_mode not in (None, "ansi"):
             raise unknown_name("render_mode", str(render_mode), ("ansi",))
-        self.render_mode = render_mode
+        if view not in VIEWS:
+            raise unknown_name("view", str(view), VIEWS)
+        self.render_mode, self.view = render_mode, view
         self._words = {"num_players": num_players, "config": config, "quirks": quirks, "history": history}
         self.task = Werewolf(num_players=num_players, config=config, quirks=quirks, history=history)
         self.seat = check_seat(self.task, seat)
@@ -115,7 +124,7 @@ class WerewolfWords(LanguageTask):
         if seed < 0 or episode < 0:
             raise UsageError(f"the id of a game is (seed, episode), integers >= 0; got {task_id!r}")
         table = make_table(**self._words, text=True, action="text", observation=None, dead_wait=True, render_mode=None)
-        return _Seat((seed, episode), table, self.seat)
+        return _Seat((seed, episode), table, self.seat, self.view == "brief")
 
     # ---- the others
 
@@ -138,7 +147,8 @@ class WerewolfWords(LanguageTask):
         )
         players = torch.tensor([seat.asked for seat in seats])
         if self.speaks:
-            return list(self.opponent.answer([seat.view(seat.asked) for seat in seats], keys))
+            games = [seat.draw_seed % (1 << 62) for seat in seats]
+            return list(self.opponent.answer([seat.view(seat.asked) for seat in seats], keys, games))
         obs = torch.from_numpy(np.stack([seat.table.observer.vector(seat.asked) for seat in seats]))
         mask = torch.from_numpy(np.stack([seat.table.choices(seat.asked).mask for seat in seats])).bool()
         index = torch.arange(len(seats))
@@ -193,8 +203,8 @@ class WerewolfWords(LanguageTask):
 class _Seat:
     """One game at a table, seen from one seat."""
 
-    def __init__(self, task_id: tuple[int, int], table: Table, seat: str | int) -> None:
-        self.task_id, self.table, self._chosen = task_id, table, seat
+    def __init__(self, task_id: tuple[int, int], table: Table, seat: str | int, is_brief: bool) -> None:
+        self.task_id, self.table, self._chosen, self.is_brief = task_id, table, seat, is_brief
         self.attempt = 0
         self._deal()
 
@@ -295,12 +305,27 @@ class _Seat:
 
     def view(self, player: int) -> str:
         """Return all that a player knows, and what it is asked."""
-        self.read[player] = len(self.table.lines_of(player))
-        return self.table.view_text(player)
+        lines = self.table.lines_of(player)
+        self.read[player] = len(lines)
+        if not self.is_brief:
+            return self.table.view_text(player)
+        prompt = f"{words.MODERATOR} {self.table.choices(player).prompt}"
+        return "\n".join([f"You are {words.name(player)}.", *lines[:2], *_newest(lines[2:]), prompt])
 
     def news(self) -> str:
         """Return what is new since the seat's last text, and what it is asked."""
         lines = self.table.lines_of(self.number)[self.read[self.number] :]
         self.read[self.number] = len(self.table.lines_of(self.number))
         prompt = self.table.choices(self.number).prompt
-        return "\n".join([*lines, f"{words.MODERATOR} {prompt}"])
+        return "\n".join([*(_newest(lines) if self.is_brief else lines), f"{words.MODERATOR} {prompt}"])
+
+
+def _newest(lines: Sequence[str], most: int = BRIEF) -> list[str]:
+    """Return the last lines, as many as fit into `most` characters."""
+    kept: list[str] = []
+    for line in reversed(lines):
+        most -= len(line) + 1
+        if most < 0:
+            break
+        kept.append(line)
+    return kept[::-1]

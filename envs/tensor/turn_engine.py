@@ -1,0 +1,54 @@
+"""Rows of a game in which players look when they are asked, some rows moving while others wait."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from polyathlon.envs.errors import UsageError
+
+from . import trees
+from .engine import Engine
+from .rules import StepResult, advance, allowed
+
+
+class TurnEngine(Engine):
+    """A batch of games without autoreset, whose steps compute no observations; see `Engine` for the arguments."""
+
+    def move(self, action: Tensor, rows: Tensor | None = None) -> StepResult:
+        """Act in every row or in some without looking, for interfaces in which players look when they are asked (DISABLED).
+
+        Args:
+            action: [N, ...] of the right type and shape, inside the action space; [k, ...] with `rows`.
+            rows: [k] int64, the rows that act; the others stay as they are. None: all.
+
+        Raises:
+            UsageError: no reset yet, or a row that acts is over.
+        """
+        if self.state is None:
+            raise UsageError("step() was called before reset(); call reset() first")
+        if rows is None:
+            self._refuse_ended()
+            turn = advance(self.task, self.limit, self.state, action, self.mask, True)
+            self.state, self.ended = turn.state, turn.terminated | turn.truncated
+            self.has_ended = bool(self.ended.any())
+            self.mask = allowed(self.task, self.state, self.ended if self.has_ended else None)
+            return turn
+        mask = None if self.mask is None else self.mask.index_select(0, rows)
+        turn = advance(self.task, self.limit, trees.take(self.state, rows), action, mask, True)
+        ended = turn.terminated | turn.truncated
+        self.state = trees.put(self.state, rows, turn.state)
+        self.ended = self.ended.index_copy(0, rows, ended)
+        self.has_ended = self.has_ended or bool(ended.any())
+        fresh = allowed(self.task, turn.state, ended)
+        if self.mask is not None and fresh is not None:
+            self.mask = self.mask.index_copy(0, rows, fresh)
+        return turn
+
+    def restart(self, rows: Tensor) -> None:
+        """Start the next episodes of rows, [k] int64, without looking."""
+        fresh = self._starts_of(rows)
+        self.state = trees.put(self.state, rows, fresh)
+        self.ended = self.ended.index_fill(0, rows, False)
+        mask = allowed(self.task, fresh, None)
+        if self.mask is not None and mask is not None:
+            self.mask = self.mask.index_copy(0, rows, mask)

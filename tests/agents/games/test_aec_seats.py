@@ -1,0 +1,108 @@
+"""One seat of PettingZoo games that are not ours."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from pettingzoo.classic import connect_four_v3, tictactoe_v3
+
+from polyathlon.agents import PPO
+from polyathlon.agents.games.aec_seats import AECSeats
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.games.tic_tac_toe import TicTacToe
+from polyathlon.envs.tensor import make_aec
+
+
+def first_allowed(obs, mask, player, env_index, key):
+    return mask.to(torch.int8).argmax(1)
+
+
+def walk(env, seed, steps):
+    _, info = env.reset(seed=seed)
+    seen = []
+    for _ in range(steps):
+        obs, reward, terminated, truncated, info = env.step(info["action_mask"].argmax(1))
+        seen.append((obs.copy(), reward.copy(), terminated.copy(), info["seat"].copy()))
+    return seen
+
+
+def test_the_seat_is_paid_for_what_the_other_does():
+    env = AECSeats(tictactoe_v3.env, 1, first_allowed, 1)
+    _, info = env.reset(seed=0)
+    assert info["seat"].tolist() == [1] and info["action_mask"][0].tolist() == [False] + [True] * 8
+    # cells go down the columns: the first player takes 0, 1, 2
+    _, reward, terminated, _, _ = env.step(np.array([4]))
+    assert reward.tolist() == [0] and not terminated[0]
+    _, reward, terminated, truncated, info = env.step(np.array([8]))
+    assert reward.tolist() == [-1] and terminated[0] and not truncated[0]
+    final = info["final_obs"][0]
+    assert final[..., 0].sum() == 2 and final[..., 1].sum() == 3, "the end from the seat's side"
+    assert info["action_mask"][0].sum() == 8, "the next game has begun"
+
+
+def test_games_do_not_depend_on_their_neighbours_and_equal_ours():
+    alone, three = walk(AECSeats(tictactoe_v3.env, 1), 5, 12), walk(AECSeats(tictactoe_v3.env, 3), 5, 12)
+    for one, all_ in zip(alone, three):
+        for a, b in zip(one, all_):
+            np.testing.assert_array_equal(a[0], b[0])
+    results = [
+        reward for _, rewards, _, _ in walk(AECSeats(lambda: make_aec(TicTacToe), 4), 0, 20) for reward in rewards
+    ]
+    assert {-1.0, 0.0, 1.0} == set(results)
+
+
+def test_a_state_is_played_again():
+    one, two = (AECSeats(connect_four_v3.env, 2, max_episode_steps=9) for _ in range(2))
+    walk(one, 3, 6)
+    two.reset(seed=9)
+    two.set_state(one.get_state())
+    for _ in range(8):
+        action = one.action_masks().argmax(1)
+        for a, b in zip(one.step(action)[:4], two.step(action)[:4]):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(UsageError, match="holds 2 rows"):
+        AECSeats(tictactoe_v3.env, 3).set_state(one.get_state())
+
+
+def test_a_time_limit_counts_the_seats_own_moves():
+    env = AECSeats(connect_four_v3.env, 2, first_allowed, 0, max_episode_steps=2)
+    env.reset(seed=0)
+    assert not env.step(np.array([3, 4]))[3].any()
+    assert env.step(np.array([3, 4]))[3].all()
+
+
+def test_agents_train_on_it():
+    agent = PPO("MlpPolicy", AECSeats(tictactoe_v3.env, 2), n_steps=8, batch_size=8, n_epochs=1, seed=0).learn(32)
+    assert agent.num_timesteps == 32
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AECSeats(tictactoe_v3.env, 0), "num_envs"),
+        (lambda: AECSeats(tictactoe_v3.env, 1, seats=2), "number from 0 to 1, got 2"),
+        (lambda: AECSeats(tictactoe_v3.env, 1, "best"), "'random' or a callable"),
+        (lambda: AECSeats(tictactoe_v3.env, 1).step(np.zeros(1, int)), "before reset"),
+        (
+            lambda: walk(AECSeats(tictactoe_v3.env, 1, lambda *call: torch.zeros(1)), 0, 3),
+            "opponents answer with 1 integers",
+        ),
+        (lambda: walk(AECSeats(tictactoe_v3.env, 1, lambda *call: torch.tensor([9])), 0, 3), r"answered \[9\]"),
+    ],
+)
+def test_bad_input_is_refused(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_players_with_other_spaces_are_refused():
+    def uneven():
+        env = tictactoe_v3.env()
+        spaces = {"player_1": gym.spaces.Discrete(9), "player_2": gym.spaces.Discrete(5)}
+        env.action_space = spaces.__getitem__
+        return env
+
+    with pytest.raises(UsageError, match=r"one action space: player_1 has Discrete\(9\), player_2 has Discrete\(5\)"):
+        AECSeats(uneven, 1)

@@ -1,0 +1,67 @@
+"""Games on the command line: self-play runs, a person at the table, films of matches."""
+
+from __future__ import annotations
+
+import builtins
+
+import pytest
+
+from polyathlon.cli import main
+from polyathlon.envs.errors import UsageError
+from polyathlon.leagues import play_person, watch_match
+
+SMALL = ["--n-envs", "8", "--agent", "n_steps=8", "batch_size=32", "n_epochs=1", "policy_kwargs={'net_arch':[8]}"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "ttt"
+    assert (
+        main(["train", "ppo", "polyathlon/TicTacToe-v0", "--self-play", "--steps", "128", "--out", str(out), *SMALL])
+        == 0
+    )
+    return out
+
+
+def test_a_run_of_self_play_is_written_and_goes_on(run, capsys):
+    names = {path.name for path in run.iterdir()}
+    assert {"league.json", "league.pt", "agent.zip", "members", "matrix.png", "ratings.png", "progress.csv"} <= names
+    again = ["train", "ppo", "polyathlon/TicTacToe-v0", "--self-play", "--steps", "192", "--out", str(run)]
+    assert main(again) == 2 and "--resume" in capsys.readouterr().err
+    assert main([*again, "--resume"]) == 0
+    assert "192 ticks" in capsys.readouterr().out
+    assert main([*again, "--resume", "--warm-start", "3"]) == 2
+    assert "--warm-start has no meaning with --self-play" in capsys.readouterr().err
+
+
+def test_matches_are_filmed_and_written_down(run, tmp_path, capsys):
+    assert watch_match(run, "latest", "random", tmp_path / "m.gif").stat().st_size > 500
+    text = watch_match(run, "perfect", "random", tmp_path / "m.txt", games=2).read_text()
+    assert "player 0 (perfect)" in text and "player 1 (perfect)" in text and text.count("# game") == 2
+    assert main(["watch", str(run), "--match", "latest", "v9", "--out", str(tmp_path / "x.png")]) == 2
+    assert "unknown player 'v9'" in capsys.readouterr().err
+    assert main(["watch", str(tmp_path), "--match", "latest", "v0"]) == 2
+    assert "there is no league.json" in capsys.readouterr().err
+
+
+def test_a_person_plays_by_name(run, monkeypatch, capsys):
+    said = iter(["nonsense", *"012345678" * 3])
+    monkeypatch.setattr(builtins, "input", lambda prompt: next(said))
+    got = play_person("polyathlon/TicTacToe-v0", str(run))
+    shown = capsys.readouterr().out
+    assert got in (-1.0, 0.0, 1.0) and "'nonsense' is no allowed move" in shown and "player 1: " in shown
+    assert "over: you got" in shown
+    monkeypatch.setattr(
+        builtins,
+        "input",
+        lambda prompt: "pass" if "pass" in prompt else prompt.split("(")[1].split(",")[0].strip(")?: "),
+    )
+    assert play_person("polyathlon/KuhnPoker-v0", "random", seat=1, seed=2) in (-2.0, -1.0, 1.0, 2.0)
+    with pytest.raises(UsageError, match="number from 0 to 1, got 3"):
+        play_person("polyathlon/KuhnPoker-v0", "random", seat=3)
+
+    def closed(prompt):
+        raise EOFError
+
+    monkeypatch.setattr(builtins, "input", closed)
+    assert main(["play", "polyathlon/TicTacToe-v0"]) == 130
