@@ -15,7 +15,9 @@ BASE = {
     "agents": {"base", "streams", "engine", "parts"},
 }
 ALLOWED = {"envs": {"envs"}, "wrappers": {"wrappers", "envs"}, "agents": {"agents", "wrappers", "envs"}}
-FRONT = {"agents": {"polyathlon.registration", "polyathlon.checkpoints", "polyathlon.archives"}}  # what agents may take from the front door
+FRONT = {
+    "agents": {"polyathlon.registration", "polyathlon.checkpoints", "polyathlon.archives"}
+}  # what agents may take from the front door
 
 
 def imports_of(path: Path, at_import: bool = False) -> list[tuple[int, str]]:
