@@ -55,7 +55,8 @@ def critic(
     expert = mixture.expert((mixture.log_w + next_gumbel).argmax(-1))
     next_action, next_logp = expert.sample(next_noise)
     if density == "mixture":
-        next_logp = tanh_gmm_logp(*mixture, expert.mean + expert.log_std.exp() * next_noise)
+        u = expert.mean + expert.log_std.exp() * next_noise
+        next_logp = tanh_gmm_logp(mixture.log_w, mixture.mean, mixture.log_std, u)
     if batch_reward_scale is not None:
         reward = batch_reward_scale * (reward - reward.mean()) / (reward.std() + 1e-6)
     value = critic_target(next_obs, next_action).amin(0) - log_alpha.exp() * next_logp
@@ -261,7 +262,10 @@ class PMOE(SAC):
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """See `OffPolicy.method_words`."""
         scale = None if self.batch_reward_scale is None else float(self.batch_reward_scale)
-        words = {**super().method_words(method), "batch_reward_scale": {"critic.batch_reward_scale": scale}}
+        words: dict[str, dict[str, object]] = {
+            **super().method_words(method),
+            "batch_reward_scale": {"critic.batch_reward_scale": scale},
+        }
         if self.estimator == "gumbel_softmax":
             words["gumbel_temperature"] = {"actor.gumbel_temperature": float(self.gumbel_temperature)}
         return words

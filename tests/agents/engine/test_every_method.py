@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from polyathlon import registration
 from polyathlon.agents.engine import Engine, Method, Network, draw_noise
+from polyathlon.agents.engine.network import LOOPED_MEMBERS
 from polyathlon.agents.off_policy.agent import OffPolicy
 
 from .test_engine import assert_same_state, leaves, stacked
@@ -85,7 +86,14 @@ def test_shapes_are_told_apart():
     assert len(SHAPES) < len(METHODS)
 
 
-@pytest.mark.parametrize("name", SHAPES.values())
+def traced_cases():
+    """Tracing a mapped ensemble takes half a minute of processor time, everything else a few seconds."""
+    for name in SHAPES.values():
+        members = [len(n.modules) for n in networks_of(METHODS[name]).values() if isinstance(n, Network)]
+        yield pytest.param(name, marks=pytest.mark.slow if max(members) > LOOPED_MEMBERS else ())
+
+
+@pytest.mark.parametrize("name", traced_cases())
 def test_the_traced_step_equals_the_eager_one(name):
     eager, traced = engine_of(name), engine_of(name)
     traced.backend, traced.is_compiled = "aot_eager", True

@@ -112,6 +112,37 @@ def test_networks_start_as_sb3s_do():
     )
 
 
+def test_gradient_steps_are_those_of_sb3():
+    """The same first weights, minibatches and noise: what differs is rounding, which Adam turns into steps of its size here and there."""
+    from stable_baselines3 import SAC as SB3SAC
+    from stable_baselines3.common.logger import configure
+    from stable_baselines3.common.type_aliases import ReplayBufferSamples
+
+    words = {**SMALL, "learning_rate": 2e-3, "batch_size": 32, "tau": 0.02}
+    ours, theirs = SAC("MlpPolicy", "Pendulum-v1", **words), SB3SAC("MlpPolicy", "Pendulum-v1", **words)
+    ours.policy.load_state_dict(theirs.policy.state_dict())
+    theirs.set_logger(configure(format_strings=[]))
+    ours._ready()
+    generator = torch.Generator().manual_seed(0)
+    for k in range(30):
+        rows = torch.randn(32, 9, generator=generator)
+        rows[:, 3], rows[:, -1] = rows[:, 3].tanh(), (rows[:, -1] > 1).float()
+        b = ours.replay.split(rows)
+        sample = ReplayBufferSamples(b.obs, b.action, b.next_obs, b.done[:, None], b.reward[:, None])
+        theirs.replay_buffer.sample = lambda *args, sample=sample, **words: sample
+        with torch.random.fork_rng():
+            torch.manual_seed(k)
+            noise, next_noise = (torch.normal(torch.zeros(32, 1), torch.ones(32, 1)) for _ in range(2))
+            torch.manual_seed(k)
+            theirs.train(1, 32)
+        ours.engine.step({**ours._fields(b), **ours._numbers(), "noise": noise, "next_noise": next_noise})
+    assert float(ours.log_ent_coef) == pytest.approx(float(theirs.log_ent_coef.detach()), abs=1e-5)
+    assert abs(float(ours.log_ent_coef)) > 0.05
+    found = ours.policy.state_dict()
+    for name, wanted in theirs.policy.state_dict().items():
+        assert float((found[name] - wanted).abs().median()) < 1e-4, name
+
+
 def test_learns_pendulum():
     agent = SAC(
         "MlpPolicy", "Pendulum-v1", learning_rate=2e-3, batch_size=64, policy_kwargs={"net_arch": [64, 64]}, seed=0
