@@ -17,7 +17,6 @@ from torch import Tensor
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError, check_positive_int
-from polyathlon.envs.models import load_model
 from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, token_rows
@@ -67,7 +66,8 @@ class LanguageAgent(TokenAgent):
         policy_kwargs: further keyword arguments of `CausalLMPolicy`.
         micro_batch: rows in memory at a time in an update; the gradient is that of the whole minibatch, for one more forward
             pass. None takes them all at once.
-        side_models: name of the model of each role that the recipe wants to be given (`SideModel(..., start="given")`).
+        side_models: name of the model of each role that the recipe wants to be given (`SideModel(..., start="given")`); of a
+            soup, the names of several.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -89,7 +89,7 @@ class LanguageAgent(TokenAgent):
         recipe_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         micro_batch: int | None = None,
-        side_models: dict[str, str] | None = None,
+        side_models: dict[str, str | Sequence[str]] | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -142,21 +142,14 @@ class LanguageAgent(TokenAgent):
     def _setup_model(self) -> None:
         self._wiring = wire(self.recipe)
         super()._setup_model()
-        given = {role: self._load_side_model(name) for role, name in self.side_model_names.items()}
-        self.side_models = SideModels(self.recipe.models, given)
+        self.side_models = SideModels(self.recipe.models, self.side_model_names)
+        assert isinstance(self.action_space, spaces.Discrete)
+        self.side_models.load(int(self.action_space.n), self.device)
         self.register_state("reference", ReferenceState(self))
         if self.recipe.models:
             self.register_state("side_models", self.side_models)
         for slot, thing in self._wiring.stateful().items():
             self.register_state(f"parts.{slot}", thing, checkpoint_only=True)
-
-    def _load_side_model(self, name: str) -> Any:
-        assert isinstance(self.action_space, spaces.Discrete)
-        vocabulary = int(self.action_space.n)
-        model = load_model(name).to(self.device).eval().requires_grad_(False)
-        if model.config.get_text_config().vocab_size < vocabulary:
-            raise UsageError(f"the side model {name!r} knows fewer tokens than the policy's {self.model_name!r}")
-        return model
 
     @property
     def group_size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from polyathlon.agents.parts.option_types import Count, PositiveCount
+from polyathlon.agents.parts.wiring import Part
 
 from .episodes import Episode
 from .rollout import RolloutContext
@@ -16,10 +17,13 @@ class Groups:
         group_size: answers to each problem.
         dynamic_sampling: sample again until enough groups have different scores, at most so many times (Yu et al. 2025,
             arXiv 2503.14476, section 3.2); 0 never.
+        prompts: sampler of the problems, such as part("prompt_samplers:Every"); None draws as the task does.
     """
 
-    def __init__(self, *, group_size: PositiveCount = 8, dynamic_sampling: Count = 0) -> None:
-        self.group_size, self.dynamic_sampling = group_size, dynamic_sampling
+    def __init__(
+        self, *, group_size: PositiveCount = 8, dynamic_sampling: Count = 0, prompts: Part | None = None
+    ) -> None:
+        self.group_size, self.dynamic_sampling, self.prompts = group_size, dynamic_sampling, prompts
 
     def collect(self, rollout: RolloutContext) -> list[Episode]:
         """Play the episodes of one iteration; with dynamic sampling, several times until enough groups differ, or none."""

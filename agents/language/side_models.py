@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
+from .given_models import load_given
 from .recipes.records import SideModel
 from .reference import Reference
 
@@ -24,7 +25,7 @@ class SideModels:
 
     Args:
         rows: the side models of the recipe.
-        given: models of the roles that are given.
+        given: models of the roles that are given, or their names, which `load` takes.
 
     Attributes:
         copies: weights of the roles that start from the policy, by role; made when learning starts.
@@ -34,10 +35,10 @@ class SideModels:
         UsageError: a role needs a model and none is given, or one is given that no role takes.
     """
 
-    def __init__(self, rows: tuple[SideModel, ...], given: Mapping[str, nn.Module]) -> None:
+    def __init__(self, rows: tuple[SideModel, ...], given: Mapping[str, Any]) -> None:
         self.rows = {row.role: row for row in (IMPLIED, *rows)}
         self.given = dict(given)
-        wanted = {role for role, row in self.rows.items() if row.start == "given"}
+        wanted = {role for role, row in self.rows.items() if row.start != "policy"}
         if missing := sorted(wanted - set(given)):
             raise UsageError(
                 f"the recipe needs a model for {missing[0]!r}: LanguageAgent(..., side_models={{{missing[0]!r}: model}})"
@@ -49,6 +50,11 @@ class SideModels:
         self.copies: dict[str, Reference] = {}
         self.optimizers: dict[str, torch.optim.Adam] = {}
         self.iterations = 0
+
+    def load(self, vocabulary: int, device: torch.device) -> None:
+        """Load the models that are given by name; see `load_given`."""
+        for role, name in self.given.items():
+            self.given[role] = load_given(self.rows[role], name, vocabulary, device)
 
     def start(self, model: nn.Module, roles: tuple[str, ...]) -> None:
         """Copy the policy for the roles that have no weights yet."""

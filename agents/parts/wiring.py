@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 PARTS = "polyathlon.agents.parts"
-_HOMES = {"collectors": "polyathlon.agents.language.collectors"}
+_HOMES = {name: f"polyathlon.agents.language.{name}" for name in ("collectors", "prompt_samplers")}
 
 
 @dataclass(frozen=True)
