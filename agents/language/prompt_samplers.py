@@ -44,7 +44,8 @@ class Every:
 
     def draw(self, n: int, source: Source) -> list[Any]:
         """Return the next n tasks."""
-        ids, chosen = source.task_ids(), []
+        ids = source.task_ids()
+        chosen: list[Any] = []
         while len(chosen) < n:
             if not self.order:
                 self.order = _permutation(len(ids), source.generator)
