@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +104,13 @@ def compare(
     names = _checked_names(names)
     check_int(2, seeds=seeds)
     check_positive_int(jobs=jobs)
-    setting = _setting(names, on, completions, steps, quick, model, warm_start, episodes)
-    setting = Setting(
-        **{
-            **vars(setting),
-            "env_kwargs": dict(env_kwargs or {}),
-            "agent_kwargs": dict(agent_kwargs or {}),
-            "wrapper_kwargs": dict(wrapper_kwargs or {}),
-        }
+    if threshold is not None and not math.isfinite(threshold):
+        raise UsageError(f"threshold is a score, a finite number, got {threshold!r}")
+    setting = replace(
+        _setting(names, on, completions, steps, quick, model, warm_start, episodes),
+        env_kwargs=dict(env_kwargs or {}),
+        agent_kwargs=dict(agent_kwargs or {}),
+        wrapper_kwargs=dict(wrapper_kwargs or {}),
     )
     folder = Path(out) if out is not None else Path("runs") / f"compare-{plain_name('-'.join(names))}-{plain_name(on)}"
     _refuse_other_setting(folder, setting)
@@ -134,6 +135,9 @@ def _checked_names(names: Sequence[str]) -> list[str]:
             raise UsageError(f"{name!r} is given twice; compare it with another one")
     if len(names) < 2:
         raise UsageError(f"a comparison needs at least two names, got {list(names)}")
+    folders = [plain_name(name) for name in names]
+    if len(set(folders)) < len(folders):
+        raise UsageError(f"two of {list(names)} would share a run folder: rename one of them")
     return list(names)
 
 
@@ -220,17 +224,15 @@ def _keep(folder: Path, setting: Setting) -> None:
         raise UsageError(f"the folder {folder} cannot be written: {error.strerror or error}") from error
 
 
-class _locked:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time run a comparison in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.lock = FolderLock(folder)
-
-    def __enter__(self) -> None:
-        self.lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.lock.release()
+    lock = FolderLock(folder)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 # ------------------------------------------------------------------------------------------------------------ runs

@@ -31,7 +31,7 @@ from .recipes.options import option_at
 from .reference import Reference
 from .refusals import refuse_task
 from .rollout import Rollout
-from .side_models import SideModels, load_side_model
+from .side_models import SideModels
 from .signal import warn_without_signal
 from .states import ReferenceState, RowsState
 from .token_agent import TokenAgent
@@ -68,7 +68,7 @@ class LanguageAgent(TokenAgent):
         micro_batch: rows in memory at a time in an update; the gradient is that of the whole minibatch, for one more forward
             pass. None takes them all at once.
         side_models: name of the model, or run folder of an agent, of each role that the recipe wants to be given
-            (`SideModel(..., start="given")`); with the policy's tokenizer.
+            (`SideModel(..., start="given")`), with the policy's tokenizer; of a soup, the names of several.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -90,7 +90,7 @@ class LanguageAgent(TokenAgent):
         recipe_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         micro_batch: int | None = None,
-        side_models: dict[str, str] | None = None,
+        side_models: dict[str, str | Sequence[str]] | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -152,17 +152,14 @@ class LanguageAgent(TokenAgent):
         self._wiring = wire(self.recipe)
         super()._setup_model()
         refuse_task(self.env, self._wiring.collector)
-        given = {role: self._load_side_model(name) for role, name in self.side_model_names.items()}
-        self.side_models = SideModels(self.recipe.models, given)
+        self.side_models = SideModels(self.recipe.models, self.side_model_names)
+        assert isinstance(self.action_space, spaces.Discrete)
+        self.side_models.load(self.model_name, int(self.action_space.n), self.device)
         self.register_state("reference", ReferenceState(self))
         if self.recipe.models:
             self.register_state("side_models", self.side_models)
         for slot, thing in self._wiring.stateful().items():
             self.register_state(f"parts.{slot}", thing, checkpoint_only=True)
-
-    def _load_side_model(self, name: str) -> Any:
-        assert isinstance(self.action_space, spaces.Discrete)
-        return load_side_model(name, self.model_name, int(self.action_space.n), self.device)
 
     @property
     def group_size(self) -> int:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from polyathlon.agents.parts.option_types import Count, Fraction, PositiveCount
 from polyathlon.agents.parts.response_filters import second_pass
+from polyathlon.agents.parts.wiring import Part
 from polyathlon.envs.errors import UsageError
 
 from .episodes import Episode
@@ -34,6 +35,7 @@ class Groups:
             arXiv 2503.14476, section 3.2); 0 never.
         least_accuracy: smallest share of right answers of a group that dynamic sampling keeps.
         most_accuracy: largest share.
+        prompts: sampler of the problems, such as part("prompt_samplers:Every"); None draws as the task does.
     """
 
     def __init__(
@@ -43,8 +45,9 @@ class Groups:
         dynamic_sampling: Count = 0,
         least_accuracy: Fraction = 0.0,
         most_accuracy: Fraction = 1.0,
+        prompts: Part | None = None,
     ) -> None:
-        self.group_size, self.dynamic_sampling = group_size, dynamic_sampling
+        self.group_size, self.dynamic_sampling, self.prompts = group_size, dynamic_sampling, prompts
         self.least_accuracy, self.most_accuracy = least_accuracy, most_accuracy
 
     def collect(self, rollout: RolloutContext) -> list[Episode]:

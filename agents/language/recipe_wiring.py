@@ -37,7 +37,7 @@ STAGES = {
     "weights": CURRENT,
     "after": EARLY | {"adv", "returns"},
 }
-IMPLIED_ROLE = "reference"
+IMPLIED_ROLE, PROMPTS = "reference", "collect.prompts"
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,9 @@ class _Wirer:
         self.row, self.wiring = row, Wiring(row)
         self.made: dict[Part, Any] = {}
         self.read: set[str] = set()
-        roles = {IMPLIED_ROLE, *(model.role for model in row.models)}
-        self.further = frozenset(f"{r}_{e}" for r in roles for e in ("logp", "full_logp")) | {n for n, _ in row.noise}
+        heads = {IMPLIED_ROLE: "token", **{model.role: model.head for model in row.models}}
+        made = {role: ("logp", "full_logp") if head == "token" else (head,) for role, head in heads.items()}
+        self.further = frozenset(f"{role}_{e}" for role, ends in made.items() for e in ends) | {n for n, _ in row.noise}
         self.missing = frozenset() if row.advantage is not None else frozenset({"adv", "returns"})
 
     def wire(self) -> Wiring:
@@ -205,11 +206,28 @@ class _Wirer:
                 f"{self.row.collect.path} is no collector: write a class with collect(self, rollout) -> list of episodes"
             )
         self.wiring.collector = self.wiring.objects["collect"] = collector
+        self._make_prompts(getattr(collector, "prompts", None))
         declared = getattr(collector, "extra_fields", {})
         for name in declared:
             if name in FIELDS or role_field(name) is not None or name in self.further:
                 raise UsageError(f"{self.row.collect.path} declares the extra field {name!r}, which exists: rename it")
         self.further = self.further | frozenset(declared)
+
+    def _make_prompts(self, prompts: Any) -> None:
+        """Make the sampler of problems that a collector names."""
+        if prompts is None:
+            return
+        where = f"prompts of {self.row.collect.path}"
+        sampler = None
+        if isinstance(prompts, Part):
+            function = find_part(prompts.path)
+            options = dict(prompts.options)
+            check_options(function if isinstance(function, type) else reads(function), options, where)
+            check_option_values(function, options, where)
+            sampler = self._object(prompts)
+        if not callable(getattr(sampler, "draw", None)):
+            raise UsageError(f"{where} is a part that names a class with draw(n, source), got {prompts!r}")
+        self.wiring.objects[PROMPTS] = sampler
 
     def _object(self, part: Part) -> Any:
         """Return the function of a part, or the one object of a class with these options."""

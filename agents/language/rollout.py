@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers.tokens.token_rows import CopiedTokens
 
 from .decoders import Decoder, make_decoder
 from .episodes import Episode, collate, play
 from .imitation import find_method
+from .recipe_wiring import PROMPTS
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -91,15 +93,50 @@ class Rollout:
         self.differs: list[bool] = []
 
     def draw(self, n: int) -> list[Any]:
-        """Draw n task ids, as many as the agent has prompts at a time."""
-        prompts = self.agent._prompts
+        """Draw n task ids: by the sampler that the collector names, else as the task does, as many at a time as the agent has prompts.
+
+        Raises:
+            UsageError: a sampler asks the task for what it cannot say.
+        """
+        prompts, sampler = self.agent._prompts, self.agent._wiring.objects.get(PROMPTS)
         assert prompts is not None
+        if sampler is not None:
+            chosen: list[Any] = sampler.draw(n, self)
+            return chosen
         drawn: list[Any] = []
         while len(drawn) < n:
             rows = list(range(min(n - len(drawn), len(prompts))))
             prompts.reset(rows=None if len(rows) == len(prompts) else rows)
             drawn += [prompts.tasks[i] for i in rows]
         return drawn
+
+    def task_ids(self) -> Sequence[Any]:
+        """Return the ids of all tasks.
+
+        Raises:
+            UsageError: the task does not list them (`task_ids`), or a wrapper of the user's stands around it.
+        """
+        ids = getattr(self.agent.token_env.unwrapped, "task_ids", None)
+        if not ids or isinstance(self.agent._prompts, CopiedTokens):
+            raise UsageError(
+                f"a sampler of problems needs them all: {self.agent.token_env.unwrapped} gives no task_ids, or a wrapper stands "
+                "around it; give the task a property task_ids, or leave prompts= of the collector out"
+            )
+        listed: Sequence[Any] = ids
+        return listed
+
+    def difficulty(self, task: Any) -> float:
+        """Return how difficult a task is.
+
+        Raises:
+            UsageError: the task has no method `difficulty`.
+        """
+        own = getattr(self.agent.token_env.unwrapped, "difficulty", None)
+        if not callable(own):
+            raise UsageError(
+                f"a curriculum needs difficulty(task) of {self.agent.token_env.unwrapped}: give it that method"
+            )
+        return float(own(task))
 
     def play(
         self,

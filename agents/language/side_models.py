@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.wiring import Schedule
-from polyathlon.checkpoints import read_agent
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.models import load_model, load_tokenizer
 
+from .given_models import load_given
 from .recipes.records import SideModel
 from .reference import Reference
 
@@ -27,7 +25,7 @@ class SideModels:
 
     Args:
         rows: the side models of the recipe.
-        given: models of the roles that are given.
+        given: models of the roles that are given, or their names, which `load` takes.
 
     Attributes:
         copies: weights of the roles that start from the policy, by role; made when learning starts.
@@ -37,10 +35,10 @@ class SideModels:
         UsageError: a role needs a model and none is given, or one is given that no role takes.
     """
 
-    def __init__(self, rows: tuple[SideModel, ...], given: Mapping[str, nn.Module]) -> None:
+    def __init__(self, rows: tuple[SideModel, ...], given: Mapping[str, Any]) -> None:
         self.rows = {row.role: row for row in (IMPLIED, *rows)}
         self.given = dict(given)
-        wanted = {role for role, row in self.rows.items() if row.start == "given"}
+        wanted = {role for role, row in self.rows.items() if row.start != "policy"}
         if missing := sorted(wanted - set(given)):
             raise UsageError(
                 f"the recipe needs a model for {missing[0]!r}: LanguageAgent(..., side_models={{{missing[0]!r}: model}})"
@@ -52,6 +50,11 @@ class SideModels:
         self.copies: dict[str, Reference] = {}
         self.optimizers: dict[str, torch.optim.Adam] = {}
         self.iterations = 0
+
+    def load(self, policy: str, vocabulary: int, device: torch.device) -> None:
+        """Load the models that are given by name; see `load_given`."""
+        for role, name in self.given.items():
+            self.given[role] = load_given(self.rows[role], name, policy, vocabulary, device)
 
     def start(self, model: nn.Module, roles: tuple[str, ...]) -> None:
         """Copy the policy for the roles that have no weights yet."""
@@ -111,50 +114,3 @@ class SideModels:
         self.iterations = int(state["iterations"])
         for role, inner in state["optimizers"].items():
             self.optimizer(role, 0.0).load_state_dict(inner)
-
-
-def load_side_model(name: str, policy: str, vocabulary: int, device: torch.device | str) -> Any:
-    """Load a model that is given: by the name of a model, or the folder or file of a run of a `LanguageAgent`.
-
-    Args:
-        name: name of a model, a run folder (with agent.zip), or an agent's file.
-        policy: name of the policy's model, with whose tokenizer it must read.
-        vocabulary: tokens that the policy chooses from.
-        device: where it goes.
-
-    Raises:
-        UsageError: it has another tokenizer, or knows fewer tokens.
-    """
-    path = Path(name).expanduser()
-    file = path / "agent.zip" if (path / "agent.zip").is_file() else path
-    if file.is_file() and file.suffix == ".zip":
-        base, model = _trained_model(file)
-    else:
-        base, model = name, load_model(name)
-    model = model.to(device).eval().requires_grad_(False)
-    if model.config.get_text_config().vocab_size < vocabulary:
-        raise UsageError(f"the side model {name!r} knows fewer tokens than the policy's {policy!r}")
-    own, other = (load_tokenizer(each).get_vocab() for each in (policy, base))
-    wrong = next((token for token, i in own.items() if i < vocabulary and other.get(token) != i), None)
-    if wrong is not None:
-        raise UsageError(
-            f"the side model {name!r} has another tokenizer than the policy's {policy!r} ({wrong!r} is its token {other.get(wrong)}, not "
-            f"{own[wrong]}): what it says of the policy's ids would mean nothing. Give a model of the same family"
-        )
-    return model
-
-
-def _trained_model(file: Path) -> tuple[str, Any]:
-    """Return the name of the model of an agent's file, and that model with the file's weights."""
-    settings, states = read_agent(file)
-    options = settings.get("policy_kwargs") or {}
-    base = str(options.get("model", "tiny"))
-    prefix = "language_model."
-    weights = {k.removeprefix(prefix): v for k, v in states.get("policy", {}).items() if k.startswith(prefix)}
-    if not weights:
-        raise UsageError(f"{file} holds no language model: give the run folder of a LanguageAgent")
-    model = load_model(base, lora=options.get("lora"))
-    _, unexpected = model.load_state_dict(weights, strict=False)
-    if unexpected:
-        raise UsageError(f"{file} holds weights that {base!r} does not have, such as {unexpected[0]!r}")
-    return base, model

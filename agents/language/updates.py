@@ -14,6 +14,7 @@ from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
 from .episodes import Episode, Fields, collate, select, unbroken
+from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
@@ -129,7 +130,11 @@ class Update:
             fields |= {"old_value": old.value, "old_entropy": old.entropy}
         for role in self.wiring.roles:
             wanted = {ending for name in needs if (s := role_field(name)) and s[0] == role for ending in (s[1],)}
-            if wanted:
+            if wanted & {"score", "value"}:
+                (head,) = wanted
+                model, size = self.agent.side_models.given[role], self.agent.micro_batch
+                fields[f"{role}_{head}"] = read_head(model, head, fields["tokens"], fields["attention"], size)
+            elif wanted:
                 reading = self.agent.read_role(role, fields, "full_logp" in wanted)
                 fields |= {f"{role}_logp": reading.logp, f"{role}_full_logp": reading.full_logp}
 

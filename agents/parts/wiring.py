@@ -59,7 +59,7 @@ __all__ = [
 
 PARTS = "polyathlon.agents.parts"
 Compared = TypeVar("Compared", bound=Callable[..., Any])
-_HOMES = {"collectors": "polyathlon.agents.language.collectors"}
+_HOMES = {name: f"polyathlon.agents.language.{name}" for name in ("collectors", "prompt_samplers")}
 
 
 @dataclass(frozen=True)

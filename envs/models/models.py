@@ -103,6 +103,34 @@ def load_model(
     return model.to(device).eval()
 
 
+def load_scorer(name: str | Path, of_tokens: bool = False) -> Any:
+    """Load a model whose head gives one number, to a whole text or to each of its tokens, in evaluation mode.
+
+    Args:
+        name: a folder or a hub name of a sequence (token) classification model with one label, such as a reward model.
+        of_tokens: whether the number is that of a token.
+
+    Raises:
+        UsageError: there is no such model, its head is missing, or it has several labels.
+    """
+    where = locate(name)
+    if where.kind not in ("folder", "hub"):
+        raise UsageError(
+            f"the model {str(name)!r} has no head that scores: give a folder or a hub name of a reward model"
+        )
+    transformers = require("transformers", "language")
+    loader = (
+        transformers.AutoModelForTokenClassification if of_tokens else transformers.AutoModelForSequenceClassification
+    )
+    model, report = _from_pretrained(loader, where, num_labels=1, dtype=torch.float32, output_loading_info=True)
+    missing = sorted(key for key in report["missing_keys"] if key.startswith("score"))
+    if missing or not hasattr(model, "score"):
+        raise UsageError(
+            f"the model {str(name)!r} has no trained head of one number ({', '.join(missing) or 'no score'})"
+        )
+    return model.eval()
+
+
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
     """Let transformers draw no progress bars for a while; reading a model is no news."""

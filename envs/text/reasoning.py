@@ -17,6 +17,7 @@ __all__ = ["Reasoning", "constant_baselines", "dataset_names", "normalise"]
 
 _OPENED, _CLOSED = "<answer>", "</answer>"
 _MAX_RATIO = 4
+MOST_LISTED = 1_000_000
 
 
 def normalise(text: str) -> str:
@@ -92,6 +93,11 @@ class Reasoning(LanguageTask):
         self.task, self.config, self.strict = task, dict(config or {}), strict
         self.first, self.size = first, most if size is None else size
         self.items = Items(task, self.config)
+
+    @property
+    def task_ids(self) -> Sequence[int] | None:
+        """Numbers of all problems; None where there are more than a sampler of problems could keep apart."""
+        return range(self.first, self.first + self.size) if self.size <= MOST_LISTED else None
 
     def draw(self, rng: np.random.Generator) -> int:
         """Draw the number of a problem."""

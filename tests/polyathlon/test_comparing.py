@@ -197,6 +197,8 @@ def test_agents_and_recipes_stand_side_by_side_by_steps(tmp_path, capsys, no_pic
         (["grpo", "grpo"], "given twice"),
         (["grpo", "rloo", "--seeds", "1"], "at least 2"),
         (["grpo", "rloo", "--jobs", "0"], "jobs must be a positive integer"),
+        (["grpo", "rloo", "--threshold", "nan"], "threshold is a score"),
+        (["language:grpo", "grpo", "--warm-start", "-1"], "warm_start must be"),
         (["grpo", "rloo", "--completions", "0"], "completions must be"),
         (["grpo", "rloo", "--completions", "9", "--steps", "9"], "steps are given too"),
         (["ppo", "sac", "--quick"], "ppo has no completions"),

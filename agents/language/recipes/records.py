@@ -32,15 +32,16 @@ class SideModel:
     """A model beside the policy: a reference, a teacher, a process reward model.
 
     Attributes:
-        role: its name; its fields are ROLE_logp and ROLE_full_logp.
+        role: its name; its fields are ROLE_logp and ROLE_full_logp, with another head ROLE_score or ROLE_value.
         start: "policy" copies the policy when learning starts, "given" takes the model that `LanguageAgent` was given under
-            this role.
+            this role, "soup" the average of the weights of several.
         follows: how it follows the policy; `every` counts iterations.
         reset_optimiser: the policy's optimiser starts anew when this model is refreshed.
         loss: the one loss that moves it; None leaves it to `follows`.
         learning_rate: of its own optimiser (Adam).
         max_grad_norm: largest norm of its gradient; None sets none.
-        head: "token", what a language model says of tokens.
+        head: "token", what a language model says of tokens; "score", a number for a whole row, as reward models give it;
+            "value", one before each token.
     """
 
     role: str
@@ -61,14 +62,14 @@ class SideModel:
             raise UsageError(f"a side model {self.role!r} would make the field {taken[0]!r}, which exists: rename it")
         _check_word(Start, self.start, f"start of the side model {self.role!r}")
         _check_word(Head, self.head, f"head of the side model {self.role!r}")
-        for word, name, cure in (
-            (self.start, "soup", "start='given' with the averaged model"),
-            (self.head, "score", "the task's verdict for scores of answers"),
-            (self.head, "value", "the field `value`, the policy's own critic"),
-        ):
-            if word == name:
-                raise UsageError(f"side models know no {name!r} yet; take {cure}")
-        if self.follows.kind != "frozen" and (self.start == "given" or self.loss is not None):
+        if self.head != "token" and self.start == "policy":
+            raise UsageError(
+                f"the side model {self.role!r} starts from the policy, which has no head that gives a {self.head}: take "
+                "start='given' with a model that has one, or the field `value`, the policy's own critic"
+            )
+        if self.loss is not None and self.start != "policy":
+            raise UsageError(f"the side model {self.role!r} is given and does not learn: leave its loss out")
+        if self.follows.kind != "frozen" and (self.start != "policy" or self.loss is not None):
             raise UsageError(f"the side model {self.role!r} cannot follow the policy: it is given, or moved by a loss")
         _check_coefficient(self.learning_rate, f"learning_rate of the side model {self.role!r}")
         _check_norm(self.max_grad_norm, f"max_grad_norm of the side model {self.role!r}")

@@ -11,6 +11,7 @@ import torch
 import polyathlon
 from polyathlon.agents import LanguageAgent
 from polyathlon.agents.language.episodes import Episode, collate
+from polyathlon.agents.language.given_models import load_given
 from polyathlon.agents.language.noise import make_noise
 from polyathlon.agents.language.recipe_wiring import wire
 from polyathlon.agents.language.recipes import Penalty, Recipe, SideModel, check_recipe, find_recipe, recipe_rows
@@ -59,7 +60,7 @@ def agent_for(recipe):
     """The recorded agent, with a model for each role that the row wants to be given."""
     agent = record_recipes.make_agent()
     row = find_recipe(recipe)
-    given = {m.role: agent._load_side_model("tiny") for m in row.models if m.start == "given"}
+    given = {m.role: load_given(m, "tiny", agent.model_name, 1, agent.device) for m in row.models if m.start == "given"}
     reference = agent._reference
     agent.side_models = SideModels(row.models, given)
     agent._reference = reference
@@ -162,7 +163,9 @@ def test_numbers_that_mean_nothing_are_refused_before_anything_is_sampled(words,
         (lambda: row(loss=lambda logp: logp), "is a Part"),
         (lambda: row(rewards=NLL), "is a tuple"),
         (lambda: row(penalties=(Penalty("kl", 0.0, NLL), Penalty("kl", 0.0, NLL))), "given twice"),
-        (lambda: SideModel("teacher", head="score"), "no 'score'"),
+        (lambda: SideModel("teacher", head="score"), "no head that gives a score"),
+        (lambda: SideModel("teacher", start="given", loss=NLL), "does not learn"),
+        (lambda: SideModel("teacher", start="soup", follows=Target()), "cannot follow"),
         (lambda: polyathlon.register_recipe(Recipe("grpo", "mine", "me", loss=NLL)), "another recipe has the name"),
         (lambda: polyathlon.register_recipe(Recipe("grpo2", "", "", loss=NLL)), "summary and a source"),
     ],
