@@ -127,11 +127,6 @@ class SB3PolicyAdapter:
             distribution.proba_distribution(masked_log_softmax(distribution.distribution.logits, mask))
         return ActorCriticOutput(SB3Density(distribution), self.values(obs))
 
-    def evaluate(self, obs: PyTorchObs, actions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return values [B], log-probabilities [B] and entropies [B]."""
-        found = self.outputs(obs, mask)
-        return found.value, found.action.log_prob(self.coded(actions)), found.action.entropy()
-
     def values(self, obs: PyTorchObs) -> Tensor:
         """Return the values [B]."""
         return self.policy.predict_values(obs).flatten()

@@ -68,6 +68,8 @@ class MixtureActorCritic(ActorCritic):
         nn.init.zeros_(self.router.bias)
         widths = [layer.out_features for layer in self.mlp_extractor.value_net if isinstance(layer, nn.Linear)]
         self.q_net = nn.Sequential(*create_mlp(self.features_dim + size, 1, widths, self.activation_fn))
+        # SB3's own optimiser, made above, knows the layers that were exchanged only when it is made again
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "num_experts": self.num_experts}

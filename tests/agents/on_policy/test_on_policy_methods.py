@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
@@ -15,6 +16,8 @@ from polyathlon.agents import PMOEPPO, PPO
 from polyathlon.agents.engine import Adam, Loss, Network, method_of, method_record, replace_loss, with_options
 from polyathlon.agents.on_policy import ppo as ppo_file
 from polyathlon.agents.on_policy.pmoe_ppo import pmoe_ppo, score_ratio_ppo
+from polyathlon.agents.on_policy.pmoe_ppo_policy import MixtureActorCritic
+from polyathlon.agents.on_policy.policies import ActorCritic
 from polyathlon.agents.on_policy.ppo import ppo, standardised
 from polyathlon.agents.parts.fields import describe_reads
 from polyathlon.envs.errors import UsageError
@@ -215,3 +218,39 @@ def test_sb3s_own_policies_are_trained_by_the_engine(name, policy):
     torch.testing.assert_close(agent.log_prob(obs, action), agent.policy.evaluate_actions(seen, acted)[1])
     with pytest.raises(UsageError, match="optimizer_class"):
         PPO(policy, gym.make(name), **{**SMALL, "policy_kwargs": {"optimizer_class": torch.optim.SGD}})
+
+
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [(ActorCritic, "Pendulum-v1"), (ActorCritic, "CartPole-v1"), (MixtureActorCritic, "Pendulum-v1")],
+)
+def test_sb3s_own_ppo_trains_on_our_policies(policy, name):
+    peer = SB3PPO(policy, name, n_steps=32, batch_size=16, n_epochs=2, device="cpu", seed=0)
+    before = {key: value.clone() for key, value in peer.policy.state_dict().items()}
+    peer.learn(64)
+    moved = {
+        key.split(".")[0] for key, value in peer.policy.state_dict().items() if not torch.equal(value, before[key])
+    }
+    assert {"mlp_extractor", "action_net", "value_net"} <= moved
+    assert peer.predict(peer.observation_space.sample(), deterministic=True)[0].shape == peer.action_space.shape
+
+
+@pytest.mark.parametrize("space", [gym.spaces.Box(0, 255, (36, 36, 3), np.uint8), gym.spaces.Discrete(4)])
+def test_observations_of_other_spaces_are_compiled_too(space):
+    class Shown(gym.Env):
+        observation_space, action_space = space, gym.spaces.Discrete(3)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.observation_space.seed(seed)
+            return self.observation_space.sample(), {}
+
+        def step(self, action):
+            return self.observation_space.sample(), 1.0, True, False, {}
+
+    agent = PPO("MlpPolicy", Shown(), compile=True, n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
+    agent.engine.backend = "aot_eager"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        agent.learn(16)
+    assert agent.engine.is_compiled
