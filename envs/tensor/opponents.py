@@ -73,8 +73,7 @@ def make_opponent(task: TensorEnv, opponent: Any) -> Opponent:
         return opponent  # type: ignore[no-any-return]
     known = player_names(task)
     if isinstance(opponent, str) and opponent in known:
-        own = getattr(task, "players", {}).get(opponent)
-        return RandomPlayer(task) if own is None else own(task)
+        return RandomPlayer(task) if opponent == "random" else task.players[opponent](task)  # type: ignore[attr-defined,no-any-return]
     if isinstance(opponent, str | Path) and Path(opponent).exists():
         module, _, name = SAVED.partition(":")
         return getattr(importlib.import_module(module), name)(task, Path(opponent))  # type: ignore[no-any-return]

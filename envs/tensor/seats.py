@@ -259,9 +259,10 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             if len(left):
                 rewards[left] += self._others(left)[0]
         self.moves += moving
-        ended = (self.engine.ended | (self.moves >= self.max_episode_steps)) & moving
+        is_late = (self.moves >= self.max_episode_steps) & moving
+        ended = (self.engine.ended & moving) | is_late
         terminated = self.terminated & ended
-        truncated = ended & ~terminated
+        truncated = (ended & ~terminated) | is_late
         reward = rewards.gather(1, self.seat[:, None])[:, 0]
         info = self._restarts(ended, waiting, illegal, rewards)
         facts = self._info_out({**self._info(illegal, rewards)})
