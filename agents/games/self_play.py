@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "n_epochs": 4,
     "gamma": 1.0,
     "gae_lambda": 1.0,  # games are short, and values that lag behind a changing opponent mislead
-    "ent_coef": 0.01,
+    "ent_coef": 0.02,
     "policy_kwargs": {"net_arch": [128, 128]},
 }
 SNAPSHOT_ROLLOUTS = 5
