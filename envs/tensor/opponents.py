@@ -70,7 +70,7 @@ def make_opponent(task: TensorEnv, opponent: Any) -> Opponent:
         UsageError: there is no such player and no such folder.
     """
     if callable(opponent):
-        return opponent  # type: ignore[no-any-return]
+        return opponent
     known = player_names(task)
     if isinstance(opponent, str) and opponent in known:
         return RandomPlayer(task) if opponent == "random" else task.players[opponent](task)  # type: ignore[attr-defined,no-any-return]
@@ -207,7 +207,7 @@ class Guarded:
         if action.is_complex() or action.dtype is torch.bool or (is_number and action.is_floating_point()):
             kind = "integers are" if is_number else "real numbers are"
             return self._fault("invalid action", f"it answered {action.dtype} where {kind} asked for", call, None, None)
-        if is_number:
+        if self.number is not None:
             action = action.long()
             wrong = (action < 0) | (action >= self.number)
         else:

@@ -238,9 +238,9 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise UsageError("step() was called before reset(); call reset() first")
         action = self._read(actions)
         if self.autoreset_mode is AutoresetMode.DISABLED and bool(self.over.any()):
-            rows = self.over.nonzero()[:8, 0].tolist()
+            over = self.over.nonzero()[:8, 0].tolist()
             raise UsageError(
-                f"the games of rows {rows} are over and autoreset is disabled; call reset(options={{'reset_mask': done}})"
+                f"the games of rows {over} are over and autoreset is disabled; call reset(options={{'reset_mask': done}})"
             )
         moving = ~self.over
         rows, waiting = moving.nonzero()[:, 0], self.over.nonzero()[:, 0]
