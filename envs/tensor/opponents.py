@@ -71,12 +71,14 @@ def make_opponent(task: TensorEnv, opponent: Any) -> Opponent:
     """
     if callable(opponent):
         return opponent
-    known = player_names(task)
+    known, own = player_names(task), getattr(task, "players", {})
     if isinstance(opponent, str) and opponent in known:
-        return RandomPlayer(task) if opponent == "random" else task.players[opponent](task)  # type: ignore[attr-defined,no-any-return]
+        player: Opponent = RandomPlayer(task) if opponent == "random" else own[opponent](task)
+        return player
     if isinstance(opponent, str | Path) and Path(opponent).exists():
         module, _, name = SAVED.partition(":")
-        return getattr(importlib.import_module(module), name)(task, Path(opponent))  # type: ignore[no-any-return]
+        saved: Opponent = getattr(importlib.import_module(module), name)(task, Path(opponent))
+        return saved
     if isinstance(opponent, str):
         raise unknown_name("opponent (a player's name, or the folder of an agent)", opponent, known)
     raise UsageError(f"an opponent is one of {known}, the folder of an agent or a callable, got {opponent!r}")
