@@ -10,7 +10,7 @@ from _claim import Claim, Comparison, Control, Run, main
 from _games import falling, league
 
 GAME = "polyathlon/TicTacToe-v0"
-STEPS, GAMES = 800_000, 2_000
+STEPS, GAMES = 1_100_000, 2_000
 WORDS: dict[str, Any] = {
     "latest_share": 0.8,
     "n_steps": 64,
