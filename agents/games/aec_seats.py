@@ -48,6 +48,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
     """
 
     num_players = 1
+    single_action_space: Any
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         self.num_envs, self.output = int(num_envs), "numpy"
         self.players = list(self.games[0].possible_agents)
         self.single_observation_space, self.single_action_space, self.has_masks = self._spaces()
+        self.number = int(self.single_action_space.n)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         if seats != "random" and not (type(seats) is int and 0 <= seats < len(self.players)):
@@ -145,7 +147,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         keys = make_keys(torch.tensor([self._seeds[i] for i in rows]) + (1 << 40), count)
         found = self.opponents(_tensors(obs), mask, player, torch.tensor(rows), keys)
         actions = torch.as_tensor(found)
-        number = int(self.single_action_space.n)
+        number = self.number
         if tuple(actions.shape) != (len(rows),) or actions.is_floating_point():
             raise UsageError(
                 f"opponents answer with {len(rows)} integers here, got {actions.dtype} of shape {tuple(actions.shape)}"
@@ -157,7 +159,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
     def _view(self, i: int, agent: str) -> tuple[Any, np.ndarray]:
         """Return what an agent sees and may do, [A] bool."""
         seen = self.games[i].observe(agent)
-        every = np.ones(int(self.single_action_space.n), bool)
+        every: np.ndarray = np.ones(self.number, bool)
         if not self.has_masks:
             return seen, every
         mask = np.asarray(seen["action_mask"]).astype(bool)
@@ -201,7 +203,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         """
         if not self._started:
             raise UsageError("step() was called before reset(); call reset() first")
-        chosen, number = np.asarray(actions), int(self.single_action_space.n)
+        chosen, number = np.asarray(actions), self.number
         if (
             chosen.shape != (self.num_envs,)
             or chosen.dtype.kind not in "iu"
@@ -217,7 +219,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         over = [self._is_over(i) for i in range(self.num_envs)]
         cut = [not over[i] and self.moves[i] >= self.max_episode_steps for i in range(self.num_envs)]
         terminated, truncated = np.array(over), np.array(cut)
-        for i in np.flatnonzero(terminated):
+        for i in np.flatnonzero(terminated).tolist():
             game, me = self.games[i], self.players[self.seat[i]]
             if game.truncations.get(me) and not game.terminations.get(me):
                 terminated[i], truncated[i] = False, True
@@ -226,8 +228,8 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         info: dict[str, Any] = {}
         if ended.any():
             finals = np.full(self.num_envs, None, object)
-            for i in np.flatnonzero(ended):
-                finals[i] = self._view(int(i), self.players[self.seat[i]])[0]
+            for i in np.flatnonzero(ended).tolist():
+                finals[i] = self._view(i, self.players[self.seat[i]])[0]
                 self._episodes[i] += 1
             info = {"final_obs": finals, "_final_obs": ended}
             rows = [int(i) for i in np.flatnonzero(ended)]

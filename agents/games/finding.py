@@ -54,4 +54,7 @@ def _task_of(env: Any) -> TensorEnv:
         if callable(tell) and (task := tell()) is not None:
             found: TensorEnv = task
             return found
-    raise UsageError(f"{env} tells no tensor_task(), so its seats cannot be played all at once on tensors")
+    raise UsageError(
+        f"{env} tells no tensor_task(), so its seats cannot be played at once on tensors; "
+        "AECSeats (polyathlon.agents.games.aec_seats) makes one seat of it, on which any agent trains"
+    )

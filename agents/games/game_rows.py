@@ -60,6 +60,6 @@ def find_groups(task: TensorEnv, per_role: bool | Groups | None) -> Groups:
     if per_role and sides is None:
         raise UsageError(f"{type(task).__name__} has no sides(state), so per_role=True has no meaning here")
     if sides is not None and per_role is not False:
-        return sides  # type: ignore[no-any-return]
+        return sides
     seats = torch.arange(task.num_players, device=task.device)
     return lambda state: seats.expand(state.t.shape[0], -1)  # type: ignore[attr-defined]

@@ -52,7 +52,7 @@ class ActorMember:
         """Return the log-probabilities of the actions, [k, A]."""
         policy = self.actor.module
         if hasattr(policy, "action_parameters"):
-            return policy._log_probs(policy.action_parameters(obs), obs, mask)  # type: ignore[operator,no-any-return]
+            return policy._log_probs(policy.action_parameters(obs), obs, mask)  # type: ignore[operator]
         logits = policy.get_distribution(obs).distribution.logits  # type: ignore[operator]
         return masked_log_softmax(logits, mask)
 
@@ -71,9 +71,9 @@ def find_player(league: Any, name: Any, deterministic: bool = False) -> Opponent
         UsageError: there is none of this name.
     """
     if name == "latest":
-        return league.member(league.agent.frozen_actor(league.device), deterministic)  # type: ignore[no-any-return]
+        return league.member(league.agent.frozen_actor(league.device), deterministic)
     if isinstance(name, str) and name in league.pool.names:
-        return league.member(league.pool.find(name), deterministic)  # type: ignore[no-any-return]
+        return league.member(league.pool.find(name), deterministic)
     if isinstance(name, str) and name not in player_names(league.task) and not Path(name).exists():
         raise unknown_name("player", name, league.names)
     return make_opponent(league.task, name)

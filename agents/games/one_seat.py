@@ -153,4 +153,9 @@ def member_of(points: Points | None) -> Member:
     """Return what makes a player of an actor."""
     if points is None:
         return ActorMember
-    return lambda actor, deterministic=False: PointMember(actor, points, deterministic)
+    own: Points = points
+
+    def make(actor: Actor, deterministic: bool = False) -> Opponents:
+        return PointMember(actor, own, deterministic)
+
+    return make

@@ -128,7 +128,7 @@ class SeatPlay:
         who = torch.where(acts, self.owner.gather(1, player), LEARNER - 1).flatten()
         policy = agent._actor
         if not self._numbers and bool(acts.all()):
-            return policy.act(obs, mask, agent.generator)  # type: ignore[no-any-return]
+            return policy.act(obs, mask, agent.generator)
         action: Tensor | None = None
         for number in (LEARNER, *self._numbers):
             index = (who == number).nonzero()[:, 0]
@@ -150,9 +150,9 @@ class SeatPlay:
         """Return the rewards with the value, in each player's eyes, of the last states of games that a limit cut."""
         rows = (outcome.truncated & ~outcome.terminated).nonzero()[:, 0]
         if not len(rows):
-            return outcome.reward  # type: ignore[no-any-return]
+            return outcome.reward
         values = self._values(agent, take(outcome.final, rows))
-        return outcome.reward.index_add(0, rows, agent.gamma * values)  # type: ignore[no-any-return]
+        return outcome.reward.index_add(0, rows, agent.gamma * values)
 
     def _values(self, agent: Any, state: Any) -> Tensor:
         """Return the value of states in each player's eyes, [k, P]."""

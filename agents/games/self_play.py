@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "n_epochs": 4,
     "gamma": 1.0,
     "gae_lambda": 1.0,  # games are short, and values that lag behind a changing opponent mislead
-    "ent_coef": 0.01,
+    "ent_coef": 0.02,
     "policy_kwargs": {"net_arch": [128, 128]},
 }
 SNAPSHOT_ROLLOUTS = 5
@@ -109,7 +109,7 @@ class SelfPlay:
                 raise UsageError(f"{word} is no word of SelfPlay: it takes env_fn, env_kwargs and num_envs")
         self.device = find_device(device)
         self.task = find_task(env_fn, env_kwargs or {}, self.device)
-        self.agent_class = _class_of(agent)
+        self.agent_class: Any = _class_of(agent)  # every agent has words of its own
         self.num_envs, self.latest_share = int(num_envs), float(latest_share)
         self.groups = find_groups(self.task, per_role)
         self.max_episode_steps = max_episode_steps
@@ -135,7 +135,7 @@ class SelfPlay:
             if words.get(word):
                 raise UsageError(f"{word} has no meaning in self-play: leave it out")
         rows = GameRows(self.task, self.num_envs, self.max_episode_steps)
-        self.agent: Any = self.agent_class(policy, rows, **{**DEFAULTS, **words})  # type: ignore[call-arg]
+        self.agent: Any = self.agent_class(policy, rows, **{**DEFAULTS, **words})
         self.seats = SeatPlay(rows, self.pool, self.groups, self.latest_share, generator)
         self.agent.seats, self.agent.rollout_class = self.seats, SeatRollout
 
@@ -146,7 +146,7 @@ class SelfPlay:
         member = member_of(self.points)
         others = PoolOpponents(self.task, self.num_envs, self.pool, self.groups, self.latest_share, member)
         env = LeagueSeats(self.task, self.num_envs, others, self.points, self.max_episode_steps)
-        self.agent = self.agent_class(policy, env, **words)  # type: ignore[call-arg]
+        self.agent = self.agent_class(policy, env, **words)
 
     def _speak(self, policy: Any, words: dict[str, Any]) -> None:
         model = "tiny" if policy == "MlpPolicy" else policy
@@ -154,7 +154,7 @@ class SelfPlay:
         self.view = str(words.pop("view", "brief" if model == "tiny" else "full"))
         task = words_task(self.task, PoolSpeakers(self.pool, self.latest_share), self.view)
         env = TokenAction(task, model=model, **{"max_new_tokens": 16, "max_length": 1024, **own})
-        self.agent = self.agent_class(model, env, **words)  # type: ignore[call-arg]
+        self.agent = self.agent_class(model, env, **words)
 
     def _usual_interval(self) -> int:
         if self.seats is not None:
@@ -288,7 +288,9 @@ class SelfPlay:
         Raises:
             UsageError: a file is missing or damaged, or a member has other spaces than the game.
         """
-        return league_files.resume(cls, Path(folder), env_fn, device)  # type: ignore[no-any-return]
+        league: Any = league_files.resume(cls, Path(folder), env_fn, device)
+        assert isinstance(league, cls)
+        return league
 
 
 class _Snapshots(BaseCallback):

@@ -200,7 +200,7 @@ class OnPolicy(MethodAgent):
             False when the callback asked to stop.
         """
         if self.seats is not None:
-            return self.seats.collect(self, callback)  # type: ignore[no-any-return]
+            return bool(self.seats.collect(self, callback))
         source, actor = self.source, self._actor
         assert source is not None
         self.policy.set_training_mode(False)

@@ -176,7 +176,7 @@ class LeducPoker(Poker):
         zero = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
         paid = torch.ones((len(keys), 2), dtype=torch.int64, device=keys.device)
         bets = torch.full((len(keys), 2, 4), -1, dtype=torch.int64, device=keys.device)
-        return LeducState(keys, zero, cards, paid, *(zero.clone() for _ in range(4)), bets)
+        return LeducState(keys, zero, cards, paid, zero.clone(), zero.clone(), zero.clone(), zero.clone(), bets)
 
     def reset(self, keys: Tensor, options: dict[str, Any] | None = None) -> LeducState:
         """Start a game for each key, [N, 2] int64; see the class for the option."""

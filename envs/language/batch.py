@@ -72,11 +72,11 @@ class LanguageBatch:
             first = int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
             self._rows = [Row(first + i) for i in range(self.num_rows)]
         self.give_up(chosen)
-        given = tasks is not None
         if seed is not None:
             for k, i in enumerate(chosen):
                 self._rows[i] = Row(int(seed[k]) if isinstance(seed, Sequence) else int(seed) + i)
-        ids = [self._rows[i].next_task(self.task, given, tasks[k] if given else None) for k, i in enumerate(chosen)]
+        entered = [None] * len(chosen) if tasks is None else list(tasks)
+        ids = [self._rows[i].next_task(self.task, tasks is not None, own) for i, own in zip(chosen, entered)]
         self.task.prepare_starts(ids)
         texts, infos = [], []
         for i, task_id in zip(chosen, ids):

@@ -70,14 +70,15 @@ def make_opponent(task: TensorEnv, opponent: Any) -> Opponent:
         UsageError: there is no such player and no such folder.
     """
     if callable(opponent):
-        return opponent  # type: ignore[no-any-return]
-    known = player_names(task)
+        return opponent
+    known, own = player_names(task), getattr(task, "players", {})
     if isinstance(opponent, str) and opponent in known:
-        own = getattr(task, "players", {}).get(opponent)
-        return RandomPlayer(task) if own is None else own(task)
+        player: Opponent = RandomPlayer(task) if opponent == "random" else own[opponent](task)
+        return player
     if isinstance(opponent, str | Path) and Path(opponent).exists():
         module, _, name = SAVED.partition(":")
-        return getattr(importlib.import_module(module), name)(task, Path(opponent))  # type: ignore[no-any-return]
+        saved: Opponent = getattr(importlib.import_module(module), name)(task, Path(opponent))
+        return saved
     if isinstance(opponent, str):
         raise unknown_name("opponent (a player's name, or the folder of an agent)", opponent, known)
     raise UsageError(f"an opponent is one of {known}, the folder of an agent or a callable, got {opponent!r}")
@@ -208,7 +209,7 @@ class Guarded:
         if action.is_complex() or action.dtype is torch.bool or (is_number and action.is_floating_point()):
             kind = "integers are" if is_number else "real numbers are"
             return self._fault("invalid action", f"it answered {action.dtype} where {kind} asked for", call, None, None)
-        if is_number:
+        if self.number is not None:
             action = action.long()
             wrong = (action < 0) | (action >= self.number)
         else:

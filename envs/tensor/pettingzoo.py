@@ -34,6 +34,8 @@ class _Table:
         probe = task.mask(task.reset(torch.zeros((1, 2), dtype=torch.int64, device=task.device)))
         self.has_masks = probe is not None
         self.num_actions = count_actions(task.action_space)
+        self.seats = torch.arange(task.num_players, device=task.device)[:, None]
+        self.legal = torch.zeros(1, dtype=torch.bool, device=task.device)
         self.acting: list[int] = []
         self.mask: np.ndarray | None = None
         self.illegal: Any = None
@@ -75,7 +77,7 @@ class _Table:
             waits: [A] int8, the mask of who does not act.
         """
         state = self.engine.state
-        seen = self.task.observe(state, torch.full_like(state.t, player))
+        seen = self.task.observe(state, self.seats[player])
         observation = row_of(to_numpy(seen), 0)
         if not self.has_masks:
             return observation
@@ -138,12 +140,16 @@ class _Table:
             given: Any = [actions.get(player, filling) for player in range(task.num_players)]
         else:
             (given,) = actions.values()
+        is_allowed = self.num_actions is not None and all(
+            own is None or bool(own[number]) for own, number in ((self.own_mask(p), a) for p, a in actions.items())
+        )
         dtype = torch.int64 if self.num_actions is not None else task.dtype
         tensor = torch.as_tensor(np.asarray(given), device=task.device).to(dtype)[None]
         if self.num_actions is None and not bool(confined(None, tensor)[1]):
             raise invalid_action(task.action_space, tensor)
-        outcome = self.engine.move(tensor)
-        self._look_around(outcome.illegal)
+        outcome = self.engine.move(tensor, is_allowed=is_allowed and not task.simultaneous)
+        is_legal = outcome.illegal is None and self.has_masks
+        self._look_around(self.legal if is_legal else outcome.illegal)
         rewards: list[float] = outcome.reward[0].tolist()
         return rewards, bool(outcome.terminated), bool(outcome.truncated)
 

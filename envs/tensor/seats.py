@@ -238,9 +238,9 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise UsageError("step() was called before reset(); call reset() first")
         action = self._read(actions)
         if self.autoreset_mode is AutoresetMode.DISABLED and bool(self.over.any()):
-            rows = self.over.nonzero()[:8, 0].tolist()
+            over = self.over.nonzero()[:8, 0].tolist()
             raise UsageError(
-                f"the games of rows {rows} are over and autoreset is disabled; call reset(options={{'reset_mask': done}})"
+                f"the games of rows {over} are over and autoreset is disabled; call reset(options={{'reset_mask': done}})"
             )
         moving = ~self.over
         rows, waiting = moving.nonzero()[:, 0], self.over.nonzero()[:, 0]
@@ -259,9 +259,10 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             if len(left):
                 rewards[left] += self._others(left)[0]
         self.moves += moving
-        ended = (self.engine.ended | (self.moves >= self.max_episode_steps)) & moving
+        is_late = (self.moves >= self.max_episode_steps) & moving
+        ended = (self.engine.ended & moving) | is_late
         terminated = self.terminated & ended
-        truncated = ended & ~terminated
+        truncated = (ended & ~terminated) | is_late
         reward = rewards.gather(1, self.seat[:, None])[:, 0]
         info = self._restarts(ended, waiting, illegal, rewards)
         facts = self._info_out({**self._info(illegal, rewards)})

@@ -14,12 +14,13 @@ from .rules import StepResult, advance, allowed
 class TurnEngine(Engine):
     """A batch of games without autoreset, whose steps compute no observations; see `Engine` for the arguments."""
 
-    def move(self, action: Tensor, rows: Tensor | None = None) -> StepResult:
+    def move(self, action: Tensor, rows: Tensor | None = None, is_allowed: bool = False) -> StepResult:
         """Act in every row or in some without looking, for interfaces in which players look when they are asked (DISABLED).
 
         Args:
             action: [N, ...] of the right type and shape, inside the action space; [k, ...] with `rows`.
             rows: [k] int64, the rows that act; the others stay as they are. None: all.
+            is_allowed: the mask was asked already, and allows all of it.
 
         Raises:
             UsageError: no reset yet, or a row that acts is over.
@@ -28,7 +29,8 @@ class TurnEngine(Engine):
             raise UsageError("step() was called before reset(); call reset() first")
         if rows is None:
             self._refuse_ended()
-            turn = advance(self.task, self.limit, self.state, action, self.mask, True)
+            mask = None if is_allowed else self.mask
+            turn = advance(self.task, self.limit, self.state, action, mask, True)
             self.state, self.ended = turn.state, turn.terminated | turn.truncated
             self.has_ended = bool(self.ended.any())
             self.mask = allowed(self.task, self.state, self.ended if self.has_ended else None)

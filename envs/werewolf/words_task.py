@@ -251,15 +251,14 @@ class _Seat:
         self.asked_number += 1
         if isinstance(answer, str):
             found = table.read(player, answer, table.choices(player))
-            if found.action is None:
-                return
         else:
             choices = table.choices(player)
             if answer in choices.allowed:
                 self._act(player, answer, None)
                 return
             found = table.replaced(player, f"action {answer} is not allowed now")
-        self._act(player, found.action, found.text)
+        if found.action is not None:
+            self._act(player, found.action, found.text)
 
     def play_own(self, text: str) -> None:
         """Let the own seat answer."""
