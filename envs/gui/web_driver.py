@@ -228,7 +228,9 @@ class PageDriver:
         tab = play.tab
         assert tab is not None
         if self.settings.takes_pictures and not play.look["done"]:
-            data = await browser.guard(tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline)
+            data = await browser.guard(
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline
+            )
             play.picture = decoded(data)
         if self.settings.shows_tree:
             play.tree = await browser.guard(
@@ -257,7 +259,9 @@ class PageDriver:
         if tab is None or tab.broken is not None:
             return None
         with contextlib.suppress(PageFailure):
-            data = await Browser.get(self.options).guard(tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline)
+            data = await Browser.get(self.options).guard(
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline
+            )
             return decoded(data)
         return None
 
