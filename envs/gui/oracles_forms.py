@@ -11,7 +11,7 @@ from .oracle_parts import Look, Stuck, between, click, fill, named, one_of, orac
 # ---------------------------------------------------------------------------------------------------- one click
 
 
-@oracle("click-test", "enter-nothing")
+@oracle("click-test")
 def _only_button(look: Look) -> Generator[str, Look, None]:
     yield click(one_of(look, tag="button"))
 
