@@ -76,7 +76,7 @@ async def perform(page: Any, call: Call, leaves: Any) -> str | None:
         reason = leaves(given[0])
         if reason is None:
             await page.goto(given[0], wait_until="load")
-        return reason  # type: ignore[no-any-return]
+        return reason
     elif name == "tab" and given[0] != 1:
         return "there is one tab, number 1"
     return None

@@ -11,7 +11,7 @@ from .oracle_parts import Look, Stuck, between, click, fill, named, one_of, orac
 # ---------------------------------------------------------------------------------------------------- one click
 
 
-@oracle("click-test", "enter-nothing")
+@oracle("click-test")
 def _only_button(look: Look) -> Generator[str, Look, None]:
     yield click(one_of(look, tag="button"))
 
@@ -60,7 +60,7 @@ def _widget(look: Look) -> Generator[str, Look, None]:
 
 @oracle("click-tab")
 def _tab(look: Look) -> Generator[str, Look, None]:
-    yield click(one_of(look, *between(look, r"(Tab #\d)"), "tab"))
+    yield click(one_of(look, between(look, r"(Tab #\d)")[0], "tab"))
 
 
 @oracle("focus-text")
@@ -119,7 +119,7 @@ def _boxes(look: Look) -> Generator[str, Look, None]:
 
 @oracle("click-option")
 def _option(look: Look) -> Generator[str, Look, None]:
-    look = yield click(one_of(look, *between(look, r"Select (.*) and click Submit"), "box"))
+    look = yield click(one_of(look, between(look, r"Select (.*) and click Submit")[0], "box"))
     yield submit(look)
 
 

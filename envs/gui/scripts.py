@@ -189,14 +189,24 @@ api.elements = () => { const found = []; if (document.body) walk(document.body, 
 
 api.look = () => ({...api.status(), url: location.href, elements: api.elements()});
 
+const isAt = (el, x, y) => {
+  if (x < 0 || y < 0 || x >= innerWidth || y >= innerHeight) return false;
+  const hit = document.elementFromPoint(x, y);
+  return !!hit && (hit === el || el.contains(hit) || (hit.tagName === 'LABEL' && hit.control === el));
+};
+
 function pointIn(el) {
-  for (const box of el.getClientRects()) {
+  const boxes = [...el.getClientRects()];
+  for (const box of boxes)
     for (const parts of [2, 4, 6, 10]) for (let j = 1; j < parts; j++) for (let i = 1; i < parts; i++) {
       const x = box.left + box.width * i / parts, y = box.top + box.height * j / parts;
-      if (x < 0 || y < 0 || x >= innerWidth || y >= innerHeight) continue;
-      const hit = document.elementFromPoint(x, y);
-      if (hit && (hit === el || el.contains(hit) || (hit.tagName === 'LABEL' && hit.control === el))) return [x, y];
+      if (isAt(el, x, y)) return [x, y];
     }
+  // a sliver may look out beside what covers the rest
+  for (const box of boxes) {
+    const step = Math.max(1, Math.sqrt(box.width * box.height / 8000));
+    for (let y = box.top + 0.5; y < box.bottom; y += step) for (let x = box.left + 0.5; x < box.right; x += step)
+      if (isAt(el, x, y)) return [x, y];
   }
   return null;
 }

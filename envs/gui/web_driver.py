@@ -15,7 +15,7 @@ import numpy as np
 from polyathlon.envs.errors import UsageError
 
 from .acting import perform
-from .browser import OPEN_SECONDS, Browser, BrowserOptions
+from .browser import HEIGHT, OPEN_SECONDS, WIDTH, Browser, BrowserOptions
 from .page_places import allowed_place
 from .recording import Recorder, decoded
 from .scripts import HAS_HOOK, INSTALL, PASS_AND_LOOK, START, WARM
@@ -161,6 +161,8 @@ class PageDriver:
         if tab.url != self.settings.url or self.settings.is_own or self.settings.is_reloaded:
             await self._load(browser, tab)
         tab.said.clear()
+        # what lies under the pointer may look otherwise, and it stays where the last episode left it
+        await browser.guard(tab, tab.page.mouse.move(WIDTH - 1, HEIGHT - 1), self.settings.deadline)
         settle = 0 if not self.settings.is_own else self.settings.step_time
         look = await browser.guard(tab, tab.page.evaluate(START, [str(seed), settle]), self.settings.deadline)
         play = Play(tab, look, recorder=recorder)
@@ -226,7 +228,9 @@ class PageDriver:
         tab = play.tab
         assert tab is not None
         if self.settings.takes_pictures and not play.look["done"]:
-            data = await browser.guard(tab, tab.page.screenshot(clip=_CLIP), self.settings.deadline)
+            data = await browser.guard(
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline
+            )
             play.picture = decoded(data)
         if self.settings.shows_tree:
             play.tree = await browser.guard(
@@ -255,7 +259,9 @@ class PageDriver:
         if tab is None or tab.broken is not None:
             return None
         with contextlib.suppress(PageFailure):
-            data = await Browser.get(self.options).guard(tab, tab.page.screenshot(clip=_CLIP), self.settings.deadline)
+            data = await Browser.get(self.options).guard(
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline
+            )
             return decoded(data)
         return None
 
