@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _claim import Claim, Comparison, Control, Run, main
 
-PROMPTS, PLACES, TOKENS, STEPS = 1, 16, 12, 50
+PROMPTS, PLACES, TOKENS, STEPS = 1, 16, 12, 100
 
 
 def train(seed: int, task: str, steps: int = STEPS) -> Run:
@@ -72,7 +72,7 @@ CLAIM = Claim(
     source="Cui et al. 2025, PRIME, arXiv 2502.01456",
     metric="AUC of the implicit reward for right against wrong tokens",
     arms={"process model": train, "untrained": partial(train, steps=0)},
-    comparisons=[Comparison("process model", "untrained", "higher", margin=0.3)],
+    comparisons=[Comparison("process model", "untrained", "higher", margin=0.1)],
     controls=[Control("untrained", ("process model",))],
     tasks=("a chain",),
     seeds=8,
