@@ -337,6 +337,18 @@ def _register_environments() -> None:
         entry_point="polyathlon.envs.text.reasoning:Reasoning",
     )
     register_environment(
+        f"{NAMESPACE}/MultipleChoice-v0",
+        "text",
+        "questions with options, one or several of them right, from records or any language task",
+        entry_point="polyathlon.envs.text.choices:MultipleChoice",
+    )
+    register_environment(
+        f"{NAMESPACE}/Judge-v0",
+        "text",
+        "say which of two answers is better, or whether an action is right and what would be",
+        entry_point="polyathlon.envs.text.judge:Judge",
+    )
+    register_environment(
         f"{NAMESPACE}/FunctionCall-v0",
         "functions",
         "answer requests by calling functions, judged exactly (Berkeley Function Calling Leaderboard)",

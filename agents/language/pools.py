@@ -171,12 +171,12 @@ class WindowPool:
         if not answers:
             return []
         goes_on = bool(answers[0].ids)
-        further = {"prefixes": [a.ids for a in answers], "keys": [a.key for a in answers]} if goes_on else {}
         return rollout.play(
             [a.task for a in answers],
             [a.group for a in answers],
             max_new_tokens=min(window, rollout.rules.max_new_tokens),
-            **further,
+            prefixes=[a.ids for a in answers] if goes_on else None,
+            keys=[a.key for a in answers] if goes_on else None,
         )
 
     def _mark(self, answer: OpenAnswer, episode: Episode, window: int, rollout: RolloutContext) -> None:
@@ -195,8 +195,9 @@ class WindowPool:
         episode.extra |= {"window": marks, "over": float(is_over), "reach": float(reach)}
         if not is_over:
             assert episode.key is not None
-            ids, logps, version = ([values[t] for t in own] for values in (episode.ids, episode.logps, episode.version))
             key = (int(episode.key[0]), int(episode.key[1]))
+            ids, version = [episode.ids[t] for t in own], [episode.version[t] for t in own]
+            logps = [episode.logps[t] for t in own]
             self.open.append(OpenAnswer(answer.task, answer.group, key, ids, logps, version))
 
     def state_dict(self) -> dict[str, Any]:

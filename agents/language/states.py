@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from polyathlon.envs.errors import UsageError
+
 from .reference import Reference
 
 if TYPE_CHECKING:
@@ -24,17 +26,35 @@ class RowsState:
         """Return where both stand."""
         prompts, rows = self.agent._prompts, self.agent._rows
         return {
+            "task": _task_name(self.agent),
             "prompts": None if prompts is None else prompts.get_state(),
             "rows": None if rows is None else rows.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
+        """Continue from there.
+
+        Raises:
+            UsageError: what parts or the collector remember is of another task.
+        """
+        before, now = state.get("task"), _task_name(self.agent)
+        if before is not None and before != now and self.agent._wiring.stateful():
+            kept = ", ".join(self.agent._wiring.stateful())
+            raise UsageError(
+                f"the checkpoint remembers problems of {before} ({kept} of the recipe {self.agent.recipe.name!r}), this task is {now}: "
+                "start a new run, or resume with the task of the checkpoint"
+            )
         if state["prompts"] is not None:
             self.agent._make_vec_env()
             assert self.agent._prompts is not None and self.agent._rows is not None
             self.agent._prompts.set_state(state["prompts"])
             self.agent._rows.set_state(state["rows"])
+
+
+def _task_name(agent: LanguageAgent) -> str:
+    """Return module and class of an agent's task."""
+    kind = type(agent.token_env.env.unwrapped)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 class ReferenceState:

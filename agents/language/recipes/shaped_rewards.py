@@ -9,6 +9,7 @@ from .records import Penalty, Recipe
 from .selected_tokens import GROUPED
 
 TO_REFERENCE_K3 = part("divergences:kl_token", kind="k3", ref_logp="@reference_logp")
+CRITIQUE = (("format", 1.0), ("verdict", 1.0), ("suggestion", 1.0))
 
 ROWS = (
     Recipe(
@@ -60,5 +61,25 @@ ROWS = (
         advantage=part("entropy_shaping:thinking_entropy_advantage", lam=0.4, alpha=2.0),
         penalties=(Penalty("kl", 1e-3, TO_REFERENCE_K3),),
         aggregation="seq-mean-token-mean",
+    ),
+    Recipe(
+        "s_grpo",
+        "grpo of a critic that judges an action before it is done and says what would be right (Judge-v0, kind='critique')",
+        "Wanyan et al. 2025, GUI-Critic-R1, arXiv 2506.04614 (its weights are not published)",
+        loss=CLIPPED,
+        collect=GROUPS,
+        rewards=(part("reward_components:MixedComponents", weights=CRITIQUE),),
+        advantage=GROUPED,
+        penalties=(TO_REFERENCE,),
+        aggregation="seq-mean-token-mean",
+    ),
+    Recipe(
+        "critic_r1",
+        "grpo on pairs of answers, one of which is better: a critic that is a better policy too (Judge-v0, SelfCritique)",
+        "Wang et al. 2025, LLaVA-Critic-R1, arXiv 2509.00676",
+        loss=part("surrogates:ppo_surrogate", clip_low=0.2, clip_high=0.3, dual_clip=3.0),
+        collect=GROUPS,
+        advantage=GROUPED,
+        penalties=(Penalty("kl", 1e-2, TO_REFERENCE_K3),),
     ),
 )

@@ -39,7 +39,8 @@ class Probe(TableTask):
         same = [a == b for a, b in zip(answer, self.targets[prompt].tolist(), strict=False)]
         right = len(same) == 2 and all(same) if self.draws is None else bool(self.draws.random() < 0.3)
         share = sum(same) / 2 if self.draws is None else float(self.draws.integers(3)) / 2
-        return Verdict(right, float(right), False, "", {"right": float(right), "share": share})
+        named = dict.fromkeys(("right", "format", "verdict", "suggestion"), float(right))
+        return Verdict(right, float(right), False, "", {**named, "share": share})
 
 
 def make(name, is_shuffled=False, **words):

@@ -51,7 +51,8 @@ def judged():
         episode.rewards = [0.0] * len(episode.ids)
         episode.rewards[last] = float(right)
         episode.is_correct, episode.task, episode.text = right, episode.group, str(i % 3)
-        episode.verdict = {"correct": right, "parts": {"right": float(right), "form": float(i % 2)}}
+        parts = {"right": right, "form": i % 2, "format": i % 2, "verdict": right, "suggestion": i % 3 == 0}
+        episode.verdict = {"correct": right, "parts": {name: float(value) for name, value in parts.items()}}
         episode.finished, episode.version = i % 5 != 0, [0] * len(episode.ids)
     return episodes
 

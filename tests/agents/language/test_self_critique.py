@@ -1,0 +1,87 @@
+"""The agent that judges its own answers: probabilities by its formulas, the number of comparisons, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from polyathlon.agents import LanguageAgent
+from polyathlon.agents.language.self_critique import SelfCritique
+from polyathlon.envs.errors import UsageError
+
+from .test_language_agent import letters
+
+
+class Guesser:
+    """Answers "right" with probability p."""
+
+    answers_texts = True
+
+    def __init__(self, p, seed=0):
+        self.p, self.rng = p, np.random.default_rng(seed)
+
+    def predict(self, texts, state=None, episode_start=None, deterministic=False):
+        return ["right" if self.rng.random() < self.p else "wrong" for _ in texts], state
+
+
+def perfect(question, first, second):
+    return 1 if first == "right" else 2 if second == "right" else None
+
+
+def share(critic, n, p=0.3, number=2000):
+    chosen = SelfCritique(Guesser(p), n, critic=critic)
+    found = [chosen.predict("q")[0] for _ in range(number)]
+    assert chosen.comparisons == number * (n - 1)
+    return found.count("right") / number, chosen
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+def test_a_perfect_critic_finds_a_right_answer_where_there_is_one(n):
+    wanted = 1 - 0.7**n
+    assert abs(share(perfect, n)[0] - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / 2000)
+
+
+@pytest.mark.parametrize("critic", [lambda q, a, b: 1, lambda q, a, b: None])
+def test_a_critic_that_knows_nothing_changes_nothing(critic):
+    found, chosen = share(critic, 4)
+    assert abs(found - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 2000)
+    assert chosen.unread in (0, chosen.comparisons)
+
+
+def test_the_order_is_swapped():
+    seen = []
+
+    def look(question, first, second):
+        seen.append(first)
+        return 1
+
+    class Two(Guesser):
+        def predict(self, texts, state=None, episode_start=None, deterministic=False):
+            return ["a", "b"], state
+
+    chosen = SelfCritique(Two(0), 2, critic=look)
+    for _ in range(200):
+        chosen.predict("q")
+    assert 60 < seen.count("a") < 140
+
+
+def test_a_language_agent_judges_its_own_answers():
+    agent = LanguageAgent("tiny", letters(max_new_tokens=4, max_length=512), num_prompts=2, group_size=2, seed=0)
+    chosen = SelfCritique(agent, 3)
+    (first, second), _ = chosen.predict(["a", "b"])
+    assert isinstance(first, str) and isinstance(second, str) and chosen.comparisons == 4
+    assert 0 <= chosen.unread <= 4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SelfCritique(Guesser(0.5), 0), "n must be a positive integer"),
+        (lambda: SelfCritique(object(), 2), "must read and write texts"),
+        (lambda: SelfCritique(Guesser(0.5), 2, critic=3), "critic= must read"),
+        (lambda: SelfCritique(LanguageAgent("tiny", letters()), 2), "cannot read what Judge-v0 asks"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
