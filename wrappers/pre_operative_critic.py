@@ -46,12 +46,13 @@ class PreOperativeCritic(gym.Wrapper[str, str, str, str], RecordConstructorArgs)
             raise UsageError(f"PreOperativeCritic judges operations on a page in words (polyathlon/Web-v0), got {env}")
         self._critic = critic if callable(critic) else lambda text: _predicted(critic, text)
         self._resample, self.max_revisions = resample, int(max_revisions)
-        self._observation, self._history = "", []
+        self._observation = ""
+        self._history: list[str] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Begin an episode."""
         self._observation, info = self.env.reset(seed=seed, options=options)
-        self._history: list[str] = []
+        self._history = []
         return self._observation, info
 
     def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:

@@ -196,9 +196,9 @@ class WindowPool:
         if not is_over:
             assert episode.key is not None
             key = (int(episode.key[0]), int(episode.key[1]))
-            ids, version = [episode.ids[t] for t in own], [episode.version[t] for t in own]
+            ids, versions = [episode.ids[t] for t in own], [episode.version[t] for t in own]
             logps = [episode.logps[t] for t in own]
-            self.open.append(OpenAnswer(answer.task, answer.group, key, ids, logps, version))
+            self.open.append(OpenAnswer(answer.task, answer.group, key, ids, logps, versions))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the answers that go on."""

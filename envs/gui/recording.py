@@ -46,4 +46,4 @@ class Recorder:
         if tab.broken is None:
             await tab.renderer.context.tracing.stop(path=f"{name}.zip")
         if self.frames:
-            imageio.mimwrite(f"{name}.mp4", self.frames, fps=2, macro_block_size=4)
+            imageio.mimwrite(f"{name}.mp4", list(self.frames), fps=2, macro_block_size=4)

@@ -93,7 +93,9 @@ def observation(play: Play, rows: int) -> dict[str, np.ndarray]:
     space = choice_space(rows)
     choices = [choice for _, choice in choices_of(play, rows)]
     known = phrases(play.look)
-    nodes = np.zeros(space["nodes"].shape, np.float32)
+    shape = space["nodes"].shape
+    assert shape is not None
+    nodes = np.zeros(shape, np.float32)
     nodes[: len(choices)] = choice_table(play.look["goal"], known, choices, play.used_phrases)
     kind = np.zeros(rows, np.int8)
     kind[: len(choices)] = OPEN

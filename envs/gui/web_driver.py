@@ -104,7 +104,7 @@ class PageDriver:
     def start(self, seeds: Sequence[int]) -> list[Play | PageFailure | UsageError]:
         """Start an episode for each seed, all at once; what fails takes the place of its episode."""
         tabs = [self._take() for _ in seeds]
-        return self._run(gathered([self._start(seed, tab) for seed, tab in zip(seeds, tabs)]))  # type: ignore[no-any-return]
+        return self._run(gathered([self._start(seed, tab) for seed, tab in zip(seeds, tabs)]))
 
     def act(self, jobs: Sequence[tuple[Play, Any]]) -> list[tuple[dict[str, Any], str | None] | PageFailure]:
         """Carry out a call in each episode, all at once; returns what the page shows then, and why the call could not be done."""

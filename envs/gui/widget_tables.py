@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,7 +96,7 @@ class Tables:
 
     def to(self, device: torch.device) -> Tables:
         """Return the tables on a device."""
-        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
         return Tables(**{name: part.to(device) if isinstance(part, Tensor) else part for name, part in parts.items()})
 
 

@@ -173,7 +173,8 @@ class ChoiceVector(gym.vector.VectorEnv[Any, Any, Any]):
             _, rewards, over, cut, infos = self.rows.step([text for _, text in acting], places)
             reward[places], terminated[places], truncated[places] = rewards, over, cut
             for (i, text), info in zip(acting, infos):
-                told[i] = {**{key: info[key] for key in ("verdict", "failure", "task") if key in info}, "text": text}
+                kept = {key: info[key] for key in ("verdict", "failure", "task") if key in info}
+                told[i] = kept | {"text": text}
             self._look(places)
         self._cut(terminated, truncated)
         return self._concluded(reward, terminated, truncated, told, resting)
