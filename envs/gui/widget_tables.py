@@ -96,8 +96,11 @@ class Tables:
 
     def to(self, device: torch.device) -> Tables:
         """Return the tables on a device."""
-        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
-        return Tables(**{name: part.to(device) if isinstance(part, Tensor) else part for name, part in parts.items()})
+        moved: dict[str, Any] = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            moved[part.name] = value.to(device) if isinstance(value, Tensor) else value
+        return Tables(**moved)
 
 
 def _row(widget: Widget, wanted: int, phrases: list[int]) -> tuple[int, ...]:
