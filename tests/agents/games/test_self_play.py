@@ -277,7 +277,7 @@ def test_pictures_of_matrix_and_ratings(tmp_path):
     assert plot_matrix(matrix, tmp_path / "m.png").stat().st_size > 5000
     born = {one.pool.name(n): one.pool.born[n] for n in one.pool.active}
     assert plot_ratings(one.ratings(4), born, tmp_path / "r.png").stat().st_size > 5000
-    assert set(one.names) == {"random", "latest", *one.pool.names} and "latest" in str(matrix)
+    assert set(one.names) == {"random", "perfect", "latest", *one.pool.names} and "latest" in str(matrix)
 
 
 # ---------------------------------------------------------------------------------------------------- the pool

@@ -146,7 +146,7 @@ def test_a_skipped_game_pays_nobody():
 def test_a_time_limit_counts_the_seats_own_moves():
     env = SeatVectorEnv(TicTacToe(), 2, first_allowed, 1, max_episode_steps=2, autoreset_mode=OFF)
     env.reset(seed=0)
-    ends = [env.step(np.array([cell, cell]))[2:4] for cell in (8, 7)]
+    ends = [env.step(np.array([cell, cell]))[2:4] for cell in (1, 3)]
     assert [t.tolist() for t, _ in ends] == [[False, False]] * 2
     assert [u.tolist() for _, u in ends] == [[False, False], [True, True]]
 
