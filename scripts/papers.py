@@ -46,7 +46,8 @@ SUMS = dict(task_kwargs=dict(task="chain_sum", config=dict(max_terms=2, max_digi
 ```
 """
 SNIPPETS = {
-    "ghpo": """hinted = TokenAction(Hinted(TableTask(8, 2, 4), announcement=" ", continues=True), model=TABLE, max_new_tokens=3, max_length=32)
+    "ghpo": """task = Hinted(TableTask(8, 2, 4), announcement=" ", continues=True)
+hinted = TokenAction(task, model=TABLE, max_new_tokens=3, max_length=32)
 agent = LanguageAgent(TABLE, hinted, recipe="ghpo", num_prompts=4, seed=0).learn(1)
 """,
     "kdrl": """agent = LanguageAgent(TABLE, env, recipe="kdrl", side_models={"teacher": TABLE}, num_prompts=4, seed=0).learn(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -179,6 +180,13 @@ def play_match(
     totals, lengths = play_games(task, guarded, (~is_first).long(), seed, limit)
     for one in guarded:
         one.close()
+    faults = tuple(fault for one in guarded for fault in one.faults)
+    if faults:
+        warnings.warn(
+            f"{len(faults)} faults in a match of {' and '.join(names)}, which lose the game or have another move played; the first: "
+            f"{faults[0].message}",
+            stacklevel=2,
+        )
     mine = (totals * is_first).sum(1) / is_first.sum(1)
     theirs = (totals * ~is_first).sum(1) / (~is_first).sum(1).clamp(min=1)
     wins, losses = mine > theirs, mine < theirs
@@ -194,5 +202,5 @@ def play_match(
         float(theirs.mean()),
         tuple(by_group),
         float(lengths.double().mean()),
-        tuple(fault for one in guarded for fault in one.faults),
+        faults,
     )

@@ -51,8 +51,9 @@ class ActorMember:
     def log_probs(self, obs: Any, mask: Tensor | None) -> Tensor:
         """Return the log-probabilities of the actions, [k, A]."""
         policy = self.actor.module
-        if hasattr(policy, "action_parameters"):
-            return policy._log_probs(policy.action_parameters(obs), obs, mask)  # type: ignore[operator]
+        if hasattr(policy, "distribution"):
+            logits = policy.distribution(obs, mask).logits  # type: ignore[operator]
+            return torch.log_softmax(logits, 1)
         logits = policy.get_distribution(obs).distribution.logits  # type: ignore[operator]
         return masked_log_softmax(logits, mask)
 

@@ -75,7 +75,7 @@ def test_numbers_by_hand(page):
     more = {
         "even": torch.full((1, 2, 1), 0.5),
         "own_noise": torch.zeros(2, 1),
-        "conservatism": 1.0,
+        "coef": 1.0,
     }  # all of them the action 0
     loss, told = page.cql(critic_target=Always(1.0, 3.0), **shared, **fields(**more))
     high = [math.log((math.exp(q + math.log(2)) + math.exp(q + 0.5)) / 2) for q in (2.0, 4.0)]
@@ -109,7 +109,7 @@ def test_conservatism_takes_values_of_other_actions_down(page, tmp_path, monkeyp
     record("random", "Pendulum-v1", episodes=1, dataset_id=DATA, max_steps=60)
     gaps = []
     for strength in (0.0, 5.0):
-        method = page.with_options(page.CQL, conservatism=strength)
+        method = page.with_options(page.CQL, coef=strength)
         words = {
             "batch_size": 32,
             "seed": 0,

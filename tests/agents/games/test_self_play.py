@@ -79,7 +79,7 @@ def test_the_learners_moves_alone_are_learned_from():
     owner = agent.rollout.owner.gather(2, agent.rollout.player)
     assert torch.equal(own, owner == LEARNER)
     fields = seats.fields(agent, agent.rollout)
-    assert len(fields["advantage"]) % 4 == 0 and len(fields["advantage"]) <= own.sum()
+    assert len(fields["adv"]) % 4 == 0 and len(fields["adv"]) <= own.sum()
     # every game has one seat of the learner and one of a member
     assert ((agent.rollout.owner == LEARNER).sum(2) == 1).all()
 
@@ -217,12 +217,20 @@ def test_faults_of_a_player_are_named_and_lose():
     def broken(*call):
         raise ValueError("no idea")
 
-    found = league().match(broken, "random", 6)
+    with pytest.warns(UserWarning, match="faults in a match of broken and random.*no idea"):
+        found = league().match(broken, "random", 6)
     assert found.faults[0].message == "broken: ValueError: no idea" and found.losses >= 3
     with pytest.raises(UsageError, match="games"):
         league().match("latest", "random", 0)
     with pytest.raises(UsageError, match=r"unknown player 'v9'.*latest"):
         league().match("v9", "random", 2)
+
+
+def test_policies_and_members_play_without_faults():
+    one = league()
+    one.learn(128)
+    for name in ("latest", one.pool.names[-1]):
+        assert one.match(name, "random", 8).faults == ()
 
 
 def test_a_match_of_sides_gives_each_side_half_of_the_games():
