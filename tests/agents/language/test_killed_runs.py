@@ -12,11 +12,17 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import polyathlon
 from polyathlon.agents.language.recipes import find_recipe, recipe_rows
+from polyathlon.agents.parts.wiring import find_part
 from tests.polyathlon.comparison_names import ENV, MODEL
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 EVERYTHING = "tests.agents.language.own_recipes:EVERYTHING"  # a collector, a part with a state, a side model that learns, a schedule
-RUNS = {row.name: (f"language:{row.name}", MODEL, {}) for row in recipe_rows()}
+RUNS = {
+    row.name: (f"language:{row.name}", MODEL, {})
+    for row in recipe_rows()
+    # of other tasks: with worked solutions, and with verdicts of several parts
+    if not hasattr(find_part(row.collect.path), "needs_task") and row.name != "s_grpo"
+}
 RUNS["everything with adapters"] = (EVERYTHING, "tiny", {"lora": 2})
 RUNS["a reference with adapters"] = ("grpo", "tiny", {"lora": 2, "recipe_kwargs": {"kl_coef": 0.1}})
 KILLED_AT = 3
@@ -91,7 +97,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert len(log(tmp_path / "killed")) == KILLED_AT - 1
     again = trained(name, tmp_path / "killed", resume=True)
-    assert again.num_timesteps == whole.num_timesteps and again._iterations == whole._iterations > KILLED_AT
+    assert again.num_timesteps == whole.num_timesteps and again._iterations == whole._iterations >= KILLED_AT
     for key, value in whole.policy.state_dict().items():
         assert torch.equal(value, again.policy.state_dict()[key]), key
     assert whole.side_models.copies.keys() == again.side_models.copies.keys()
