@@ -89,7 +89,7 @@ class BQNCO(Agent):
         edge_coef: weight of the loss of the edges (see `imitation_loss`); 0 leaves it out.
         schedule: "one_cycle" (see `one_cycle`) or "constant", times `learning_rate`.
         warmup_fraction: share of the run in which the step size rises.
-        ema_decay: how much of the moving average of the weights, which acts, stays in each update.
+        ema_decay: decay of the exponential moving average of the weights, which acts.
         max_grad_norm: gradient clipping, the largest norm of the gradient; None sets none.
         learn_from: "solutions" or "rewards".
         num_starts: starts of an instance, from rewards.

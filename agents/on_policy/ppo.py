@@ -56,8 +56,8 @@ def clipped_loss(
         old_value: [B] values of the behaviour.
         adv: [B].
         returns: [B] what the values are regressed on.
-        clip_range: how far the ratio may move from 1.
-        clip_range_vf: how far a value may move from its old one; None sets no bound.
+        clip_range: clip ratio: the probability ratio is clipped to [1 - clip_range, 1 + clip_range].
+        clip_range_vf: value clipping, to the old value +- clip_range_vf; None clips nothing.
         normalize_advantage: centre and scale the advantages.
         ent_coef: coefficient of the entropy.
         vf_coef: coefficient of the value error.

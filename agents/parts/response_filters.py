@@ -111,7 +111,7 @@ def overlong_penalty(length: Tensor, longest: int, buffer: int, factor: float = 
     Args:
         length: tokens of each utterance, in any shape.
         longest: the limit of one utterance.
-        buffer: how far before the limit the punishment begins.
+        buffer: tokens before the limit at which the length penalty begins.
         factor: the punishment at the limit and beyond.
     """
     return factor * (-(length - (longest - buffer)).float() / buffer).clamp(-1, 0)
@@ -124,7 +124,7 @@ def episode_overlong_penalty(turn: Tensor, longest: int, buffer: int, factor: fl
         turn: [N, T] int64 number of the utterance that each token belongs to, from 0; negative for what the policy did
             not write.
         longest: the limit of one utterance.
-        buffer: how far before the limit the punishment begins.
+        buffer: tokens before the limit at which the length penalty begins.
         factor: the punishment at the limit and beyond.
     """
     most = max(int(turn.max()) + 1, 1) if turn.numel() else 1

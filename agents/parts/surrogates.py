@@ -31,8 +31,8 @@ def ppo_surrogate(
         old_logp: [N, T] log-probabilities of the behaviour.
         adv: [N, T], or [N] for one advantage a row.
         mask: [N, T] 1 on what was acted, needed by "sequence".
-        clip_low: how far the ratio may fall below 1.
-        clip_high: how far the ratio may rise above 1.
+        clip_low: clip ratio below: the probability ratio is clipped at 1 - clip_low.
+        clip_high: clip ratio above: the probability ratio is clipped at 1 + clip_high.
         dual_clip: bound of the ratio where the advantage is negative; None sets none.
         level: "token", or "sequence" for one length-normalised ratio a row (GSPO, Zheng et al. 2025).
 
@@ -73,7 +73,7 @@ def clipped_value_loss(
         value: [N, T] under the current parameters.
         old_value: [N, T] when the data was gathered.
         returns: [N, T], or [N] for one number a row.
-        clip_range_vf: how far a value may move; None sets no bound.
+        clip_range_vf: value clipping: values are clipped to old value +- clip_range_vf; None clips nothing.
 
     Returns:
         [N, T].

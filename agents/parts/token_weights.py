@@ -129,7 +129,7 @@ def entropy_top_mask(entropy: Tensor, mask: Tensor, *, rho: Fraction = 0.2) -> T
 
 @compares_groups
 def divergence_weights(full_logp: Tensor, mask: Tensor, group: Tensor, *, alpha: NonNegative = 1.4) -> Tensor:
-    """TW-GRPO: weigh places by how far the distributions of a group's answers differ there (Dang et al. 2025, arXiv 2505.24718).
+    """TW-GRPO: weigh token positions by the divergence between the distributions of a group's answers (Dang et al. 2025, arXiv 2505.24718).
 
     With lp_i the log-probabilities of answer i at its k-th written token (uniform behind its end), mu their mean over the group and
     d = clip(mu - lp_i, -11, 11): KL_k = mean over i of sum over v of (exp(d) - d - 1), w_k = 1 + (alpha - 1) (KL_k - min) / (max - min),

@@ -102,8 +102,8 @@ def over_value_loss(
         returns: [N, T].
         mask: [N, T] 1 on the policy's tokens.
         over: [N] 1 where the answer is over.
-        value_low: how far a value may fall.
-        value_high: how far a value may rise.
+        value_low: value clipping below: values are clipped at old value - value_low.
+        value_high: value clipping above: values are clipped at old value + value_high.
 
     Returns:
         A scalar; 0 where no answer is over.
