@@ -70,7 +70,8 @@ def test_learns_more_from_data_than_they_show(agent_class, options, steps, least
 
 @pytest.mark.parametrize("loss", ["log_prob", "mse"])
 def test_imitates_demonstrations(loss):
-    assert score(BC("MlpPolicy", None, dataset=CLEAN, loss=loss, **SMALL).learn(2000)) > -200
+    words = {name: value for name, value in SMALL.items() if name not in BC.unread}
+    assert score(BC("MlpPolicy", None, dataset=CLEAN, loss=loss, **words).learn(2000)) > -200
 
 
 def test_td3_learns_pendulum():
