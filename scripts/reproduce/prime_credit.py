@@ -72,7 +72,7 @@ CLAIM = Claim(
     source="Cui et al. 2025, PRIME, arXiv 2502.01456",
     metric="AUC of the implicit reward for right against wrong tokens",
     arms={"process model": train, "untrained": partial(train, steps=0)},
-    comparisons=[Comparison("process model", "untrained", "higher", margin=0.1)],
+    comparisons=[Comparison("process model", "untrained", "higher", margin=0.3)],
     controls=[Control("untrained", ("process model",))],
     tasks=("a chain",),
     seeds=8,
