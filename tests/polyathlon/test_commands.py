@@ -189,7 +189,7 @@ def test_errors_of_training_take_one_line(tmp_path, capsys):
     assert "Did you mean '--seed'?" in line(capsys, *TRAIN, "--steps", 10, "--sed", 3, *out)
     assert "gravity" in line(capsys, *TRAIN, "--steps", 10, "--env", "gravity=9", *out)
     assert "Did you mean 'n_steps'?" in line(capsys, *TRAIN, "n_step=5", "--steps", 10, *out)
-    assert "invalid int value: 'many'" in line(capsys, *TRAIN, "--steps", "many", *out)
+    assert "'many' is no whole number" in line(capsys, *TRAIN, "--steps", "many", *out)
     assert not (tmp_path / "x").exists()
 
 

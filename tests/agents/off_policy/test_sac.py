@@ -119,7 +119,7 @@ def test_gradient_steps_are_those_of_sb3():
     from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
     words = {**SMALL, "learning_rate": 2e-3, "batch_size": 32, "tau": 0.02}
-    ours, theirs = SAC("MlpPolicy", "Pendulum-v1", **words), SB3SAC("MlpPolicy", "Pendulum-v1", **words)
+    ours, theirs = SAC("MlpPolicy", "Pendulum-v1", **words), SB3SAC("MlpPolicy", "Pendulum-v1", **copy.deepcopy(words))
     ours.policy.load_state_dict(theirs.policy.state_dict())
     theirs.set_logger(configure(format_strings=[]))
     ours._ready()
