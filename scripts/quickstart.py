@@ -96,6 +96,7 @@ def cheetah(out: Path, fast: bool) -> Row:
     import gymnasium as gym
 
     import polyathlon
+    from polyathlon.envs.tensor.quiet import quiet_robots
     from polyathlon.evaluation import agent_policy, evaluate, random_policy
     from polyathlon.watching import watch
 
@@ -110,7 +111,8 @@ def cheetah(out: Path, fast: bool) -> Row:
         "normalize_rewards": True,
         "stats_window_size": 16,
     }
-    env = gym.make("HalfCheetah-v5")
+    with quiet_robots("gymnasium.envs.mujoco"):
+        env = gym.make("HalfCheetah-v5")
     before = evaluate(env, random_policy(env), episodes, EVALUATION_SEED)
     run = out / "ppo-cheetah"
     agent = polyathlon.train(

@@ -8,6 +8,8 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
+from polyathlon.envs.tensor.quiet import quiet_robots
+
 from .mujoco_objectives import PARTS, make_mo_gymnasium, pays_vector
 from .mujoco_options import find_task
 from .mujoco_scalar import guarded
@@ -61,7 +63,8 @@ def make_scalar(task: str, reward: str = "scalar", cost_objective: bool = True, 
         has_choice = PARTS[task].has_optional_cost
         return make_mo_gymnasium(task, **options, **({"cost_objective": cost_objective} if has_choice else {}))
     module, _, name = find_task(task).class_name.partition(":")
-    return guarded(getattr(import_module(module), name))(**options)
+    with quiet_robots(module):
+        return guarded(getattr(import_module(module), name))(**options)
 
 
 make_half_cheetah = partial(make_vector, "HalfCheetah")

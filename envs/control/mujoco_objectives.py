@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.quiet import quiet_robots
 
 from .mujoco_arrays import Array
 from .mujoco_options import choice
@@ -126,4 +127,5 @@ def make_mo_gymnasium(task: str, **options: Any) -> Any:
         "Humanoid": ("humanoid_v5", "MOHumanoidEnv"),
         "Swimmer": ("swimmer_v5", "MOSwimmerEnv"),
     }[task]
-    return guarded(getattr(import_module(f"mo_gymnasium.envs.mujoco.{module}"), name))(**options)
+    with quiet_robots("mo_gymnasium.envs.mujoco"):
+        return guarded(getattr(import_module(f"mo_gymnasium.envs.mujoco.{module}"), name))(**options)

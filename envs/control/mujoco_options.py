@@ -11,6 +11,7 @@ import mujoco
 from packaging.version import Version
 
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.tensor.quiet import quiet_robots
 
 from .mujoco_bodies import Ant, Humanoid
 from .mujoco_tasks import HalfCheetah, Hopper, MujocoTask, Swimmer, Walker2d
@@ -63,7 +64,8 @@ def make_model_env(
         if name not in named and name not in _VIEW_OPTIONS:
             raise unknown_name(f"option of {task.__name__}", name, (*named, *_VIEW_OPTIONS))
     try:
-        env = cls(**options, render_mode=render_mode)
+        with quiet_robots(module):
+            env = cls(**options, render_mode=render_mode)
     except (AssertionError, OSError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"Gymnasium refuses these options of {task.__name__}: {options} ({error})") from error
     return env, {**named, **options}

@@ -12,6 +12,7 @@ import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
 
+from .quiet import quiet_robots
 from .settings import changed_settings, layers
 
 
@@ -33,7 +34,7 @@ def made_from_spec(env: gym.Env[Any, Any]) -> gym.Env[Any, Any] | None:
     if spec is None or any(wrapper.kwargs is None for wrapper in spec.additional_wrappers):
         return None
     # a wrapper class defined inside a function or a notebook cannot be found again by its name
-    with contextlib.suppress(AttributeError, ImportError):
+    with contextlib.suppress(AttributeError, ImportError), quiet_robots(spec.entry_point):
         return gym.make(spec, disable_env_checker=not is_checked(env))
     return None
 

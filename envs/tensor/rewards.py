@@ -10,6 +10,8 @@ from gymnasium import spaces
 
 from polyathlon.envs.errors import UsageError
 
+from .quiet import quiet_robots
+
 
 def checked_reward(reward: Any, env: Any) -> float:
     """Return the reward of an environment as a number.
@@ -76,8 +78,10 @@ def make_unchecked(spec: Any, **kwargs: Any) -> gym.Env[Any, Any]:
         spec: an id or a spec.
         **kwargs: options of the environment.
     """
-    env = gym.make(spec, **kwargs)
-    if num_objectives(env) is None:
-        return env
-    env.close()
-    return gym.make(spec, disable_env_checker=True, **kwargs)
+    found = gym.registry.get(spec) if isinstance(spec, str) else spec
+    with quiet_robots(getattr(found, "entry_point", None)):
+        env = gym.make(spec, **kwargs)
+        if num_objectives(env) is None:
+            return env
+        env.close()
+        return gym.make(spec, disable_env_checker=True, **kwargs)

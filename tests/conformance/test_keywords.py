@@ -106,7 +106,7 @@ OTHER: dict[str, Any] = {
     "schedule": "one_cycle",
     "seed": 1,
     "side_models": "nonsense",
-    "solver": "two_opt",
+    "solver": "nonsense",
     "stats_window_size": 2,
     "target_entropy": -3.0,
     "warmup_fraction": 0.9,
