@@ -214,7 +214,8 @@ def test_a_time_limit_is_no_end(name, form):
 def test_the_action_follows_the_observation(name, form):
     agent = train(name, "MatchSign", form, 4000)
     assert [chosen(agent, (sign, 0.0), form) for sign in (-1.0, 1.0)] == [0, 1]
-    check_values(agent, "MatchSign", form, 0.2)
+    # every action of the right sign is best, and one beside 0 (PMOE's 0.08) has a critic that smooths the jump from -1 to 1
+    check_values(agent, "MatchSign", form, 0.3 if form == "box" else 0.2)
     mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=40, warn=False)
     assert mean == 1.0
 
