@@ -146,6 +146,7 @@ def make(name: str, env: Any, **changes: Any) -> Any:
     if needs_data(name):
         settings["dataset"] = recorded(env, agent_class.needs_demonstrations)
     if name in SPECIALISTS or not {"box", "discrete"} & set(forms_of(name)):
+        settings.pop("ent_coef", None)  # BQNCO's, which learns from solutions here, is of learning from rewards
         settings.pop("policy_kwargs", None)  # the layers of a language model or a specialist are its own
     return polyathlon.make_agent(name, env, **settings)
 
