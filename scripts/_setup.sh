@@ -49,9 +49,9 @@ ensure_system() {
 ensure_browser() {
     command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 && return
     if can_apt; then
-        apt_install chromium || printf 'warning: chromium could not be installed; the tests of web pages are skipped\n' >&2
+        apt_install chromium fonts-liberation || printf 'warning: chromium could not be installed; the tests of web pages are skipped\n' >&2
     else
-        printf 'warning: no browser; the tests of web pages are skipped. Install one with: sudo apt-get install chromium\n' >&2
+        printf 'warning: no browser; the tests of web pages are skipped. Install one with: sudo apt-get install chromium fonts-liberation\n' >&2
     fi
 }
 
