@@ -87,13 +87,8 @@ def test_shapes_are_told_apart():
 
 
 def traced_cases():
-    """Tracing a mapped ensemble takes half a minute of processor time, everything else a few seconds.
-
-    EXPO, with its chain of denoising steps, takes a whole one: `scripts/benchmark/engine.py --check` compares it.
-    """
+    """Tracing a mapped ensemble takes half a minute of processor time, everything else a few seconds."""
     for name in SHAPES.values():
-        if name == "expo":
-            continue
         members = [len(n.modules) for n in networks_of(METHODS[name]).values() if isinstance(n, Network)]
         yield pytest.param(name, marks=pytest.mark.slow if max(members) > LOOPED_MEMBERS else ())
 
