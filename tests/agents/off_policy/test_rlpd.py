@@ -180,9 +180,9 @@ def test_recorded_observations_are_normalised_as_own_ones():
 
 def test_rlpd_learns_pendulum():
     settings = {"learning_rate": 2e-3, "batch_size": 64, "policy_kwargs": {"net_arch": [64, 64], "n_critics": 5}}
-    agent = RLPD("MlpPolicy", "Pendulum-v1", gradient_steps=2, seed=0, device="cpu", **settings).learn(2_600)
+    agent = RLPD("MlpPolicy", "Pendulum-v1", gradient_steps=2, seed=0, device="cpu", **settings).learn(3_600)
     returns = [episode["r"] for episode in agent.ep_info_buffer]
-    assert np.median(returns[-5:]) > -400
+    assert np.mean(returns[-4:]) > -400
     assert np.mean(returns[:3]) < -800
 
 
