@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -25,6 +26,8 @@ from polyathlon.run_folder import RunFolder
 from polyathlon.statistics import paired_difference, t_interval
 
 from .comparison_names import ENV, HERE, MODEL
+
+ROOT = Path(__file__).parents[2]
 
 SMALL = {
     "model": MODEL,
@@ -135,7 +138,8 @@ compared(["grpo", "rloo", f"{HERE}:STILL"], sys.argv[1])
 
 def test_a_killed_comparison_goes_on_and_gives_the_same_page(whole, tmp_path, monkeypatch):
     out = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], cwd=Path(__file__).parents[2])
+    known = {**os.environ, "PYTHONPATH": str(ROOT)}  # where `tests` is found, whatever started this process
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], env=known)
     log, end = out / "runs" / "rloo-seed0" / "progress.csv", time.monotonic() + 120
     while time.monotonic() < end and not (log.exists() and log.read_text().count("\n") >= 3):
         assert process.poll() is None, "it ended before it was killed"
@@ -158,7 +162,8 @@ def test_more_names_go_on_from_what_there_is(copied):
     assert (copied / "runs" / "grpo-seed0" / "result.json").stat().st_mtime_ns == when
 
 
-def test_runs_in_processes_of_their_own_are_the_same_runs(whole, copied):
+def test_runs_in_processes_of_their_own_are_the_same_runs(whole, copied, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
     for name in ("grpo-seed0", "rloo-seed1"):
         shutil.rmtree(copied / "runs" / name)
     compared(["grpo", "rloo", f"{HERE}:STILL"], copied, jobs=2)
