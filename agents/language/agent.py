@@ -270,6 +270,7 @@ class LanguageAgent(TokenAgent):
             self.fast_forward,
             with_full,
             with_gradient,
+            (fields["ids"], fields["first"]) if "ids" in fields else None,
         )
 
     def read_role(self, role: str, fields: Fields, with_full: bool = False) -> Reading:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ def read_episodes(
     fast: bool = True,
     with_full: bool = False,
     with_entropy_gradient: bool = False,
+    known: tuple[Sequence[Sequence[int]], Sequence[int]] | None = None,
 ) -> Reading:
     """Read whole episodes.
 
@@ -61,6 +62,7 @@ def read_episodes(
             have in common before their starts; False always takes the model's own.
         with_full: keep the log-probabilities of the whole vocabulary.
         with_entropy_gradient: let a gradient flow through the entropies.
+        known: the ids of each row and its start, where the processor knows them; a device is asked otherwise.
     """
     judge = partial(
         _judge, value_net=value_net, vocabulary=vocabulary, temperature=temperature, entropy_grad=with_entropy_gradient
@@ -72,8 +74,11 @@ def read_episodes(
             *read_table(model, value_net, tokens, vocabulary, temperature, starts, with_full, with_entropy_gradient)
         )
     if fast and is_plain_llama(model):
-        return _read_llama(model, judge, tokens, attention, starts, with_full)
-    first = int(starts.min()) - 1
+        if known is None:
+            lengths = attention.sum(1).tolist()
+            known = [row[:n] for row, n in zip(tokens.tolist(), lengths, strict=True)], starts.tolist()
+        return _read_llama(model, judge, tokens, attention, starts, with_full, known)
+    first = (int(starts.min()) if known is None else min(known[1])) - 1
     kept = {"logits_to_keep": tokens.shape[1] - first} if keeps_last(model) else {}
     out = model(
         input_ids=tokens,
@@ -120,6 +125,7 @@ def _read_llama(
     attention: Tensor,
     starts: Tensor,
     with_full: bool,
+    known: tuple[Sequence[Sequence[int]], Sequence[int]],
 ) -> Reading:
     """Read each different beginning once, and the rest of each row after it.
 
@@ -127,16 +133,18 @@ def _read_llama(
     """
     device, length = tokens.device, tokens.shape[1]
     sizes = starts - 1
-    texts = [row[:size] for row, size in zip(tokens.tolist(), sizes.tolist(), strict=True)]
+    ids, own_sizes = known[0], [start - 1 for start in known[1]]
+    texts = [row[:size] for row, size in zip(ids, own_sizes, strict=True)]
     unique, inverse = unique_prefixes(texts, device)
     longest = max(len(text) for text in unique)
     beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in unique], device=device)
     llama = Llama(model)
     kept = llama.read_prefixes(beginnings.reshape(len(unique), longest).long())[1] if longest else None
-    width = int((attention.sum(1) - sizes).max())
+    width = max(len(row) - size for row, size in zip(ids, own_sizes))
     places = sizes[:, None] + torch.arange(width, device=device)
     rest = tokens.gather(1, places.clamp(max=length - 1))
-    hidden = _read_rest(llama, rest, places, kept, inverse, sizes)[:, :-1]
+    is_even = all(size == longest for size in own_sizes)
+    hidden = _read_rest(llama, rest, places, kept, inverse, sizes, is_even)[:, :-1]
     following = rest[:, 1:]
     *judged, full = judge(F.linear(hidden, llama.head), hidden, following)
     # a row's places beyond its own length go into a column that is cut off
@@ -157,14 +165,15 @@ def _read_rest(
     kept: list[tuple[Tensor, Tensor]] | None,
     inverse: Tensor,
     sizes: Tensor,
+    is_even: bool,
 ) -> Tensor:
-    """Return the last hidden states [N, R, width] of tokens [N, R] that follow beginnings."""
+    """Return the last hidden states [N, R, width] of tokens [N, R] that follow beginnings; `is_even`: all of one length."""
     shape = rest.shape
     longest = 0 if kept is None else kept[0][0].shape[2]
     rotary = llama.rotary(places).flatten(0, 1)
     own = torch.ones(shape[1], shape[1], dtype=torch.bool, device=rest.device).tril()
     far = torch.arange(longest, device=rest.device) < sizes[:, None]
-    if bool(far.all()):
+    if is_even:
         mask = F.pad(own, (longest, 0), value=True)[None, None]
     else:
         mask = torch.cat([far[:, None, None].expand(-1, 1, shape[1], -1), own.expand(shape[0], 1, -1, -1)], 3)
