@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from . import __version__
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return int(options.run(options) or 0)
+        with _modules_of_current_folder():
+            return int(options.run(options) or 0)
     except KeyboardInterrupt as stop:
         print(f"polyathlon: interrupted{f': {stop}' if str(stop) else ''}", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -90,6 +92,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"polyathlon: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_USAGE
+
+
+@contextlib.contextmanager
+def _modules_of_current_folder() -> Iterator[None]:
+    """Let module:Id, module:callable and module:NAME name modules of the current folder; installed ones go before them."""
+    here = os.getcwd()
+    is_new = here not in sys.path
+    if is_new:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if is_new and here in sys.path:
+            sys.path.remove(here)
 
 
 def _is_users(error: Exception) -> bool:

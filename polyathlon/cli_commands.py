@@ -144,8 +144,6 @@ def train_agent(options: argparse.Namespace) -> None:
     from .training import train
     from .tuned import tuned_settings
 
-    if ":" in options.agent_name:  # a recipe of the current folder, module:NAME
-        sys.path.append(str(Path.cwd()))
     is_new = not options.plain and not options.resume
     found = tuned_settings(options.agent_name, options.env_id, options.tuned) if is_new else None
     if found is not None and found.path is not None:
@@ -181,7 +179,11 @@ def train_agent(options: argparse.Namespace) -> None:
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("agent_name", metavar="AGENT", help="an agent or a recipe (polyathlon agents, polyathlon recipes)")
-    add("env_id", metavar="ENV", help="id of an environment (polyathlon envs, or any of Gymnasium's)")
+    add(
+        "env_id",
+        metavar="ENV",
+        help="id of an environment (polyathlon envs, or any of Gymnasium's), module:Id or module:callable",
+    )
     steps_help = "steps of the whole run, tokens for a language agent (default: as the YAML file says)"
     add("--steps", type=whole_number, help=steps_help)
     add("--completions", type=whole_number, help="instead, answers of a language agent in the whole run")

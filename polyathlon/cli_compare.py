@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from .cli_commands import Command, _path, parse_options
@@ -22,7 +21,6 @@ def compare_names(options: argparse.Namespace) -> None:
         raise UsageError(f"{meant} (polyathlon envs lists them)")
     from .comparing import compare
 
-    sys.path.append(str(Path.cwd()))  # recipes of the current folder, module:NAME
     words: dict[str, Any] = {key: getattr(options, key) for key in _SAME}
     for word in ("env", "agent", "wrapper"):
         words[f"{word}_kwargs"] = parse_options(getattr(options, word))

@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from polyathlon.envs.errors import UsageError, check_int
 
 from .adaptation import resolve_agent
+from .own_tasks import given_task
 from .run_folder import RunFolder
 from .training import build_env
 
@@ -157,13 +158,16 @@ def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 
     return Evaluation([p.reward for p in played], [p.length for p in played], means)
 
 
-def load_run(path: str | Path, device: str = "auto", trust: bool = False, **env_options: Any) -> tuple[Any, Any]:
+def load_run(
+    path: str | Path, device: str = "auto", trust: bool = False, env: Any = None, **env_options: Any
+) -> tuple[Any, Any]:
     """Load the agent of a run, its last checkpoint while it is unfinished, with a fresh environment.
 
     Args:
         path: the run folder.
         device: where the agent goes.
         trust: also read what was pickled, which can run any program that the file's writer put there.
+        env: the environment, as `train` takes it, of a run whose folder cannot make it again; None: as the folder says.
         **env_options: further options of the environment, such as `render_mode`.
 
     Returns:
@@ -175,7 +179,7 @@ def load_run(path: str | Path, device: str = "auto", trust: bool = False, **env_
     folder = RunFolder(path)
     config = folder.config()
     agent_class: Any = resolve_agent(config.agent)[0]
-    env = build_env(config, **env_options)
+    env = build_env(config, None if env is None else given_task(env), **env_options)
     found = folder.checkpoint(config, trust)
     if found is None:
         raise UsageError(f"nothing of the run in {folder.path} is saved yet; go on with polyathlon train ... --resume")

@@ -18,6 +18,7 @@ from polyathlon.envs.errors import UsageError, check_int
 
 from .evaluation import Played, agent_policy, load_run, play
 from .run_folder import RunFolder
+from .training import bare_env
 
 FILMS, PICTURES, TEXTS = (".mp4", ".gif"), (".png",), (".txt", ".md")
 Frame = NDArray[np.uint8]
@@ -110,10 +111,7 @@ def render_mode(folder: RunFolder, wanted: str) -> str | None:
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         for name, value in (("MUJOCO_GL", "egl"), ("SDL_VIDEODRIVER", "dummy"), ("SDL_AUDIODRIVER", "dummy")):
             os.environ.setdefault(name, value)
-    from .adaptation import make_env
-
-    config = folder.config()
-    env = make_env(config.env, **config.env_kwargs)
+    env = bare_env(folder.config())
     modes = env.metadata.get("render_modes") or []
     env.close()
     return wanted if wanted in modes else None
