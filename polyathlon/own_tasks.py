@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ class Given:
     spec: str | None = None
     lost: str | None = None
     is_own: bool = False
+
+    def fresh(self) -> Given:
+        """Return the same, but for an environment of its own: a copy, where an object was given."""
+        same = isinstance(self.make, functools.partial) and self.make.func is _same
+        if not same:
+            return self
+        from polyathlon.envs.tensor.copies import copy_env
+
+        return replace(self, make=functools.partial(_same, copy_env(self.make.args[0]), self.name))  # type: ignore[union-attr]
 
 
 def given_task(env: Any) -> Given:

@@ -179,7 +179,7 @@ class RunFolder:
                 f"there is no run in {self.path}: it has no config.json; polyathlon train --out writes one"
             )
         try:
-            config = RunConfig(**json.loads(self.config_path.read_text(), object_hook=_json_as_row))
+            config = RunConfig(**json.loads(self.config_path.read_text(), object_hook=json_as_row))
         except (ValueError, TypeError) as error:
             raise UsageError(f"{self.config_path} is damaged: {error}") from error
         for each in fields(config):
@@ -321,7 +321,8 @@ def _row_as_json(value: Any) -> dict[str, Any]:
         raise TypeError(f"a {type(value).__name__}") from None
 
 
-def _json_as_row(data: dict[str, Any]) -> Any:
+def json_as_row(data: dict[str, Any]) -> Any:
+    """Read what `_row_as_json` wrote; other mappings stay."""
     if set(data) != {"method_row"}:
         return data
     import polyathlon.agents.language.recipes  # noqa: F401  knows the records of recipes

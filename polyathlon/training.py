@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import warnings
@@ -16,13 +17,15 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_positive_int
 
-from .own_tasks import given_task
+from .own_tasks import Given, given_task
 from .run_callbacks import Interrupted, RunCallback, RunProgress, units_done
 from .run_calls import run_config
-from .run_folder import RunConfig, RunFolder
+from .run_evaluations import EvaluationCallback
+from .run_folder import RunConfig, RunFolder, in_file
 from .run_making import bare_env, build_env, made_or_resumed, new_agent, warn_of_lost
+from .tracking import refuse_unknown_tracker
 
 __all__ = ["Interrupted", "bare_env", "build_env", "new_agent", "run_config", "train"]
 
@@ -52,6 +55,9 @@ def train(
     prepare: Callable[[Any], None] | None = None,
     picture: bool = True,
     opponent: Any = None,
+    eval_every: int | None = None,
+    eval_episodes: int = 10,
+    track: str | None = None,
 ) -> Any:
     """Train an agent on a task: the wrappers are put on, the agent is made, and learns.
 
@@ -86,12 +92,17 @@ def train(
         prepare: what is done with a new agent before it learns, in place of imitating `warm_start` problems.
         picture: draw the learning curve into the run folder at the end.
         opponent: who plays the other seats of a game: "random", a player's name, the folder of an agent, or a callable.
+        eval_every: steps between two evaluations on fresh episodes, always the same ones; the run folder keeps the best agent
+            (`best.zip`, `load_run(best=True)`) and `evaluations.csv`. None makes none.
+        eval_episodes: episodes of an evaluation.
+        track: also send the log to "wandb", "mlflow" or "trackio" (extras of the same names).
 
     Returns:
         The trained agent.
 
     Raises:
         UsageError: an unknown name or option, an impossible number, or a folder that does not fit.
+        ImportError: the tracker is not installed.
         Interrupted: Ctrl-C was pressed; the run is saved.
     """
     if opponent is not None:
@@ -114,6 +125,10 @@ def train(
     registered, length = config.agent, config.total_timesteps
     if checkpoint_every is not None and checkpoint_every <= 0:
         raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
+    if track is not None:
+        refuse_unknown_tracker(track, has_folder=out is not None)
+    if eval_every is not None:
+        check_positive_int(eval_every=eval_every, eval_episodes=eval_episodes)
     folder = None if out is None else RunFolder(out)
     with nullcontext() if folder is None else folder.locked():
         config = _checked_config(config, folder, resume, n_envs is None)
@@ -131,9 +146,23 @@ def train(
             _start(agent, warm_start, prepare)
         remaining = length - units_done(agent)
         if remaining > 0:
-            run = RunCallback(folder, checkpoint_every)
-            _learn(agent, remaining, folder, run, callback, progress_bar, verbose, picture)
+            more = [] if callback is None else [_as_callback(callback)]
+            if eval_every is not None:
+                more = [_evaluations(config, given, folder, eval_every, eval_episodes), *more]
+            _start_logs(agent, folder, verbose, track, config)
+            _learn(agent, remaining, folder, RunCallback(folder, checkpoint_every), more, progress_bar)
+            if folder is not None:
+                _finish(agent, folder, picture)
     return agent
+
+
+def _evaluations(
+    config: RunConfig, given: Given, folder: RunFolder | None, every: int, episodes: int
+) -> EvaluationCallback:
+    def make_env() -> Any:
+        return build_env(config, given.fresh())
+
+    return EvaluationCallback(every, episodes, make_env, None if folder is None else folder.path)
 
 
 def _start(agent: Any, warm_start: int, prepare: Callable[[Any], None] | None) -> None:
@@ -148,23 +177,23 @@ def _learn(
     remaining: int,
     folder: RunFolder | None,
     run: RunCallback,
-    callback: MaybeCallback,
+    more: list[BaseCallback],
     progress_bar: bool,
-    verbose: int,
-    picture: bool,
 ) -> None:
-    _start_logs(agent, folder, verbose)
     progress = RunProgress()
-    callbacks: list[BaseCallback] = [run, *([progress] if progress_bar else [])]
-    if callback is not None:
-        callbacks.append(_as_callback(callback))
+    # an evaluation at a rollout's start is logged before the checkpoint is written there, so that a resumed run has both
+    first = [each for each in more if isinstance(each, EvaluationCallback)]
+    rest = [each for each in more if each not in first]
     try:
         with _polite_interrupt(run):
-            agent.learn(remaining, CallbackList(callbacks), reset_num_timesteps=False)
+            callbacks = CallbackList([*first, run, *([progress] if progress_bar else []), *rest])
+            agent.learn(remaining, callbacks, reset_num_timesteps=False)
+    except BaseException:
+        if run.folder is not None:
+            agent.logger.close()
+        raise
     finally:
         progress.close()
-    if folder is not None:
-        _finish(agent, folder, picture)
 
 
 def _checked_config(config: RunConfig, folder: RunFolder | None, resume: bool, any_rows: bool) -> RunConfig:
@@ -200,13 +229,18 @@ def _as_callback(callback: MaybeCallback) -> BaseCallback:
     return CallbackList(callback) if isinstance(callback, list) else ConvertCallback(callback)
 
 
-def _start_logs(agent: Agent, folder: RunFolder | None, verbose: int) -> None:
+def _start_logs(agent: Agent, folder: RunFolder | None, verbose: int, track: str | None, config: RunConfig) -> None:
     if folder is None:
         agent.verbose = verbose
         return
     from .run_logger import run_logger
 
-    agent.set_logger(run_logger(folder, agent.num_timesteps, verbose))
+    logger = run_logger(folder, agent.num_timesteps, verbose)
+    if track is not None:
+        from .tracking import make_tracker
+
+        logger.output_formats.append(make_tracker(track, folder, json.loads(in_file(vars(config)))))
+    agent.set_logger(logger)
 
 
 def _finish(agent: Agent, folder: RunFolder, picture: bool) -> None:

@@ -18,7 +18,7 @@ from polyathlon.envs.errors import UsageError, check_int
 
 from .evaluation import Played, agent_policy, load_run, play
 from .run_folder import RunFolder
-from .training import bare_env
+from .run_making import bare_env
 
 FILMS, PICTURES, TEXTS = (".mp4", ".gif"), (".png",), (".txt", ".md")
 Frame = NDArray[np.uint8]
@@ -34,6 +34,7 @@ def watch(
     max_steps: int | None = None,
     device: str = "auto",
     trust: bool = False,
+    best: bool = False,
 ) -> tuple[Path, list[Played]]:
     """Record episodes of a run's agent.
 
@@ -48,6 +49,7 @@ def watch(
         max_steps: leave an episode after so many steps; None plays it to its end.
         device: where the agent runs.
         trust: also read what the run's files hold as pickles, which can run any program.
+        best: the agent of the best evaluation instead of the last one.
 
     Returns:
         The path written and what was played.
@@ -65,7 +67,7 @@ def watch(
     check_int(0, seed=seed)
     refuse_unwritable(out)
     mode = render_mode(RunFolder(run), "ansi" if out.suffix.lower() in TEXTS else "rgb_array")
-    agent, env = load_run(run, device, trust, **({} if mode is None else {"render_mode": mode}))
+    agent, env = load_run(run, device, trust, best=best, **({} if mode is None else {"render_mode": mode}))
     policy = agent_policy(agent)
     played: list[Played] = []
     scenes: list[list[Frame]] = []
