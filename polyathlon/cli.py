@@ -14,6 +14,7 @@ from .cli_commands import COMMANDS
 from .cli_compare import COMPARE
 from .cli_info import INFO
 from .cli_train import TRAIN
+from .cli_tune import TUNE
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -57,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"polyathlon {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (*COMMANDS[:3], TRAIN, *COMMANDS[3:], COMPARE, INFO):
+    for command in (*COMMANDS[:3], TRAIN, TUNE, *COMMANDS[3:], COMPARE, INFO):
         sub = commands.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
         command.arguments(sub)
         sub.set_defaults(run=command.run)

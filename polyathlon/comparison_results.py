@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from polyathlon.envs.errors import UsageError
 
 from .comparison_runs import Setting, acts_in_words
-from .plotting import reward_column
+from .plotting import common_places, reward_column
 from .run_folder import RunFolder
 from .statistics import Interval, Verdict, curve_band, paired_difference, t_interval, verdict
 
@@ -26,7 +26,6 @@ COLUMNS = {  # of the log of a language agent -> what the page calls it
     "train/groups_without_signal": "share of groups without signal",
     "rollout/start_kl": "divergence from the start, per token",
 }
-POINTS = 60
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 
@@ -161,14 +160,6 @@ class Results:
             against = "" if row.difference is None else f"  difference {row.difference}: {row.verdict}"
             found.append(f"{row.name.ljust(width)}  {row.score}{against}")
         return found
-
-
-def common_places(places: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return places at which all curves are known: their own where these are the same, else evenly between."""
-    if all(len(x) == len(places[0]) and (x == places[0]).all() for x in places):
-        return places[0]
-    low, high = max(x[0] for x in places), min(x[-1] for x in places)
-    return np.linspace(low, high, POINTS) if high > low else np.array([])
 
 
 def read_results(folder: Path, setting: Setting, names: Sequence[str], seeds: int, threshold: float | None) -> Results:

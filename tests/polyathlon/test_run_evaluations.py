@@ -18,7 +18,9 @@ SMALL = {"n_steps": 50, "batch_size": 50, "n_epochs": 1, "learning_rate": 0.01}
 
 
 def train(out, steps=400, **words):
-    return polyathlon.train("ppo", "CartPole-v1", steps, agent_kwargs=SMALL, tuned=False, out=out, picture=False, **words)
+    return polyathlon.train(
+        "ppo", "CartPole-v1", steps, agent_kwargs=SMALL, tuned=False, out=out, picture=False, **words
+    )
 
 
 @pytest.fixture(scope="module")
