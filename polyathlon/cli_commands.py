@@ -258,7 +258,9 @@ def plot(options: argparse.Namespace) -> None:
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=_path, help="picture to write (default: curve.png in the first run)")
-    parser.add_argument("--smooth", type=_number, default=0.0, metavar="W", help="moving average, 0 to below 1, raw behind")
+    parser.add_argument(
+        "--smooth", type=_number, default=0.0, metavar="W", help="moving average, 0 to below 1, raw behind"
+    )
     parser.add_argument(
         "--metric", help="column of progress.csv, or a group of them such as experts (default: the mean reward)"
     )

@@ -61,9 +61,7 @@ def reward_column(columns: Iterable[str]) -> str | None:
     )
 
 
-def plot_runs(
-    runs: Sequence[str | Path], out: str | Path, metric: str | None = None, smooth: float = 0.0
-) -> Path:
+def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str | None = None, smooth: float = 0.0) -> Path:
     """Draw the curves of runs into one picture.
 
     Runs that differ in the seed alone are drawn as their mean with its 95 % interval, the single ones pale behind; labels say what

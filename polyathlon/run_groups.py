@@ -11,6 +11,7 @@ from .run_folder import RunConfig, RunFolder, in_file
 
 NAMES = ("agent", "env")  # whose values need no word before them
 LEFT_OUT = ("seed", "env_lost", "total_timesteps")
+ORDER = (*NAMES, "env_spec", "n_envs", "env_kwargs", "model", "warm_start", "agent_kwargs", "wrapper_kwargs")
 WIDEST = 60
 
 
@@ -56,7 +57,8 @@ def group_runs(paths: Sequence[str | Path]) -> list[RunGroup]:
 def labels_of(configs: Sequence[RunConfig]) -> list[str]:
     """Return a label for each setting, made of what differs: the agent, the environment, options by their last name."""
     flat = [_flat(config) for config in configs]
-    keys = list(dict.fromkeys(key for each in flat for key in each))
+    every = dict.fromkeys(key for each in flat for key in each)
+    keys = sorted(every, key=lambda key: ORDER.index(key.partition(".")[0]))
     differing = [key for key in keys if len({in_file(each.get(key)) for each in flat}) > 1]
     if not differing:
         return [f"{config.agent} on {config.env}" for config in configs]
@@ -70,7 +72,10 @@ def labels_of(configs: Sequence[RunConfig]) -> list[str]:
 def _unique(labels: list[str]) -> list[str]:
     """Number labels that would be cut to the same text."""
     cut = [label[: WIDEST - 3] for label in labels]
-    return [f"{i + 1}: {label}" if len(label) > WIDEST and cut.count(label[: WIDEST - 3]) > 1 else label for i, label in enumerate(labels)]
+    return [
+        f"{i + 1}: {label}" if len(label) > WIDEST and cut.count(label[: WIDEST - 3]) > 1 else label
+        for i, label in enumerate(labels)
+    ]
 
 
 def _word(key: str, value: Any) -> str:
@@ -84,5 +89,9 @@ def _flat(config: RunConfig) -> dict[str, Any]:
 
     found = {"agent": config.agent, "env": config.env, "n_envs": config.n_envs, "model": config.model}
     found |= {"warm_start": config.warm_start, "env_spec": config.env_spec}
-    tables = {"env_kwargs": config.env_kwargs, "agent_kwargs": config.all_agent_kwargs, "wrapper_kwargs": config.wrapper_kwargs}
+    tables = {
+        "env_kwargs": config.env_kwargs,
+        "agent_kwargs": config.all_agent_kwargs,
+        "wrapper_kwargs": config.wrapper_kwargs,
+    }
     return {**found, **flat({name: table for name, table in tables.items() if table})}
