@@ -71,11 +71,12 @@ def fill(replay: Replay, dataset: MinariDataset, action_space: spaces.Box) -> No
     """
     for rows in rows_of(dataset, action_space, replay.rows.device):
         replay.add(*rows)
+    replay.recorded = replay.added
 
 
 def rows_of(
     dataset: MinariDataset, action_space: spaces.Box, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
     """Read a dataset as the arguments of `Replay.add`, a part of an episode at a time.
 
     Args:
@@ -94,7 +95,9 @@ def rows_of(
         arrays = (part.obs, action, part.next_obs, part.reward, part.terminated)
         rows = [torch.as_tensor(np.asarray(x, np.float32), device=device) for x in arrays]
         obs, acted, next_obs, reward, done = rows
-        yield obs.flatten(1), acted, next_obs.flatten(1), reward, done
+        ended = torch.as_tensor(part.terminated | part.truncated, device=device)
+        ended[-1:] |= part.is_last
+        yield obs.flatten(1), acted, next_obs.flatten(1), reward, done, ended
 
 
 def _scaled(part: Transition, low: np.ndarray, high: np.ndarray, name: str) -> np.ndarray:
