@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.observations import as_seen, is_flat, new_replay, over_parts
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.callback_locals import step_locals
@@ -91,6 +92,7 @@ class ReplayAgent(ReplayFiles, Agent):
             UsageError: the networks cannot take the spaces.
         """
         self._refuse_spaces()
+        self._is_flat = is_flat(self.observation_space)
         self._setup_lr_schedule()
         self.register_state("replay", ReplayState(self), checkpoint_only=True)
         space = self.action_space
@@ -133,11 +135,11 @@ class ReplayAgent(ReplayFiles, Agent):
         number, size = self.source.num_envs, self._low.numel()
         if self.num_timesteps < self.learning_starts:
             return 2 * torch.rand(number, size, generator=self.generator, device=self.device) - 1
-        return self._explore(self._flat(self.source.obs))
+        return self._explore(self._seen(self.source.obs))
 
-    @staticmethod
-    def _flat(obs: Any) -> Tensor:
-        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
+    def _seen(self, obs: Any) -> Any:
+        """Return observations as the memory keeps and the networks take them."""
+        return as_seen(obs, self._is_flat)
 
     def collect(self, callback: BaseCallback) -> bool:
         """Take `train_freq` steps of every row.
@@ -149,13 +151,13 @@ class ReplayAgent(ReplayFiles, Agent):
         assert source is not None and replay is not None
         for _ in range(self.train_freq):
             with torch.no_grad():
-                obs = self._flat(source.obs if source.raw_obs is None else source.raw_obs).clone()
+                obs = over_parts(self._seen(source.obs if source.raw_obs is None else source.raw_obs), torch.clone)
                 action = self._choose()
                 taken = self._to_environment(action)
                 step = source.step(taken)
                 next_obs = step.next_obs if step.raw_next_obs is None else step.raw_next_obs
                 reward = step.reward if step.raw_reward is None else step.raw_reward
-                replay.add(obs, action, self._flat(next_obs), reward, step.terminated)
+                replay.add(obs, action, self._seen(next_obs), reward, step.terminated)
             self.num_timesteps += source.num_envs
             callback.update_locals(step_locals(source, step, taken, locals()))
             if not callback.on_step():
@@ -166,11 +168,14 @@ class ReplayAgent(ReplayFiles, Agent):
         """Make the memory, at first use."""
         if self.replay is None:
             self.replay = self._new_replay()
+            if self.verbose >= 1:
+                print(self.replay.memory)
 
     def _new_replay(self) -> Replay:
-        size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
-        replay = Replay(self.buffer_size, size, self._low.numel(), self.device)
-        replay.normalize = vec_normalize_of(self.env)
+        normalize = vec_normalize_of(self.env)
+        raw = self.observation_space if normalize is None else normalize.venv.observation_space
+        replay = new_replay(self.buffer_size, raw, self._low.numel(), self.device)
+        replay.normalize = normalize
         return replay
 
     @property

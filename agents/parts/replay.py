@@ -10,23 +10,25 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 
+from .memory import replay_memory
+
 
 class Transitions(NamedTuple):
-    """A minibatch; all are views into one tensor.
+    """A minibatch; of a flat Box all are views into one tensor.
 
     Attributes:
-        obs: [B, O].
+        obs: [B, O]; as the space has them where it is no flat Box: pictures [B, C, H, W] uint8, a dict of tensors [B, ...].
         action: [B, A] in [-1, 1].
-        obs_action: [B, O + A], both side by side, as a critic takes them.
-        next_obs: [B, O].
+        obs_action: [B, O + A], both side by side, as a critic takes them; the actions alone where O is no number.
+        next_obs: as `obs`.
         reward: [B].
         done: [B] 1 where the episode terminated, 0 where it went on or was cut by a limit.
     """
 
-    obs: Tensor
+    obs: Any
     action: Tensor
     obs_action: Tensor
-    next_obs: Tensor
+    next_obs: Any
     reward: Tensor
     done: Tensor
 
@@ -42,6 +44,8 @@ def split_rows(rows: Tensor, obs_size: int, action_size: int) -> Transitions:
 class Replay:
     """A ring of transitions on one device, the oldest overwritten first.
 
+    Observations are flat Boxes; `PartsReplay` holds those of other forms.
+
     Args:
         capacity: number of transitions.
         obs_size: O.
@@ -49,8 +53,11 @@ class Replay:
         device: where it lies.
         on_disk: keep the rows in a temporary file mapped into memory, for more transitions than memory holds.
 
+    Attributes:
+        memory: how much memory it takes, in words.
+
     Raises:
-        UsageError: the capacity is not positive, or rows on the disk are asked for on an accelerator.
+        UsageError: the capacity is not positive, more memory is asked for than there is, or rows on the disk on an accelerator.
     """
 
     def __init__(
@@ -63,12 +70,17 @@ class Replay:
         self.capacity, self.obs_size, self.action_size = capacity, obs_size, action_size
         # pages of `empty` are taken from the system as they are written, so a large capacity costs nothing at first
         shape = (capacity, 2 * obs_size + action_size + 2)
-        self.rows = _mapped(*shape) if on_disk else torch.empty(shape, device=device)
+        self.memory = replay_memory(capacity, 4 * shape[1] + self._part_bytes(), device, on_disk=on_disk)
+        self.rows = new_rows(shape, torch.float32, device, on_disk)
         self.position, self.size, self.added = 0, 0, 0
         self.normalize: Any = None  # SB3's VecNormalize, whose statistics of today hold for every sample
         self._sample = torch.empty(0, self.rows.shape[1], device=device)
 
-    def add(self, obs: Tensor, action: Tensor, next_obs: Tensor, reward: Tensor, done: Tensor) -> None:
+    def _part_bytes(self) -> int:
+        """Return how many bytes of a transition lie beside its row."""
+        return 0
+
+    def add(self, obs: Any, action: Tensor, next_obs: Any, reward: Tensor, done: Tensor) -> None:
         """Store the transitions of n rows: obs [n, O], action [n, A], next_obs [n, O], reward [n], done [n]."""
         number = obs.shape[0]
         end = self.position + number
@@ -91,10 +103,21 @@ class Replay:
     def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
         """Draw transitions evenly, with replacement; the memory of the sample is used again by the next one."""
         index = torch.randint(self.size, (batch_size,), generator=generator, device=self.rows.device)
-        if self._sample.shape[0] != batch_size:
-            self._sample = self.rows.new_empty(batch_size, self.rows.shape[1])
-        batch = self.split(torch.index_select(self.rows, 0, index, out=self._sample))
+        return self.at(index)
+
+    def at(self, index: Tensor) -> Transitions:
+        """Return the transitions at places [B] int64, normalised; the memory of the answer is used again by the next one."""
+        if self._sample.shape[0] != index.shape[0]:
+            self._sample = self.rows.new_empty(index.shape[0], self.rows.shape[1])
+        batch = self._read(index)
         return batch if self.normalize is None else self._normalized(batch)
+
+    def _read(self, index: Tensor) -> Transitions:
+        return self.split(torch.index_select(self.rows, 0, index, out=self._sample))
+
+    def held(self, number: int) -> Transitions:
+        """Return the first transitions of the memory as they lie there, not normalised."""
+        return self.split(self.rows[:number])
 
     def _normalized(self, batch: Transitions) -> Transitions:
         for part in (batch.obs, batch.next_obs):
@@ -134,7 +157,10 @@ class Replay:
         self.position, self.size, self.added = state["position"], state["size"], state["added"]
 
 
-def _mapped(rows: int, columns: int) -> Tensor:
-    """Return a float32 tensor whose memory is a file that vanishes with it."""
+def new_rows(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, on_disk: bool = False) -> Tensor:
+    """Return an empty tensor, in memory or in a file that vanishes with it."""
+    if not on_disk:
+        return torch.empty(shape, dtype=dtype, device=device)
     with tempfile.NamedTemporaryFile(prefix="replay-") as file:
-        return torch.from_file(file.name, shared=True, size=rows * columns).view(rows, columns)
+        size = int(torch.Size(shape).numel())
+        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.utils._pytree import tree_map
 
 from .replay import Replay, Transitions
 
@@ -22,4 +23,4 @@ def symmetric_sample(
     number = round(offline_ratio * batch_size) if online.size and offline.size else batch_size * bool(offline.size)
     counts = ((offline, number), (online, batch_size - number))
     parts = [memory.sample(count, generator) for memory, count in counts if count]
-    return parts[0] if len(parts) == 1 else Transitions(*(torch.cat(columns) for columns in zip(*parts)))
+    return parts[0] if len(parts) == 1 else tree_map(lambda *columns: torch.cat(columns), *parts)
