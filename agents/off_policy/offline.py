@@ -248,7 +248,7 @@ class FromDataset(ReplayAgent):
         memory = self.offline if self._is_mixed else self.replay
         if self.dataset_source is None or memory is None:
             raise UsageError(f"this {type(self).__name__} has no dataset: give dataset=")
-        rows = memory.split(memory.rows[: int(self.dataset_source["steps"])])
+        rows = memory.held(int(self.dataset_source["steps"]))
         named = {"obs": rows.obs, "action": rows.action, "reward": rows.reward, "next_obs": rows.next_obs}
         return {f"dataset_{name}": tensor for name, tensor in named.items()}
 

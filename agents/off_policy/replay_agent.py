@@ -17,6 +17,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.action_noise import RowNoise, noise_words
 from polyathlon.agents.parts.hindsight import ACHIEVED, HerReplayBuffer, refuse_other_goals
 from polyathlon.agents.parts.n_step_returns import NStepReturns
+from polyathlon.agents.parts.observations import as_seen, is_flat, new_replay, over_parts
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.refused_words import OFF_POLICY
 from polyathlon.agents.parts.replay import Replay
@@ -115,6 +116,7 @@ class ReplayAgent(ReplayFiles, Agent):
             UsageError: the networks cannot take the spaces.
         """
         self._refuse_spaces()
+        self._is_flat = is_flat(self.observation_space)
         self._setup_lr_schedule()
         self.register_state("replay", ReplayState(self), checkpoint_only=True)
         space = self.action_space
@@ -184,14 +186,14 @@ class ReplayAgent(ReplayFiles, Agent):
         if self.num_timesteps < self.learning_starts:
             action = 2 * torch.rand(number, size, generator=self.generator, device=self.device) - 1
         else:
-            action = self._explore(self._flat(self.source.obs))
+            action = self._explore(self._seen(self.source.obs))
         if self.action_noise is None:
             return action
         return (action + self.action_noise.draw(number, self.generator)).clamp_(-1, 1)
 
-    @staticmethod
-    def _flat(obs: Any) -> Tensor:
-        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
+    def _seen(self, obs: Any) -> Any:
+        """Return observations as the memory keeps and the networks take them."""
+        return as_seen(obs, self._is_flat)
 
     def collect(self, callback: BaseCallback) -> bool:
         """Take `train_freq` steps of every row.
@@ -203,14 +205,14 @@ class ReplayAgent(ReplayFiles, Agent):
         assert source is not None and replay is not None
         for _ in range(self.train_freq):
             with torch.no_grad():
-                obs = self._flat(source.obs if source.raw_obs is None else source.raw_obs).clone()
+                obs = over_parts(self._seen(source.obs if source.raw_obs is None else source.raw_obs), torch.clone)
                 action = self._choose()
                 taken = self._to_environment(action)
                 step = source.step(taken)
                 next_obs = step.next_obs if step.raw_next_obs is None else step.raw_next_obs
                 reward = step.reward if step.raw_reward is None else step.raw_reward
                 ended = step.terminated | step.truncated
-                replay.add(obs, action, self._flat(next_obs), reward, step.terminated, ended)
+                replay.add(obs, action, self._seen(next_obs), reward, step.terminated, ended)
                 if isinstance(replay.sampler, HerReplayBuffer) and replay.sampler.copy_info_dict:
                     replay.sampler.note(replay, source.info_rows(step))
                 if self.action_noise is not None:
@@ -225,11 +227,14 @@ class ReplayAgent(ReplayFiles, Agent):
         """Make the memory, at first use."""
         if self.replay is None:
             self.replay = self._new_replay()
+            if self.verbose >= 1:
+                print(self.replay.memory)
 
     def _new_replay(self) -> Replay:
-        size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
-        replay = Replay(self._room(self.buffer_size), size, self._low.numel(), self.device)
-        replay.normalize = vec_normalize_of(self.env)
+        normalize = vec_normalize_of(self.env)
+        raw = self.observation_space if normalize is None else normalize.venv.observation_space
+        replay = new_replay(self._room(self.buffer_size), raw, self._low.numel(), self.device)
+        replay.normalize = normalize
         return self._sampled(replay)
 
     def _room(self, buffer_size: int) -> int:

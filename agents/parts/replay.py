@@ -10,26 +10,28 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 
+from .memory import replay_memory
+
 COUNTS = ("position", "size", "added", "stride", "recorded")
 
 
 class Transitions(NamedTuple):
-    """A minibatch; all are views into one tensor.
+    """A minibatch; of a flat Box all are views into one tensor.
 
     Attributes:
-        obs: [B, O].
+        obs: [B, O]; as the space has them where it is no flat Box: pictures [B, C, H, W] uint8, a dict of tensors [B, ...].
         action: [B, A] in [-1, 1].
-        obs_action: [B, O + A], both side by side, as a critic takes them.
-        next_obs: [B, O].
+        obs_action: [B, O + A], both side by side, as a critic takes them; the actions alone where O is no number.
+        next_obs: as `obs`.
         reward: [B].
         done: [B] 1 where the episode terminated, 0 where it went on or was cut by a limit.
         discount: [B] of the value of `next_obs`, where a sampler has made it; None means gamma (1 - done).
     """
 
-    obs: Tensor
+    obs: Any
     action: Tensor
     obs_action: Tensor
-    next_obs: Tensor
+    next_obs: Any
     reward: Tensor
     done: Tensor
     discount: Tensor | None = None
@@ -70,6 +72,8 @@ def split_rows(rows: Tensor, obs_size: int, action_size: int) -> Transitions:
 class Replay:
     """A ring of transitions on one device, the oldest overwritten first.
 
+    Observations are flat Boxes; `PartsReplay` holds those of other forms.
+
     Args:
         capacity: number of transitions.
         obs_size: O.
@@ -82,9 +86,10 @@ class Replay:
         stride: how many places further the next transition of an episode lies, one for each environment.
         recorded: the first so many transitions ever added lie one after the other instead.
         sampler: what makes minibatches; None draws single transitions evenly.
+        memory: how much memory it takes, in words.
 
     Raises:
-        UsageError: the capacity is not positive, or rows on the disk are asked for on an accelerator.
+        UsageError: the capacity is not positive, more memory is asked for than there is, or rows on the disk on an accelerator.
     """
 
     def __init__(
@@ -97,7 +102,8 @@ class Replay:
         self.capacity, self.obs_size, self.action_size = capacity, obs_size, action_size
         # pages of `empty` are taken from the system as they are written, so a large capacity costs nothing at first
         shape = (capacity, 2 * obs_size + action_size + 2)
-        self.rows = _mapped(*shape) if on_disk else torch.empty(shape, device=device)
+        self.memory = replay_memory(capacity, 4 * shape[1] + self._part_bytes(), device, on_disk=on_disk)
+        self.rows = new_rows(shape, torch.float32, device, on_disk)
         self.ended = torch.ones(capacity, dtype=torch.bool, device=device)
         self.position, self.size, self.added = 0, 0, 0
         self.stride, self.recorded = 1, 0
@@ -105,11 +111,15 @@ class Replay:
         self.normalize: Any = None  # SB3's VecNormalize, whose statistics of today hold for every sample
         self._sample = torch.empty(0, self.rows.shape[1], device=device)
 
+    def _part_bytes(self) -> int:
+        """Return how many bytes of a transition lie beside its row."""
+        return 0
+
     def add(
         self,
-        obs: Tensor,
+        obs: Any,
         action: Tensor,
-        next_obs: Tensor,
+        next_obs: Any,
         reward: Tensor,
         done: Tensor,
         ended: Tensor | bool = True,
@@ -166,6 +176,10 @@ class Replay:
 
     def _read(self, index: Tensor, out: Tensor | None) -> Transitions:
         return self.split(torch.index_select(self.rows, 0, index, out=out))
+
+    def held(self, number: int) -> Transitions:
+        """Return the first transitions of the memory as they lie there, not normalised."""
+        return self.split(self.rows[:number])
 
     def reward_at(self, index: Tensor) -> Tensor:
         """Return the rewards at places [...] of the ring, normalised where the memory normalises."""
@@ -243,7 +257,10 @@ class Replay:
             self.sampler.set_state(state.get("sampler"))
 
 
-def _mapped(rows: int, columns: int) -> Tensor:
-    """Return a float32 tensor whose memory is a file that vanishes with it."""
+def new_rows(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, on_disk: bool = False) -> Tensor:
+    """Return an empty tensor, in memory or in a file that vanishes with it."""
+    if not on_disk:
+        return torch.empty(shape, dtype=dtype, device=device)
     with tempfile.NamedTemporaryFile(prefix="replay-") as file:
-        return torch.from_file(file.name, shared=True, size=rows * columns).view(rows, columns)
+        size = int(torch.Size(shape).numel())
+        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
