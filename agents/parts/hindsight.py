@@ -13,7 +13,8 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, check_int, unknown_name
 
-from .replay import Replay, Transitions
+from .parts_replay import PartsReplay
+from .replay import Transitions
 from .whole_episodes import WholeEpisodes
 
 ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
@@ -66,7 +67,7 @@ class HerReplayBuffer:
         """Return the words that make it again."""
         return {name: getattr(self, name) for name in self.words}
 
-    def join(self, replay: Replay, n_envs: int, goal_space: spaces.Box, compute_reward: RewardFunction) -> None:
+    def join(self, replay: PartsReplay, n_envs: int, goal_space: spaces.Box, compute_reward: RewardFunction) -> None:
         """Make the minibatches of a memory.
 
         Args:
@@ -81,24 +82,25 @@ class HerReplayBuffer:
         self.infos: dict[int, dict[str, Any]] = {}
         replay.stride, replay.sampler = n_envs, self
 
-    def sample(self, replay: Replay, batch_size: int, generator: torch.Generator) -> Transitions:
+    def sample(self, replay: PartsReplay, batch_size: int, generator: torch.Generator) -> Transitions:
         """Draw transitions, give the first of them new goals, and pay them for those.
 
         Raises:
             UsageError: no episode has ended yet.
         """
-        if not self._has_whole or replay.rows.device.type == "cpu":  # asking an accelerator stalls it
-            self._has_whole = bool(self.episodes.count().any())
+        counts = self.episodes.count()
+        if not self._has_whole or counts.device.type == "cpu":  # asking an accelerator stalls it
+            self._has_whole = bool(counts.any())
             if not self._has_whole:
                 raise UsageError(
                     "HerReplayBuffer draws from episodes that have ended, and none has: let learning_starts be more than the "
                     "longest episode (times the number of environments), and buffer_size more than that"
                 )
         u = torch.rand(2, batch_size, generator=generator, device=replay.rows.device, dtype=torch.float64)
-        place = self.episodes.draw(u[0])
+        place = self.episodes.draw(u[0], counts)
         return self.relabelled(replay, place, u[1, : batch_size * self.n_sampled_goal // (self.n_sampled_goal + 1)])
 
-    def relabelled(self, replay: Replay, place: Tensor, u: Tensor) -> Transitions:
+    def relabelled(self, replay: PartsReplay, place: Tensor, u: Tensor) -> Transitions:
         """Return the transitions at places [B] of the ring, the first V of them with other goals.
 
         Args:
@@ -111,7 +113,7 @@ class HerReplayBuffer:
         if not number:
             return replay.normalized(batch, replay.normalized_reward(batch.reward))
         chosen = place[:number]
-        goal = replay.raw(self.goal_places(chosen, u)).next_obs[ACHIEVED]
+        goal = replay.next_obs[ACHIEVED].index_select(0, self.goal_places(chosen, u))
         for obs in (batch.obs, batch.next_obs):
             obs[DESIRED][:number] = goal
         infos = [self.infos.get(i, {}) for i in chosen.tolist()] if self.copy_info_dict else [{} for _ in range(number)]
@@ -131,16 +133,16 @@ class HerReplayBuffer:
         step = least + (u * (length - least)).long()
         return self.episodes.place(place, torch.minimum(step, length - 1))
 
-    def added(self, replay: Replay, number: int, ended: Tensor) -> None:
+    def added(self, replay: PartsReplay, number: int, ended: Tensor) -> None:
         """Note the ends of episodes."""
         self.episodes.add(replay.added - number, ended)
 
-    def note(self, replay: Replay, infos: list[dict[str, Any]]) -> None:
+    def note(self, replay: PartsReplay, infos: list[dict[str, Any]]) -> None:
         """Keep the infos of the step that was added last."""
         start = (replay.position - len(infos)) % replay.capacity
         self.infos.update({start + i: _plain(info) for i, info in enumerate(infos)})
 
-    def cut(self, replay: Replay) -> None:
+    def cut(self, replay: PartsReplay) -> None:
         """Let the episodes that run end where they are."""
         self.episodes.cut(replay.added)
 

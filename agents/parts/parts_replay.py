@@ -84,7 +84,10 @@ class PartsReplay(Replay):
     ) -> None:
         """Store the transitions of n rows; observations are tensors [n, ...] or dicts of them, else see `Replay.add`."""
         number, device = action.shape[0], self.rows.device
-        place = torch.arange(self.position, self.position + number, device=device) % self.capacity
+        place: Any
+        end, place = self.position + number, slice(self.position, self.position + number)
+        if end > self.capacity:
+            place = torch.arange(self.position, end, device=device) % self.capacity
         for parts, given in ((self.obs, obs), (self.next_obs, next_obs)):
             for key, part in parts.items():
                 value = given if key == WHOLE else given[key]
@@ -93,7 +96,7 @@ class PartsReplay(Replay):
         super().add(empty, action, empty, reward, done, ended)
 
     def _read(self, index: Tensor, out: Tensor | None) -> Transitions:
-        obs, next_obs = ({k: v[index] for k, v in parts.items()} for parts in (self.obs, self.next_obs))
+        obs, next_obs = ({k: v.index_select(0, index) for k, v in parts.items()} for parts in (self.obs, self.next_obs))
         return super()._read(index, out)._replace(obs=_tree(obs), next_obs=_tree(next_obs))
 
     def held(self, number: int) -> Transitions:

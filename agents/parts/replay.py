@@ -40,15 +40,15 @@ class Transitions(NamedTuple):
 class Sampler(Protocol):
     """What makes minibatches of a memory in place of single transitions, drawn evenly."""
 
-    def sample(self, replay: Replay, batch_size: int, generator: torch.Generator) -> Transitions:
+    def sample(self, replay: Any, batch_size: int, generator: torch.Generator) -> Transitions:
         """Return a minibatch, normalised where the memory normalises."""
         ...
 
-    def added(self, replay: Replay, number: int, ended: Tensor) -> None:
+    def added(self, replay: Any, number: int, ended: Tensor) -> None:
         """Learn of `number` transitions that stand in the memory now, `ended` [number] bool."""
         ...
 
-    def cut(self, replay: Replay) -> None:
+    def cut(self, replay: Any) -> None:
         """Learn that the episodes which run go no further."""
         ...
 

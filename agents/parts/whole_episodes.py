@@ -57,6 +57,8 @@ class WholeEpisodes:
 
     def _end(self, newest: Tensor, ended: Tensor) -> None:
         """Let episodes end with the transitions `newest` [N] where `ended`."""
+        if self.device.type == "cpu" and not ended.any():  # asking an accelerator stalls it
+            return
         after, start = newest + self.n_envs, self.running % self.capacity
         self.last[start] = torch.where(ended, newest, self.last[start])
         is_too_long = self.running + self.capacity < after  # it has overwritten its own beginning
@@ -68,9 +70,14 @@ class WholeEpisodes:
         """Return how many transitions of whole episodes each environment has, [N]."""
         return (self.high - self.low).clamp(min=0) // self.n_envs
 
-    def draw(self, u: Tensor) -> Tensor:
-        """Turn uniform numbers in [0, 1), [B] float64, into places [B] of transitions of whole episodes, each equally likely."""
-        counts = self.count()
+    def draw(self, u: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Turn uniform numbers in [0, 1), [B] float64, into places [B] of transitions of whole episodes, each equally likely.
+
+        Args:
+            u: the numbers.
+            counts: what `count` returned; None asks it.
+        """
+        counts = self.count() if counts is None else counts
         total = counts.cumsum(0)
         chosen = torch.minimum((u * total[-1]).long(), total[-1] - 1)
         row = torch.searchsorted(total, chosen, right=True)

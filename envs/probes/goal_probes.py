@@ -53,7 +53,7 @@ class ReachPoint(TensorEnv):
     def __init__(
         self,
         *,
-        dimension: int = 3,
+        dimension: int = 2,
         tolerance: float = 0.1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | str = torch.float32,
