@@ -11,6 +11,7 @@ from polyathlon.agents.parts.wiring import Part
 from polyathlon.envs.errors import UsageError
 
 from .episodes import Episode
+from .offline import Records
 from .pools import ProblemPool, WindowPool
 from .rollout import RolloutContext
 from .signal import differing_groups
@@ -20,6 +21,7 @@ __all__ = [
     "Groups",
     "HintStages",
     "ProblemPool",
+    "Records",
     "Solutions",
     "ThinkingGroups",
     "WindowPool",

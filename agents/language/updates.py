@@ -84,6 +84,13 @@ class Update:
         report = {n: float(torch.stack([m[n] for m in self.seen if n in m]).mean()) for n in sorted(names)}
         return report if self.gap is None else report | {"logp_gap": self.gap}
 
+    @torch.no_grad()
+    def evaluate(self) -> tuple[Tensor, Fields]:
+        """Return the loss of all rows under the current parameters, and their fields with `logp`; nothing is updated."""
+        self._before()
+        reading = self._read_in_parts(self.fields)
+        return self._loss(self.fields, reading)[0], self.fields | {"logp": reading.logp}
+
     def _minibatches(self) -> list[Tensor]:
         """Return the rows of each minibatch; no group is cut."""
         agent, count = self.agent, self.minibatches

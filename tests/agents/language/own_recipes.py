@@ -139,3 +139,22 @@ def over_counts(reward, group):
 def no_thinking_advantage(reward, group, old_entropy, mask, *, lam):
     """FunRL's advantage where every token is one of the reasoning."""
     return thinking_entropy_advantage(reward, group, old_entropy, mask, torch.ones_like(mask), lam=lam)
+
+
+def pair_loss(logp, reference_logp, mask, side, group, margin, *, beta):
+    """DPO's loss with a margin, written out for whole pairs."""
+    rho = ((logp - reference_logp) * mask).sum(1)
+    loss = logp.new_zeros(())
+    for g in group.unique().tolist():
+        (w,), (l,) = ((group == g) & (side == 1)).nonzero()[:, 0], ((group == g) & (side == -1)).nonzero()[:, 0]
+        loss = loss - torch.nn.functional.logsigmoid(beta * (rho[w] - rho[l]) - margin[w])
+    return loss / len(group.unique())
+
+
+PAIRS = Recipe(
+    "pairs_probe",
+    "pairs of a file",
+    "test",
+    loss=part(f"{HERE}:pair_loss", beta=0.5),
+    collect=part("collectors:Records", batch=4),
+)

@@ -43,6 +43,17 @@ class Probe(TableTask):
         return Verdict(right, float(right), False, "", {**named, "share": share})
 
 
+def preferences(task):
+    """Pairs with scores: the target, and an answer that ends otherwise, to every prompt."""
+    rows = []
+    for i in range(24):
+        a, b = map(int, task.targets[i % 4])
+        other = f"{a} {(b + 1 + i // 4 % 3) % 4}" if i % 2 else str((a + 1) % 4)
+        rows.append({"prompt": f"p{i % 4}", "chosen": f"{a} {b}", "rejected": other})
+        rows[-1] |= {"score_chosen": 1.0, "score_rejected": 0.25 * (i % 3), "margin": 0.1 * (i % 2)}
+    return rows
+
+
 def make(name, is_shuffled=False, **words):
     row = find_recipe(name)
     task = Probe(is_shuffled)
@@ -57,6 +68,7 @@ def make(name, is_shuffled=False, **words):
     size = dict(row.collect.options).get("group_size", 1)
     options = {"group_size": 6} if size > 1 else {}
     options |= {"num_prompts": 4, "seed": 0, "side_models": given or None, "learning_rate": 0.05}
+    options |= {"data": preferences(task)} if hasattr(find_part(row.collect.path), "check_data") else {}
     agent = LanguageAgent(TABLE, env, recipe=name, **(options | words))
     model = agent.policy.language_model
     model.z.data[:] = 0
