@@ -27,12 +27,14 @@ class Reading(NamedTuple):
         entropy: entropy of its distribution.
         value: value of the prefix.
         full_logp: [N, L - 1, V] log-probabilities of the whole vocabulary, where they were asked for.
+        score: [N] what the head of a reward model says of whole rows; None of other models.
     """
 
     logp: Tensor
     entropy: Tensor
     value: Tensor
     full_logp: Tensor | None = None
+    score: Tensor | None = None
 
 
 def read_episodes(

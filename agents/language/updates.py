@@ -13,6 +13,7 @@ from polyathlon.agents.parts.fields import role_field
 from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
+from .compared import compared_metrics
 from .episodes import Episode, Fields, collate, select, unbroken
 from .given_models import read_head
 from .noise import make_noise
@@ -227,6 +228,7 @@ class Update:
             "entropy": reading.entropy,
             "value": reading.value,
             "full_logp": reading.full_logp,
+            "policy_score": reading.score,
         }
         rows = rows | current
         with torch.no_grad():
@@ -240,7 +242,8 @@ class Update:
             value = self._mean(term(rows), rows)
             loss = loss + number * value
             metrics[penalty_metric(name, term.fields)] = value.detach()
-        return loss, metrics | self._metrics(rows, reading)
+        compared = compared_metrics(rows, reading, "side" in self.wiring.differentiated)
+        return loss, metrics | compared | self._metrics(rows, reading)
 
     def _mean(self, loss: Tensor, rows: Fields) -> Tensor:
         """Average [N, T] as the row says; a scalar stays."""

@@ -77,6 +77,7 @@ def dpo(
     mask: Tensor,
     side: Tensor,
     group: Tensor,
+    label: Tensor | None = None,
     *,
     beta: NonNegative = 0.1,
     label_smoothing: Smoothing = 0.0,
@@ -96,6 +97,7 @@ def dpo(
         mask: [N, T] 1 on the policy's tokens.
         side: [N] 1 chosen, -1 rejected, 0 neither.
         group: [N] int64, the pair that a row belongs to.
+        label: [N] on the rows of a pair, how likely the chosen answer is the better one; None and NaN are 1.
         beta: how far the policy is held to the reference.
         label_smoothing: share e of labels that are wrong.
         smoothing: "conservative" pulls margins towards log((1 - e) / e) / beta; "robust" takes the noise out of the loss on average
@@ -111,7 +113,11 @@ def dpo(
     score = divergence_link(rho, divergence, alpha)
     won, lost = pairs(side, group)
     kind: Link = "robust" if smoothing == "robust" else "sigmoid"
-    return pair_loss(score[won] - score[lost], kind=kind, beta=beta, label_smoothing=label_smoothing).mean()
+    margin = score[won] - score[lost]
+    loss = pair_loss(margin, kind=kind, beta=beta, label_smoothing=label_smoothing)
+    if label is not None and bool((share := torch.nan_to_num(label[won], nan=1.0)).lt(1).any()):
+        loss = share * loss + (1 - share) * pair_loss(-margin, kind=kind, beta=beta, label_smoothing=label_smoothing)
+    return loss.mean()
 
 
 def ipo(
@@ -220,7 +226,7 @@ Averaged = Literal["sum", "answer-mean", "token-mean"]
 
 
 def chosen_nll(logp: Tensor, mask: Tensor, side: Tensor, *, reduce: Averaged = "token-mean") -> Tensor:
-    """Imitation of the chosen answers (Pref-FT), a scalar; answers without a side count as chosen.
+    """Imitation of the chosen answers (Pref-FT, and plain SFT), a scalar; answers without a side count as chosen.
 
     Args:
         logp: [N, T] under the current parameters.
@@ -279,7 +285,7 @@ def rpo(
 def preference_metrics(
     logp: Tensor, mask: Tensor, side: Tensor, group: Tensor, reference_logp: Tensor | None
 ) -> dict[str, Tensor]:
-    """What is watched of pairs: accuracy, margin, and both log-probabilities.
+    """What is watched of pairs: accuracy, margin, and both log-probabilities; nothing where no rows are paired.
 
     Args:
         logp: [N, T] under the current parameters.
@@ -289,16 +295,18 @@ def preference_metrics(
         reference_logp: [N, T]; None compares log-probabilities instead of log-ratios.
 
     Returns:
-        "chosen_logp", "rejected_logp" (means of sums), "margin" (mean of rho_w - rho_l, in nats, not multiplied by beta) and "accuracy"
-        (share of pairs whose margin is above 0; 0 where policy and reference are the same).
+        "logp_chosen", "logp_rejected" (means of sums), "margin" (mean of rho_w - rho_l, in nats: times beta it is that of implicit rewards)
+        and "accuracy" (share of pairs whose margin is above 0; 0 where policy and reference are the same).
     """
+    if not bool((side > 0).any() and (side < 0).any()):
+        return {}
     won, lost = pairs(side, group)
     whole = seq_logps(logp, mask)
     rho = whole if reference_logp is None else log_ratio(logp, reference_logp, mask)
     margin = rho[won] - rho[lost]
     return {
-        "chosen_logp": whole[won].mean(),
-        "rejected_logp": whole[lost].mean(),
+        "logp_chosen": whole[won].mean(),
+        "logp_rejected": whole[lost].mean(),
         "margin": margin.mean(),
         "accuracy": (margin > 0).to(whole.dtype).mean(),
     }

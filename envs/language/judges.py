@@ -13,9 +13,7 @@ from polyathlon.envs.errors import UsageError
 from .task import LanguageTask
 
 PairFunction = Callable[[Sequence[Any], Sequence[str], Sequence[str]], Sequence[float]]
-TEMPLATE = (
-    "Which answer to the question is better?\n\nQuestion: {prompt}\n\nAnswer A: {a}\n\nAnswer B: {b}\n\nSay A or B alone."
-)
+TEMPLATE = "Which answer to the question is better?\n\nQuestion: {prompt}\n\nAnswer A: {a}\n\nAnswer B: {b}\n\nSay A or B alone."
 
 
 class Judge:
@@ -89,7 +87,7 @@ class ScoreJudge(Judge):
     """A judge of scores: p(a, b) = sigmoid(s(a) - s(b)) (Bradley and Terry 1952).
 
     Args:
-        scores: `f(prompts, answers) -> [B]` numbers, such as `Scorer(folder).scores`.
+        scores: `f(prompts, answers) -> [B]` numbers, such as `TextScorer(folder).score`.
     """
 
     is_symmetric = True
@@ -212,11 +210,11 @@ def make_judge(judge: Any, task: LanguageTask | None = None) -> Judge:
     if isinstance(judge, str) and ":" in judge and not Path(judge).expanduser().exists():
         judge = function_of(judge)
     if isinstance(judge, str | Path):
-        from polyathlon.envs.models.scorers import Scorer
+        from polyathlon.envs.models.scorers import TextScorer
 
-        return ScoreJudge(Scorer(judge).scores)
-    if callable(getattr(judge, "scores", None)):
-        return ScoreJudge(judge.scores)
+        return ScoreJudge(TextScorer(str(judge), normalised=False).score)
+    if callable(getattr(judge, "score", None)):
+        return ScoreJudge(judge.score)
     if callable(judge):
         return FunctionJudge(judge)
     raise UsageError(

@@ -103,6 +103,14 @@ def test_dpo_depends_on_the_margin_alone_and_swapping_negates_it():
     assert float(dpo(LOGP[order], REF[order], MASK, -SIDE, GROUP)) == pytest.approx(value, abs=1e-12)
 
 
+def test_labels_of_pairs_mix_both_directions():
+    label = tensor(0.7, 0.7)
+    want = 0.7 * pair_loss(tensor(2.0), beta=0.1) + 0.3 * pair_loss(tensor(-2.0), beta=0.1)
+    assert float(dpo(LOGP, REF, MASK, SIDE, GROUP, label)) == pytest.approx(float(want), abs=1e-12)
+    for certain in (None, tensor(1, 1), tensor(math.nan, math.nan)):
+        assert float(dpo(LOGP, REF, MASK, SIDE, GROUP, certain)) == pytest.approx(0.59814, abs=5e-6)
+
+
 def test_robust_smoothing_and_no_reference():
     e, d = 0.2, 0.2
     want = (-(1 - e) * logsigmoid(tensor(d)) + e * logsigmoid(tensor(-d))) / (1 - 2 * e)
@@ -217,10 +225,11 @@ def test_a_logits_gradient_of_imitation_is_softmax_minus_onehot():
 def test_what_is_watched_of_pairs():
     found = preference_metrics(LOGP, MASK, SIDE, GROUP, REF)
     assert {k: float(v) for k, v in found.items()} == {
-        "chosen_logp": -12, "rejected_logp": -15, "margin": 2, "accuracy": 1
+        "logp_chosen": -12, "logp_rejected": -15, "margin": 2, "accuracy": 1
     }  # fmt: skip
     assert float(preference_metrics(LOGP, MASK, SIDE, GROUP, LOGP)["accuracy"]) == 0
     assert float(preference_metrics(LOGP, MASK, -SIDE, GROUP, None)["margin"]) == -3
+    assert preference_metrics(LOGP, MASK, 0 * SIDE, GROUP, None) == {}
 
 
 # ------------------------------------------------------------------------------------------------------ f-divergences
