@@ -181,8 +181,6 @@ def read_scores(
     """
     last = attention.sum(1) - 1
     rows = torch.arange(len(tokens), device=tokens.device)
-    if fast and is_table(model):
-        return head(model.index(model.states(tokens))[..., None]).squeeze(-1)[rows, last]  # type: ignore[no-any-return]
     if fast and is_plain_llama(model):
         hidden = _llama_hidden(model, tokens, attention, starts)[1][rows, last - (starts - 1)]
     else:

@@ -38,7 +38,10 @@ class RewardPolicy(CausalLMPolicy):
 
     def _critic(self, width: int) -> Any:
         if isinstance(self.language_model, TableModel):
-            return super()._critic(width)
+            raise UsageError(
+                "a table knows the prompt, the place and the token before alone, which is the end token where an answer is scored: take a "
+                "language model for a reward model"
+            )
         head = nn.utils.skip_init(nn.Linear, width, 1, bias=False)
         nn.init.zeros_(head.weight)
         name = str(self.model_options["model"])
@@ -177,8 +180,9 @@ class RewardModel(LanguageAgent):
         rules = self._rules()
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         start = rules.prompt(messages)
-        own = [int(i) for i in rules.tokenizer.encode(answer, add_special_tokens=False)]
-        ids = [*start, *own, *([] if own[-1:] == [rules.eos] else [rules.eos])]
+        for end in rules.tokenizer.convert_ids_to_tokens(list(rules.ends)):
+            answer = answer.removesuffix(end or "")
+        ids = [*start, *rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]
         if len(ids) > rules.max_length:
             raise UsageError(
                 f"the answer {answer[:60]!r} has {len(ids)} tokens with its prompt, more than max_length={rules.max_length} of TokenAction: "
@@ -196,15 +200,12 @@ class RewardModel(LanguageAgent):
             The folder.
 
         Raises:
-            UsageError: transformers has no such model of this kind (tables).
+            UsageError: transformers has no sequence classification model for this kind of model.
         """
-        head = getattr(self.policy.value_net, "weight", None)
-        if head is None or head.dim() != 2:
-            raise UsageError(
-                f"{self.model_name!r} cannot be saved as a reward model: take a language model of transformers"
-            )
         norm = {"mean": self.norm.mean, "std": self.norm.std, "clamp": self.norm.clamp}
-        return save_scorer(folder, self.policy.language_model, head, self._rules().tokenizer, norm)
+        return save_scorer(
+            folder, self.policy.language_model, self.policy.value_net.weight, self._rules().tokenizer, norm
+        )
 
     def warm_start(self, *_: Any, **__: Any) -> Any:
         """Refuse: a reward model writes nothing that could imitate.
