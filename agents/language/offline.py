@@ -97,6 +97,17 @@ class Records:
             "was understood)"
         )
 
+    def completions_of(self, data: OfflineData) -> int:
+        """Return how many answers an epoch of updates learns from."""
+        count = len(data.train)
+        return (
+            int(data.records.sizes[data.train].sum())
+            if self.take == "all"
+            else 2 * count
+            if self.take == "pairs"
+            else count
+        )
+
     def collect(self, rollout: RolloutContext) -> list[Episode]:
         """Return the episodes of the next `batch` records."""
         found = self.read(rollout, self.batch)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from polyathlon.envs.data.records import RecordSet, order_of, records
 from polyathlon.envs.errors import UsageError
@@ -40,16 +39,6 @@ class OfflineData:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, order_of(len(self.train), self.seed, epoch)
         return int(self.train[self._order[position]])
-
-    @property
-    def completions_of_an_epoch(self) -> int:
-        """Number of answers that an epoch reads."""
-        return answers_of(self.records, self.train)
-
-
-def answers_of(found: RecordSet, units: NDArray[np.int64]) -> int:
-    """Return how many answers units have."""
-    return int(found.sizes[units].sum())
 
 
 def check_data(data: Any) -> Any:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
-import pytest
-import torch
-
 from polyathlon.agents import LanguageAgent
-from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers import TokenAction
 
 from .own_recipes import PAIRS
-from .test_every_recipe import TABLE, Probe, iterate, make, preferences
+from .test_every_recipe import TABLE, Probe, make, preferences
 
 
 def learner(data=None, recipe=PAIRS, **words):
