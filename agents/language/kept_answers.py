@@ -40,6 +40,8 @@ class Both(Records):
         equal: see `Records`.
     """
 
+    can_store = False
+
     def __init__(
         self,
         *,

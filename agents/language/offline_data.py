@@ -25,6 +25,7 @@ class OfflineData:
         train: units to learn from, in the order of the file.
         held: units that are held out.
         description: how to open it again, as JSON; None for rows in memory.
+        stored: log-probabilities of the reference, where they are kept beside the data.
     """
 
     def __init__(self, source: Any, holdout: float, seed: int) -> None:
@@ -32,6 +33,7 @@ class OfflineData:
         self.seed, self.holdout = seed, holdout
         self.train, self.held = self.records.split(holdout)
         self.description = self.records.description
+        self.stored: Any = None
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def unit(self, epoch: int, position: int) -> int:

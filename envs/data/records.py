@@ -136,9 +136,10 @@ class RecordSet:
         for i in range(number):
             row = self.rows[i]
             record = understand(self._renamed(row), self._where(i), self.kind)
-            canonical = _canonical(record)
+            prompt = record.prompt_text.encode("utf-8", "replace")
+            canonical = prompt + _canonical(record)
             whole.update(canonical)
-            prompts[i], self.row_hashes[i] = _short(record.prompt_text.encode("utf-8", "replace")), _short(canonical)
+            prompts[i], self.row_hashes[i] = _short(prompt), _short(canonical)
             sizes[i] = len(record.answers)
             self.num_equal += record.is_equal_pair
             self.has |= record.columns.keys()
@@ -237,19 +238,10 @@ def order_of(number: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _canonical(record: Record) -> bytes:
-    """Return what a row says, the same whatever form of file it stood in."""
+    """Return what a row says beside its prompt, the same whatever form of file it stood in."""
     plain = {key: record.columns[key] for key in sorted(record.columns) if key not in COLUMNS}
-    said = [
-        record.kind,
-        record.prompt,
-        record.answers,
-        record.scores,
-        record.label,
-        record.margin,
-        record.reference,
-        record.tools,
-    ]
-    return json.dumps([said, plain], sort_keys=True, ensure_ascii=False, default=_written).encode("utf-8", "replace")
+    said = [record.kind, record.answers, record.scores, record.label, record.margin, record.reference, plain]
+    return json.dumps(said, sort_keys=True, ensure_ascii=False, default=_written).encode("utf-8", "replace")
 
 
 def _written(value: Any) -> Any:

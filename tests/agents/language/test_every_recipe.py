@@ -48,8 +48,8 @@ def preferences(task):
     rows = []
     for i in range(24):
         a, b = map(int, task.targets[i % 4])
-        other = f"{a} {(b + 1 + i // 4 % 3) % 4}" if i % 2 else str((a + 1) % 4)
-        rows.append({"prompt": f"p{i % 4}", "chosen": f"{a} {b}", "rejected": other})
+        other = f"{a} {(b + 1 + i // 4 % 3) % 4} 4" if i % 2 else f"{(a + 1) % 4} 4"  # 4 ends an answer
+        rows.append({"prompt": f"p{i % 4}", "chosen": f"{a} {b} 4", "rejected": other})
         rows[-1] |= {"score_chosen": 1.0, "score_rejected": 0.25 * (i % 3), "margin": 0.1 * (i % 2)}
     return rows
 
