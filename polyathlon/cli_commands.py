@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .cli_data import data_arguments, data_words, print_data, summary_arguments
 from .cli_games import is_league, play_arguments, play_game, train_self_play, watch_games
 from .cli_types import whole_number
 
@@ -144,7 +145,9 @@ def train_agent(options: argparse.Namespace) -> None:
     from .training import train
     from .tuned import tuned_settings
 
-    if ":" in options.agent_name:  # a recipe of the current folder, module:NAME
+    if (
+        ":" in f"{options.agent_name}{options.reward or ''}"
+    ):  # a recipe or a reward function of the current folder, module:NAME
         sys.path.append(str(Path.cwd()))
     is_new = not options.plain and not options.resume
     found = tuned_settings(options.agent_name, options.env_id, options.tuned) if is_new else None
@@ -163,6 +166,9 @@ def train_agent(options: argparse.Namespace) -> None:
         wrapper_kwargs=parse_options(options.wrapper),
         model=options.model,
         warm_start=options.warm_start,
+        data=data_words(options),
+        holdout=options.holdout,
+        reward=options.reward,
         n_envs=options.n_envs,
         tuned=False if options.plain else options.tuned or True,
         out=out,
@@ -191,6 +197,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
     add("--model", help="language model (default tiny)")
     add("--warm-start", type=int, default=0, metavar="N", help="let a language agent imitate N solutions first")
+    data_arguments(parser)
     add("--n-envs", type=int, help="number of environments (default: as the YAML file says, else 1)")
     add("--tuned", type=_path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
     add("--plain", action="store_true", help="leave the file of hyper-parameters out")
@@ -412,6 +419,7 @@ COMMANDS: list[Command] = [
     Command("agents", "list the agents", list_agents),
     Command("recipes", "list the recipes of the language agent", list_recipes),
     Command("train", "train an agent on a task into a run folder", train_agent, _train_arguments),
+    Command("data", "say what a file of records holds, with an example token by token", print_data, summary_arguments),
     Command("evaluate", "play episodes with a run's agent", evaluate_run, _evaluate_arguments),
     Command("watch", "record a film, a picture or a transcript of a run's agent", watch_run, _watch_arguments),
     Command("play", "play a game against an agent, moves by name", play_game, play_arguments),

@@ -21,6 +21,7 @@ from polyathlon.envs.errors import UsageError, check_int, check_positive_int
 from .adaptation import adapt, make_agent, make_env, resolve_agent
 from .registration import algorithms
 from .run_callbacks import Interrupted, RunCallback, RunProgress, units_done
+from .run_data import epoch_of, with_data
 from .run_folder import RunConfig, RunFolder
 from .tuned import Tuned, tuned_settings, with_schedules
 
@@ -39,6 +40,9 @@ def train(
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
     warm_start: int = 0,
+    data: Any = None,
+    holdout: float | None = None,
+    reward: Any = None,
     n_envs: int | None = None,
     tuned: bool | str | Path = True,
     out: str | Path | None = None,
@@ -66,6 +70,11 @@ def train(
         wrapper_kwargs: options of the wrappers (see `adapt`).
         model: language model; None is "tiny" where one is needed.
         warm_start: number of problems whose solutions a language agent imitates first.
+        data: records (see `polyathlon.records.records`) that the agent learns from, or whose prompts the environment asks, or both. A run
+            that learns from records is as long as one epoch of them where nothing else says how long.
+        holdout: share of the data's prompts that is never learnt from; None is 0.05 where an agent learns from records.
+        reward: what judges answers to the data's prompts in `polyathlon/Prompts-v0`: a function, "module:function", a reward model's
+            folder, or a list of them.
         n_envs: number of environments; a batched twin of the environment is used where there is one. None takes what the file of
             hyper-parameters says, else 1.
         tuned: take the hyper-parameters of `polyathlon/data/hyperparameters/AGENT.yml` where it has the environment (what
@@ -101,6 +110,9 @@ def train(
         wrapper_kwargs=wrapper_kwargs,
         model=model,
         warm_start=warm_start,
+        data=data,
+        holdout=holdout,
+        reward=reward,
         n_envs=n_envs,
         tuned=tuned,
     )
@@ -140,6 +152,9 @@ def run_config(
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
     warm_start: int = 0,
+    data: Any = None,
+    holdout: float | None = None,
+    reward: Any = None,
     n_envs: int | None = None,
     tuned: bool | str | Path = True,
 ) -> RunConfig:
@@ -150,6 +165,9 @@ def run_config(
     registered = _registered_name(name)
     _refuse_words_given_elsewhere(agent_kwargs or {})
     found = _tuned(registered, env_id, tuned)
+    given = with_data(registered, env_id, dict(env_kwargs or {}), dict(agent_kwargs or {}), data, holdout, reward)
+    if total_timesteps is None and completions is None and found.total_timesteps is None:
+        completions = epoch_of(registered, {**found.agent_kwargs, **given.agent})
     return RunConfig(
         registered,
         env_id,
@@ -158,8 +176,8 @@ def run_config(
         (found.n_envs or 1) if n_envs is None else n_envs,
         model,
         warm_start,
-        dict(env_kwargs or {}),
-        dict(agent_kwargs or {}),
+        given.env,
+        given.agent,
         dict(wrapper_kwargs or {}),
         found.agent_kwargs,
         "steps" if completions is None else "completions",

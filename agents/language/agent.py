@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -71,6 +71,8 @@ class LanguageAgent(OfflineAgent):
             (`SideModel(..., start="given")`), with the policy's tokenizer; of a soup, the names of several.
         data: what recipes of records learn from: a file, a folder or rows (see `polyathlon.records.records`).
         holdout: share of the data's prompts that is never learnt from; its loss, accuracy, margin and log-probabilities are logged.
+        reference_logps: "computed" keeps the reference in memory; "stored" reads it once over all records, keeps the numbers beside the data
+            file, and needs no second model.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -95,6 +97,7 @@ class LanguageAgent(OfflineAgent):
         side_models: dict[str, str | Sequence[str]] | None = None,
         data: Any = None,
         holdout: float = 0.05,
+        reference_logps: Literal["computed", "stored"] = "computed",
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -148,7 +151,7 @@ class LanguageAgent(OfflineAgent):
         self._is_first_checked = False
         self._prompts: TokenBatch | CopiedTokens | None = None
         self._rows: TokenBatch | CopiedTokens | None = None
-        self._set_data(data, holdout)
+        self._set_data(data, holdout, reference_logps)
         self.register_state(
             "sampling", AttributeState(self, "_sampled", "_initial_seed", "_silent_updates"), checkpoint_only=True
         )
@@ -312,7 +315,7 @@ class LanguageAgent(OfflineAgent):
                 more minibatches than groups.
         """
         wiring = self._wiring if recipe == self.recipe else wire(recipe)
-        self.side_models.start(self.policy.language_model, wiring.roles)
+        self.side_models.start(self.policy.language_model, self._roles_in_memory(wiring))
         report = Update(self, wiring, episodes).run()
         self._n_updates += recipe.n_epochs
         return report
@@ -358,6 +361,7 @@ class LanguageAgent(OfflineAgent):
     def _before_training(self) -> None:
         self._make_or_start_rows()
         self.open_data()
+        self._store_reference()
 
     def collect(self, callback: BaseCallback) -> bool:
         """Play the episodes of an iteration, or take the task's own answers; all of them are one step to callbacks."""

@@ -55,6 +55,7 @@ class Records:
     """
 
     extra_fields = EXTRA
+    can_store = True
 
     def __init__(
         self,
@@ -97,6 +98,17 @@ class Records:
             "was understood)"
         )
 
+    def completions_of(self, data: OfflineData) -> int:
+        """Return how many answers an epoch of updates learns from."""
+        count = len(data.train)
+        return (
+            int(data.records.sizes[data.train].sum())
+            if self.take == "all"
+            else 2 * count
+            if self.take == "pairs"
+            else count
+        )
+
     def collect(self, rollout: RolloutContext) -> list[Episode]:
         """Return the episodes of the next `batch` records."""
         found = self.read(rollout, self.batch)
@@ -115,18 +127,18 @@ class Records:
         found: list[Episode] = []
         group, skipped = first_group, 0
         while group < first_group + number:
-            record = data.records[data.unit(self.epoch, self.position)]
+            unit = data.unit(self.epoch, self.position)
             self.position += 1
             if self.position == len(data.train):
                 self.epoch, self.position = self.epoch + 1, 0
-            own = rows.episodes(record, group, chosen_answers(record, self.take))
+            own = self._episodes(data, rows, unit, group)
             skipped = 0 if own else skipped + 1
             if skipped > len(data.train):
                 raise UsageError(
-                    f"no record of {data.records.name} is left to learn from: {dict(rows.counts) or 'all scores are equal'}"
+                    f"no record of {data.records.rows.name} is left to learn from: {dict(rows.counts) or 'all scores are equal'}"
                 )
             if own:
-                found += sided(own, record, self.take)
+                found += own
                 group += 1
         for reason, count in rows.counts.items():
             self.counts[reason] = self.counts.get(reason, 0) + count
@@ -138,9 +150,17 @@ class Records:
         rows = RecordRows(rules, **self.rows_options)
         found: list[Episode] = []
         for group, unit in enumerate(data.held[:most].tolist()):
-            record = data.records[unit]
-            found += sided(rows.episodes(record, group, chosen_answers(record, self.take)), record, self.take)
+            found += self._episodes(data, rows, unit, group)
         return found
+
+    def _episodes(self, data: OfflineData, rows: RecordRows, unit: int, group: int) -> list[Episode]:
+        """Return the episodes of a record, with the reference's log-probabilities where these are stored."""
+        record = data.records[unit]
+        chosen = chosen_answers(record, self.take)
+        own = sided(rows.episodes(record, group, chosen), record, self.take)
+        for place, episode in enumerate(own if data.stored is not None else ()):
+            data.stored.attach(episode, unit, place if chosen is None else chosen[place])
+        return own
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data, and which data it is."""
@@ -184,7 +204,7 @@ def chosen_answers(record: Record, take: Take) -> list[int] | None:
 
 def sided(episodes: list[Episode], record: Record, take: Take) -> list[Episode]:
     """Mark the two answers of a list that became a pair."""
-    if take == "pairs" and record.kind in ("lists", "scores"):
+    if episodes and take == "pairs" and record.kind in ("lists", "scores"):
         for episode, side in zip(episodes, (1, -1), strict=True):
             episode.side = side
             episode.extra["label"] = 1.0

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from polyathlon.envs.data.records import RecordSet, order_of, records
 from polyathlon.envs.errors import UsageError
@@ -26,6 +25,7 @@ class OfflineData:
         train: units to learn from, in the order of the file.
         held: units that are held out.
         description: how to open it again, as JSON; None for rows in memory.
+        stored: log-probabilities of the reference, where they are kept beside the data.
     """
 
     def __init__(self, source: Any, holdout: float, seed: int) -> None:
@@ -33,6 +33,7 @@ class OfflineData:
         self.seed, self.holdout = seed, holdout
         self.train, self.held = self.records.split(holdout)
         self.description = self.records.description
+        self.stored: Any = None
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def unit(self, epoch: int, position: int) -> int:
@@ -40,16 +41,6 @@ class OfflineData:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, order_of(len(self.train), self.seed, epoch)
         return int(self.train[self._order[position]])
-
-    @property
-    def completions_of_an_epoch(self) -> int:
-        """Number of answers that an epoch reads."""
-        return answers_of(self.records, self.train)
-
-
-def answers_of(found: RecordSet, units: NDArray[np.int64]) -> int:
-    """Return how many answers units have."""
-    return int(found.sizes[units].sum())
 
 
 def check_data(data: Any) -> Any:

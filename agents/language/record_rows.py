@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from polyathlon.envs.data.records import Record
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.models.model_tokens import special_ids
 
 from .episodes import Episode
 
@@ -20,7 +21,8 @@ class RecordRows:
     """Turn records into episodes, by one rule for tokens.
 
     The prompt's ids are those of the environment (`TokenRules.render`: template, system text, instruction); the answer's ids follow, then
-    one end token, whether or not the file has one. Prompt and answer are never encoded together.
+    one end token, whether or not the file has one (a token of the text that ends an utterance by itself, as tables have them, is that one).
+    Prompt and answer are never encoded together.
 
     Args:
         rules: the environment's `TokenRules`.
@@ -38,7 +40,8 @@ class RecordRows:
     ) -> None:
         self.rules, self.too_long, self.empty, self.equal = rules, too_long, empty, equal
         self.counts: Counter[str] = Counter()
-        tokens = rules.tokenizer.convert_ids_to_tokens(list(rules.ends))
+        special = special_ids(rules.tokenizer)
+        tokens = rules.tokenizer.convert_ids_to_tokens([i for i in rules.ends if i in special])
         self._end_texts = sorted({text for text in tokens if text}, key=len, reverse=True)
         self._end_ids = frozenset(rules.ends)
 
@@ -69,7 +72,7 @@ class RecordRows:
             self.counts["empty"] += 1
             return []
         fitting = self._fitted(record, rows)
-        return [self._episode(record, i, group, row) for i, row in zip(wanted, fitting, strict=True)]
+        return [self._episode(record, i, group, row) for i, row in zip(wanted, fitting)]
 
     def _answer(self, record: Record, index: int, text: str | None = None) -> Ids:
         """Return the ids of an answer and its one end token; none for an empty answer that is to be dropped."""
@@ -85,13 +88,13 @@ class RecordRows:
                 f"an answer of {record.where} is empty: leave it out of the file, or drop such records (empty='drop')"
             )
         ids = [int(i) for i in self.rules.tokenizer.encode(bare, add_special_tokens=False)]
-        inside = next((i for i in ids if i in self._end_ids), None)
+        inside = next((i for i in ids[:-1] if i in self._end_ids), None)
         if inside is not None:
             name = self.rules.tokenizer.convert_ids_to_tokens(inside)
             raise UsageError(
                 f"an answer of {record.where} holds the end token {name!r} before its end: an utterance would end there"
             )
-        return [*ids, self.rules.eos]
+        return ids if ids[-1] in self._end_ids else [*ids, self.rules.eos]
 
     def _conversation(self, record: Record) -> list[tuple[Ids, bool]]:
         """Return the parts of a conversation: what the environment writes, and each message of the assistant."""

@@ -141,6 +141,8 @@ class Update:
             fields |= {"old_value": old.value, "old_entropy": old.entropy}
         for role in self.wiring.roles:
             wanted = {ending for name in needs if (s := role_field(name)) and s[0] == role for ending in (s[1],)}
+            if role == "reference" and "reference_logp" in fields and "full_logp" not in wanted:
+                continue  # stored beside the data
             if wanted & {"score", "value"}:
                 (head,) = wanted
                 model, size = self.agent.side_models.given[role], self.agent.micro_batch

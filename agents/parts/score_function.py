@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from polyathlon.envs.errors import UsageError
-
 from .advantages import group_advantage
 from .option_types import NonNegative
 from .preferences import Smoothing, dpo
@@ -48,6 +46,7 @@ def hypo(
     mask: Tensor,
     side: Tensor,
     group: Tensor,
+    label: Tensor | None = None,
     *,
     beta: NonNegative = 0.1,
     lam: NonNegative = 0.05,
@@ -64,23 +63,18 @@ def hypo(
         mask: [N, T] 1 on the policy's tokens.
         side: [N] 1 chosen, -1 rejected, 0 an answer of the policy.
         group: [N] int64.
+        label: see `dpo`.
         beta: of DPO.
         lam: weight of the divergence; 0 is DPO.
         label_smoothing: of DPO.
 
     Returns:
-        A scalar.
-
-    Raises:
-        UsageError: lam is above 0 and the batch has no answer of the policy.
+        A scalar. A batch without answers of the policy has the first term alone, one without pairs the second.
     """
-    loss = dpo(logp, reference_logp, mask, side, group, beta=beta, label_smoothing=label_smoothing)
-    if not lam:
-        return loss
     fresh = (side == 0).nonzero()[:, 0]
-    if not len(fresh):
-        raise UsageError(
-            "hypo measures the divergence on answers of the policy itself, and the batch has pairs alone: collect with 'collectors:Both', "
-            "or take lam=0 (DPO)"
-        )
+    loss = logp.new_zeros(())
+    if len(fresh) < len(side):
+        loss = dpo(logp, reference_logp, mask, side, group, label, beta=beta, label_smoothing=label_smoothing)
+    if not lam or not len(fresh):
+        return loss
     return loss + lam * score_function_kl(logp[fresh], reference_logp[fresh], mask[fresh], group[fresh])

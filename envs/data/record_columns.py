@@ -85,6 +85,13 @@ class Record:
         return json.dumps([self.prompt, self.tools], sort_keys=True, ensure_ascii=False)
 
     @property
+    def prompt_said(self) -> str:
+        """The prompt as a text to show: of a conversation of several messages each with its role."""
+        if len(self.prompt) == 1:
+            return str(self.prompt[0]["content"])
+        return "\n\n".join(f"{message['role']}: {message['content']}" for message in self.prompt)
+
+    @property
     def is_equal_pair(self) -> bool:
         """Whether chosen and rejected are the same text."""
         return self.kind == "pairs" and self.answers[0].strip() == self.answers[1].strip()

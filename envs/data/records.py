@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .record_columns import COLUMNS, KINDS, Record, kind_of, understand
-from .record_files import Rows, open_rows
+from .record_files import ListedRows, Rows, open_rows
 
 __all__ = ["COLUMNS", "KINDS", "Record", "RecordSet", "records"]
 
@@ -47,7 +50,25 @@ def records(source: Any, columns: Mapping[str, str] | None = None, split: str | 
                 f"data as a dict is {{'source': ..., 'columns': ..., 'split': ...}}, got the keys {sorted(source)}"
             )
         return records(source["source"], source.get("columns") or columns, source.get("split") or split)
-    return RecordSet(source, dict(columns or {}), split)
+    if not isinstance(source, str | Path):
+        return RecordSet(source, dict(columns or {}), split)
+    path = Path(source).expanduser()
+    key = (str(path.absolute()), tuple(sorted((columns or {}).items())), split, _state_of(path))
+    if key not in _OPEN:  # an environment, an agent and the length of a run read the same file
+        while len(_OPEN) > 1:
+            _OPEN.pop(next(iter(_OPEN)))
+        _OPEN[key] = RecordSet(source, dict(columns or {}), split)
+    return _OPEN[key]
+
+
+_OPEN: dict[Any, RecordSet] = {}
+
+
+def _state_of(path: Path) -> tuple[Any, ...]:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return tuple(
+        (str(file), found.st_size, found.st_mtime_ns) for file in files if file.exists() and (found := os.stat(file))
+    )
 
 
 class RecordSet:
@@ -81,7 +102,7 @@ class RecordSet:
         self.rows: Rows = open_rows(source, split)
         self.columns = dict(columns)
         self.description: dict[str, Any] | None = None
-        if isinstance(source, str) or hasattr(source, "__fspath__"):
+        if isinstance(source, str | Path):
             self.description = {"source": str(source), "columns": self.columns, "split": split}
         if not len(self.rows):
             raise UsageError(f"{self.rows.name} holds no rows")
@@ -90,6 +111,12 @@ class RecordSet:
 
     def __len__(self) -> int:
         return len(self._first)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy by opening the source once more; rows in memory are copied."""
+        if self.description is None and isinstance(self.rows, ListedRows):
+            return records, ({"source": self.rows.rows, "columns": self.columns},)
+        return records, (self.description,)
 
     def _where(self, row: int) -> str:
         return f"{self.rows.unit} {self.rows.number(row)} of {self.rows.name}"
@@ -109,9 +136,10 @@ class RecordSet:
         for i in range(number):
             row = self.rows[i]
             record = understand(self._renamed(row), self._where(i), self.kind)
-            canonical = _canonical(record)
+            prompt = record.prompt_text.encode("utf-8", "replace")
+            canonical = prompt + _canonical(record)
             whole.update(canonical)
-            prompts[i], self.row_hashes[i] = _short(record.prompt_text.encode("utf-8", "replace")), _short(canonical)
+            prompts[i], self.row_hashes[i] = _short(prompt), _short(canonical)
             sizes[i] = len(record.answers)
             self.num_equal += record.is_equal_pair
             self.has |= record.columns.keys()
@@ -134,8 +162,10 @@ class RecordSet:
         self.prompts, self.sizes = prompts[np.sort(first)], self._count.astype(np.int32)
 
     def row(self, index: int) -> Record:
-        """Read a row by its place in the file."""
-        return understand(self._renamed(self.rows[index]), self._where(index), self.kind)
+        """Read a row by its place in the file; its columns go by both names where they were renamed."""
+        row = self.rows[index]
+        record = understand(self._renamed(row), self._where(index), self.kind)
+        return replace(record, columns={**row, **record.columns}) if self.columns else record
 
     def members(self, unit: int) -> list[int]:
         """Return the rows of a unit."""
@@ -208,19 +238,10 @@ def order_of(number: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _canonical(record: Record) -> bytes:
-    """Return what a row says, the same whatever form of file it stood in."""
+    """Return what a row says beside its prompt, the same whatever form of file it stood in."""
     plain = {key: record.columns[key] for key in sorted(record.columns) if key not in COLUMNS}
-    said = [
-        record.kind,
-        record.prompt,
-        record.answers,
-        record.scores,
-        record.label,
-        record.margin,
-        record.reference,
-        record.tools,
-    ]
-    return json.dumps([said, plain], sort_keys=True, ensure_ascii=False, default=_written).encode("utf-8", "replace")
+    said = [record.kind, record.answers, record.scores, record.label, record.margin, record.reference, plain]
+    return json.dumps(said, sort_keys=True, ensure_ascii=False, default=_written).encode("utf-8", "replace")
 
 
 def _written(value: Any) -> Any:

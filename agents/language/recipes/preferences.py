@@ -65,6 +65,13 @@ ROWS = (
         collect=PAIRS,
     ),
     Recipe(
+        "hypo",
+        "dpo on pairs, and the divergence from the reference on fresh answers of the policy, which need no labels",
+        "Song et al. 2024, HyPO, arXiv 2406.01462",
+        loss=part("score_function:hypo", beta=0.1, lam=0.05),
+        collect=part("collectors:Both", batch=8, group_size=2, take="pairs"),
+    ),
+    Recipe(
         "implicit_sft",
         "imitation that stops where the implicit reward has grown; link='hellinger', 'kl' or 'tv' (plain sft)",
         "Wang et al. 2025, arXiv 2507.00018",

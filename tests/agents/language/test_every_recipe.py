@@ -52,10 +52,13 @@ def preferences(task):
     rows, is_shuffled = [], task.draws is not None
     for i in range(24):
         a, b = map(int, task.targets[i % 4])
-        chosen, other = f"{a} {b}", f"{a} {(b + 1 + i // 4 % 3) % 4}" if i % 2 else str((a + 1) % 4)
+        chosen, other = (
+            f"{a} {b} 4",
+            f"{a} {(b + 1 + i // 4 % 3) % 4} 4" if i % 2 else f"{(a + 1) % 4} 4",
+        )  # 4 ends an answer
         if is_shuffled:
             a, b = task.draws.integers(4, size=2)
-            chosen = f"{a} {b}"
+            chosen = f"{a} {b} 4"
         rows.append({"prompt": f"p{i % 4}", "chosen": chosen, "rejected": other})
         rows[-1] |= {"score_chosen": 1.0, "score_rejected": 0.25 * (i % 3), "margin": 0.1 * (i % 2)}
     return rows
@@ -155,7 +158,9 @@ def test_windows_of_any_size_learn_and_resume(window, tmp_path):
 @pytest.mark.parametrize("name", [row.name for row in ROWS if row.collect.path != "collectors:Solutions"])
 def test_it_learns_from_rewards_and_not_from_chance(name):
     start = success(make(name))
-    number = 24 if hasattr(find_part(find_recipe(name).collect.path), "check_data") else 12  # pairs say less than rewards
+    number = (
+        24 if hasattr(find_part(find_recipe(name).collect.path), "check_data") else 12
+    )  # pairs say less than rewards
     learnt, control = (success(iterate(make(name, is_shuffled=shuffled), number)) for shuffled in (False, True))
     assert learnt > start + 0.03, (start, learnt)
     if name.startswith("empo"):  # which reads no rewards: the majority is right here

@@ -294,8 +294,8 @@ def test_hypo_is_dpo_and_a_divergence_on_fresh_answers():
     torch.testing.assert_close(hypo(logp, ref, mask, side, group, lam=0.0), plain)
     fresh = score_function_kl(logp[2:], ref[2:], mask[2:], group[2:])
     torch.testing.assert_close(hypo(logp, ref, mask, side, group, lam=0.3), plain + 0.3 * fresh)
-    with pytest.raises(UsageError, match="pairs alone: collect with 'collectors:Both'"):
-        hypo(logp[:2], ref[:2], mask[:2], side[:2], group[:2])
+    torch.testing.assert_close(hypo(logp[:2], ref[:2], mask[:2], side[:2], group[:2]), plain)
+    torch.testing.assert_close(hypo(logp[2:], ref[2:], mask[2:], side[2:], group[2:], lam=0.3), 0.3 * fresh)
 
 
 # ------------------------------------------------------------------------------------------------------ DID
