@@ -349,6 +349,12 @@ def _register_environments() -> None:
         entry_point="polyathlon.envs.text.judge:Judge",
     )
     register_environment(
+        f"{NAMESPACE}/Prompts-v0",
+        "text",
+        "prompts of a file, judged by a function, a reward model or a judge",
+        entry_point="polyathlon.envs.text.text_task:TextTask",
+    )
+    register_environment(
         f"{NAMESPACE}/FunctionCall-v0",
         "functions",
         "answer requests by calling functions, judged exactly (Berkeley Function Calling Leaderboard)",
