@@ -13,12 +13,13 @@ from polyathlon.agents.parts.fields import role_field
 from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
+from .compared import compared_metrics
 from .episodes import Episode, Fields, collate, moved, select, unbroken
 from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
-from .refusals import refuse_missing_verdicts
+from .refusals import refuse_missing_scores, refuse_missing_verdicts
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -48,6 +49,7 @@ class Update:
         # what the processor knows of the batch: parts that read nothing else run there, and no device is waited for
         self.known: Fields = collate(whole, agent.token_env.rules.pad, processor)
         refuse_missing_verdicts(whole, self.known, wiring)
+        refuse_missing_scores(agent, wiring)
         self.known |= {"max_length": agent.token_env.max_new_tokens, "progress": agent.progress}
         rows, tokens = self.known["mask"].shape
         for name, noise in self.row.noise:
@@ -106,6 +108,16 @@ class Update:
         else:
             self.known.pop(name, None)
 
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Return the loss of all rows under the current parameters, what is watched of them and "logp" (mean of sums); nothing is updated."""
+        self._before()
+        reading = self._read_in_parts(self.fields)
+        loss, metrics = self._loss(self.fields, reading)
+        whole = (reading.logp * self.fields["mask"]).sum(1).mean()
+        found = metrics | {"loss": loss, "logp": whole}
+        return dict(zip(found, torch.stack([value.double() for value in found.values()]).tolist()))
+
     def _minibatches(self, order: Tensor) -> list[Tensor]:
         """Return the rows of each minibatch, on the processor; `order` is one of all rows, or of groups, none of which is cut."""
         count = self.minibatches
@@ -151,6 +163,8 @@ class Update:
             fields |= {"old_value": old.value, "old_entropy": old.entropy}
         for role in self.wiring.roles:
             wanted = {ending for name in needs if (s := role_field(name)) and s[0] == role for ending in (s[1],)}
+            if role == "reference" and "reference_logp" in fields and "full_logp" not in wanted:
+                continue  # stored beside the data
             if wanted & {"score", "value"}:
                 (head,) = wanted
                 model, size = self.agent.side_models.given[role], self.agent.micro_batch
@@ -241,6 +255,7 @@ class Update:
             "entropy": reading.entropy,
             "value": reading.value,
             "full_logp": reading.full_logp,
+            "policy_score": reading.score,
         }
         rows = rows | current
         with torch.no_grad():
@@ -254,7 +269,8 @@ class Update:
             value = self._mean(term(rows), rows)
             loss = loss + number * value
             metrics[penalty_metric(name, term.fields)] = value.detach()
-        return loss, metrics | self._metrics(rows, reading)
+        compared = compared_metrics(rows, reading, "side" in self.wiring.differentiated)
+        return loss, metrics | compared | self._metrics(rows, reading)
 
     def _mean(self, loss: Tensor, rows: Fields) -> Tensor:
         """Average [N, T] as the row says; a scalar stays."""

@@ -20,6 +20,7 @@ from polyathlon.agents.parts.devices import bounds_of
 from polyathlon.agents.parts.intrinsic import Bonus, BonusBatch, captions_of
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
+from polyathlon.agents.parts.refused_words import ON_POLICY
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.agents.streams.callback_locals import step_locals
@@ -60,6 +61,7 @@ class OnPolicy(MethodAgent):
         UsageError: a size is not positive, or the environment's actions have a form that the agent cannot act in.
     """
 
+    refused_words = ON_POLICY
     seats: Any = None  # plays all seats of a game, see `polyathlon.agents.games.seats`
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCritic}
     policy: Any

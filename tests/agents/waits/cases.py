@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 from collections.abc import Callable
@@ -78,7 +77,7 @@ def make(name: str, env: Any, policy: str | None = None, **words: Any) -> Any:
     )
 
 
-def control(name: str, rows: int = 4, steps: int = 128, warm: int = 16, env: Any = PENDULUM, **words: Any) -> Case:
+def control(name: str, rows: int = 4, steps: int = 64, warm: int = 16, env: Any = PENDULUM, **words: Any) -> Case:
     def run() -> tuple[Counts, int]:
         more = dict(words)
         if getattr(CLASSES[name].load(), "needs_dataset", False):
@@ -107,17 +106,17 @@ def dataset() -> str:
     return RECORDED[0]
 
 
-def tour(rows: int) -> Any:
+def tour(rows: int, device: str = DEVICE) -> Any:
     return gym.make_vec(
-        "polyathlon/TSP-v0", num_envs=rows, vectorization_mode="vector_entry_point", device=DEVICE, output="torch",
+        "polyathlon/TSP-v0", num_envs=rows, vectorization_mode="vector_entry_point", device=device, output="torch",
         autoreset_mode=AutoresetMode.SAME_STEP, num_nodes=5,
     )  # fmt: skip
 
 
-def front(rows: int) -> Any:
+def front(rows: int, device: str = DEVICE) -> Any:
     probe = OBJECTIVE_PROBES["Tradeoff"]
     return make_vector(
-        probe, rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form="box", device=torch.device(DEVICE)
+        probe, rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form="box", device=torch.device(device)
     )
 
 
@@ -220,8 +219,9 @@ def others() -> dict[str, Case]:
         "ppo AttentionPolicy": control(
             "ppo", 4, 128, 0, lambda: tour(4), policy="AttentionPolicy", policy_kwargs={"width": 8}
         ),
-        "ppo scalar": control("ppo", 1, 128, 0, "Pendulum-v1"),
+        "ppo scalar": control("ppo", 1, 64, 0, "Pendulum-v1"),
         "sac scalar": control("sac", 1, 64, 16, "Pendulum-v1"),
+        "ppo target_kl": control("ppo", 4, 128, 0, target_kl=0.5),
         "bqnco rewards": Case(exploration, "update"),
         "bqnco decoding": Case(decoding(1), "step"),
         "bqnco beam": Case(decoding(2), "step"),
@@ -239,9 +239,3 @@ def others() -> dict[str, Case]:
 def all_cases() -> dict[str, Case]:
     """Return every case by name."""
     return {**agents(), **recipes(), **others()}
-
-
-def measure(case: Case) -> tuple[Counts, int]:
-    found = case.run()
-    gc.collect()
-    return found
