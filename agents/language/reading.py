@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoders import keeps_last, unique_prefixes
-from .llama import Llama, is_plain_llama
+from .llama import Layer, Llama, is_plain_llama
 from .plain import known_alone
 from .table import is_table, read_table
 
@@ -51,6 +51,7 @@ def read_episodes(
     with_full: bool = False,
     with_entropy_gradient: bool = False,
     known: Known | None = None,
+    is_checkpointed: bool = False,
 ) -> Reading:
     """Read whole episodes.
 
@@ -67,6 +68,7 @@ def read_episodes(
         with_full: keep the log-probabilities of the whole vocabulary.
         with_entropy_gradient: let a gradient flow through the entropies.
         known: the ids of each row and its start, where the processor knows them; a device is asked otherwise.
+        is_checkpointed: keep the input of each layer of a plain Llama alone for the backward pass.
     """
     judge = partial(
         _judge, value_net=value_net, vocabulary=vocabulary, temperature=temperature, entropy_grad=with_entropy_gradient
@@ -80,7 +82,7 @@ def read_episodes(
     if fast and is_plain_llama(model):
         if known is None:
             known = _asked(tokens, attention, starts)
-        return _read_llama(model, judge, tokens, attention, starts, with_full, known)
+        return _read_llama(model, judge, tokens, attention, starts, with_full, known, is_checkpointed)
     first = (int(starts.min()) if known is None else min(known[1])) - 1
     kept = {"logits_to_keep": tokens.shape[1] - first} if keeps_last(model) else {}
     out = model(
@@ -118,7 +120,8 @@ def _judge(
         entropy = -(logps.exp() * logps.clamp(min=torch.finfo(logps.dtype).min)).sum(-1)
     if value_net is None or hidden is None:
         return logp, entropy, torch.zeros_like(logp), logps
-    return logp, entropy, value_net(hidden.float()).squeeze(-1), logps
+    with torch.autocast(hidden.device.type, enabled=False):
+        return logp, entropy, value_net(hidden.float()).squeeze(-1), logps
 
 
 def _read_llama(
@@ -129,15 +132,20 @@ def _read_llama(
     starts: Tensor,
     with_full: bool,
     known: Known,
+    is_checkpointed: bool,
 ) -> Reading:
     """Read each different beginning once, and the rest of each row after it.
 
     The rest of a row begins with the last token before its start, since what the model says there is of interest.
     """
     length = tokens.shape[1]
-    llama, hidden, places, rest = _llama_hidden(model, tokens, starts, known)
+    llama, hidden, places, rest = _llama_hidden(model, tokens, starts, known, is_checkpointed)
     hidden, following = hidden[:, :-1], rest[:, 1:]
-    *judged, full = judge(F.linear(hidden, llama.head), hidden, following)
+
+    def said(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return judge(F.linear(hidden, llama.head), hidden, following)
+
+    *judged, full = llama.run(said, hidden)
     # a row's places beyond its own length go into a column that is cut off
     is_own = attention.gather(1, places[:, 1:].clamp(max=length - 1)).bool() & (places[:, 1:] < length)
     target = torch.where(is_own, places[:, :-1], length - 1)
@@ -149,7 +157,9 @@ def _read_llama(
     return Reading(logp, entropy, value, whole)
 
 
-def _llama_hidden(model: Any, tokens: Tensor, starts: Tensor, known: Known) -> tuple[Llama, Tensor, Tensor, Tensor]:
+def _llama_hidden(
+    model: Any, tokens: Tensor, starts: Tensor, known: Known, is_checkpointed: bool = False
+) -> tuple[Llama, Tensor, Tensor, Tensor]:
     """Return the last hidden states [N, R, width] from the token before each row's start on, with their places and tokens [N, R]."""
     sizes = starts - 1
     ids, own_sizes = known[0], [start - 1 for start in known[1]]
@@ -157,7 +167,7 @@ def _llama_hidden(model: Any, tokens: Tensor, starts: Tensor, known: Known) -> t
     unique, inverse = unique_prefixes(texts, tokens.device)
     longest = max(len(text) for text in unique)
     beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in unique], device=tokens.device)
-    llama = Llama(model)
+    llama = Llama(model, is_checkpointed)
     kept = llama.read_prefixes(beginnings.reshape(len(unique), longest).long())[1] if longest else None
     width = max(len(row) - size for row, size in zip(ids, own_sizes))
     places = sizes[:, None] + torch.arange(width, device=tokens.device)
@@ -225,13 +235,17 @@ def _read_rest(
     else:
         mask = torch.cat([far[:, None, None].expand(-1, 1, shape[1], -1), own.expand(shape[0], 1, -1, -1)], 3)
     x = llama.embedding[rest.reshape(-1)]
-    for i, layer in enumerate(llama.layers):
+
+    def read_layer(x: Tensor, layer: Layer, *before: Tensor) -> Tensor:
         turned, value = llama.project(x, layer, rotary)
         query = llama.by_head(turned[:, : llama.heads], shape)
         key, value = llama.by_head(turned[:, llama.heads :], shape), llama.by_head(value, shape)
-        if kept is not None:
-            key = torch.cat([kept[i][0].index_select(0, inverse), key], 2)
-            value = torch.cat([kept[i][1].index_select(0, inverse), value], 2)
+        if before:
+            key = torch.cat([before[0].index_select(0, inverse), key], 2)
+            value = torch.cat([before[1].index_select(0, inverse), value], 2)
         mixed = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0, enable_gqa=llama.is_grouped)
-        x = llama.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
+        return llama.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
+
+    for i, layer in enumerate(llama.layers):
+        x = llama.run(read_layer, x, layer, *(() if kept is None else kept[i]))
     return llama.hidden(x).unflatten(0, shape)

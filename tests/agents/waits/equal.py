@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from polyathlon.agents.streams.environments import make_tensor_vec_env
+
 from . import cases
 from .pretend import Counter
 
@@ -102,10 +104,13 @@ def check_device() -> list[str]:
 
 
 def _check_resume() -> list[str]:
-    agent = cases.make("sac", cases.PENDULUM, n_envs=2).learn(60)
+    def rows() -> Any:
+        return make_tensor_vec_env(cases.PENDULUM, 2, torch.device(cases.DEVICE))
+
+    agent = cases.make("sac", rows()).learn(60)
     with tempfile.TemporaryDirectory() as folder:
         agent.checkpoint(Path(folder) / "checkpoint")
         agent.learn(60, reset_num_timesteps=False)
-        again = type(agent).resume(Path(folder) / "checkpoint", cases.PENDULUM, n_envs=2, device=cases.DEVICE)
+        again = type(agent).resume(Path(folder) / "checkpoint", rows(), device=cases.DEVICE)
     again.learn(60, reset_num_timesteps=False)
     return [] if _gap(agent, again) == 0 else ["a resumed run learned other numbers"]
