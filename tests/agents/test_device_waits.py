@@ -30,7 +30,7 @@ def count(folder: Path) -> dict:
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["MINARI_DATASETS_PATH"] = str(folder / "datasets")
     command = [sys.executable, "-m", "tests.agents.waits", str(out)]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     found: dict = json.loads(out.read_text())
     return found
