@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .cli_data import print_data, summary_arguments
 from .cli_games import is_league, play_arguments, play_game, watch_games
 
 
@@ -340,6 +341,7 @@ COMMANDS: list[Command] = [
     Command("envs", "list the environments", list_environments, _family_arguments),
     Command("agents", "list the agents", list_agents),
     Command("recipes", "list the recipes of the language agent", list_recipes),
+    Command("data", "say what a file of records holds, with an example token by token", print_data, summary_arguments),
     Command("evaluate", "play episodes with a run's agent", evaluate_run, _evaluate_arguments),
     Command("watch", "record a film, a picture or a transcript of a run's agent", watch_run, _watch_arguments),
     Command("play", "play a game against an agent, moves by name", play_game, play_arguments),

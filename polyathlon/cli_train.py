@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli_commands import Command, _path, _trust_argument, parse_options
+from .cli_data import data_arguments, data_words
 from .cli_games import train_self_play
 from .cli_types import whole_number
 
@@ -23,7 +24,7 @@ SAME = (
         "device",
         "opponent",
     ),
-    *("eval_every", "eval_episodes", "track"),
+    *("eval_every", "eval_episodes", "track", "holdout", "reward"),
 )  # options of the command that are words of `train`
 TRACKERS = ("wandb", "mlflow", "trackio")
 
@@ -70,6 +71,8 @@ def _words(options: argparse.Namespace) -> dict[str, Any]:
     for length, other in (("total_timesteps", "completions"), ("completions", "total_timesteps")):
         if getattr(options, length) is not None and getattr(options, other) is None:
             words.pop(other, None)  # of the file
+    if data_words(options) is not None:
+        words["data"] = data_words(options)
     for table in ("env", "agent", "wrapper"):
         words[f"{table}_kwargs"] = {**(words.get(f"{table}_kwargs") or {}), **parse_options(getattr(options, table))}
     if options.plain:
@@ -177,6 +180,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--opponent", help="of a game: who plays the other seats: random, a player's name, or the folder of an agent")
     add("--model", help="language model (default tiny)")
     add("--warm-start", type=int, metavar="N", help="let a language agent imitate N solutions first")
+    data_arguments(parser)
     add("--n-envs", type=int, help="number of environments (default: as the YAML file says, else 1)")
     add("--tuned", type=_path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
     add("--plain", action="store_true", help="leave the file of hyper-parameters out")

@@ -11,6 +11,7 @@ from polyathlon.envs.errors import UsageError, check_int, check_positive_int
 from .adaptation import resolve_agent
 from .own_tasks import given_task
 from .registration import algorithms
+from .run_data import epoch_of, with_data
 from .run_folder import RunConfig
 from .tuned import Tuned, tuned_settings
 
@@ -27,6 +28,9 @@ def run_config(
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
     warm_start: int = 0,
+    data: Any = None,
+    holdout: float | None = None,
+    reward: Any = None,
     n_envs: int | None = None,
     tuned: bool | str | Path = True,
 ) -> RunConfig:
@@ -38,6 +42,10 @@ def run_config(
     _refuse_words_given_elsewhere(agent_kwargs or {})
     given = given_task(env) if isinstance(env, str) else env
     found = _tuned(registered, given.name, tuned)
+    options = {**given.env_kwargs, **(env_kwargs or {})}
+    words = with_data(registered, given.name, options, dict(agent_kwargs or {}), data, holdout, reward)
+    if total_timesteps is None and completions is None and found.total_timesteps is None:
+        completions = epoch_of(registered, {**found.agent_kwargs, **words.agent})
     return RunConfig(
         registered,
         given.name,
@@ -46,8 +54,8 @@ def run_config(
         (found.n_envs or 1) if n_envs is None else n_envs,
         model,
         warm_start,
-        {**given.env_kwargs, **(env_kwargs or {})},
-        dict(agent_kwargs or {}),
+        words.env,
+        words.agent,
         dict(wrapper_kwargs or {}),
         found.agent_kwargs,
         "steps" if completions is None else "completions",

@@ -42,6 +42,9 @@ def train(
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
     warm_start: int = 0,
+    data: Any = None,
+    holdout: float | None = None,
+    reward: Any = None,
     n_envs: int | None = None,
     tuned: bool | str | Path = True,
     out: str | Path | None = None,
@@ -75,6 +78,11 @@ def train(
         wrapper_kwargs: options of the wrappers (see `adapt`).
         model: language model; None is "tiny" where one is needed.
         warm_start: number of problems whose solutions a language agent imitates first.
+        data: records (see `polyathlon.records.records`) that the agent learns from, or whose prompts the environment asks, or both. A run
+            that learns from records is as long as one epoch of them where nothing else says how long.
+        holdout: share of the data's prompts that is never learnt from; None is 0.05 where an agent learns from records.
+        reward: what judges answers to the data's prompts in `polyathlon/Prompts-v0`: a function, "module:function", a reward model's
+            folder, or a list of them.
         n_envs: number of environments; a batched twin of the environment is used where there is one. None takes what the file of
             hyper-parameters says, else 1.
         tuned: take the hyper-parameters of `polyathlon/data/hyperparameters/AGENT.yml` where it has the environment (what
@@ -119,6 +127,9 @@ def train(
         wrapper_kwargs=wrapper_kwargs,
         model=model,
         warm_start=warm_start,
+        data=data,
+        holdout=holdout,
+        reward=reward,
         n_envs=n_envs,
         tuned=tuned,
     )
