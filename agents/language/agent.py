@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
+from polyathlon.agents.parts.keywords import BareWords
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import POLICY_POSITIONS, UsageError, check_positive_int, refuse_unknown_arguments
@@ -99,7 +100,7 @@ class LanguageAgent(OfflineAgent):
         holdout: float = 0.05,
         reference_logps: Literal["computed", "stored"] = "computed",
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[BareWords],
     ) -> None:
         options = dict(policy_kwargs or {})
         if isinstance(policy, str):

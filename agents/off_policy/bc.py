@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network
+from polyathlon.agents.parts.keywords import OfflineWords
 from polyathlon.agents.parts.offline_losses import weighted_imitation
 from polyathlon.envs.errors import unknown_name
 from polyathlon.registration import register_agent
@@ -66,7 +67,7 @@ class BC(OffPolicy):
         learning_rate: Any = 3e-4,
         *args: Any,
         loss: str = "log_prob",
-        **kwargs: Any,
+        **kwargs: Unpack[OfflineWords],
     ) -> None:
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)

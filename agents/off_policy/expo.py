@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
 
 import torch
 from stable_baselines3.common.policies import BasePolicy
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Adam, Average, Loss, Method, Network, Scalar
 from polyathlon.agents.parts.candidates import best_candidate
+from polyathlon.agents.parts.keywords import PriorDataWords
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.registration import register_agent
@@ -243,7 +244,7 @@ class EXPO(SAC):
         *args: Any,
         gradient_steps: int = 2,
         num_min_critics: int = 2,
-        **kwargs: Any,
+        **kwargs: Unpack[PriorDataWords],
     ) -> None:
         _check_candidates(num_samples, num_edits, edit_scale)
         if base_policy not in KINDS:
