@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
-from polyathlon.agents.parts.keywords import BareWords
+from polyathlon.agents.parts.keywords import ScorerWords
 from polyathlon.agents.parts.score_norm import ScoreNorm
 from polyathlon.agents.parts.wiring import part
 from polyathlon.envs.errors import UsageError
@@ -97,7 +97,7 @@ class RewardModel(LanguageAgent):
         fast_forward: bool = True,
         holdout: float = 0.05,
         _init_setup_model: bool = True,
-        **kwargs: Unpack[BareWords],
+        **kwargs: Unpack[ScorerWords],
     ) -> None:
         words = dict(policy_kwargs or {})
         if isinstance(policy, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -107,6 +108,16 @@ class TD3BCWords(OfflineWords, total=False):
     target_policy_noise: float
     target_noise_clip: float
     standardise: bool
+
+
+class ScorerWords(BareWords, total=False):
+    """What a reward model passes on to `LanguageAgent`."""
+
+    group_size: int | None
+    temperature: float
+    max_logp_gap: float
+    side_models: dict[str, str | Sequence[str]] | None
+    reference_logps: Literal["computed", "stored"]
 
 
 class PPOWords(BareWords, total=False):
