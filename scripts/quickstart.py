@@ -280,17 +280,14 @@ def exchanges(agent: Any, env: Any, count: int) -> list[Exchange]:
 
 
 def exchange(info: dict[str, Any], reward: float) -> Exchange:
-    """Read the last question, answer and verdict of an episode from its last info."""
-    said: dict[str, str] = {}
-    for message in info.get("episode_log") or info.get("messages") or ():
-        if isinstance(message, dict) and "content" in message:
-            said[str(message.get("role", ""))] = str(message["content"])
-    verdict: Any = info.get("verdict") or {}
+    """Read the last question, answer and verdict of a language task's episode from its last info."""
+    log: Any = info.get("episode_log") or [{}]
+    said, verdict = log[-1], info.get("verdict") or {}
     right = verdict.get("correct")
     words = str(
         verdict.get("reason") or ("right" if right else "wrong" if right is not None else f"return {reward:.3g}")
     )
-    return Exchange(said.get("user", "").strip(), said.get("assistant", "").strip(), words, right)
+    return Exchange(str(said.get("observation", "")).strip(), str(said.get("action", "")).strip(), words, right)
 
 
 def smollm2(out: Path, fast: bool) -> Row:

@@ -78,7 +78,16 @@ def test_mypy_finds_a_slip_in_a_user_s_script(tmp_path):
         'polyathlon.train("sac", "Pendulum-v1", 100, sead=1)\n'
         "reveal_type(good)\n"
     )
-    words = [sys.executable, "-m", "mypy", "--no-incremental", "--config-file", "", "--ignore-missing-imports"]
+    words = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--no-incremental",
+        "--config-file",
+        "",
+        "--ignore-missing-imports",
+        "--no-site-packages",
+    ]
     environment = {"MYPYPATH": str(ROOT), "PATH": ""}
     done = subprocess.run(
         [*words, str(script)], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
