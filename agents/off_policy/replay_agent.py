@@ -10,11 +10,14 @@ from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.action_distributions import choices_of
 from polyathlon.agents.parts.observations import as_seen, is_flat, new_replay, over_parts
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
+from polyathlon.agents.parts.policy_names import refuse_policy_name
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
@@ -71,6 +74,7 @@ class ReplayAgent(ReplayFiles, Agent):
         # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
         policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
         refuse_optimizer_words(type(self).__name__, kwargs.get("policy_kwargs"))
+        self._policy_name = policy if isinstance(policy, str) else ""
         super().__init__(policy_class, env, learning_rate, **kwargs)
         check_positive_int(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
         if gradient_steps == 0 or gradient_steps < -1:
@@ -93,31 +97,39 @@ class ReplayAgent(ReplayFiles, Agent):
         """
         self._refuse_spaces()
         self._is_flat = is_flat(self.observation_space)
+        self._refuse_observations()
         self._setup_lr_schedule()
         self.register_state("replay", ReplayState(self), checkpoint_only=True)
         space = self.action_space
-        assert isinstance(space, spaces.Box)
-        self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
-        self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
+        if isinstance(space, spaces.Box):
+            self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
+            self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
+        else:  # choices, which are not scaled
+            self._low = self._half_range = torch.zeros(len(choices_of(space)), device=self.device)
 
     def _refuse_spaces(self) -> None:
         """Refuse what the networks cannot take.
 
         Raises:
-            UsageError: the observation is no Box, or the actions are unbounded.
+            UsageError: the observation is no Box and no Dict, or not one that the policy reads, or the actions are unbounded.
         """
         name, action_space = type(self).__name__, self.action_space
-        if not isinstance(self.observation_space, spaces.Box):
+        if not isinstance(self.observation_space, spaces.Box | spaces.Dict):
             raise UsageError(
-                f"{name} sees a flat Box, got {self.observation_space}; wrap the environment: "
+                f"{name} sees a Box or a Dict of arrays, got {self.observation_space}; wrap the environment: "
                 "polyathlon.wrappers.VectorObservation(env)"
             )
-        assert isinstance(action_space, spaces.Box)
-        if not np.isfinite([action_space.low, action_space.high]).all():
+        shown = self.env.venv if isinstance(self.env, VecTransposeImage) else self  # before its channels were moved
+        refuse_policy_name(self._policy_name, shown.observation_space, self.policy_kwargs, name)
+        self.refuse_wrong_form(self.observation_space, action_space)
+        if isinstance(action_space, spaces.Box) and not np.isfinite([action_space.low, action_space.high]).all():
             raise UsageError(
                 f"{name} needs finite bounds of the actions, got {action_space}; bound them: gymnasium.wrappers.TransformAction("
                 f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action_space.shape}))"
             )
+
+    def _refuse_observations(self) -> None:
+        """Refuse observations that the agent's own words or losses cannot take."""
 
     def _to_environment(self, action: Tensor) -> Tensor:
         """Scale actions [n, A] from [-1, 1] to the bounds of the environment, in its shape."""
