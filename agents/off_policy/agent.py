@@ -22,10 +22,15 @@ from polyathlon.agents.engine import (
     refuse_other_method,
     with_options,
 )
+from polyathlon.agents.parts.action_distributions import coded
+from polyathlon.agents.parts.observations import over_parts
+from polyathlon.agents.parts.optimizer_words import OPTIMISER_WORDS
+from polyathlon.agents.parts.policy_names import POLICY_NAMES
 from polyathlon.agents.parts.products import hidden_dtype
 from polyathlon.agents.parts.replay import Transitions
 from polyathlon.envs.errors import UsageError, unknown_name
 
+from .features import with_optimiser_words
 from .offline import FromDataset
 from .policy import MethodPolicy
 from .replay_agent import ReplayAgent
@@ -60,7 +65,7 @@ class OffPolicy(FromDataset):
     """
 
     row: ClassVar[Method | None] = None
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MethodPolicy}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, MethodPolicy)
     policy: MethodPolicy
     engine: Engine
     method: Method
@@ -126,6 +131,7 @@ class OffPolicy(FromDataset):
     def _setup_model(self) -> None:
         self._setup_spaces()
         self.method = self._make_method()
+        words = {k: v for k, v in self.policy_kwargs.items() if k not in OPTIMISER_WORDS}
         with self.seeded_initialisation():
             policy: Any = self.policy_class(
                 self.observation_space,
@@ -133,11 +139,12 @@ class OffPolicy(FromDataset):
                 self.lr_schedule,
                 method=self.method,
                 is_standardised=self.is_standardised,
-                **self.policy_kwargs,
+                **words,
             )
         self.policy = policy.to(self.device)
         self.policy.generator = self._prediction_generator
         self.networks = self.policy.networks
+        self.method = with_optimiser_words(self.policy.method, self.networks, self.policy_kwargs)
         self._start_networks()
         is_low = hidden_dtype(self.matmul_precision, self.device) is torch.bfloat16
         precision: Literal["float32", "bfloat16"] = "bfloat16" if is_low else "float32"
@@ -177,7 +184,7 @@ class OffPolicy(FromDataset):
         batch = batch or self._minibatch()
         fields: dict[str, Any] = {
             "obs": batch.obs,
-            "action": batch.action,
+            "action": batch.action.long() if self.policy.choices else batch.action,
             "reward": batch.reward,
             "next_obs": batch.next_obs,
         }
@@ -216,20 +223,24 @@ class OffPolicy(FromDataset):
         numbers = self.engine.metrics()
         return {**numbers, "compiled": float(self.engine.is_compiled)} if numbers else {}
 
-    def log_prob(self, obs: np.ndarray | Tensor, action: np.ndarray | Tensor) -> Tensor:
+    def log_prob(self, obs: Any, action: np.ndarray | Tensor) -> Tensor:
         """Return the log-density [B] of actions at observations, with gradient into the policy.
 
         Args:
-            obs: [B, ...].
+            obs: [B, ...], or a dict of such.
             action: [B, ...] in the units of the environment. The density is that of the action scaled to [-1, 1], as in the
                 losses.
 
         Raises:
             UsageError: the policy has no density.
         """
-        seen = torch.as_tensor(obs, device=self.device, dtype=torch.float32)
-        acted = torch.as_tensor(action, device=self.device, dtype=torch.float32).flatten(1)
-        logp: Tensor = self.policy.distribution(seen).log_prob((acted - self._low) / self._half_range - 1)
+        seen = over_parts(obs, lambda x: torch.as_tensor(x, device=self.device))
+        if self.policy.choices:
+            chosen = coded(torch.as_tensor(action, device=self.device), self.action_space)
+        else:
+            acted = torch.as_tensor(action, device=self.device, dtype=torch.float32).flatten(1)
+            chosen = (acted - self._low) / self._half_range - 1
+        logp: Tensor = self.policy.distribution(seen).log_prob(chosen)
         return logp
 
     def set_parameters(

@@ -58,7 +58,7 @@ def temperature(
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A squashed Gaussian actor, critics, and the logarithm of the temperature."""
     sizes = read_sizes(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(SquashedActor(sizes)), "critic": critics(sizes), "log_alpha": Scalar(0.0)}
+    return sizes.behind({"actor": Network(SquashedActor(sizes)), "critic": critics(sizes), "log_alpha": Scalar(0.0)})
 
 
 sac = Method(
