@@ -342,6 +342,8 @@ class Agent(Densities):
         while not self._has_finished(total):
             if not self._iterate(callback, total, log_interval):
                 break
+        if self.source is not None and self.source.ring.read():
+            self._record_episodes()
         self._finish_training()
         callback.on_training_end()
         return self
