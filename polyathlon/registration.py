@@ -349,6 +349,12 @@ def _register_environments() -> None:
         entry_point="polyathlon.envs.text.judge:Judge",
     )
     register_environment(
+        f"{NAMESPACE}/Prompts-v0",
+        "text",
+        "prompts of a file, judged by a function, a reward model or a judge",
+        entry_point="polyathlon.envs.text.text_task:TextTask",
+    )
+    register_environment(
         f"{NAMESPACE}/FunctionCall-v0",
         "functions",
         "answer requests by calling functions, judged exactly (Berkeley Function Calling Leaderboard)",
@@ -396,6 +402,12 @@ def _register_environments() -> None:
             entry_point=f"polyathlon.envs.gui.web_forms:make_{name.lower()}",
             vector_entry_point=f"polyathlon.envs.gui.web_forms:make_{name.lower()}_vector",
         )
+    register_environment(
+        f"{NAMESPACE}/PrivateFineTune-v0",
+        "privacy",
+        "fine-tuning under differential privacy: clipping norms and noise as actions, within a budget",
+        entry_point="polyathlon.envs.privacy.fine_tuning:PrivateFineTune",
+    )
     register_environment(
         f"{NAMESPACE}/TextWorld-v0",
         "text",

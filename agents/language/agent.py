@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -23,6 +23,7 @@ from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, toke
 
 from .episodes import Episode, Fields, unbroken
 from .imitation import find_solver, like, solved
+from .offline_agent import OfflineAgent
 from .policy import CausalLMPolicy, usual_learning_rate
 from .reading import Reading, read_episodes
 from .recipe_wiring import wire
@@ -34,7 +35,6 @@ from .rollout import Rollout
 from .side_models import SideModels
 from .signal import warn_without_signal
 from .states import ReferenceState, RowsState
-from .token_agent import TokenAgent
 from .updates import Update, component_metrics
 
 SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
@@ -43,7 +43,7 @@ SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
 @register_agent(
     "language", family="language", summary="a causal language model trained by any recipe (see `polyathlon recipes`)"
 )
-class LanguageAgent(TokenAgent):
+class LanguageAgent(OfflineAgent):
     """Train a causal language model on a `TokenAction` environment by any recipe, with whole utterances.
 
     A timestep is one token that the policy wrote. In every iteration `num_prompts` problems are drawn, each is answered
@@ -69,6 +69,10 @@ class LanguageAgent(TokenAgent):
             pass. None takes them all at once.
         side_models: name of the model, or run folder of an agent, of each role that the recipe wants to be given
             (`SideModel(..., start="given")`), with the policy's tokenizer; of a soup, the names of several.
+        data: what recipes of records learn from: a file, a folder or rows (see `polyathlon.records.records`).
+        holdout: share of the data's prompts that is never learnt from; its loss, accuracy, margin and log-probabilities are logged.
+        reference_logps: "computed" keeps the reference in memory; "stored" reads it once over all records, keeps the numbers beside the data
+            file, and needs no second model.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -91,6 +95,9 @@ class LanguageAgent(TokenAgent):
         policy_kwargs: dict[str, Any] | None = None,
         micro_batch: int | None = None,
         side_models: dict[str, str | Sequence[str]] | None = None,
+        data: Any = None,
+        holdout: float = 0.05,
+        reference_logps: Literal["computed", "stored"] = "computed",
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -114,10 +121,13 @@ class LanguageAgent(TokenAgent):
         changes = dict(recipe_kwargs or {})
         if group_size is not None:
             changes["group_size"] = group_size
-        self.recipe = find_recipe(recipe, **changes)
+        row = find_recipe(recipe)
+        if num_prompts is not None and option_at(row, "batch") is not None:
+            changes["batch"] = num_prompts
+        self.recipe = find_recipe(row, **changes)
         check_recipe(self.recipe)
         if num_prompts is None:
-            num_prompts = max(64 // self.group_size, 1)
+            num_prompts = int(option_at(self.recipe, "batch") or max(64 // self.group_size, 1))  # type: ignore[call-overload]
         check_positive_int(num_prompts=num_prompts)
         if self.recipe.minibatches > num_prompts:
             raise UsageError(
@@ -141,12 +151,14 @@ class LanguageAgent(TokenAgent):
         self._is_first_checked = False
         self._prompts: TokenBatch | CopiedTokens | None = None
         self._rows: TokenBatch | CopiedTokens | None = None
+        self._set_data(data, holdout, reference_logps)
         self.register_state(
             "sampling", AttributeState(self, "_sampled", "_initial_seed", "_silent_updates"), checkpoint_only=True
         )
         self.register_state("rows", RowsState(self), checkpoint_only=True)
         if _init_setup_model:
             self._setup_model()
+            self.open_data()
 
     def _setup_model(self) -> None:
         self._wiring = wire(self.recipe)
@@ -214,6 +226,7 @@ class LanguageAgent(TokenAgent):
     def collect_episodes(self) -> list[Episode]:
         """Return the episodes of one iteration, from the collector of the recipe."""
         self._make_or_start_rows()
+        self.open_data()
         rollout = Rollout(self)
         episodes = self._wiring.collector.collect(rollout)
         self._differs = rollout.differs
@@ -302,7 +315,7 @@ class LanguageAgent(TokenAgent):
                 more minibatches than groups.
         """
         wiring = self._wiring if recipe == self.recipe else wire(recipe)
-        self.side_models.start(self.policy.language_model, wiring.roles)
+        self.side_models.start(self.policy.language_model, self._roles_in_memory(wiring))
         report = Update(self, wiring, episodes).run()
         self._n_updates += recipe.n_epochs
         return report
@@ -347,6 +360,8 @@ class LanguageAgent(TokenAgent):
 
     def _before_training(self) -> None:
         self._make_or_start_rows()
+        self.open_data()
+        self._store_reference()
 
     def collect(self, callback: BaseCallback) -> bool:
         """Play the episodes of an iteration, or take the task's own answers; all of them are one step to callbacks."""
@@ -377,6 +392,7 @@ class LanguageAgent(TokenAgent):
         judged = [episode.is_correct for episode in episodes if episode.is_correct is not None]
         if judged:
             self.logger.record("rollout/correct", float(np.mean(judged)))
+        self._log_data()
         self.side_models.follow(self.policy)
         if self._contents is not None:
             self._wiring.refuse_hidden_state(self._contents)

@@ -11,15 +11,21 @@ from polyathlon.agents.parts.wiring import Part
 from polyathlon.envs.errors import UsageError
 
 from .episodes import Episode
+from .kept_answers import Both, Iterated, Refreshed
+from .offline import Records
 from .pools import ProblemPool, WindowPool
 from .rollout import RolloutContext
 from .signal import differing_groups
 
 __all__ = [
     "AdaptiveSecondPass",
+    "Both",
     "Groups",
     "HintStages",
+    "Iterated",
     "ProblemPool",
+    "Records",
+    "Refreshed",
     "Solutions",
     "ThinkingGroups",
     "WindowPool",

@@ -35,7 +35,7 @@ class Episode:
         is_correct: the last verdict's "correct", or None.
         finished: not cut by a limit.
         turns: number of utterances.
-        version: iteration of the policy that wrote each id; none where it was given.
+        version: iteration of the policy that wrote each id; none where it was given, -1 where that policy has learnt since.
         failure: {"kind", "message"} where it broke outside the policy: it is counted and otherwise left out.
         side: of data: 1 chosen, -1 rejected, 0 neither.
         score: of data: how good it is said to be; NaN where nothing is said.
@@ -119,7 +119,7 @@ def collate(episodes: Sequence[Episode], pad: int, device: torch.device) -> Fiel
 
     written = padded([e.written for e in episodes], False, torch.float32)[:, 1:]
     newest = max((version for e in episodes for version in e.version), default=0)
-    fresh = [[v == newest for v in e.version] or [e.end != "given"] * len(e.ids) for e in episodes]
+    fresh = [[v == newest >= 0 for v in e.version] or [e.end != "given"] * len(e.ids) for e in episodes]
     group = torch.tensor([e.group for e in episodes], device=device)
     return {
         "tokens": padded([e.ids for e in episodes], pad, torch.int64),

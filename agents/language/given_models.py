@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from polyathlon.agents.parts.model_soup import soup
 from polyathlon.checkpoints import read_agent
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model, load_tokenizer
 from polyathlon.envs.models.models import load_scorer
+from polyathlon.envs.models.scorers import read_head
 
 from .recipes.records import SideModel
+
+__all__ = ["load_given", "read_head"]
 
 
 def load_given(
@@ -80,27 +82,3 @@ def _trained_model(file: Path) -> tuple[str, Any]:
     if unexpected:
         raise UsageError(f"{file} holds weights that {base!r} does not have, such as {unexpected[0]!r}")
     return base, model
-
-
-@torch.no_grad()
-def read_head(model: Any, head: str, tokens: Tensor, attention: Tensor, rows: int | None = None) -> Tensor:
-    """Return what the head of a scoring model says.
-
-    Args:
-        model: from `load_given`.
-        head: "score" for a number a row, at its last token; "value" for one before each token but the first.
-        tokens: [N, T + 1], padded on the right.
-        attention: [N, T + 1].
-        rows: how many are read at a time; None reads all.
-
-    Returns:
-        [N], or [N, T].
-    """
-    backbone = getattr(model, model.base_model_prefix)
-    found = []
-    for part in torch.arange(len(tokens), device=tokens.device).split(rows or len(tokens)):
-        hidden = backbone(input_ids=tokens[part], attention_mask=attention[part]).last_hidden_state
-        said = model.score(hidden)[..., 0].float()
-        last = attention[part].sum(1) - 1
-        found.append(said.gather(1, last[:, None])[:, 0] if head == "score" else said[:, :-1])
-    return torch.cat(found)

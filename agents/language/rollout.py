@@ -75,6 +75,10 @@ class RolloutContext(Protocol):
         """Return the task's own answers to n drawn problems."""
         ...
 
+    def log_given(self, episodes: list[Episode]) -> None:
+        """Count episodes that were given, not played: their tokens are steps."""
+        ...
+
     def task_method(self, name: str) -> Any:
         """Return a method of the task; None where it has no such one."""
         ...
@@ -88,7 +92,7 @@ class Rollout:
         self.progress = agent.progress
         self.generator = agent.generator
         self.rules = agent.token_env.rules
-        self.data: Any = None
+        self.data: Any = agent.opened_data
         self.num_prompts = agent.num_prompts
         self.differs: list[bool] = []
 
@@ -228,9 +232,13 @@ class Rollout:
     def solutions(self, n: int) -> list[Episode]:
         """Return the task's own answers to n drawn problems."""
         found = self.agent.solutions(n)
-        self.agent.num_timesteps += sum(episode.length for episode in found)
-        self.agent._episode_num += len(found)
+        self.log_given(found)
         return found
+
+    def log_given(self, episodes: list[Episode]) -> None:
+        """Count episodes that were given, not played: their tokens are steps."""
+        self.agent.num_timesteps += sum(episode.length for episode in episodes)
+        self.agent._episode_num += len(episodes)
 
     def task_method(self, name: str) -> Any:
         """Return the method of that name of the task or of a wrapper around it; None where there is none."""

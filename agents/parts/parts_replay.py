@@ -97,27 +97,36 @@ class PartsReplay(Replay):
     def _part_bytes(self) -> int:
         return 2 * sum(int(torch.Size(shape).numel()) * dtype.itemsize for shape, dtype in self.kinds.values())
 
-    def add(self, obs: Any, action: Tensor, next_obs: Any, reward: Tensor, done: Tensor) -> None:
+    def add(
+        self, obs: Any, action: Tensor, next_obs: Any, reward: Tensor, done: Tensor, ended: Tensor | bool = True
+    ) -> None:
         """Store the transitions of n rows; observations are tensors [n, ...] or dicts of them, else see `Replay.add`."""
         number, device = action.shape[0], self.rows.device
-        place = torch.arange(self.position, self.position + number, device=device) % self.capacity
+        place: Any
+        end, place = self.position + number, slice(self.position, self.position + number)
+        if end > self.capacity:
+            place = torch.arange(self.position, end, device=device) % self.capacity
         for parts, given in ((self.obs, obs), (self.next_obs, next_obs)):
             for key, part in parts.items():
                 value = given if key == WHOLE else given[key]
                 part[place] = value.to(device, part.dtype).reshape(number, *part.shape[1:])
         empty = self.rows.new_empty(number, 0)
-        super().add(empty, action, empty, reward, done)
+        super().add(empty, action, empty, reward, done, ended)
 
-    def _read(self, index: Tensor) -> Transitions:
-        obs, next_obs = ({k: v[index] for k, v in parts.items()} for parts in (self.obs, self.next_obs))
-        return super()._read(index)._replace(obs=_tree(obs), next_obs=_tree(next_obs))
+    def _read(self, index: Tensor, out: Tensor | None) -> Transitions:
+        obs, next_obs = ({k: v.index_select(0, index) for k, v in parts.items()} for parts in (self.obs, self.next_obs))
+        return super()._read(index, out)._replace(obs=_tree(obs), next_obs=_tree(next_obs))
 
     def held(self, number: int) -> Transitions:
         """See `Replay.held`."""
         obs, next_obs = ({k: v[:number] for k, v in parts.items()} for parts in (self.obs, self.next_obs))
         return super().held(number)._replace(obs=_tree(obs), next_obs=_tree(next_obs))
 
-    def _normalized(self, batch: Transitions) -> Transitions:
+    def normalized(self, batch: Transitions, reward: Tensor) -> Transitions:
+        """See `Replay.normalized`."""
+        batch = batch._replace(reward=reward)
+        if self.normalize is None:
+            return batch
         device = self.rows.device
 
         def shown(obs: Any) -> Any:
@@ -127,8 +136,7 @@ class PartsReplay(Replay):
                 return {k: torch.as_tensor(v, device=device) for k, v in found.items()}
             return torch.as_tensor(found, device=device)
 
-        reward = torch.as_tensor(self.normalize.normalize_reward(batch.reward.cpu().numpy()), device=device)
-        return batch._replace(obs=shown(batch.obs), next_obs=shown(batch.next_obs), reward=reward)
+        return batch._replace(obs=shown(batch.obs), next_obs=shown(batch.next_obs))
 
     def get_state(self, known: int = 0) -> dict[str, Any]:
         """See `Replay.get_state`."""

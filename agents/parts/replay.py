@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError
 
 from .memory import replay_memory
+
+COUNTS = ("position", "size", "added", "stride", "recorded")
 
 
 class Transitions(NamedTuple):
@@ -23,6 +25,7 @@ class Transitions(NamedTuple):
         next_obs: as `obs`.
         reward: [B].
         done: [B] 1 where the episode terminated, 0 where it went on or was cut by a limit.
+        discount: [B] of the value of `next_obs`, where a sampler has made it; None means gamma (1 - done).
     """
 
     obs: Any
@@ -31,6 +34,31 @@ class Transitions(NamedTuple):
     next_obs: Any
     reward: Tensor
     done: Tensor
+    discount: Tensor | None = None
+
+
+class Sampler(Protocol):
+    """What makes minibatches of a memory in place of single transitions, drawn evenly."""
+
+    def sample(self, replay: Any, batch_size: int, generator: torch.Generator) -> Transitions:
+        """Return a minibatch, normalised where the memory normalises."""
+        ...
+
+    def added(self, replay: Any, number: int, ended: Tensor) -> None:
+        """Learn of `number` transitions that stand in the memory now, `ended` [number] bool."""
+        ...
+
+    def cut(self, replay: Any) -> None:
+        """Learn that the episodes which run go no further."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what `set_state` needs."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
 
 
 def split_rows(rows: Tensor, obs_size: int, action_size: int) -> Transitions:
@@ -54,6 +82,10 @@ class Replay:
         on_disk: keep the rows in a temporary file mapped into memory, for more transitions than memory holds.
 
     Attributes:
+        ended: [capacity] bool, the episode goes no further than this transition: it terminated, or was cut.
+        stride: how many places further the next transition of an episode lies, one for each environment.
+        recorded: the first so many transitions ever added lie one after the other instead.
+        sampler: what makes minibatches; None draws single transitions evenly.
         memory: how much memory it takes, in words.
 
     Raises:
@@ -72,7 +104,10 @@ class Replay:
         shape = (capacity, 2 * obs_size + action_size + 2)
         self.memory = replay_memory(capacity, 4 * shape[1] + self._part_bytes(), device, on_disk=on_disk)
         self.rows = new_rows(shape, torch.float32, device, on_disk)
+        self.ended = torch.ones(capacity, dtype=torch.bool, device=device)
         self.position, self.size, self.added = 0, 0, 0
+        self.stride, self.recorded = 1, 0
+        self.sampler: Sampler | None = None
         self.normalize: Any = None  # SB3's VecNormalize, whose statistics of today hold for every sample
         self._sample = torch.empty(0, self.rows.shape[1], device=device)
 
@@ -80,11 +115,29 @@ class Replay:
         """Return how many bytes of a transition lie beside its row."""
         return 0
 
-    def add(self, obs: Any, action: Tensor, next_obs: Any, reward: Tensor, done: Tensor) -> None:
-        """Store the transitions of n rows: obs [n, O], action [n, A], next_obs [n, O], reward [n], done [n]."""
+    def add(
+        self,
+        obs: Any,
+        action: Tensor,
+        next_obs: Any,
+        reward: Tensor,
+        done: Tensor,
+        ended: Tensor | bool = True,
+    ) -> None:
+        """Store the transitions of n rows.
+
+        Args:
+            obs: [n, O].
+            action: [n, A].
+            next_obs: [n, O], for a finished episode its last.
+            reward: [n].
+            done: [n] the episode terminated.
+            ended: [n] bool, it terminated or was cut; True lets every transition stand alone.
+        """
         number = obs.shape[0]
         end = self.position + number
         if end <= self.capacity:
+            self.ended[self.position : end] = ended
             target = self.rows[self.position : end]
             o, a = self.obs_size, self.action_size
             target[:, :o] = obs
@@ -96,12 +149,17 @@ class Replay:
             columns = [obs, action, next_obs, reward[:, None], done[:, None].to(obs.dtype)]
             index = torch.arange(self.position, end, device=self.rows.device) % self.capacity
             self.rows[index] = torch.cat(columns, 1)
+            self.ended[index] = torch.as_tensor(ended, device=self.rows.device).expand(number)
         self.position = end % self.capacity
         self.added += number
         self.size = min(self.size + number, self.capacity)
+        if self.sampler is not None:
+            self.sampler.added(self, number, torch.as_tensor(ended, device=self.rows.device).expand(number))
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
         """Draw transitions evenly, with replacement; the memory of the sample is used again by the next one."""
+        if self.sampler is not None:
+            return self.sampler.sample(self, batch_size, generator)
         index = torch.randint(self.size, (batch_size,), generator=generator, device=self.rows.device)
         return self.at(index)
 
@@ -109,22 +167,52 @@ class Replay:
         """Return the transitions at places [B] int64, normalised; the memory of the answer is used again by the next one."""
         if self._sample.shape[0] != index.shape[0]:
             self._sample = self.rows.new_empty(index.shape[0], self.rows.shape[1])
-        batch = self._read(index)
-        return batch if self.normalize is None else self._normalized(batch)
+        batch = self._read(index, self._sample)
+        return batch if self.normalize is None else self.normalized(batch, self.normalized_reward(batch.reward))
 
-    def _read(self, index: Tensor) -> Transitions:
-        return self.split(torch.index_select(self.rows, 0, index, out=self._sample))
+    def raw(self, index: Tensor) -> Transitions:
+        """Return the transitions at places [B] int64 as they lie there, in memory of their own."""
+        return self._read(index, None)
+
+    def _read(self, index: Tensor, out: Tensor | None) -> Transitions:
+        return self.split(torch.index_select(self.rows, 0, index, out=out))
 
     def held(self, number: int) -> Transitions:
         """Return the first transitions of the memory as they lie there, not normalised."""
         return self.split(self.rows[:number])
 
-    def _normalized(self, batch: Transitions) -> Transitions:
+    def reward_at(self, index: Tensor) -> Tensor:
+        """Return the rewards at places [...] of the ring, normalised where the memory normalises."""
+        return self.normalized_reward(self.rows[:, -2][index])
+
+    def normalized(self, batch: Transitions, reward: Tensor) -> Transitions:
+        """Return a minibatch with rewards [B] and the observations as `VecNormalize` shows them today."""
+        batch = batch._replace(reward=reward)
+        if self.normalize is None:
+            return batch
         for part in (batch.obs, batch.next_obs):
             shown = part.cpu().numpy().reshape(-1, *self.normalize.observation_space.shape)
             part.copy_(torch.as_tensor(self.normalize.normalize_obs(shown)).reshape(part.shape))
-        batch.reward.copy_(torch.as_tensor(self.normalize.normalize_reward(batch.reward.cpu().numpy())))
         return batch
+
+    def normalized_reward(self, reward: Tensor) -> Tensor:
+        """Return rewards [...] as `VecNormalize` pays them today."""
+        if self.normalize is None:
+            return reward
+        return torch.as_tensor(self.normalize.normalize_reward(reward.cpu().numpy())).to(reward)
+
+    def age_order(self, index: Tensor) -> Tensor:
+        """Return how many of the transitions held are older than those at places [...] of the ring."""
+        return (index - (self.position if self.added >= self.capacity else 0)) % self.capacity
+
+    def cut(self) -> None:
+        """Take the episodes that run for cut: what is added next begins new ones."""
+        number = min(self.stride, self.size)
+        if number:
+            newest = torch.arange(self.position - number, self.position, device=self.rows.device) % self.capacity
+            self.ended[newest] = True
+            if self.sampler is not None:
+                self.sampler.cut(self)
 
     def split(self, rows: Tensor) -> Transitions:
         """Name the columns of rows [B, 2 O + A + 2]."""
@@ -138,8 +226,14 @@ class Replay:
                 memory; they are returned nevertheless once some of them were overwritten.
         """
         start = known if self.added <= self.capacity else 0
-        rows = self.rows[start : self.size].clone()
-        return {"rows": rows, "start": start, "position": self.position, "size": self.size, "added": self.added}
+        held = slice(start, self.size)
+        return {
+            "rows": self.rows[held].clone(),
+            "ended": self.ended[held].clone(),
+            "start": start,
+            **{name: getattr(self, name) for name in COUNTS},
+            "sampler": None if self.sampler is None else self.sampler.get_state(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `get_state` returned.
@@ -153,8 +247,14 @@ class Replay:
                 f"a replay buffer of shape {tuple(self.rows.shape)} that holds {self.size} cannot take {tuple(rows.shape)} "
                 f"from {start} on"
             )
-        self.rows[start : start + rows.shape[0]] = rows.to(self.rows.device)
+        held = slice(start, start + rows.shape[0])
+        self.rows[held] = rows.to(self.rows.device)
+        is_other = state.get("stride") != self.stride  # the next transitions lie elsewhere: each stands alone
+        self.ended[held] = True if is_other else state["ended"].to(self.rows.device)
         self.position, self.size, self.added = state["position"], state["size"], state["added"]
+        self.recorded = state.get("recorded", 0)
+        if self.sampler is not None:
+            self.sampler.set_state(state.get("sampler"))
 
 
 def new_rows(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, on_disk: bool = False) -> Tensor:

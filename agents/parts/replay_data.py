@@ -80,6 +80,7 @@ def fill(
     """
     for rows in rows_of(dataset, action_space, replay.rows.device, observation_space):
         replay.add(*rows)
+    replay.recorded = replay.added
 
 
 def rows_of(
@@ -87,7 +88,7 @@ def rows_of(
     action_space: spaces.Space[Any],
     device: torch.device,
     observation_space: spaces.Space[Any] | None = None,
-) -> Iterator[tuple[Any, Tensor, Any, Tensor, Tensor]]:
+) -> Iterator[tuple[Any, Tensor, Any, Tensor, Tensor, Tensor]]:
     """Read a dataset as the arguments of `Replay.add`, a part of an episode at a time.
 
     Args:
@@ -104,7 +105,9 @@ def rows_of(
         obs, next_obs = (_observations(x, dataset.observation_space, wanted, device) for x in (part.obs, part.next_obs))
         arrays = (_coded(part, action_space, dataset.id), part.reward, part.terminated)
         acted, reward, done = (torch.as_tensor(np.asarray(x, np.float32), device=device) for x in arrays)
-        yield obs, acted, next_obs, reward, done
+        ended = torch.as_tensor(part.terminated | part.truncated, device=device)
+        ended[-1:] |= part.is_last
+        yield obs, acted, next_obs, reward, done, ended
 
 
 def _observations(arrays: Any, shown: spaces.Space[Any], wanted: spaces.Space[Any], device: torch.device) -> Any:

@@ -68,6 +68,7 @@ class Transition(NamedTuple):
         reward: [T] float32.
         terminated: [T] bool, the task ended the episode there: its value is 0.
         truncated: [T] bool, a limit cut it there: the value of `next_obs` must be bootstrapped.
+        is_last: the part reaches to the end of what was recorded of the episode.
     """
 
     obs: Any
@@ -76,6 +77,7 @@ class Transition(NamedTuple):
     reward: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
+    is_last: bool = True
 
 
 def dataset_path(dataset_id: str) -> Path:
@@ -211,6 +213,7 @@ def transitions(dataset: MinariDataset, chunk: int = 8192) -> Iterator[Transitio
                 np.asarray(episode.rewards[part], np.float32),
                 np.asarray(episode.terminations[part], bool),
                 np.asarray(episode.truncations[part], bool),
+                part.stop == len(episode.rewards),
             )
 
 

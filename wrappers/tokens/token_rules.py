@@ -172,14 +172,7 @@ class TokenRules:
         Raises:
             UsageError: they leave no room for an answer.
         """
-        single = messages[0]["content"] if len(messages) == 1 and messages[0]["role"] == "user" else None
-        ids = self._prompts.get(single) if single is not None else None
-        if ids is None:
-            ids = render_prompt(self.tokenizer, self._introduced(messages), self.chat_template_kwargs)
-            if single is not None:
-                self._prompts[single] = ids
-                if len(self._prompts) > _CACHED_PROMPTS:
-                    self._prompts.popitem(last=False)
+        ids = self.render(messages)
         if len(ids) >= self.max_length:
             limit = context_length(self.tokenizer)
             raise UsageError(
@@ -187,6 +180,19 @@ class TokenRules:
                 f"{self.max_length - 1}. Raise max_length (the model reads {limit or 'any number of'} tokens) or make "
                 "the task's text shorter"
             )
+        return ids
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> list[int]:
+        """Return the ids of a conversation, however many they are; `tools` go to the chat template."""
+        single = messages[0]["content"] if len(messages) == 1 and messages[0]["role"] == "user" and not tools else None
+        ids = self._prompts.get(single) if single is not None else None
+        if ids is None:
+            variables = {**self.chat_template_kwargs, **({"tools": list(tools)} if tools else {})}
+            ids = render_prompt(self.tokenizer, self._introduced(messages), variables)
+            if single is not None:
+                self._prompts[single] = ids
+                if len(self._prompts) > _CACHED_PROMPTS:
+                    self._prompts.popitem(last=False)
         return list(ids)
 
     def continuation(self, content: str, closed: bool) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from polyathlon.agents.language.recipes import Penalty, Recipe, SideModel
@@ -139,3 +141,57 @@ def over_counts(reward, group):
 def no_thinking_advantage(reward, group, old_entropy, mask, *, lam):
     """FunRL's advantage where every token is one of the reasoning."""
     return thinking_entropy_advantage(reward, group, old_entropy, mask, torch.ones_like(mask), lam=lam)
+
+
+def pair_loss(logp, reference_logp, mask, side, group, margin, *, beta):
+    """DPO's loss with a margin, written out for whole pairs."""
+    rho = ((logp - reference_logp) * mask).sum(1)
+    loss = logp.new_zeros(())
+    for g in group.unique().tolist():
+        (w,), (l,) = ((group == g) & (side == 1)).nonzero()[:, 0], ((group == g) & (side == -1)).nonzero()[:, 0]
+        loss = loss - torch.nn.functional.logsigmoid(beta * (rho[w] - rho[l]) - margin[w])
+    return loss / len(group.unique())
+
+
+PAIRS = Recipe(
+    "pairs_probe",
+    "pairs of a file",
+    "test",
+    loss=part(f"{HERE}:pair_loss", beta=0.5),
+    collect=part("collectors:Records", batch=4),
+)
+BOTH = dataclasses.replace(
+    PAIRS, name="both_probe", collect=part("collectors:Both", batch=4), loss=part(f"{HERE}:some_pairs", beta=0.5)
+)
+REFRESHED = dataclasses.replace(PAIRS, name="refreshed_probe", collect=part("collectors:Refreshed", every=3))
+ITERATED = dataclasses.replace(
+    PAIRS,
+    name="iterated_probe",
+    collect=part("collectors:Iterated", k=4, rank="win_rate", filter="all", refresh=2, older=(0.5,)),
+)
+
+
+def some_pairs(logp, reference_logp, mask, side, group, margin, *, beta):
+    """`pair_loss` of the rows that are pairs."""
+    own = side != 0
+    return pair_loss(logp[own], reference_logp[own], mask[own], side[own], group[own], margin[own], beta=beta)
+
+
+def shorter(prompts, completions):
+    assert len(prompts) == len(completions)
+    return [-float(len(text)) for text in completions]
+
+
+def one_number(prompts, completions):
+    return [1.0]
+
+
+def register():
+    """Register the probe of a table as an environment, for runs by name."""
+    import gymnasium as gym
+
+    if "Table-v0" not in gym.registry:
+        gym.register("Table-v0", entry_point="tests.agents.language.test_every_recipe:Probe")
+
+
+register()

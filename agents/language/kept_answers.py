@@ -1,0 +1,302 @@
+"""Collectors that learn several times from what the policy wrote: answers that are refreshed every few updates, ranked and paired."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+
+from polyathlon.agents.parts.option_types import Fraction, NonNegative, PositiveCount
+from polyathlon.envs.errors import UsageError
+
+from .episodes import Episode
+from .offline import EXTRA, Records, Take, unlabelled
+from .offline_data import OfflineData
+from .record_rows import Sieve, TooLong
+from .rollout import RolloutContext
+
+PairFilter = Literal["best_worst", "all"]
+Group = list[Episode]
+
+
+class Both(Records):
+    """Records and fresh answers in one update: `side` is not 0 on pairs, and 0 on what the policy wrote just now (`on_policy` 1).
+
+    Records come first as groups 0 to batch - 1, then the fresh groups. Parts find each kind by `side` or `on_policy`; with several
+    minibatches one may hold a single kind.
+
+    Args:
+        batch: records in an update.
+        group_size: fresh answers to each problem.
+        problems: problems that are answered in an update; None is as many as records.
+        take: see `Records`.
+        too_long: see `Records`.
+        empty: see `Records`.
+        equal: see `Records`.
+    """
+
+    can_store = False
+
+    def __init__(
+        self,
+        *,
+        batch: PositiveCount = 8,
+        group_size: PositiveCount = 2,
+        problems: PositiveCount | None = None,
+        take: Take = "pairs",
+        too_long: TooLong = "error",
+        empty: Sieve = "error",
+        equal: Literal["keep", "drop"] = "keep",
+    ) -> None:
+        super().__init__(batch=batch, take=take, too_long=too_long, empty=empty, equal=equal)
+        self.group_size, self.problems = group_size, problems
+
+    def completions_of(self, data: OfflineData) -> int:
+        """Return how many answers an epoch of updates learns from, fresh ones among them."""
+        updates = -(-len(data.train) // self.batch)
+        return super().completions_of(data) + updates * (self.problems or self.batch) * self.group_size
+
+    def collect(self, rollout: RolloutContext) -> list[Episode]:
+        """Return the episodes of the next records, then those of fresh answers."""
+        given = self.read(rollout, self.batch)
+        rollout.log_given(given)
+        drawn = rollout.draw(self.problems or self.batch)
+        size, first = self.group_size, self.batch
+        tasks = [task for task in drawn for _ in range(size)]
+        fresh = rollout.play(tasks, [first + i // size for i in range(len(tasks))])
+        rollout.log_episodes(fresh)
+        return given + unlabelled(fresh)
+
+
+class _Kept:
+    """Groups of answers that are learnt from for some updates, then written anew by the policy of then."""
+
+    extra_fields = EXTRA
+
+    def __init__(self, group_size: int, every: int, problems: int | None) -> None:
+        self.group_size, self.every, self.problems = group_size, every, problems
+        self.groups: list[Group] = []
+        self.order: list[int] = []
+        self.updates = 0
+
+    def collect(self, rollout: RolloutContext) -> list[Episode]:
+        """Return the next `num_prompts` groups; after `every` updates all of them are written anew."""
+        if self.updates % self.every == 0 or not self.groups:
+            self._refresh(rollout)
+            self.updates = 0
+        self.updates += 1
+        found: list[Episode] = []
+        for number in range(min(rollout.num_prompts, len(self.groups))):
+            if not self.order:
+                drawn = torch.randperm(len(self.groups), generator=rollout.generator, device=rollout.generator.device)
+                self.order = drawn.tolist()
+            for episode in self.groups[self.order.pop()]:
+                episode.group = number
+                found.append(Episode(**vars(episode)))
+                episode.version = [-1] * len(episode.ids)  # the policy moves on from here
+        return found
+
+    def _refresh(self, rollout: RolloutContext) -> None:
+        size = self.group_size
+        drawn = rollout.draw(self._number(rollout))
+        tasks = [task for task in drawn for _ in range(size)]
+        episodes = rollout.play(tasks, [i // size for i in range(len(tasks))])
+        rollout.log_episodes(episodes)
+        whole = [episode for episode in unlabelled(episodes) if episode.failure is None]
+        groups = [list(own) for _, own in groupby(whole, key=lambda episode: episode.group)]
+        self.groups, self.order = self._chosen(groups, rollout), []
+
+    def _number(self, rollout: RolloutContext) -> int:
+        return self.problems or rollout.num_prompts
+
+    def _chosen(self, groups: list[Group], rollout: RolloutContext) -> list[Group]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the answers, the order in which they are read, and how long they have been kept."""
+        groups = [[asdict(episode) for episode in group] for group in self.groups]
+        return {"groups": groups, "order": list(self.order), "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with them."""
+        self.groups = [[_episode(kept) for kept in group] for group in state["groups"]]
+        self.order, self.updates = list(state["order"]), int(state["updates"])
+
+
+class Refreshed(_Kept):
+    """The policy's own answers, written anew every few updates (Tajwar et al. 2024, arXiv 2404.14367).
+
+    Answers to each problem are ranked by what they earned.
+
+    Args:
+        every: updates between two refreshments; 1 is on-policy.
+        group_size: answers to each problem.
+        problems: problems that are answered at a refreshment; None is as many as an update learns from (`num_prompts`), so that the same
+            answers come back in each update.
+        take: "all" answers, without sides; "pairs", the best and the worst of each group whose rewards differ; "chosen", the best.
+    """
+
+    def __init__(
+        self,
+        *,
+        every: PositiveCount = 8,
+        group_size: PositiveCount = 4,
+        problems: PositiveCount | None = None,
+        take: Take = "pairs",
+    ) -> None:
+        if take == "pairs" and group_size < 2:
+            raise UsageError("a pair is made of two answers to a problem, but group_size is 1: take at least 2")
+        super().__init__(group_size, every, problems)
+        self.take = take
+
+    def _chosen(self, groups: list[Group], rollout: RolloutContext) -> list[Group]:
+        for group in groups:
+            for episode in group:
+                episode.score = episode.total
+        if self.take == "all":
+            return groups
+        if self.take == "chosen":
+            return [[max(group, key=lambda episode: episode.score)] for group in groups]
+        return paired(groups, "best_worst", 0.0)
+
+
+class Iterated(_Kept):
+    """An outer loop: the policy of an iteration answers each problem k times, a judge ranks them, pairs of a clear gap are learnt from.
+
+    With `SideModel("reference", follows=Target("copy", every=refresh))` the reference is the policy that wrote the answers (Rosset et al.
+    2024, DNO, arXiv 2404.03715). Older pairs may stay in the pool.
+
+    Args:
+        k: answers to each problem.
+        rank: what ranks them: "reward" of the task; "win_rate", of each answer the share of the others that earn less (half of those that
+            earn the same); or "module:function", a function of (prompts, completions) that returns a number a completion.
+        filter: "best_worst", one pair a problem; "all", every pair of two.
+        min_gap: pairs whose scores differ by less are left out; equal ones always are.
+        refresh: updates of an iteration.
+        problems: problems of an iteration; None is as many as its updates learn from.
+        older: of the pairs of an iteration, how many of the iteration before may stay, of the one before that, ..., as shares of the new ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        k: PositiveCount = 5,
+        rank: str = "reward",
+        filter: PairFilter = "best_worst",
+        min_gap: NonNegative = 0.0,
+        refresh: PositiveCount = 8,
+        problems: PositiveCount | None = None,
+        older: tuple[Fraction, ...] = (),
+    ) -> None:
+        if k < 2:
+            raise UsageError(f"pairs are made of at least two answers to a problem, got k={k}")
+        super().__init__(k, refresh, problems)
+        self.k, self.filter, self.min_gap, self.older = k, filter, min_gap, tuple(older)
+        self.rank = rank
+        self._rank = _ranking(rank)
+        self.before: list[list[Group]] = []
+
+    def _number(self, rollout: RolloutContext) -> int:
+        return self.problems or rollout.num_prompts * self.every
+
+    def _chosen(self, groups: list[Group], rollout: RolloutContext) -> list[Group]:
+        self._rank(groups, rollout.rules)
+        new = paired(groups, self.filter, self.min_gap)
+        kept = [pair for share, old in zip(self.older, self.before) for pair in old[: math.floor(share * len(new))]]
+        self.before = [new, *self.before][: len(self.older)]
+        return new + kept
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the pairs of this iteration and of those before."""
+        before = [[[asdict(episode) for episode in pair] for pair in pairs] for pairs in self.before]
+        return {**super().state_dict(), "before": before}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with them."""
+        super().load_state_dict(state)
+        self.before = [[[_episode(kept) for kept in pair] for pair in pairs] for pairs in state["before"]]
+
+
+def _episode(kept: Mapping[str, Any]) -> Episode:
+    return Episode(**{**kept, "key": None if kept["key"] is None else tuple(kept["key"])})
+
+
+def paired(groups: Sequence[Group], mode: PairFilter, min_gap: float) -> list[Group]:
+    """Make pairs of groups by their scores: (better, worse) each, with sides and the label 1.
+
+    Args:
+        groups: answers to a problem each.
+        mode: "best_worst" or "all".
+        min_gap: smallest difference of scores; pairs of equal scores are left out in any case.
+    """
+    found: list[Group] = []
+    for group in groups:
+        ranked = sorted(group, key=lambda episode: -episode.score)
+        ends = [(0, len(ranked) - 1)] if len(ranked) > 1 else []
+        every = [(i, j) for i in range(len(ranked)) for j in range(i + 1, len(ranked))]
+        for i, j in ends if mode == "best_worst" else every:
+            gap = ranked[i].score - ranked[j].score
+            if gap > 0 and gap >= min_gap:
+                found.append([_with_side(ranked[i], 1), _with_side(ranked[j], -1)])
+    return found
+
+
+def _with_side(episode: Episode, side: int) -> Episode:
+    return Episode(**{**vars(episode), "side": side, "extra": {**episode.extra, "label": 1.0}})
+
+
+Ranking = Callable[[Sequence[Group], Any], None]
+
+
+def _ranking(rank: str) -> Ranking:
+    """Return what writes scores into the episodes of groups.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if rank == "reward":
+        return lambda groups, rules: _write(groups, [[episode.total for episode in group] for group in groups])
+    if rank == "win_rate":
+        return lambda groups, rules: _write(
+            groups, [win_rates([episode.total for episode in group]) for group in groups]
+        )
+    module, colon, name = rank.partition(":")
+    if not colon:
+        raise UsageError(f"rank is 'reward', 'win_rate' or 'module:function', got {rank!r}")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"rank={rank!r} cannot be imported: {error}") from error
+
+    def by_function(groups: Sequence[Group], rules: Any) -> None:
+        answers = [episode for group in groups for episode in group]
+        prompts = [rules.decode(episode.ids[: episode.written.index(True)]) for episode in answers]
+        given = list(function(prompts, [episode.text for episode in answers]))
+        is_whole = len(given) == len(answers) and all(isinstance(x, int | float) and math.isfinite(x) for x in given)
+        if not is_whole:
+            raise UsageError(
+                f"{rank} must return one finite number for each of {len(answers)} completions, got {str(given)[:80]}"
+            )
+        values = iter(given)
+        _write(groups, [[float(next(values)) for _ in group] for group in groups])
+
+    return by_function
+
+
+def win_rates(rewards: Sequence[float]) -> list[float]:
+    """Return of each answer the share of the others that it beats, half of those that are as good: mean_j P(i > j)."""
+    others = max(len(rewards) - 1, 1)
+    return [
+        sum((a > b) + 0.5 * (a == b) for j, b in enumerate(rewards) if j != i) / others for i, a in enumerate(rewards)
+    ]
+
+
+def _write(groups: Sequence[Group], scores: Sequence[Sequence[float]]) -> None:
+    for group, own in zip(groups, scores, strict=True):
+        for episode, score in zip(group, own, strict=True):
+            episode.score = score

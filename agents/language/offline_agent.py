@@ -1,0 +1,159 @@
+"""The part of a language agent that has data: opening it, holding out, logging."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from polyathlon.envs.errors import UsageError, unknown_name
+
+from .episodes import Episode
+from .offline_data import OfflineData, check_data, refuse_missing_data
+from .stored_logps import StoredLogps, folder_beside, hashes_of, read_hashes, refuse_other_hashes, write_logps
+from .token_agent import TokenAgent
+
+if TYPE_CHECKING:
+    from .recipe_wiring import Wiring
+    from .recipes import Recipe
+
+HELD_RECORDS = 64  # of those held out, how many are read each time
+
+
+class OfflineAgent(TokenAgent):
+    """A language agent that may learn from records.
+
+    Attributes:
+        data: what was given: a path, a dict, or rows in memory, which no file keeps.
+        holdout: share of the prompts that is held out.
+        opened_data: the records, once they are open.
+        reference_logps: "computed" or "stored".
+        reference_hashes: of what the stored numbers are, once they are there.
+        holdout_every: updates between two readings of what is held out.
+    """
+
+    recipe: Recipe
+    _wiring: Wiring
+    data: Any
+    holdout: float
+    opened_data: OfflineData | None
+    holdout_every: int = 10
+    reference_logps: str
+    reference_hashes: dict[str, str] | None
+
+    def _set_data(self, data: Any, holdout: float, reference_logps: str) -> None:
+        if reference_logps not in ("computed", "stored"):
+            raise unknown_name("reference_logps", str(reference_logps), ("computed", "stored"))
+        self.reference_logps, self.reference_hashes = reference_logps, None
+        self.data, self.holdout, self.opened_data = check_data(data), holdout, None
+        self._held_episodes: list[Episode] | None = None
+
+    def open_data(self) -> None:
+        """Open the data where that has not been done, and check that it fits the recipe and the checkpoint.
+
+        Raises:
+            UsageError: there is none and the recipe reads it, it is of a kind that says too little, or not that of the checkpoint.
+        """
+        if self.opened_data is None and self.data is not None:
+            self.opened_data = OfflineData(self.data, self.holdout, self._initial_seed)
+        collector = self._wiring.collector
+        refuse_missing_data(self.recipe.name, collector, self.opened_data)
+        if self.opened_data is not None:
+            collector.refuse_other_data(self.opened_data.records)
+
+    @property
+    def _is_stored(self) -> bool:
+        return self.reference_logps == "stored"
+
+    def _roles_in_memory(self, wiring: Wiring) -> tuple[str, ...]:
+        """Return the side models that an update reads; not the reference where its numbers are stored."""
+        return tuple(role for role in wiring.roles if not (self._is_stored and role == "reference"))
+
+    def _store_reference(self) -> None:
+        """Read the reference once over all records, or check that what is stored is of this reference.
+
+        Raises:
+            UsageError: the recipe reads no reference, the data is no file, or the numbers are of another reference.
+        """
+        if not self._is_stored or (self.opened_data is not None and self.opened_data.stored is not None):
+            return
+        data, collector = self.opened_data, self._wiring.collector
+        path = None if data is None or data.description is None else data.description["source"]
+        self._refuse_unstorable(path)
+        assert data is not None and path is not None
+        folder, options = folder_beside(path), collector.rows_options
+        if self.reference_hashes is None:  # learning starts: the reference is the policy as it is
+            self.reference_hashes = hashes_of(self, options)  # type: ignore[arg-type]
+            if not folder.exists():
+                write_logps(self, folder, self.reference_hashes, options)  # type: ignore[arg-type]
+        refuse_other_hashes(read_hashes(folder), self.reference_hashes, folder)
+        data.stored = StoredLogps(folder, data.records.sizes)
+
+    def _refuse_unstorable(self, path: str | None) -> None:
+        name = self.recipe.name
+        if "reference_logp" not in self._wiring.needs or "reference_full_logp" in self._wiring.needs:
+            raise UsageError(
+                f"reference_logps='stored': the recipe {name!r} reads no log-probabilities of a reference that could be stored"
+            )
+        if any(model.role == "reference" for model in self.recipe.models):
+            raise UsageError(
+                f"reference_logps='stored': the reference of {name!r} is given or moves, so its numbers cannot be kept"
+            )
+        if path is None:
+            raise UsageError(
+                "reference_logps='stored' keeps numbers beside the data: give data= as a file, not as rows in memory"
+            )
+        if not getattr(self._wiring.collector, "can_store", False):
+            raise UsageError(
+                f"reference_logps='stored': the recipe {name!r} also learns from fresh answers, whose reference must be computed"
+            )
+
+    def _log_data(self) -> None:
+        """Log where the data stands, and at times what the policy says of what is held out."""
+        metrics = getattr(self._wiring.collector, "metrics", None)
+        if metrics is None or self.opened_data is None:
+            return
+        for name, value in metrics().items():
+            self.logger.record(f"data/{name}", value)
+        if len(self.opened_data.held) and self._iterations % self.holdout_every == 0:
+            for name, value in self.held_out().items():
+                self.logger.record(f"holdout/{name}", value)
+
+    def held_out(self) -> dict[str, float]:
+        """Return what the policy says of held-out records: the recipe's loss, and of pairs accuracy, margin and log-probabilities.
+
+        The margin is that of the log-ratios to the reference where the recipe reads one, else of the log-probabilities; the accuracy is
+        the share of pairs whose margin is above 0. At most `HELD_RECORDS` records are read, the same each time.
+        """
+        from .holdout import read_held_out
+
+        if self._held_episodes is None:
+            self._held_episodes = self._read_held()
+        if not self._held_episodes:
+            return {}
+        with self._unchanged():
+            return read_held_out(self, self._wiring, self._held_episodes)
+
+    def _read_held(self) -> list[Episode]:
+        assert self.opened_data is not None
+        return self._wiring.collector.held_out(self.opened_data, self.token_env.rules, HELD_RECORDS)  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Leave the generator as it was, so that holding out changes no number of the run."""
+        before = self.generator.get_state()  # type: ignore[has-type]
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.generator.set_state(before)  # type: ignore[has-type]
+
+    def _excluded_save_params(self) -> list[str]:
+        hidden = [*super()._excluded_save_params(), "opened_data", "_held_episodes"]
+        return hidden if _is_plain(self.data) else [*hidden, "data"]
+
+
+def _is_plain(data: Any) -> bool:
+    return data is None or isinstance(data, str) or (isinstance(data, Mapping) and isinstance(data.get("source"), str))

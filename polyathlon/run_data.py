@@ -1,0 +1,111 @@
+"""Who reads the data of a run: the agent, the environment, or both."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from polyathlon.agents.language.recipes import find_recipe
+from polyathlon.agents.parts.wiring import find_part
+from polyathlon.agents.streams.environments import find_spec
+from polyathlon.envs.errors import UsageError
+
+from .adaptation import entry_point, resolve_agent
+
+HOLDOUT = 0.05
+
+
+class Given(NamedTuple):
+    """Options of the environment and of the agent."""
+
+    env: dict[str, Any]
+    agent: dict[str, Any]
+
+
+def with_data(
+    agent: str,
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    agent_kwargs: dict[str, Any],
+    data: Any,
+    holdout: float | None,
+    reward: Any,
+) -> Given:
+    """Put data, the share that is held out, and what judges where they are read.
+
+    Args:
+        agent: name of the agent or recipe.
+        env_id: id of the environment.
+        env_kwargs: its options.
+        agent_kwargs: the agent's.
+        data: records; None gives none.
+        holdout: share that is held out; None is `HOLDOUT` where an agent learns from records.
+        reward: what judges answers.
+
+    Raises:
+        UsageError: nobody reads what is given.
+    """
+    learns = learns_from_records(agent, agent_kwargs)
+    asks = data is not None and _takes(env_id, "data")
+    if data is None:
+        if holdout is not None and not {"data"} & (set(agent_kwargs) | set(env_kwargs)):
+            raise UsageError(f"holdout={holdout} is a share of data: give data= (--data)")
+    elif not (learns or asks):
+        raise UsageError(
+            f"nobody reads data= (--data): {agent!r} samples its own answers, and {env_id} has its own tasks. Take a recipe of records "
+            "(polyathlon recipes), or polyathlon/Prompts-v0, which asks the data's prompts"
+        )
+    data = str(data) if isinstance(data, Path) else data
+    env, own = dict(env_kwargs), dict(agent_kwargs)
+    share = HOLDOUT if holdout is None and learns else holdout
+    if data is not None and learns:
+        own |= {"data": data, "holdout": share}
+    if data is not None and asks:
+        env |= {"data": data} | ({"holdout": share} if share else {})
+    if reward is not None:
+        if not _takes(env_id, "judge"):
+            raise UsageError(
+                f"{env_id} judges by itself, so reward= (--reward) has no meaning there: take polyathlon/Prompts-v0"
+            )
+        env["judge"] = reward
+    return Given(env, own)
+
+
+def learns_from_records(agent: str, agent_kwargs: dict[str, Any]) -> bool:
+    """Whether an agent, or the recipe that its name or its options mean, reads records."""
+    agent_class, implied = resolve_agent(agent)
+    parameters = inspect.signature(agent_class.__init__).parameters
+    if "data" not in parameters:
+        return False
+    recipe = implied.get("recipe") or agent_kwargs.get("recipe")
+    if recipe is None:
+        recipe = parameters["recipe"].default if "recipe" in parameters else None
+    return recipe is None or hasattr(find_part(find_recipe(recipe).collect.path), "check_data")
+
+
+def _takes(env_id: str, word: str) -> bool:
+    try:
+        made = entry_point(find_spec(env_id))
+    except UsageError:  # an environment of the caller's own
+        return False
+    try:
+        return made is not None and word in inspect.signature(made).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def epoch_of(agent: str, agent_kwargs: dict[str, Any]) -> int | None:
+    """Return how many answers an epoch of the agent's data has; None where it reads none."""
+    data = agent_kwargs.get("data")
+    _, implied = resolve_agent(agent)
+    recipe = implied.get("recipe") or agent_kwargs.get("recipe")
+    if data is None or recipe is None:
+        return None
+    from polyathlon.agents.language.offline_data import OfflineData
+
+    row = find_recipe(recipe, **agent_kwargs.get("recipe_kwargs") or {})
+    collector = find_part(row.collect.path)(**dict(row.collect.options))
+    found = OfflineData(data, agent_kwargs.get("holdout", HOLDOUT), 0)
+    collector.check_data(row.name, found.records)
+    return int(collector.completions_of(found))
