@@ -286,8 +286,9 @@ class EXPO(SAC):
             "num_min_critics": dict.fromkeys(("members.count", "choosing_members.count"), self.num_min_critics),
         }
 
-    def _make_method(self) -> Method:
-        method = super()._make_method()
+    def make_method(self) -> Method:
+        """See `MethodAgent.make_method`."""
+        method = super().make_method()
         if self.num_edits:
             return method
         return replace(method, losses=tuple(loss for loss in method.losses if loss.key not in ("edit", "ent_coef")))

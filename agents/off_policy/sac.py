@@ -144,8 +144,9 @@ class SAC(OffPolicy):
         taken = self.train_freq * max(1, self.n_envs)
         return {f"{loss}.every": taken if self.gradient_steps < 0 else self.gradient_steps for loss in losses}
 
-    def _make_method(self) -> Method:
-        method = super()._make_method()
+    def make_method(self) -> Method:
+        """See `MethodAgent.make_method`."""
+        method = super().make_method()
         if parse_temperature(self.ent_coef)[1]:
             return method
         return replace(method, losses=tuple(loss for loss in method.losses if loss.key != "ent_coef"))

@@ -11,6 +11,7 @@ from torch import Tensor
 from polyathlon.agents.parts.action_noise import RowNoise, noise_words
 from polyathlon.agents.parts.hindsight import ACHIEVED, HerReplayBuffer, refuse_other_goals
 from polyathlon.agents.parts.n_step_returns import NStepReturns
+from polyathlon.agents.parts.parts_replay import PartsReplay
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.goals import goal_rewards, refuse_no_rewards
 
@@ -78,7 +79,8 @@ class Samplers:
         if self.n_steps > 1:
             replay.sampler = NStepReturns(self.n_steps, self.gamma)
         elif self._replay_words and is_own:
-            goals: Any = self.observation_space[ACHIEVED]  # type: ignore[index]
+            assert isinstance(replay, PartsReplay) and isinstance(self.observation_space, spaces.Dict)
+            goals: Any = self.observation_space[ACHIEVED]
             HerReplayBuffer(**self._replay_words).join(replay, self.n_envs, goals, self._goal_rewards)
         return replay
 
