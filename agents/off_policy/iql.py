@@ -53,8 +53,9 @@ def critic(critic: Any, obs: Tensor, action: Tensor, backup: Tensor) -> Tensor:
 
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A Gaussian actor, critics and a value."""
-    sizes = read_sizes(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(GaussianActor(sizes)), "critic": critics(sizes), "value_net": Network(Value(sizes))}
+    sizes = read_sizes(observation_space, action_space, policy_kwargs, others=("log_std_init",))
+    actor = GaussianActor(sizes, policy_kwargs.get("log_std_init", 0.0))
+    return sizes.behind({"actor": Network(actor), "critic": critics(sizes), "value_net": Network(Value(sizes))})
 
 
 iql = Method(

@@ -59,7 +59,7 @@ def temperature(
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A squashed Gaussian actor, critics, and the logarithm of the temperature."""
     sizes = read_sizes(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(SquashedActor(sizes)), "critic": critics(sizes), "log_alpha": Scalar(0.0)}
+    return sizes.behind({"actor": Network(SquashedActor(sizes)), "critic": critics(sizes), "log_alpha": Scalar(0.0)})
 
 
 sac = Method(
@@ -145,8 +145,9 @@ class SAC(OffPolicy):
         taken = self.train_freq * max(1, self.n_envs)
         return {f"{loss}.every": taken if self.gradient_steps < 0 else self.gradient_steps for loss in losses}
 
-    def _make_method(self) -> Method:
-        method = super()._make_method()
+    def make_method(self) -> Method:
+        """See `MethodAgent.make_method`."""
+        method = super().make_method()
         if parse_temperature(self.ent_coef)[1]:
             return method
         return replace(method, losses=tuple(loss for loss in method.losses if loss.key != "ent_coef"))

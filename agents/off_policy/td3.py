@@ -51,7 +51,7 @@ def actor(actor: Any, critic: Any, obs: Tensor) -> Tensor:
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A deterministic actor and critics."""
     sizes = read_sizes(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(TanhActor(sizes)), "critic": critics(sizes)}
+    return sizes.behind({"actor": Network(TanhActor(sizes)), "critic": critics(sizes)})
 
 
 td3 = Method(
