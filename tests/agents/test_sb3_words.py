@@ -158,7 +158,9 @@ def test_optimiser_words_are_taken_or_refused():
         with pytest.raises(UsageError, match="unknown option of the optimiser 'amsgrad'"):
             make(policy_kwargs={"optimizer_kwargs": {"amsgrad": True}})
     decay = {"optimizer_kwargs": {"weight_decay": 0.5}}
-    found = [ppo(policy_kwargs=words).learn(40) for words in ({}, decay, {**decay, "optimizer_class": torch.optim.AdamW})]
+    found = [
+        ppo(policy_kwargs=words).learn(40) for words in ({}, decay, {**decay, "optimizer_class": torch.optim.AdamW})
+    ]
     plain, coupled, decoupled = (agent.networks["model"].vector for agent in found)
     assert not torch.equal(plain, coupled) and not torch.equal(coupled, decoupled)
 
