@@ -36,8 +36,8 @@ class OffPolicy(FromDataset, MethodAgent):
     `dataset=` is learned from stands at `FromDataset`.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate, or a schedule of the remaining progress (1 to 0), of losses whose optimiser has none.
         *args: further arguments of `ReplayAgent` in their order.
         method: what is learned; None is the row of the class. Words that are given in the constructor change it, their

@@ -76,7 +76,7 @@ class AWAC(OffPolicy):
     With a dataset, a timestep is a gradient step on it; `offline_steps` makes it go on online, from the same memory.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
         env: see `FromDataset`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.

@@ -209,8 +209,8 @@ class EXPO(SAC):
     cannot reach: data of poor actions want a large one, or RLPD.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `ExpressivePolicy`.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `ExpressivePolicy`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         dataset: a local Minari dataset: its id, its folder or Minari's object; None learns from own experience alone.
         offline_ratio: share of the dataset's transitions in a minibatch.

@@ -211,7 +211,7 @@ class PMOE(SAC):
     the mean of the expert with the largest weight. With one expert it is SAC.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
         env: as of `SAC`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_experts: number of experts K.

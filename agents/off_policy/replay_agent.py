@@ -38,7 +38,7 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
 
     Args:
         policy: "MlpPolicy", or a subclass of the class that it names.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.

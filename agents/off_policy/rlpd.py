@@ -94,8 +94,8 @@ class RLPD(SAC):
     take a step too. The paper takes 20 gradient steps, ten critics and 5,000 random steps.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         dataset: a local Minari dataset: its id, its folder or Minari's object; None learns from own experience alone.
         offline_ratio: share of the dataset's transitions in a minibatch.

@@ -83,8 +83,8 @@ class SAC(OffPolicy):
     is the row; `method=replace_loss(sac, critic=my_critic)` changes it.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
@@ -97,8 +97,8 @@ class SAC(OffPolicy):
         target_entropy: entropy that "auto" aims at; "auto" is minus the number of action components.
         target_update_interval: gradient steps between moves of the target critics.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
-        **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (`net_arch`, `activation_fn`,
-            `n_critics`), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
+        **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (SB3's words:
+            `net_arch`, `activation_fn`, `n_critics`, of features extractors, of Adam), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
 
     Raises:
         UsageError: a number is impossible, or the environment's form does not fit.

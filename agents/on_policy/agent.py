@@ -117,11 +117,10 @@ class OnPolicy(MethodAgent):
         shown = self.env.venv if isinstance(self.env, VecTransposeImage) else self  # before its channels were moved
         names = (self._policy_name, shown.observation_space, self.policy_kwargs, type(self).__name__)
         refuse_policy_name(*names, reads_any=True)
+        refuse_optimizer_words(type(self).__name__, self.policy_kwargs)
         self._setup_lr_schedule()
         self.method = self.make_method()
         words: dict[str, Any] = {**self.policy_kwargs, "policy_class": self.policy_class}
-        if not issubclass(self.policy_class, ActorCritic):
-            refuse_optimizer_words(type(self).__name__, self.policy_kwargs)
         if self.normalize_observations:
             if not issubclass(self.policy_class, ActorCritic):
                 raise UsageError(
