@@ -346,7 +346,7 @@ def test_an_agent_file_finds_its_data_again_and_acts_without(tmp_path):
     os.unlink(data)
     alone = LanguageAgent.load(tmp_path / "agent.zip", agent.env)
     alone.predict("p1")
-    with pytest.raises(UsageError, match="there is no data file"):
+    with pytest.raises(UsageError, match="there is no file"):
         alone.learn(1)
     in_memory = iterate(learner(), 1)
     in_memory.save(tmp_path / "agent.zip")
