@@ -165,7 +165,7 @@ def parsed_line(line: bytes | str, name: str, number: int) -> Row:
         UsageError: it is no JSON (with line and column) or no record.
     """
     try:
-        row = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
+        row = json.loads((line.decode("utf-8-sig") if isinstance(line, bytes) else line).rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise UsageError(f"line {number} of {name} is no UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:

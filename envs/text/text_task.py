@@ -10,6 +10,7 @@ import numpy as np
 from polyathlon.envs.data.records import Record, records
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
+from polyathlon.envs.language.task import unreadable
 
 from .reasoning import MOST_LISTED
 from .reward_functions import judged, scorers_of
