@@ -23,6 +23,9 @@ SHARED = {
     "surrogates:ppo_surrogate",
     "divergences:kl_token",
     "collectors:Groups",
+    "collectors:Records",
+    "collectors:Both",
+    "answer_selection:clamped_reward",
     "surrogates:clipped_value_loss",
     "response_filters:overlong",
 }
@@ -42,6 +45,10 @@ from polyathlon.wrappers import TokenAction
 
 TABLE = "table:8,3,5,ends=1"
 env = TokenAction(TableTask(8, 2, 4), model=TABLE, max_new_tokens=3, max_length=32)
+PAIRS = [
+    dict(prompt=f"p{i % 8}", chosen="1 2 4", rejected=f"{i // 8} 3 4", score_chosen=1.0, score_rejected=0.5 - i / 100)
+    for i in range(24)
+]
 SUMS = dict(task_kwargs=dict(task="chain_sum", config=dict(max_terms=2, max_digits=1)))
 ```
 """
@@ -100,7 +107,8 @@ def claims_of(name: str) -> list[str]:
 def entry(row: Recipe) -> str:
     """Return the section of a row."""
     path = distinguishing(row)
-    usual = f'agent = LanguageAgent(TABLE, env, recipe="{row.name}", num_prompts=4, seed=0).learn(1)\n'
+    data = ", data=PAIRS" if hasattr(find_part(row.collect.path), "check_data") else ""
+    usual = f'agent = LanguageAgent(TABLE, env, recipe="{row.name}"{data}, num_prompts=4, seed=0).learn(1)\n'
     claims = ", ".join(f"`polyathlon reproduce {name}`" for name in claims_of(row.name))
     return "\n".join(
         [

@@ -27,12 +27,14 @@ class Reading(NamedTuple):
         entropy: entropy of its distribution.
         value: value of the prefix.
         full_logp: [N, L - 1, V] log-probabilities of the whole vocabulary, where they were asked for.
+        score: [N] what the head of a reward model says of whole rows; None of other models.
     """
 
     logp: Tensor
     entropy: Tensor
     value: Tensor
     full_logp: Tensor | None = None
+    score: Tensor | None = None
 
 
 def read_episodes(
@@ -125,19 +127,9 @@ def _read_llama(
 
     The rest of a row begins with the last token before its start, since what the model says there is of interest.
     """
-    device, length = tokens.device, tokens.shape[1]
-    sizes = starts - 1
-    texts = [row[:size] for row, size in zip(tokens.tolist(), sizes.tolist(), strict=True)]
-    unique, inverse = unique_prefixes(texts, device)
-    longest = max(len(text) for text in unique)
-    beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in unique], device=device)
-    llama = Llama(model)
-    kept = llama.read_prefixes(beginnings.reshape(len(unique), longest).long())[1] if longest else None
-    width = int((attention.sum(1) - sizes).max())
-    places = sizes[:, None] + torch.arange(width, device=device)
-    rest = tokens.gather(1, places.clamp(max=length - 1))
-    hidden = _read_rest(llama, rest, places, kept, inverse, sizes)[:, :-1]
-    following = rest[:, 1:]
+    length = tokens.shape[1]
+    llama, hidden, places, rest = _llama_hidden(model, tokens, attention, starts)
+    hidden, following = hidden[:, :-1], rest[:, 1:]
     *judged, full = judge(F.linear(hidden, llama.head), hidden, following)
     # a row's places beyond its own length go into a column that is cut off
     is_own = attention.gather(1, places[:, 1:].clamp(max=length - 1)).bool() & (places[:, 1:] < length)
@@ -148,6 +140,56 @@ def _read_llama(
         whole = full.new_zeros(len(tokens), length, full.shape[2]).scatter(1, index, full)[:, :-1]
     logp, entropy, value = (x.new_zeros(len(tokens), length).scatter(1, target, x)[:, :-1] for x in judged)
     return Reading(logp, entropy, value, whole)
+
+
+def _llama_hidden(
+    model: Any, tokens: Tensor, attention: Tensor, starts: Tensor
+) -> tuple[Llama, Tensor, Tensor, Tensor]:
+    """Return the last hidden states [N, R, width] from the token before each row's start on, with their places and tokens [N, R]."""
+    sizes = starts - 1
+    texts = [row[:size] for row, size in zip(tokens.tolist(), sizes.tolist(), strict=True)]
+    unique, inverse = unique_prefixes(texts, tokens.device)
+    longest = max(len(text) for text in unique)
+    beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in unique], device=tokens.device)
+    llama = Llama(model)
+    kept = llama.read_prefixes(beginnings.reshape(len(unique), longest).long())[1] if longest else None
+    width = int((attention.sum(1) - sizes).max())
+    places = sizes[:, None] + torch.arange(width, device=tokens.device)
+    rest = tokens.gather(1, places.clamp(max=tokens.shape[1] - 1))
+    return llama, _read_rest(llama, rest, places, kept, inverse, sizes), places, rest
+
+
+def read_scores(
+    model: Any,
+    head: nn.Module,
+    tokens: Tensor,
+    attention: Tensor,
+    starts: Tensor,
+    fast: bool = True,
+) -> Tensor:
+    """Return what a head says of whole rows, [N] float32: a linear map of the last hidden state at each row's last token.
+
+    The last token is found by lengths, so that neither padding nor what its id is matters.
+
+    Args:
+        model: the causal language model under the head.
+        head: from hidden states to one number.
+        tokens: [N, L] int64, padded on the right.
+        attention: [N, L].
+        starts: [N] int64, at least 1: where answers begin; rows share the computation of what they have in common before.
+        fast: see `read_episodes`.
+    """
+    last = attention.sum(1) - 1
+    rows = torch.arange(len(tokens), device=tokens.device)
+    if fast and is_plain_llama(model):
+        hidden = _llama_hidden(model, tokens, attention, starts)[1][rows, last - (starts - 1)]
+    else:
+        kept = {"logits_to_keep": 1} if keeps_last(model) else {}
+        alone = known_alone(model, attention_mask=attention)
+        out = model(input_ids=tokens, use_cache=False, output_hidden_states=True, **alone, **kept)
+        hidden = out.hidden_states[-1][rows, last]
+    scores: Tensor = head(hidden.float()).squeeze(-1)
+    return scores
 
 
 def _read_rest(

@@ -29,7 +29,7 @@ ALWAYS = frozenset({"max_length", "progress"})
 # what exists when: before the first step; without gradient at each minibatch; with gradient
 EARLY = EPISODE_FIELDS | ALWAYS | {"old_value", "old_entropy"}
 CURRENT = EARLY | {"logp", "entropy", "value", "full_logp", "adv", "returns"}
-LOSS = CURRENT | {"weight"}
+LOSS = CURRENT | {"weight", "policy_score"}
 STAGES = {
     "rewards": EARLY,
     "keep": EARLY,
@@ -102,7 +102,7 @@ class Wiring:
     @property
     def roles(self) -> tuple[str, ...]:
         """Side models whose fields are read, or that a loss moves."""
-        read = {split[0] for name in self.needs if (split := role_field(name))}
+        read = {split[0] for name in self.needs if name != "policy_score" and (split := role_field(name))}
         return tuple(sorted(read | set(self.side_losses)))
 
     def has_stage(self, name: str) -> bool:

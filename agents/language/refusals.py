@@ -49,3 +49,16 @@ def refuse_missing_verdicts(episodes: Sequence[Episode], fields: Fields, wiring:
             f"the recipe {name!r} reads which answers are right (`correct`), but this task gives no verdicts: let its info hold "
             "'verdict' (a LanguageTask does), or take a recipe that reads rewards alone"
         )
+
+
+def refuse_missing_scores(agent: Any, wiring: Wiring) -> None:
+    """Refuse a row that reads scores of answers with an agent whose model gives none.
+
+    Raises:
+        UsageError: naming the agent that has them.
+    """
+    if "policy_score" in wiring.needs and not getattr(agent, "gives_scores", False):
+        raise UsageError(
+            f"the recipe {wiring.row.name!r} reads `policy_score`, the number that a reward model gives an answer, and a language model "
+            "gives none: train it with RewardModel (polyathlon train reward), or read ROLE_score of a given side model"
+        )

@@ -13,12 +13,13 @@ from polyathlon.agents.parts.fields import role_field
 from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
+from .compared import compared_metrics
 from .episodes import Episode, Fields, collate, select, unbroken
 from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
-from .refusals import refuse_missing_verdicts
+from .refusals import refuse_missing_scores, refuse_missing_verdicts
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -46,6 +47,7 @@ class Update:
         self.number = len(whole)
         self.fields: Fields = collate(whole, agent.token_env.rules.pad, agent.device)
         refuse_missing_verdicts(whole, self.fields, wiring)
+        refuse_missing_scores(agent, wiring)
         self.fields |= {"max_length": agent.token_env.max_new_tokens, "progress": agent.progress}
         rows, tokens = self.fields["mask"].shape
         for name, noise in self.row.noise:
@@ -85,11 +87,13 @@ class Update:
         return report if self.gap is None else report | {"logp_gap": self.gap}
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[Tensor, Fields]:
-        """Return the loss of all rows under the current parameters, and their fields with `logp`; nothing is updated."""
+    def evaluate(self) -> dict[str, float]:
+        """Return the loss of all rows under the current parameters, what is watched of them and "logp" (mean of sums); nothing is updated."""
         self._before()
         reading = self._read_in_parts(self.fields)
-        return self._loss(self.fields, reading)[0], self.fields | {"logp": reading.logp}
+        loss, metrics = self._loss(self.fields, reading)
+        whole = (reading.logp * self.fields["mask"]).sum(1).mean()
+        return {name: float(value) for name, value in (metrics | {"loss": loss, "logp": whole}).items()}
 
     def _minibatches(self) -> list[Tensor]:
         """Return the rows of each minibatch; no group is cut."""
@@ -229,6 +233,7 @@ class Update:
             "entropy": reading.entropy,
             "value": reading.value,
             "full_logp": reading.full_logp,
+            "policy_score": reading.score,
         }
         rows = rows | current
         with torch.no_grad():
@@ -242,7 +247,8 @@ class Update:
             value = self._mean(term(rows), rows)
             loss = loss + number * value
             metrics[penalty_metric(name, term.fields)] = value.detach()
-        return loss, metrics | self._metrics(rows, reading)
+        compared = compared_metrics(rows, reading, "side" in self.wiring.differentiated)
+        return loss, metrics | compared | self._metrics(rows, reading)
 
     def _mean(self, loss: Tensor, rows: Fields) -> Tensor:
         """Average [N, T] as the row says; a scalar stays."""

@@ -131,6 +131,15 @@ def load_scorer(name: str | Path, of_tokens: bool = False) -> Any:
     return model.eval()
 
 
+def scores_answers(name: str | Path) -> bool:
+    """Return whether a folder holds a sequence classification model, such as a reward model."""
+    where = locate(name)
+    if where.kind != "folder":
+        return False
+    config = _from_pretrained(require("transformers", "language").AutoConfig, where)
+    return any(str(each).endswith("ForSequenceClassification") for each in config.architectures or ())
+
+
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
     """Let transformers draw no progress bars for a while; reading a model is no news."""

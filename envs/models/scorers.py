@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .models import closing_id, load_end_ids, load_scorer, load_tokenizer, render_prompt
+from .reward_models import read_norm
 
 
 @torch.no_grad()
@@ -41,23 +42,32 @@ class TextScorer:
     Args:
         name: a folder or hub name of a sequence classification model with one label.
         rows: how many answers are read at a time.
+        normalised: centre, scale and clamp scores by the numbers of the folder, where it has some.
 
     Raises:
         UsageError: there is no such model, or its head gives not one number.
     """
 
-    def __init__(self, name: str, rows: int = 32) -> None:
+    def __init__(self, name: str, rows: int = 32, normalised: bool = True) -> None:
         self.model, self.tokenizer, self.rows = load_scorer(name), load_tokenizer(name), rows
         self.end = closing_id(self.tokenizer, load_end_ids(name))
+        self.norm = read_norm(name) if normalised else None
 
-    def score(self, prompts: Sequence[Sequence[dict[str, Any]]], answers: Sequence[str]) -> list[float]:
-        """Return the score of each answer to its prompt (messages); the answer closes with one end token."""
+    def score(self, prompts: Sequence[str | Sequence[dict[str, Any]]], answers: Sequence[str]) -> list[float]:
+        """Return the score of each answer to its prompt (a text, or messages); the answer closes with one end token."""
+        if not len(prompts):
+            return []
         ids = []
-        for prompt, answer in zip(prompts, answers, strict=True):
+        for given, answer in zip(prompts, answers, strict=True):
+            prompt = [{"role": "user", "content": given}] if isinstance(given, str) else given
             said = self.tokenizer.encode(answer, add_special_tokens=False)
             ids.append([*render_prompt(self.tokenizer, prompt), *said, self.end])
         longest, pad = max(map(len, ids)), int(self.tokenizer.pad_token_id)
         tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in ids])
         attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
-        found: list[float] = read_head(self.model, "score", tokens, attention, self.rows).tolist()
-        return found
+        found = read_head(self.model, "score", tokens, attention, self.rows)
+        if self.norm is not None:
+            largest = self.norm["clamp"]
+            found = ((found - self.norm["mean"]) / self.norm["std"]).clamp(-largest, largest)
+        listed: list[float] = found.tolist()
+        return listed

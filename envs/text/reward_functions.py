@@ -38,7 +38,7 @@ def scorers_of(judge: Any, weights: Sequence[float] | None = None) -> list[Score
 
     Args:
         judge: a reward function or "module:function"; a folder (or hub name) of a reward model; an object with `score(prompts, answers)` or
-            `p_win(prompts, a, b)` (see `polyathlon.agents.language.judges`), which compares with the record's reference; a list of these,
+            `p_win(prompts, a, b)` (see `polyathlon.envs.language.judges`), which compares with the record's reference; a list of these,
             each a component; None compares with the reference.
         weights: of the components; None is 1 each.
 

@@ -12,7 +12,9 @@ from . import (
     group_relative,
     imitation,
     normalised,
+    preferences,
     resampled,
+    scored,
     selected_tokens,
     shaped_rewards,
     taught,
@@ -41,6 +43,8 @@ _FAMILIES = (
     resampled,
     taught,
     actor_critic,
+    preferences,
+    scored,
 )
 _TABLE: dict[str, Recipe] = {row.name: row for family in _FAMILIES for row in family.ROWS}
 

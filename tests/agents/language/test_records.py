@@ -16,10 +16,10 @@ import polyathlon
 from polyathlon.agents import LanguageAgent
 from polyathlon.agents.language.collectors import Both, Iterated, Refreshed
 from polyathlon.agents.language.episodes import Episode, collate
-from polyathlon.agents.language.holdout import matched_pairs
 from polyathlon.agents.language.kept_answers import paired, win_rates
 from polyathlon.agents.language.recipes import find_recipe, register_recipe
 from polyathlon.agents.language.record_rows import RecordRows
+from polyathlon.agents.parts.sequences import pairs as matched_pairs
 from polyathlon.agents.parts.wiring import part
 from polyathlon.envs.data.records import records
 from polyathlon.envs.errors import UsageError

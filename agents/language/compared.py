@@ -1,0 +1,43 @@
+"""What is watched of an update beside its loss: pairs, and what the policy differs from its reference by."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from polyathlon.agents.parts.differential_information import did_entropy
+from polyathlon.agents.parts.preferences import preference_metrics
+from polyathlon.agents.parts.sequences import pairs
+
+from .episodes import Fields
+from .reading import Reading
+
+
+@torch.no_grad()
+def compared_metrics(rows: Fields, reading: Reading, is_paired: bool) -> dict[str, Tensor]:
+    """Return what is watched of pairs, and of the differential information of policy and reference.
+
+    Args:
+        rows: the fields of a minibatch.
+        reading: what the model says of it.
+        is_paired: whether the loss reads pairs.
+
+    Returns:
+        Of pairs `preference_metrics`, or accuracy and margin of scores where the model gives these; "did_entropy" in nats with
+        "did_effective_samples" (see `did_entropy`) where there is a reference and the policy itself wrote several answers to a prompt.
+    """
+    found: dict[str, Tensor] = {}
+    reference = rows.get("reference_logp")
+    if is_paired and reading.score is not None:
+        won, lost = pairs(rows["side"], rows["group"])
+        margin = reading.score[won] - reading.score[lost]
+        found = {"margin": margin.mean(), "accuracy": (margin > 0).float().mean(), "score": reading.score.mean()}
+    elif is_paired:
+        found = preference_metrics(reading.logp, rows["mask"], rows["side"], rows["group"], reference)
+    own = rows["on_policy"] > 0
+    if reference is not None and bool(own.any()):
+        group = rows["group"][own]
+        if len(group.unique()) < len(group):
+            entropy, size = did_entropy(reading.logp[own], reference[own], rows["mask"][own], group)
+            found |= {"did_entropy": entropy, "did_effective_samples": size}
+    return found

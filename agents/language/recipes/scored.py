@@ -1,0 +1,61 @@
+"""Recipes that learn from scores of answers: of data, of the policy's own, of a reward model with RLHF's PPO."""
+
+from __future__ import annotations
+
+from polyathlon.agents.parts.wiring import Noise, part
+
+from .group_relative import CLIPPED
+from .records import Penalty, Recipe
+
+CONTRAST = part("contrastive_rewards:copg", beta=0.1)
+IMITATION = part("surrogates:negative_logp")
+CLAMPED = part("answer_selection:clamped_reward", limit=10.0)
+TO_REFERENCE = part("kl_rewards:KLReward", beta=0.05, target=None, horizon=10_000, kind="k1")
+
+ROWS = (
+    Recipe(
+        "copg",
+        "scored answers of any source, compared by their rewards less the price of leaving the reference; two or more a prompt",
+        "Flet-Berliac et al. 2024, arXiv 2406.19185",
+        loss=CONTRAST,
+        collect=part("collectors:Records", batch=16, take="all"),
+    ),
+    Recipe(
+        "copg_online",
+        "copg on the policy's own answers and the task's rewards",
+        "Flet-Berliac et al. 2024, arXiv 2406.19185",
+        loss=CONTRAST,
+        collect=part("collectors:Groups", group_size=4, dynamic_sampling=0),
+    ),
+    Recipe(
+        "best_of_n",
+        "imitate the best of several answers of the policy",
+        "distillation of best-of-n, Stiennon et al. 2020, arXiv 2009.01325",
+        loss=IMITATION,
+        collect=part("collectors:Groups", group_size=4, dynamic_sampling=0),
+        keep=part("answer_selection:best_of_n"),
+        denominator="kept",
+    ),
+    Recipe(
+        "rejection_sampling",
+        "imitate answers of the policy that are kept with the probability exp((reward - r_max) / beta)",
+        "Liu et al. 2023, RSO, arXiv 2309.06657",
+        loss=IMITATION,
+        collect=part("collectors:Groups", group_size=8, dynamic_sampling=0),
+        keep=part("answer_selection:gibbs_accept", beta=0.5, r_max=None, uniform="@accept"),
+        noise=(("accept", Noise("uniform", ("rows",))),),
+        denominator="kept",
+    ),
+    Recipe(
+        "rlhf_ppo",
+        "ppo whose reward of each token is the divergence from the reference; target=6.0 lets its coefficient follow a divergence",
+        "Ziegler et al. 2019, arXiv 1909.08593",
+        loss=CLIPPED,
+        collect=part("collectors:Groups", group_size=1, dynamic_sampling=0),
+        rewards=(CLAMPED, TO_REFERENCE),
+        advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
+        penalties=(Penalty("vf", 0.1, part("surrogates:clipped_value_loss", clip_range_vf=0.2)),),
+        n_epochs=2,
+        minibatches=2,
+    ),
+)

@@ -1,0 +1,219 @@
+"""A reward model as an agent: a head on a language model that learns from pairs to tell better answers from worse ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor, nn
+
+from polyathlon.agents.parts.score_norm import ScoreNorm
+from polyathlon.agents.parts.wiring import part
+from polyathlon.envs.errors import UsageError
+from polyathlon.envs.models.models import load_scorer, scores_answers
+from polyathlon.envs.models.reward_models import save_scorer
+from polyathlon.envs.models.table_model import TableModel
+from polyathlon.registration import register_agent
+
+from .agent import LanguageAgent
+from .episodes import Episode, Fields
+from .policy import CausalLMPolicy
+from .reading import Reading, read_scores
+from .recipes import Recipe
+
+BRADLEY_TERRY = Recipe(
+    "reward",
+    "a number for each answer, the chosen ones above the rejected ones",
+    "Bradley and Terry 1952; Stiennon et al. 2020, arXiv 2009.01325",
+    loss=part("reward_losses:reward_loss", centring=0.0, barrier=0.0, focal=0.0, smoothing=0.0),
+    collect=part("collectors:Records", batch=16, take="pairs"),
+)
+
+
+class RewardPolicy(CausalLMPolicy):
+    """A language model with a head of one number, which is 0 everywhere at first or that of a reward model's folder."""
+
+    def _critic(self, width: int) -> Any:
+        if isinstance(self.language_model, TableModel):
+            raise UsageError(
+                "a table knows the prompt, the place and the token before alone, which is the end token where an answer is scored: take a "
+                "language model for a reward model"
+            )
+        head = nn.utils.skip_init(nn.Linear, width, 1, bias=False)
+        nn.init.zeros_(head.weight)
+        name = str(self.model_options["model"])
+        if scores_answers(name):
+            head.weight.data.copy_(load_scorer(name).score.weight.data)
+        return head
+
+
+@register_agent(
+    "reward", family="language", summary="a reward model that learns from pairs (--data), for any recipe and as a judge"
+)
+class RewardModel(LanguageAgent):
+    """Learn a number for each answer from pairs of a chosen and a rejected one (Bradley and Terry 1952).
+
+    The score is a linear map of the last hidden state at an answer's last token, its end token, found by lengths. Answers to one prompt share
+    its computation. `save_scorer` writes what transformers and TRL load, `polyathlon/Prompts-v0` takes as `judge=` and `SideModel(head="score")`
+    as a given model; the folder of another reward model may stand in the place of the model.
+
+    Args:
+        policy: name of the language model under the head, or the folder of a reward model to go on with.
+        env: a `TokenAction` environment of that model, which renders prompts; its tasks are not played.
+        data: pairs, or lists of scored answers (their best and worst): a file, a folder or rows (see `polyathlon.records.records`). A column
+            "margin" is read, and "label", how likely the chosen answer is the better one.
+        learning_rate: step size, or a schedule of the remaining progress; None is that of `LanguageAgent`.
+        num_prompts: pairs in an update; None is 16.
+        lora: rank of low-rank adapters; only these and the head are trained then.
+        recipe_kwargs: numbers of the loss (`centring`, `barrier`, `focal`, `smoothing`; see
+            `polyathlon.agents.parts.reward_losses.bradley_terry`) and of the data (`too_long`, `equal`).
+        policy_kwargs: further keyword arguments of `CausalLMPolicy`.
+        micro_batch: rows in memory at a time.
+        fast_forward: see `LanguageAgent`.
+        holdout: share of the prompts that is never learnt from; accuracy and margin on them are logged.
+        **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
+
+    Raises:
+        UsageError: as of `LanguageAgent`; the data has no pairs.
+    """
+
+    gives_scores = True
+
+    def __init__(
+        self,
+        policy: str | type[CausalLMPolicy],
+        env: GymEnv | str | None,
+        data: Any = None,
+        learning_rate: float | Schedule | None = None,
+        num_prompts: int | None = None,
+        lora: int | None = None,
+        recipe_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        micro_batch: int | None = None,
+        fast_forward: bool = True,
+        holdout: float = 0.05,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        words = dict(policy_kwargs or {})
+        if isinstance(policy, str):
+            words["model"], policy = policy, RewardPolicy
+        self.norm = ScoreNorm()
+        self._scores: list[Tensor] = []
+        super().__init__(
+            policy,
+            env,
+            recipe=BRADLEY_TERRY,
+            learning_rate=learning_rate,
+            num_prompts=num_prompts,
+            lora=lora,
+            recipe_kwargs=recipe_kwargs,
+            policy_kwargs=words,
+            micro_batch=micro_batch,
+            fast_forward=fast_forward,
+            data=data,
+            holdout=holdout,
+            _init_setup_model=_init_setup_model,
+            **kwargs,
+        )
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.register_state("score_norm", self.norm)
+
+    def _read(
+        self, fields: Fields, with_values: bool = False, with_full: bool = False, with_entropy_gradient: bool = False
+    ) -> Reading:
+        """Read scores; of tokens a reward model says nothing."""
+        starts = fields["mask"].argmax(1) + 1
+        head, fast = self.policy.value_net, self.fast_forward
+        score = read_scores(self.policy.language_model, head, fields["tokens"], fields["attention"], starts, fast)
+        self._scores.append(score.detach())
+        nothing = torch.zeros_like(fields["mask"])
+        return Reading(nothing, nothing, nothing, None, score)
+
+    def update(self, episodes: Sequence[Episode], recipe: Recipe) -> dict[str, float]:
+        """Update the model on pairs, and the mean and deviation of its scores; see `LanguageAgent.update`."""
+        self._scores.clear()
+        report = super().update(episodes, recipe)
+        self.norm.update(torch.cat(self._scores))
+        return {name: value for name, value in report.items() if name != "entropy"}
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[str | Sequence[dict[str, Any]]], answers: Sequence[str], normalised: bool = False
+    ) -> list[float]:
+        """Score each answer to its prompt.
+
+        Args:
+            prompts: texts, or conversations before the answer; rendered as the environment renders prompts.
+            answers: one to each; closed with one end token.
+            normalised: centre, scale and clamp by the scores of training.
+
+        Raises:
+            UsageError: there are more or fewer answers than prompts, or one does not fit into `max_length`.
+        """
+        if len(prompts) != len(answers):
+            raise UsageError(f"scores of {len(prompts)} prompts and {len(answers)} answers: give one answer to each")
+        if not answers:
+            return []
+        rows = [self._row(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        longest = max(len(ids) for ids, _ in rows)
+        size, found = self.micro_batch or 64, []
+        for first in range(0, len(rows), size):
+            part_ = rows[first : first + size]
+            tokens = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in part_], device=self.device)
+            length = torch.tensor([len(ids) for ids, _ in part_], device=self.device)
+            attention = (torch.arange(longest, device=self.device) < length[:, None]).long()
+            starts = torch.tensor([start for _, start in part_], device=self.device)
+            model, head = self.policy.language_model, self.policy.value_net
+            found.append(read_scores(model, head, tokens, attention, starts, self.fast_forward))
+        scores = torch.cat(found)
+        listed: list[float] = (self.norm(scores) if normalised else scores).tolist()
+        return listed
+
+    def _row(self, prompt: str | Sequence[dict[str, Any]], answer: str) -> tuple[list[int], int]:
+        """Return the ids of a prompt and an answer, and where the answer begins."""
+        rules = self._rules()
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        start = rules.prompt(messages)
+        for end in rules.tokenizer.convert_ids_to_tokens(list(rules.ends)):
+            answer = answer.removesuffix(end or "")
+        ids = [*start, *rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]
+        if len(ids) > rules.max_length:
+            raise UsageError(
+                f"the answer {answer[:60]!r} has {len(ids)} tokens with its prompt, more than max_length={rules.max_length} of TokenAction: "
+                "raise it"
+            )
+        return ids, len(start)
+
+    def save_scorer(self, folder: str | Path) -> Path:
+        """Write the model as transformers and TRL read it: `AutoModelForSequenceClassification` with one label, and its tokenizer.
+
+        Args:
+            folder: where it goes.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: transformers has no sequence classification model for this kind of model.
+        """
+        norm = {"mean": self.norm.mean, "std": self.norm.std, "clamp": self.norm.clamp}
+        return save_scorer(
+            folder, self.policy.language_model, self.policy.value_net.weight, self._rules().tokenizer, norm
+        )
+
+    def warm_start(self, *_: Any, **__: Any) -> Any:
+        """Refuse: a reward model writes nothing that could imitate.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("a reward model learns from pairs and imitates nothing: leave warm_start (--warm-start) out")
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "norm", "_scores"]

@@ -1,0 +1,68 @@
+"""The divergence from the reference as a reward of tokens, with a coefficient that is given or adapts (RLHF-PPO)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .divergences import Kind, kl_token
+from .option_types import NonNegative, PositiveCount
+
+
+def kl_token_reward(
+    old_logp: Tensor, reference_logp: Tensor, mask: Tensor, *, beta: NonNegative = 0.05, kind: Kind = "k1"
+) -> Tensor:
+    """Reward -beta KL_t of each token, [N, T], KL_t estimated at the token by the policy that wrote it, without gradient.
+
+    Args:
+        old_logp: [N, T] of the policy that wrote.
+        reference_logp: [N, T] under the reference.
+        mask: [N, T] 1 on the policy's tokens.
+        beta: coefficient.
+        kind: the estimate, see `kl_token`; "k1" is log p - log p_reference.
+    """
+    return -beta * kl_token(old_logp, reference_logp, kind=kind).detach() * mask
+
+
+class KLReward:
+    """`kl_token_reward` whose coefficient follows a target (Ziegler et al. 2019, arXiv 1909.08593, section 2.2).
+
+    After an iteration with n answers of a mean divergence KL (sum over tokens): error = clip(KL / target - 1, -0.2, 0.2) and
+    beta = beta (1 + error n / horizon).
+
+    Args:
+        beta: coefficient at first.
+        target: divergence of an answer, in nats, that is aimed at; None keeps the coefficient.
+        horizon: answers in which the coefficient may change by a factor of e.
+        kind: the estimate of the reward; what the coefficient follows is "k1".
+    """
+
+    def __init__(
+        self,
+        *,
+        beta: NonNegative = 0.05,
+        target: NonNegative | None = None,
+        horizon: PositiveCount = 10_000,
+        kind: Kind = "k1",
+    ) -> None:
+        self.beta, self.target, self.horizon, self.kind = float(beta), target, horizon, kind
+
+    def __call__(self, old_logp: Tensor, reference_logp: Tensor, mask: Tensor) -> Tensor:
+        """Return the reward of each token, [N, T]."""
+        return kl_token_reward(old_logp, reference_logp, mask, beta=self.beta, kind=self.kind)
+
+    def after(self, old_logp: Tensor, reference_logp: Tensor, mask: Tensor) -> None:
+        """Let the coefficient follow."""
+        if self.target:
+            found = float(((old_logp - reference_logp) * mask).sum(1).mean())
+            error = min(max(found / self.target - 1, -0.2), 0.2)
+            self.beta *= 1 + error * len(mask) / self.horizon
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the coefficient."""
+        return {"beta": self.beta}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with a coefficient."""
+        self.beta = float(state["beta"])

@@ -1,0 +1,77 @@
+"""Reward models in folders that transformers, TRL and this package read."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyathlon.envs.errors import UsageError, require
+
+NORM_FILE = "polyathlon_scores.json"
+
+
+def read_norm(folder: str | Path) -> dict[str, float] | None:
+    """Return "mean", "std" and "clamp" of the scores of a reward model's folder; None where it says nothing of them."""
+    file = Path(folder).expanduser() / NORM_FILE
+    if not file.is_file():
+        return None
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return {name: float(found[name]) for name in ("mean", "std", "clamp")}
+
+
+def save_scorer(
+    folder: str | Path, model: Any, head: Tensor, tokenizer: Any, norm: dict[str, float] | None = None
+) -> Path:
+    """Write a reward model as transformers and TRL read it (`AutoModelForSequenceClassification` with one label).
+
+    transformers looks for the last token that is no padding, by the id of the padding: where that is also an end token, which an answer ends
+    with, another token is named as the padding.
+
+    Args:
+        folder: where it goes.
+        model: the causal language model that the head stands on; adapters are merged into the copy that is written.
+        head: [1, width] weights of the head.
+        tokenizer: the model's.
+        norm: "mean", "std" and "clamp" of normalised scores.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: transformers has no sequence classification model for this kind of model.
+    """
+    transformers = require("transformers", "language")
+    path = Path(folder).expanduser()
+    base = deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    config = deepcopy(base.config)
+    config.num_labels, config.id2label, config.label2id = 1, {0: "LABEL_0"}, {"LABEL_0": 0}
+    tokenizer = deepcopy(tokenizer)
+    config.pad_token_id = tokenizer.pad_token_id = _padding(tokenizer)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            scorer = transformers.AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        raise UsageError(f"{type(base).__name__} cannot be saved as a reward model: {error}") from error
+    prefix = scorer.base_model_prefix
+    getattr(scorer, prefix).load_state_dict(getattr(base, prefix).state_dict())
+    scorer.score.weight.data.copy_(head.detach())
+    scorer.eval().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    if norm is not None:
+        (path / NORM_FILE).write_text(json.dumps(norm) + "\n", encoding="utf-8")
+    return path
+
+
+def _padding(tokenizer: Any) -> int:
+    """Return an id for the padding that no answer ends with."""
+    ends = {tokenizer.eos_token_id}
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in ends:
+        return int(tokenizer.pad_token_id)
+    others = [tokenizer.unk_token_id, *tokenizer.all_special_ids, tokenizer.bos_token_id]
+    free = [i for i in others if i is not None and i not in ends]
+    return int(free[0]) if free else 0
