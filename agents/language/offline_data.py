@@ -56,22 +56,19 @@ def check_data(data: Any) -> Any:
     return data
 
 
-def refuse_missing_data(row: str, collector: Any, data: OfflineData | None) -> None:
-    """Refuse a recipe without the data that its collector reads, data that nobody reads, and records of a kind that says too little.
+def refuse_missing_data(row: str, collector: Any, data: Any) -> None:
+    """Refuse a recipe without the data that its collector reads, and data that nobody reads.
 
     Raises:
-        UsageError: naming both.
+        UsageError: naming the recipe.
     """
-    check = getattr(collector, "check_data", None)
-    if check is None:
-        if data is not None:
-            raise UsageError(
-                f"the recipe {row!r} samples its own answers and reads no data: leave data= (--data) out, or take one that learns from records "
-                "(polyathlon recipes)"
-            )
-        return
-    if data is None:
+    reads = getattr(collector, "check_data", None) is not None
+    if data is not None and not reads:
+        raise UsageError(
+            f"the recipe {row!r} samples its own answers and reads no data: leave data= (--data) out, or take one that learns from records "
+            "(polyathlon recipes)"
+        )
+    if data is None and reads:
         raise UsageError(
             f"the recipe {row!r} learns from records: give data=FILE (--data FILE), see polyathlon.records"
         )
-    check(row, data.records)

@@ -63,7 +63,7 @@ def open_rows(source: Any, split: str | None = None) -> Rows:
         if path.is_dir():
             return _open_folder(path, split)
         if not path.is_file():
-            raise UsageError(f"there is no file {str(source)!r}: give one of {', '.join(FORMS)}, or a folder")
+            raise UsageError(f"there is no file {str(source)!r} of data: give one of {', '.join(FORMS)}, or a folder")
         return _open_files([path], str(path))
     if hasattr(source, "column_names") and hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return ListedRows(source, f"the {type(source).__name__}")

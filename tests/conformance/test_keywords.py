@@ -27,6 +27,7 @@ from polyathlon.wrappers.tokens.token_action import TokenAction
 DATASET = "keywords/data-v0"
 STEPS = {"bqnco": 24, "language": 32, "cmorl": 256}  # environment steps of a run, 32 where not named
 # what every run has, so that its few steps do all that longer ones do; an agent gets those that it knows
+PAIRS = [{"prompt": f"say {i}", "chosen": str(i), "rejected": "no"} for i in range(12)]
 SMALL: dict[str, Any] = {
     "learning_rate": 1e-2,
     "batch_size": 8,
@@ -49,6 +50,7 @@ SMALL: dict[str, Any] = {
 # what some agents have besides
 EXTRA: dict[str, dict[str, Any]] = {
     "language": {"num_prompts": 2, "group_size": 4, "recipe_kwargs": {"kl_coef": 0.1, "clip_high": 0.2}},
+    "reward": {"data": PAIRS, "num_prompts": 2},
     "rlpd": {"dataset": DATASET},
     "expo": {"dataset": DATASET, "pretraining_steps": 4},
     "awac": {"dataset": DATASET, "offline_steps": 16},
@@ -74,6 +76,7 @@ OTHER: dict[str, Any] = {
     "buffer_size": 10,
     "clip_range_vf": 0.01,
     "compile": "sometimes",
+    "data": "nonsense",
     "device": "nonsense",
     "ent_coef": 0.3,
     "estimator": "gumbel",
@@ -81,6 +84,7 @@ OTHER: dict[str, Any] = {
     "gradient_steps": 2,
     "group_size": 2,
     "initial_weights": [[0.3, 0.7], [0.9, 0.1]],
+    "holdout": 0.5,
     "labels": "nonsense",
     "learn_from": "nonsense",
     "learning_starts": 20,
@@ -99,6 +103,7 @@ OTHER: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [4]},
     "pretraining_steps": 2,
     "recipe": "reinforce",
+    "reference_logps": "stored",
     "recipe_kwargs": {"n_epochs": 2},
     "reference_point": [-3.0, -3.0],
     "route_order": "as_given",
@@ -124,7 +129,7 @@ ELSEWHERE: dict[str, str] = {
     "prdc.beta": "the nearest neighbour must change: tests/agents/off_policy/test_prdc.py",
     **{
         f"{name}.stats_window_size": "of episodes, which a dataset alone has none of"
-        for name in ("bc", "td3_bc", "prdc")
+        for name in ("bc", "td3_bc", "prdc", "reward")
     },
     "tensorboard_log": "below",
     "verbose": "below",
