@@ -31,6 +31,7 @@ BRADLEY_TERRY = Recipe(
     loss=part("reward_losses:reward_loss", centring=0.0, barrier=0.0, focal=0.0, smoothing=0.0),
     collect=part("collectors:Records", batch=16, take="pairs"),
 )
+_MEANINGLESS = {"recipe", "group_size", "temperature", "max_logp_gap", "side_models", "reference_logps"}
 
 
 class RewardPolicy(CausalLMPolicy):
@@ -81,8 +82,7 @@ class RewardModel(LanguageAgent):
     """
 
     gives_scores = True
-    # what a recipe or sampling reads, which there is none of
-    unread = ("recipe", "group_size", "temperature", "max_logp_gap", "side_models", "reference_logps")
+    needs_records = True
     own_recipe = BRADLEY_TERRY
 
     def __init__(
@@ -101,6 +101,11 @@ class RewardModel(LanguageAgent):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
+        for name in _MEANINGLESS & kwargs.keys():
+            raise UsageError(
+                f"{name} means nothing to a reward model, which samples nothing and has one loss: leave it out, or set numbers of the loss by "
+                "recipe_kwargs"
+            )
         words = dict(policy_kwargs or {})
         if isinstance(policy, str):
             words["model"], policy = policy, RewardPolicy
