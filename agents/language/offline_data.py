@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ class OfflineData:
         self.records: RecordSet = records(source)
         self.seed, self.holdout = seed, holdout
         self.train, self.held = self.records.split(holdout)
+        if holdout and not len(self.held):
+            warnings.warn(
+                f"holdout={holdout}: every prompt of {self.records.rows.name} has more of its {len(self.records)} records than that share, so "
+                "none is held out; give a larger holdout, or 0",
+                UserWarning,
+                stacklevel=2,
+            )
         self.description = self.records.description
         self.stored: Any = None
         self._epoch, self._order = -1, np.empty(0, np.int64)
