@@ -278,7 +278,13 @@ def test_it_resumes_in_the_middle_of_an_epoch(recipe, tmp_path):
     def start():
         env = TokenAction(Probe(), model=TABLE, max_new_tokens=4, max_length=32)
         agent = LanguageAgent(
-            TABLE, env, recipe=recipe, data=data, num_prompts=4, seed=0, learning_rate=0.05, holdout=0.1
+            TABLE,
+            env,
+            recipe=recipe,
+            num_prompts=4,
+            seed=0,
+            learning_rate=0.05,
+            **({"data": data, "holdout": 0.25} if data else {}),
         )
         agent.policy.language_model.z.data[:] = torch.randn(
             agent.policy.language_model.z.shape, generator=torch.Generator().manual_seed(0)
