@@ -222,6 +222,16 @@ def test_an_epoch_reads_every_record_once_in_an_order_of_the_seed():
     assert agent.logger.name_to_value["data/epoch"] == 1.5 and agent._episode_num == 72
 
 
+def test_the_same_rows_in_any_form_give_the_same_batches(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = preferences(Probe())
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    sources = (rows, written(tmp_path / "pairs.jsonl", rows), tmp_path / "pairs.parquet", tmp_path / "pairs.json")
+    batches = [[(e.ids, e.side, e.rewards, e.extra) for e in learner(source).collect_episodes()] for source in sources]
+    assert all(batch == batches[0] for batch in batches)
+
+
 def test_held_out_records_are_never_learnt_from_and_their_numbers_are_logged():
     rows = [{"prompt": f"p{i % 4}", "chosen": f"{i % 3} 4", "rejected": "3 4"} for i in range(40)]
     agent = learner(rows, holdout=0.25, seed=3)
