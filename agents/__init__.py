@@ -10,6 +10,7 @@ from typing import Any
 
 _LITERAL = {
     "Agent": "polyathlon.agents.base",
+    "HerReplayBuffer": "polyathlon.agents.parts.hindsight",
     "OffPolicy": "polyathlon.agents.off_policy.agent",
     "CausalLMPolicy": "polyathlon.agents.language.policy",
     "SelfPlay": "polyathlon.agents.games.self_play",

@@ -8,7 +8,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -27,7 +27,7 @@ from polyathlon.agents.parts.features import mask_in
 from polyathlon.agents.parts.optimizer_words import check_learning_rate
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
 from polyathlon.checkpoints import FILE_FORMAT
-from polyathlon.envs.errors import UsageError, check_int, refuse_unknown_arguments
+from polyathlon.envs.errors import UsageError, check_int, refuse_unknown_arguments, refuse_words
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
@@ -61,6 +61,7 @@ class Agent(Densities):
         takes_objectives: the agent learns from vector rewards, one number for each objective.
         environments: ids of the environments that the agent is made for; None for any.
         default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
+        refused_words: SB3's words that are not taken, with the reason.
         log_interval: what `learn` takes when no `log_interval` is given; in iterations, where the agent does not say otherwise.
         source: rollout side of the environment; None for an agent loaded without one.
         generator: torch generator on the agent's device.
@@ -76,10 +77,12 @@ class Agent(Densities):
     environments: ClassVar[tuple[str, ...] | None] = None
     default_policy: ClassVar[str | None] = None
     log_interval: ClassVar[int] = 1
+    refused_words: ClassVar[Mapping[str, str]] = {}
     learned_with_masks = False  # and the observation does not show them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse unknown keywords before anything is made."""
+        refuse_words(cls.__name__, cls.refused_words, kwargs)
         refuse_unknown_arguments(cls, kwargs, hidden=("_init_setup_model",))
         agent = super().__new__(cls)
         agent._states = {}
@@ -339,6 +342,8 @@ class Agent(Densities):
         while not self._has_finished(total):
             if not self._iterate(callback, total, log_interval):
                 break
+        if self.source is not None and self.source.ring.read():
+            self._record_episodes()
         self._finish_training()
         callback.on_training_end()
         return self

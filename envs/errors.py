@@ -182,6 +182,22 @@ def refuse_unknown_arguments(
             raise UnknownArgument(str(unknown_name(kind, name, known - set(hidden))))
 
 
+def refuse_words(owner: str, refused: Mapping[str, str], given: Iterable[str]) -> None:
+    """Refuse keywords that are known from elsewhere, with the reason.
+
+    Args:
+        owner: who does not take them.
+        refused: word -> why not, and what to do instead.
+        given: names of the keywords.
+
+    Raises:
+        UnknownArgument: naming the first one.
+    """
+    for name in given:
+        if name in refused:
+            raise UnknownArgument(f"{owner} does not take {name}, whatever its value: {refused[name]}")
+
+
 def refuse_without_effect(cls: type, given: Mapping[str, object], reason: str) -> None:
     """Refuse arguments that nothing reads beside the others, where they are not what they are by default.
 

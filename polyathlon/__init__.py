@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .adaptation import adapt, make_agent
     from .comparing import compare
     from .training import train
+    from .tuning import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "register_environment",
     "register_recipe",
     "train",
+    "tune",
 ]
 
 _LAZY = {
@@ -42,6 +44,7 @@ _LAZY = {
     "compare": "polyathlon.comparing",
     "make_agent": "polyathlon.adaptation",
     "train": "polyathlon.training",
+    "tune": "polyathlon.tuning",
 }
 
 register_all()

@@ -19,6 +19,7 @@ from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.action_kinds import action_form, is_picture_space, refusal
 from polyathlon.wrappers.candidate_action import offers_candidates
 
+from .own_tasks import call
 from .registration import algorithms, recipes
 
 FLAT_POLICIES = ("MlpPolicy",)
@@ -84,9 +85,14 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         UsageError: there is no such id, or it does not take an option; the message names the nearest.
     """
     spec = find_spec(env_id)
-    refuse_texts_for_numbers(entry_point(spec), kwargs)
+    made = entry_point(spec)
+    refuse_texts_for_numbers(made, kwargs)
+    if ":" in spec.id and callable(made):
+        return call(made, spec.id, **kwargs)
     try:
         return make_unchecked(spec, **kwargs)
+    except gym.error.DependencyNotInstalled as error:
+        raise ImportError(f"{env_id} needs a package that is not installed: {error}") from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise

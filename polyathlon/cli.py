@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from . import __version__
 from .cli_commands import COMMANDS
 from .cli_compare import COMPARE
 from .cli_info import INFO
+from .cli_train import TRAIN
+from .cli_tune import TUNE
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -55,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"polyathlon {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (*COMMANDS, COMPARE, INFO):
+    for command in (*COMMANDS[:3], TRAIN, TUNE, *COMMANDS[3:], COMPARE, INFO):
         sub = commands.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
         command.arguments(sub)
         sub.set_defaults(run=command.run)
@@ -77,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return int(options.run(options) or 0)
+        with _modules_of_current_folder():
+            return int(options.run(options) or 0)
     except KeyboardInterrupt as stop:
         print(f"polyathlon: interrupted{f': {stop}' if str(stop) else ''}", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -90,6 +94,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"polyathlon: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_USAGE
+
+
+@contextlib.contextmanager
+def _modules_of_current_folder() -> Iterator[None]:
+    """Let module:Id, module:callable and module:NAME name modules of the current folder; installed ones go before them."""
+    here = os.getcwd()
+    is_new = here not in sys.path
+    if is_new:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if is_new and here in sys.path:
+            sys.path.remove(here)
 
 
 def _is_users(error: Exception) -> bool:

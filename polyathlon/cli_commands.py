@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .cli_data import data_arguments, data_words, print_data, summary_arguments
-from .cli_games import is_league, play_arguments, play_game, train_self_play, watch_games
-from .cli_types import whole_number
+from .cli_data import print_data, summary_arguments
+from .cli_games import is_league, play_arguments, play_game, watch_games
 
 
 @dataclass(frozen=True)
@@ -134,88 +133,6 @@ def _number(text: str) -> float:
     return value
 
 
-def _default_out(agent: str, env: str, seed: int) -> Path:
-    return Path("runs") / f"{agent}-{env}-seed{seed}".replace("/", "-").replace(":", "-")
-
-
-def train_agent(options: argparse.Namespace) -> None:
-    """Train an agent into a run folder."""
-    if options.self_play:
-        return train_self_play(options, parse_options(options.env), parse_options(options.agent))
-    from .training import train
-    from .tuned import tuned_settings
-
-    if (
-        ":" in f"{options.agent_name}{options.reward or ''}"
-    ):  # a recipe or a reward function of the current folder, module:NAME
-        sys.path.append(str(Path.cwd()))
-    is_new = not options.plain and not options.resume
-    found = tuned_settings(options.agent_name, options.env_id, options.tuned) if is_new else None
-    if found is not None and found.path is not None:
-        print(f"hyper-parameters of {found.path} (--plain leaves them out): {found.agent_kwargs}", file=sys.stderr)
-    out = options.out or _default_out(options.agent_name, options.env_id, options.seed)
-    is_terminal = sys.stderr.isatty() and not options.verbose
-    agent = train(
-        options.agent_name,
-        options.env_id,
-        options.steps,
-        completions=options.completions,
-        seed=options.seed,
-        env_kwargs=parse_options(options.env),
-        agent_kwargs=parse_options(options.agent),
-        wrapper_kwargs=parse_options(options.wrapper),
-        model=options.model,
-        warm_start=options.warm_start,
-        data=data_words(options),
-        holdout=options.holdout,
-        reward=options.reward,
-        n_envs=options.n_envs,
-        tuned=False if options.plain else options.tuned or True,
-        out=out,
-        resume=options.resume,
-        checkpoint_every=options.checkpoint_every,
-        device=options.device,
-        progress_bar=is_terminal if options.progress is None else options.progress,
-        verbose=options.verbose,
-        trust=options.trust,
-    )
-    rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
-    outcome = f", mean return of the last {len(rewards)} episodes {sum(rewards) / len(rewards):.4g}" if rewards else ""
-    print(f"{options.agent_name} on {options.env_id}: {agent.num_timesteps} steps{outcome}; run folder {out}")
-
-
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("agent_name", metavar="AGENT", help="an agent or a recipe (polyathlon agents, polyathlon recipes)")
-    add("env_id", metavar="ENV", help="id of an environment (polyathlon envs, or any of Gymnasium's)")
-    steps_help = "steps of the whole run, tokens for a language agent (default: as the YAML file says)"
-    add("--steps", type=whole_number, help=steps_help)
-    add("--completions", type=whole_number, help="instead, answers of a language agent in the whole run")
-    add("--seed", type=int, default=0, help="seed of everything random (default 0)")
-    add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
-    add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the agent")
-    add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
-    add("--model", help="language model (default tiny)")
-    add("--warm-start", type=int, default=0, metavar="N", help="let a language agent imitate N solutions first")
-    data_arguments(parser)
-    add("--n-envs", type=int, help="number of environments (default: as the YAML file says, else 1)")
-    add("--tuned", type=_path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")
-    add("--plain", action="store_true", help="leave the file of hyper-parameters out")
-    add("--out", type=_path, help="run folder (default runs/AGENT-ENV-seedSEED)")
-    add("--resume", action="store_true", help="go on with the run in the folder")
-    add(
-        "--checkpoint-every",
-        type=whole_number,
-        metavar="STEPS",
-        help="steps between checkpoints (default: one a minute)",
-    )
-    add("--self-play", action="store_true", help="of a game: learn in all seats, against a pool of past selves")
-    add("--device", default="auto", help="auto, cpu or cuda")
-    add("--progress", action=argparse.BooleanOptionalAction, help="show a progress bar (default: on a terminal)")
-    add("--verbose", action="count", default=0, help="print the log")
-    _trust_argument(parser)
-
-
 def _trust_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust",
@@ -228,7 +145,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
     """Play episodes with a run's agent and print what they returned."""
     from .evaluation import agent_policy, evaluate, load_run
 
-    agent, env = load_run(options.run_folder, options.device, options.trust)
+    agent, env = load_run(options.run_folder, options.device, options.trust, best=options.best)
     result = evaluate(env, agent_policy(agent, not options.stochastic), options.episodes, options.seed)
     lengths = sum(result.lengths) / len(result.lengths)
     print(
@@ -242,6 +159,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=_path, metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=int, default=10, help="number of episodes (default 10)")
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
+    parser.add_argument("--best", action="store_true", help="the agent of the best evaluation (train --eval-every)")
     parser.add_argument("--stochastic", action="store_true", help="sample the actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     _trust_argument(parser)
@@ -263,6 +181,7 @@ def watch_run(options: argparse.Namespace) -> None:
         max_steps=options.max_steps,
         device=options.device,
         trust=options.trust,
+        best=options.best,
     )
     for number, episode in enumerate(played):
         print(f"episode {number}: return {episode.reward:.6g} in {episode.length} steps")
@@ -275,6 +194,7 @@ def _watch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=1, help="number of episodes (default 1)")
     parser.add_argument("--seed", type=int, default=10_000, help="seed of the first episode (default 10000)")
     parser.add_argument("--max-steps", type=int, help="leave an episode after so many steps")
+    parser.add_argument("--best", action="store_true", help="the agent of the best evaluation (train --eval-every)")
     parser.add_argument("--fps", type=_number, help="pictures a second (default: the environment's)")
     parser.add_argument(
         "--match", nargs=2, metavar=("A", "B"), help="of a self-play run, who meets: latest, v3, random"
@@ -333,12 +253,15 @@ def plot(options: argparse.Namespace) -> None:
     from .plotting import plot_runs
 
     out = options.out or options.runs[0] / "curve.png"
-    print(f"written: {plot_runs(options.runs, out, options.metric)}")
+    print(f"written: {plot_runs(options.runs, out, options.metric, options.smooth)}")
 
 
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=_path, help="picture to write (default: curve.png in the first run)")
+    parser.add_argument(
+        "--smooth", type=_number, default=0.0, metavar="W", help="moving average, 0 to below 1, raw behind"
+    )
     parser.add_argument(
         "--metric", help="column of progress.csv, or a group of them such as experts (default: the mean reward)"
     )
@@ -418,7 +341,6 @@ COMMANDS: list[Command] = [
     Command("envs", "list the environments", list_environments, _family_arguments),
     Command("agents", "list the agents", list_agents),
     Command("recipes", "list the recipes of the language agent", list_recipes),
-    Command("train", "train an agent on a task into a run folder", train_agent, _train_arguments),
     Command("data", "say what a file of records holds, with an example token by token", print_data, summary_arguments),
     Command("evaluate", "play episodes with a run's agent", evaluate_run, _evaluate_arguments),
     Command("watch", "record a film, a picture or a transcript of a run's agent", watch_run, _watch_arguments),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .cli_commands import Command, _path, parse_options
+from .cli_commands import Command, _path, _trust_argument, parse_options
 from .cli_types import whole_number
 
 
@@ -16,13 +16,14 @@ def compare_names(options: argparse.Namespace) -> None:
     """Train every name over the same seeds and write a page."""
     from polyathlon.envs.errors import UsageError
 
-    if options.on is None:
+    if options.on is None and not any(_is_run(name) for name in options.names):
         given = next((word for word in options.env or [] if "=" not in word), None)
-        meant = f"--env takes KEY=VALUE; the environment is --on {given}" if given else "give the environment: --on ENV"
+        meant = f"--env takes KEY=VALUE; the environment is --on {given}" if given else NO_PLACE
         raise UsageError(f"{meant} (polyathlon envs lists them)")
     from .comparing import compare
 
-    sys.path.append(str(Path.cwd()))  # recipes of the current folder, module:NAME
+    if options.on is not None and len(options.on) == 1:
+        (options.on,) = options.on
     words: dict[str, Any] = {key: getattr(options, key) for key in _SAME}
     for word in ("env", "agent", "wrapper"):
         words[f"{word}_kwargs"] = parse_options(getattr(options, word))
@@ -31,16 +32,28 @@ def compare_names(options: argparse.Namespace) -> None:
     print(f"written: {found.page}")
 
 
+NO_PLACE = "give the environment: --on ENV, or the folders of runs that exist in place of names"
+
+
+def _is_run(name: str) -> bool:
+    return (Path(name) / "config.json").is_file()
+
+
 _SAME = (
     *("on", "seeds", "completions", "steps", "quick", "model", "warm_start", "episodes", "threshold", "jobs", "out"),
-    "device",
+    *("device", "best", "trust"),
 )
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("names", nargs="+", metavar="NAME", help="recipes and agents; the first is what the others are compared with")
-    add("--on", metavar="ENV", help="id of the environment")
+    add(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="recipes and agents, or folders of runs that exist; the first is what the others are compared with",
+    )
+    add("--on", nargs="+", metavar="ENV", help="id of the environment, or of several; none compares runs that exist")
     add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
     add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of every agent")
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
@@ -62,7 +75,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         type=_path,
         help="folder (default runs/compare-NAMES-ENV); called again it goes on with what is missing",
     )
+    add("--best", action="store_true", help="of runs that exist: the agent of the best evaluation (train --eval-every)")
     add("--device", default="auto", help="auto, cpu or cuda")
+    _trust_argument(parser)
 
 
 COMPARE = Command("compare", "compare recipes and agents over several seeds", compare_names, _arguments)

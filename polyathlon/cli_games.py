@@ -21,7 +21,7 @@ def train_self_play(options: argparse.Namespace, env_kwargs: dict[str, Any], age
 
     from .leagues import RATED_GAMES, train_league
 
-    for name in ("wrapper", "model", "warm_start", "tuned", "checkpoint_every"):
+    for name in ("wrapper", "model", "warm_start", "tuned", "checkpoint_every", "eval_every", "track", "opponent"):
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')} has no meaning with --self-play: leave it out")
     name = f"{options.agent_name}-self-play-{options.env_id}-seed{options.seed}"
@@ -37,7 +37,7 @@ def train_self_play(options: argparse.Namespace, env_kwargs: dict[str, Any], age
         agent_kwargs=agent_kwargs,
         num_envs=options.n_envs,
         resume=options.resume,
-        device=options.device,
+        device=options.device or "auto",
         progress_bar=is_terminal if options.progress is None else options.progress,
         verbose=options.verbose,
     )

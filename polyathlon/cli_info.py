@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from .cli_commands import Command
 
@@ -13,8 +11,6 @@ def print_info(options: argparse.Namespace) -> None:
     """Print what a name means."""
     from .describing import describe
 
-    if ":" in options.name:  # of a module of the current folder
-        sys.path.append(str(Path.cwd()))
     print("\n".join(describe(options.name)))
 
 

@@ -20,6 +20,7 @@ from .archives import write_atomically
 from .comparison_page import write_page
 from .comparison_results import Results, plain_name, read_results, run_folder_of
 from .comparison_runs import Job, Names, Setting, StartJob, acts_in_words, each, make_start, run
+from .comparison_suites import SuiteComparison, SuiteResults, refuse_twins, write_suite_page
 from .folder_lock import FolderLock
 from .registration import algorithms
 from .run_folder import in_file
@@ -48,8 +49,8 @@ class Comparison:
 
 
 def compare(
-    names: Sequence[str],
-    on: str,
+    names: Sequence[str | Path],
+    on: str | Sequence[str] | None = None,
     *,
     seeds: int = 5,
     completions: int | None = None,
@@ -65,18 +66,22 @@ def compare(
     jobs: int = 1,
     out: str | Path | None = None,
     device: str = "auto",
+    best: bool = False,
+    trust: bool = False,
     report: Report | None = None,
-) -> Comparison:
-    """Compare recipes and agents on a task over several seeds, and write a page.
+) -> Comparison | SuiteComparison:
+    """Compare recipes and agents on a task, or on several, over several seeds, or runs that exist, and write a page.
 
     Recipes get equally many completions, and in each seed the same weights after imitation; names of one seed see the same
     problems, and are scored on the same fresh ones. Agents get environment steps and the hyper-parameters of `train`; where agents
     and recipes stand side by side, steps count for all. Every run is a run folder: called again, a comparison goes on with what is
-    missing. All intervals are those of `polyathlon.statistics`.
+    missing. All intervals are those of `polyathlon.statistics`. Over several tasks every task has a page of its own, and one page has what
+    holds over all: scores normalised task by task, interquartile means, performance profiles.
 
     Args:
-        names: agents and recipes, as `train` takes them; the first is what the others are compared with.
-        on: id of the environment.
+        names: agents and recipes, as `train` takes them; the first is what the others are compared with. Without `on`: run folders, of
+            which those that differ in the seed alone are one name.
+        on: id of the environment, or several; None compares runs that exist.
         seeds: number of seeds, at least 2; a claim needs 8.
         completions: answers in each run of a recipe; None is 2,048, with `quick` 512.
         steps: instead, environment steps in each run (tokens for a recipe); None takes the length in each agent's file of
@@ -90,8 +95,10 @@ def compare(
         episodes: fresh episodes that a final score averages over; None is 256 for completions, 20 for steps.
         threshold: score whose first reaching is counted; None is half way from the first to the best last mean.
         jobs: processes at a time; with 1 everything runs in this one.
-        out: folder; None is runs/compare-NAMES-ENV.
+        out: folder; None is runs/compare-NAMES-ENV (runs/compare-runs for runs that exist).
         device: "auto", "cpu" or "cuda".
+        best: of runs that exist, score the agent of the best evaluation instead of the last one.
+        trust: of runs that exist, also read what was pickled, which can run any program that the folder's writer put there.
         report: called with a line when a run is done.
 
     Returns:
@@ -101,32 +108,100 @@ def compare(
         UsageError: a name, an option or a number means nothing, a name cannot act there or lacks something, or the folder holds
             a comparison of another setting; all before anything trains.
     """
-    names = _checked_names(names)
-    check_int(2, seeds=seeds)
-    check_positive_int(jobs=jobs)
+    say = report or (lambda line: None)
     if threshold is not None and not math.isfinite(threshold):
         raise UsageError(f"threshold is a score, a finite number, got {threshold!r}")
-    setting = replace(
-        _setting(names, on, completions, steps, quick, model, warm_start, episodes),
-        env_kwargs=dict(env_kwargs or {}),
-        agent_kwargs=dict(agent_kwargs or {}),
-        wrapper_kwargs=dict(wrapper_kwargs or {}),
-    )
-    folder = Path(out) if out is not None else Path("runs") / f"compare-{plain_name('-'.join(names))}-{plain_name(on)}"
-    _refuse_other_setting(folder, setting)
-    for name in names:
-        _check(setting, name, device)
+    if on is None:
+        given = (completions, steps, model, warm_start, env_kwargs, agent_kwargs, wrapper_kwargs)
+        if quick or any(word is not None and word != {} for word in given):
+            raise UsageError(
+                "runs that exist are as they are: without on= (--on) only episodes, threshold, out and best have a meaning"
+            )
+        return _compare_folders(names, episodes, threshold, out, device, best, trust, say)
+    if best or trust:
+        raise UsageError("best and trust are for runs that exist: leave on= (--on) out and give run folders")
+    checked = _checked_names(names)
+    check_int(2, seeds=seeds)
+    check_positive_int(jobs=jobs)
+    tasks = [on] if isinstance(on, str) else list(on)
+    refuse_twins(tasks)
+    options = {
+        key: dict(value or {})
+        for key, value in (
+            ("env_kwargs", env_kwargs),
+            ("agent_kwargs", agent_kwargs),
+            ("wrapper_kwargs", wrapper_kwargs),
+        )
+    }
+    settings = [
+        replace(_setting(checked, task, completions, steps, quick, model, warm_start, episodes), **options)
+        for task in tasks
+    ]
+    where = plain_name(tasks[0]) if len(tasks) == 1 else f"{len(tasks)}-tasks"
+    folder = Path(out) if out is not None else Path("runs") / f"compare-{plain_name('-'.join(checked))}-{where}"
+    folders = [folder] if len(tasks) == 1 else [folder / plain_name(task) for task in tasks]
+    for place, setting in zip(folders, settings):  # everything is checked before anything trains
+        _refuse_other_setting(place, setting)
+        for name in checked:
+            _check(setting, name, device)
+    done = [
+        _compare_task(place, setting, checked, seeds, jobs, device, threshold, say)
+        for place, setting in zip(folders, settings)
+    ]
+    if len(tasks) == 1:
+        return done[0]
+    suite = SuiteResults(tuple(each.results for each in done))
+    return SuiteComparison(suite, write_suite_page(suite, folder))
+
+
+def _compare_task(
+    folder: Path,
+    setting: Setting,
+    names: list[str],
+    seeds: int,
+    jobs: int,
+    device: str,
+    threshold: float | None,
+    report: Report,
+) -> Comparison:
     _keep(folder, setting)
     with _locked(folder):
-        _run_all(folder, setting, names, seeds, jobs, device, report or (lambda line: None))
+        _run_all(folder, setting, names, seeds, jobs, device, report)
         results = read_results(folder, setting, names, seeds, threshold)
         return Comparison(results, write_page(results, folder))
+
+
+def _compare_folders(
+    names: Sequence[str | Path],
+    episodes: int | None,
+    threshold: float | None,
+    out: str | Path | None,
+    device: str,
+    best: bool,
+    trust: bool,
+    report: Report,
+) -> Comparison:
+    from .comparison_folders import results_of_folders
+
+    number = EPISODES["steps"] if episodes is None else episodes
+    check_positive_int(episodes=number)
+    if isinstance(names, str | Path) or not names:
+        raise UsageError(f"give the run folders as a list, got {names!r}")
+    folder = Path(out) if out is not None else Path("runs") / "compare-runs"
+    if (folder / "comparison.json").exists():
+        raise UsageError(f"{folder} holds a comparison that started its runs itself: choose another --out")
+    results = results_of_folders(names, number, threshold, device, best, trust, report)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be written: {error.strerror or error}") from error
+    return Comparison(results, write_page(results, folder))
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
 
 
-def _checked_names(names: Sequence[str]) -> list[str]:
+def _checked_names(names: Sequence[Any]) -> list[str]:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise UsageError(f"names is a list of agents and recipes such as ['grpo', 'rloo'], got {names!r}")
     for name in names:

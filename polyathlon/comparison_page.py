@@ -12,7 +12,6 @@ from polyathlon.envs.errors import UsageError
 
 from .archives import write_atomically
 from .comparison_results import SCORE, Results, Row
-from .comparison_runs import SEED_DISTANCE
 from .statistics import CONFIDENCE
 
 FEWEST_FOR_A_CLAIM = 8
@@ -44,17 +43,17 @@ def markdown(results: Results) -> str:
     heads = ["name", "score", f"difference to {results.names[0]}", "verdict", _reach_head(results)]
     body = [[r.name, str(r.score), _or_dash(r.difference), r.verdict or "–", _reached(r, results.seeds)] for r in rows]
     costs = [
-        [r.name, f"{r.completions:g}", f"{r.steps:g}", f"{r.seconds.estimate:.3g}", f"{r.memory_mb.estimate:.0f}"]
+        [r.name, f"{r.completions:g}", f"{r.steps:g}", f"{r.seconds.estimate:.3g}", _memory(r)]
         for r in rows
     ]  # fmt: skip
     blocks = [
         f"# {', '.join(results.names)} on {results.setting.env}",
         _setting(results),
-        _grid(heads, body),
+        grid(heads, body),
         _how_to_read(results),
         f"![Final scores, and curves over {unit}](comparison.png)",
         "## What it cost",
-        _grid(["name", "completions or episodes", "steps", "seconds", "peak memory, MB"], costs),
+        grid(["name", "completions or episodes", "steps", "seconds", "peak memory, MB"], costs),
         "Means over seeds. A step is a token for recipes; seconds are those of training and scoring together.",
     ]
     return "\n\n".join(blocks) + "\n"
@@ -63,11 +62,16 @@ def markdown(results: Results) -> str:
 def _setting(results: Results) -> str:
     s = results.setting
     options = {**s.env_kwargs, **{f"agent {k}": v for k, v in s.agent_kwargs.items()}, **s.wrapper_kwargs}
-    length = "as long as its file of hyper-parameters says" if s.length is None else f"{s.length:,} {s.unit}"
+    length = (
+        ("as long as it is" if results.seed_list else "as long as its file of hyper-parameters says")
+        if s.length is None
+        else f"{s.length:,} {s.unit}"
+    )
     said = [
         f"Environment: `{s.env}`" + (f" with {', '.join(f'{k} {v!r}' for k, v in options.items())}" if options else "")
     ]
-    said.append(f"Each run: {length}; {results.seeds} seeds (0, {SEED_DISTANCE:,}, ...)")
+    seeds = ", ".join(f"{results.seed_of(number):,}" for number in range(min(results.seeds, 2)))
+    said.append(f"Each run: {length}; {results.seeds} seeds ({seeds}{', ...' if results.seeds > 2 else ''})")
     if s.model is not None:
         begin = f"after the imitation of {s.warm_start:,} answers" if s.warm_start else "as it was made"
         said.append(f"Model: `{s.model}`, {begin}; the runs of a seed start from the same weights")
@@ -94,11 +98,16 @@ def _reached(row: Row, seeds: int) -> str:
     return str(row.reached) if row.reached is not None else f"{row.number_reached} of {seeds} seeds reached it"
 
 
+def _memory(row: Row) -> str:
+    return "–" if row.memory_mb is None else f"{row.memory_mb.estimate:.0f}"
+
+
 def _or_dash(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
@@ -112,7 +121,7 @@ def table(results: Results) -> str:
         reached = None if results.threshold is None else outcome.reached(results.threshold)
         counts = [outcome.completions, outcome.steps, "" if reached is None else f"{reached:g}"]
         costs = [outcome.seconds, outcome.memory_mb]
-        writer.writerow([outcome.name, SEED_DISTANCE * outcome.number, repr(outcome.score), *counts, *costs])
+        writer.writerow([outcome.name, results.seed_of(outcome.number), repr(outcome.score), *counts, *costs])
     return text.getvalue()
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError
 
-from .comparison_runs import Setting, acts_in_words
-from .plotting import reward_column
+from .comparison_runs import SEED_DISTANCE, Setting, acts_in_words
+from .plotting import common_places, reward_column
 from .run_folder import RunFolder
 from .statistics import Interval, Verdict, curve_band, paired_difference, t_interval, verdict
 
@@ -26,7 +26,6 @@ COLUMNS = {  # of the log of a language agent -> what the page calls it
     "train/groups_without_signal": "share of groups without signal",
     "rollout/start_kl": "divergence from the start, per token",
 }
-POINTS = 60
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 
@@ -40,7 +39,7 @@ class Outcome:
         number: of its seed.
         score: mean return over fresh episodes.
         steps, completions: how many it took.
-        seconds, memory_mb: what it cost.
+        seconds, memory_mb: what it cost; NaN for the memory of a run that nobody measured.
         curves: by what they show, (completions or steps, values).
     """
 
@@ -73,7 +72,7 @@ class Row:
         verdict: "better", "worse" or "not shown".
         reached: completions or steps to the threshold where every seed reached it; None otherwise.
         number_reached: seeds that reached it.
-        seconds, memory_mb, completions, steps: means over seeds.
+        seconds, memory_mb, completions, steps: means over seeds; None for memory that nobody measured.
     """
 
     name: str
@@ -83,7 +82,7 @@ class Row:
     reached: Interval | None
     number_reached: int
     seconds: Interval
-    memory_mb: Interval
+    memory_mb: Interval | None
     completions: float
     steps: float
 
@@ -98,6 +97,7 @@ class Results:
         seeds: their number.
         outcomes: of every run.
         threshold: score whose first reaching is counted; None where no score was logged.
+        seed_list: seeds of runs that a comparison did not start itself; None: its own.
     """
 
     setting: Setting
@@ -105,6 +105,11 @@ class Results:
     seeds: int
     outcomes: tuple[Outcome, ...]
     threshold: float | None
+    seed_list: tuple[int, ...] | None = None
+
+    def seed_of(self, number: int) -> int:
+        """Return the seed of the runs of a number."""
+        return SEED_DISTANCE * number if self.seed_list is None else self.seed_list[number]
 
     def of(self, name: str) -> list[Outcome]:
         """Return the runs of a name, seed by seed."""
@@ -132,7 +137,7 @@ class Results:
             t_interval(known) if len(known) == len(runs) else None,
             len(known),
             mean(lambda run: run.seconds),
-            mean(lambda run: run.memory_mb),
+            mean(lambda run: run.memory_mb) if all(np.isfinite(run.memory_mb) for run in runs) else None,
             mean(lambda run: run.completions).estimate,
             mean(lambda run: run.steps).estimate,
         )
@@ -161,14 +166,6 @@ class Results:
             against = "" if row.difference is None else f"  difference {row.difference}: {row.verdict}"
             found.append(f"{row.name.ljust(width)}  {row.score}{against}")
         return found
-
-
-def common_places(places: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return places at which all curves are known: their own where these are the same, else evenly between."""
-    if all(len(x) == len(places[0]) and (x == places[0]).all() for x in places):
-        return places[0]
-    low, high = max(x[0] for x in places), min(x[-1] for x in places)
-    return np.linspace(low, high, POINTS) if high > low else np.array([])
 
 
 def read_results(folder: Path, setting: Setting, names: Sequence[str], seeds: int, threshold: float | None) -> Results:

@@ -21,17 +21,15 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from polyathlon.agents.language.episodes import collate, play, select
+from polyathlon.agents.language.episodes import collate, select
 from polyathlon.agents.language.recipes import Recipe, register_recipe
 from polyathlon.agents.language.reference import Reference
 from polyathlon.agents.parts.divergences import kl_token
-from polyathlon.envs.random import make_keys
-from polyathlon.wrappers.tokens.token_rows import token_rows
 
 from .adaptation import is_language_agent, resolve_agent
 from .archives import write_atomically
 from .checkpoints import read_state, save_state
-from .evaluation import agent_policy, evaluate
+from .evaluation import score_agent
 from .registration import AlgorithmRecord, register_algorithm
 from .run_callbacks import units_done
 from .run_folder import RunConfig, RunFolder
@@ -40,7 +38,6 @@ from .training import build_env, new_agent, run_config, train
 SEED_DISTANCE = 1_000  # row i of an environment has seed + i
 FIRST_EVALUATION, FIRST_START = 1_000_000_000, 1_500_000_000
 KL_POINTS = 8
-ROWS = 64
 START = "warm start"
 HEAVY = (
     "torch._dynamo",
@@ -236,21 +233,8 @@ def divergence(agent: Any, episodes: Sequence[Any], weights: Mapping[str, Tensor
 def score(agent: Any, job: Job) -> float:
     """Return the mean return over fresh episodes, the same for all names of a seed."""
     setting, seed = job.setting, FIRST_EVALUATION + SEED_DISTANCE * job.number
-    if not acts_in_words(job.name):
-        env = build_env(setting.config(job.name, job.number))
-        return evaluate(env, agent_policy(agent), setting.episodes, seed).mean
-    size = min(setting.episodes, ROWS)
-    rows = token_rows(agent.env.envs[0], size)
-    agent.policy.set_training_mode(False)
-    totals: list[float] = []
-    while len(totals) < setting.episodes:
-        rows.reset(seed=seed if not totals else None)
-        numbers = torch.arange(len(totals), len(totals) + size)
-        keys = make_keys(torch.full((size,), seed), numbers).to(agent.device)
-        model, tasks = agent.policy.language_model, list(rows.tasks)
-        episodes = play(model, rows, tasks, list(range(size)), keys, agent.temperature, fast=agent.fast_forward)
-        totals += [episode.total for episode in episodes]
-    return sum(totals[: setting.episodes]) / setting.episodes
+    env = agent.env.envs[0] if acts_in_words(job.name) else build_env(setting.config(job.name, job.number))
+    return score_agent(agent, env, setting.episodes, seed).mean
 
 
 # ---------------------------------------------------------------------------------------------------------- its costs

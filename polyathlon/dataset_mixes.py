@@ -303,11 +303,11 @@ def replay_episodes(agent: Any, env: gym.Env[Any, Any], steps: int) -> Iterator[
         raise UsageError(
             f"the replay buffer was overwritten (room for {replay.capacity} of {replay.added}): raise buffer_size"
         )
-    rows = replay.split(replay.rows[: min(steps, replay.size)].cpu())
+    rows = replay.held(min(steps, replay.size))
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
-    action = low + (rows.action.numpy().reshape(-1, *low.shape) + 1) * 0.5 * (high - low)
-    obs, next_obs = (x.numpy().reshape(-1, *env.observation_space.shape) for x in (rows.obs, rows.next_obs))  # type: ignore[misc]
-    terminated = rows.done.numpy() > 0
+    action = low + (rows.action.cpu().numpy().reshape(-1, *low.shape) + 1) * 0.5 * (high - low)
+    obs, next_obs = (x.cpu().numpy().reshape(-1, *env.observation_space.shape) for x in (rows.obs, rows.next_obs))  # type: ignore[misc]
+    terminated = rows.done.cpu().numpy() > 0
     goes_on = np.array([np.array_equal(a, b) for a, b in zip(next_obs[:-1], obs[1:])] + [False], bool)
     ends = np.flatnonzero(terminated | ~goes_on)
     start = 0

@@ -10,13 +10,19 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from polyathlon.envs.errors import UsageError, check_int
+from polyathlon.envs.random import make_keys
+from polyathlon.wrappers.tokens.token_rows import token_rows
 
-from .adaptation import resolve_agent
+from .adaptation import is_language_agent, resolve_agent
+from .own_tasks import given_task
 from .run_folder import RunFolder
-from .training import build_env
+from .run_making import build_env
+
+ROWS = 64  # answers at once
 
 
 @dataclass(frozen=True)
@@ -157,29 +163,83 @@ def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 
     return Evaluation([p.reward for p in played], [p.length for p in played], means)
 
 
-def load_run(path: str | Path, device: str = "auto", trust: bool = False, **env_options: Any) -> tuple[Any, Any]:
+def score_agent(agent: Any, env: Any, episodes: int, seed: int) -> Evaluation:
+    """Play episodes with an agent by its likeliest actions; a language agent answers as it samples, many at once.
+
+    Args:
+        agent: the agent; it is left as it was.
+        env: an environment that is wrapped for it.
+        episodes: their number.
+        seed: seed of the first.
+    """
+    was_training = bool(agent.policy.training)
+    try:
+        if is_language_agent(getattr(agent, "action_forms", ())) and hasattr(agent, "fast_forward"):
+            return _answers(agent, env, episodes, seed)
+        return evaluate(env, agent_policy(agent), episodes, seed)
+    finally:
+        agent.policy.set_training_mode(was_training)
+
+
+@torch.no_grad()
+def _answers(agent: Any, env: Any, episodes: int, seed: int) -> Evaluation:
+    """Let a language agent write `episodes` answers; the problem and the draws of each follow from the seed and its number."""
+    from polyathlon.agents.language.episodes import play as write
+
+    size = min(episodes, ROWS)
+    rows = token_rows(env, size)
+    agent.policy.set_training_mode(False)
+    rewards: list[float] = []
+    lengths: list[int] = []
+    while len(rewards) < episodes:
+        rows.reset(seed=seed if not rewards else None)
+        numbers = torch.arange(len(rewards), len(rewards) + size)
+        keys = make_keys(torch.full((size,), seed), numbers).to(agent.device)
+        model, tasks = agent.policy.language_model, list(rows.tasks)
+        found = write(model, rows, tasks, list(range(size)), keys, agent.temperature, fast=agent.fast_forward)
+        rewards += [episode.total for episode in found]
+        lengths += [sum(episode.written) for episode in found]
+    return Evaluation(rewards[:episodes], lengths[:episodes])
+
+
+def load_run(
+    path: str | Path,
+    device: str = "auto",
+    trust: bool = False,
+    env: Any = None,
+    best: bool = False,
+    **env_options: Any,
+) -> tuple[Any, Any]:
     """Load the agent of a run, its last checkpoint while it is unfinished, with a fresh environment.
 
     Args:
         path: the run folder.
         device: where the agent goes.
         trust: also read what was pickled, which can run any program that the file's writer put there.
+        env: the environment, as `train` takes it, of a run whose folder cannot make it again; None: as the folder says.
+        best: the agent of the best evaluation (`eval_every`) instead of the last one.
         **env_options: further options of the environment, such as `render_mode`.
 
     Returns:
         The agent and its environment.
 
     Raises:
-        UsageError: there is no run, or nothing of it is saved yet.
+        UsageError: there is no run, nothing of it is saved yet, or no best agent is kept.
     """
     folder = RunFolder(path)
     config = folder.config()
     agent_class: Any = resolve_agent(config.agent)[0]
-    env = build_env(config, **env_options)
+    wrapped = build_env(config, None if env is None else given_task(env), **env_options)
+    if best:
+        from .run_evaluations import EvaluationFiles
+
+        files = EvaluationFiles(folder.path)
+        files.refuse_no_best()
+        return agent_class.load(files.best, device=device, trust=trust), wrapped
     found = folder.checkpoint(config, trust)
     if found is None:
         raise UsageError(f"nothing of the run in {folder.path} is saved yet; go on with polyathlon train ... --resume")
     from io import BytesIO
 
     path, content = found
-    return agent_class._loaded(BytesIO(content["zip"]), path, None, device, None, trust, {}), env
+    return agent_class._loaded(BytesIO(content["zip"]), path, None, device, None, trust, {}), wrapped

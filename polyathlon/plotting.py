@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .run_folder import RunFolder
+from .run_groups import group_runs
+from .statistics import curve_band
 
+POINTS = 60  # at which curves of different places are compared
 METRICS = ("rollout/ep_rew_mean", "rollout/reward_mean", "rollout/reward")
 
 
@@ -56,36 +61,76 @@ def reward_column(columns: Iterable[str]) -> str | None:
     )
 
 
-def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str | None = None) -> Path:
-    """Draw the curves of runs into one picture; runs that differ in the seed alone share a colour.
+def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str | None = None, smooth: float = 0.0) -> Path:
+    """Draw the curves of runs into one picture.
+
+    Runs that differ in the seed alone are drawn as their mean with its 95 % interval, the single ones pale behind; labels say what
+    differs between the settings.
 
     Args:
         runs: run folders.
         out: the picture to write; its ending gives the format (png, pdf, svg).
         metric: column of the logs, or the beginning that several share ("experts" draws each of `experts/...`); None takes
             the mean reward.
+        smooth: weight of the past in a moving average over the logged records, 0 (none) to below 1, as in TensorBoard.
 
     Returns:
         The path of the picture.
 
     Raises:
-        UsageError: no run, an unknown metric, or a picture that cannot be written.
+        UsageError: no run, an unknown metric, an impossible weight, or a picture that cannot be written.
     """
     if not runs:
         raise UsageError("give at least one run folder to plot")
+    if not 0 <= smooth < 1:
+        raise UsageError(f"smooth is the weight of the past, at least 0 and below 1, got {smooth!r}")
     curves = []
-    for run in runs:
-        folder = RunFolder(run)
-        config = folder.config()
-        label, names = f"{config.agent} on {config.env}", columns_of(folder, metric)
+    for group in group_runs(runs):
+        names = columns_of(group.folders[0], metric)
         for name in names:
-            kind = label if len(names) == 1 else f"{label}: {name}"
-            curves.append((kind, config.seed, *curve(folder, name)))
-    return draw(curves, Path(out))
+            found = [curve(folder, name) for folder in group.folders]
+            label = group.label if len(names) == 1 else f"{group.label}: {name}"
+            curves.append(Curves(label, found[0][0], tuple((steps, values) for _, steps, values in found)))
+    return draw(curves, Path(out), smooth)
 
 
-def draw(curves: Sequence[tuple[str, int, str, np.ndarray, np.ndarray]], out: Path) -> Path:
-    """Draw (label, seed, metric, steps, values) curves.
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one setting.
+
+    Attributes:
+        label: what the legend says.
+        metric: what is drawn.
+        runs: (steps [T], values [T]) of each run.
+    """
+
+    label: str
+    metric: str
+    runs: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+def smoothed(values: np.ndarray, weight: float) -> np.ndarray:
+    """Return the exponential moving average of values [T], without the bias of its start (TensorBoard's).
+
+    Value t is sum_i w^(t-i) x_i / sum_i w^(t-i) over i <= t.
+    """
+    total, mass, found = 0.0, 0.0, []
+    for value in values:
+        total, mass = weight * total + float(value), weight * mass + 1.0
+        found.append(total / mass)
+    return np.array(found)
+
+
+def common_places(places: Sequence[np.ndarray]) -> np.ndarray:
+    """Return places at which all curves are known: their own where these are the same, else evenly between."""
+    if all(len(x) == len(places[0]) and (x == places[0]).all() for x in places):
+        return places[0]
+    low, high = max(x[0] for x in places), min(x[-1] for x in places)
+    return np.linspace(low, high, POINTS) if high > low else np.array([])
+
+
+def draw(curves: Sequence[Curves], out: Path, smooth: float = 0.0) -> Path:
+    """Draw settings.
 
     Raises:
         UsageError: the picture cannot be written.
@@ -96,12 +141,9 @@ def draw(curves: Sequence[tuple[str, int, str, np.ndarray, np.ndarray]], out: Pa
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
-    labels = list(dict.fromkeys(label for label, *_ in curves))
-    for label, seed, _, steps, values in curves:
-        is_first = next(s for name, s, *_ in curves if name == label) == seed
-        marker = "o" if len(steps) < 3 else None
-        axis.plot(steps, values, color=f"C{labels.index(label)}", marker=marker, label=label if is_first else None)
-    metrics = list(dict.fromkeys(metric for _, _, metric, *_ in curves))
+    for number, each in enumerate(curves):
+        _draw_setting(axis, each, f"C{number}", smooth)
+    metrics = list(dict.fromkeys(each.metric for each in curves))
     axis.set(xlabel="timesteps", ylabel=" / ".join(metrics) if len(metrics) < 3 else metrics[0].partition("/")[0])
     axis.grid(alpha=0.3)
     axis.legend()
@@ -111,3 +153,20 @@ def draw(curves: Sequence[tuple[str, int, str, np.ndarray, np.ndarray]], out: Pa
     except (OSError, ValueError) as error:
         raise UsageError(f"the picture {out} cannot be written: {error}") from error
     return out
+
+
+def _draw_setting(axis: Any, curves: Curves, color: str, smooth: float) -> None:
+    runs = [(steps, smoothed(values, smooth)) for steps, values in curves.runs]
+    x = common_places([steps for steps, _ in runs])
+    has_band = len(runs) > 1 and len(x) > 0
+    if has_band or smooth:
+        for steps, values in curves.runs:
+            axis.plot(steps, values, color=color, alpha=0.25, lw=0.8)
+    if has_band:
+        mean, low, high = curve_band([np.interp(x, *run) for run in runs])
+        axis.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+        runs = [(x, mean)]
+    label = f"{curves.label} (mean of {len(curves.runs)})" if has_band else curves.label
+    for number, (steps, values) in enumerate(runs):
+        marker = "o" if len(steps) < 3 else None
+        axis.plot(steps, values, color=color, marker=marker, label=label if number == 0 else None)

@@ -403,6 +403,12 @@ def _register_environments() -> None:
             vector_entry_point=f"polyathlon.envs.gui.web_forms:make_{name.lower()}_vector",
         )
     register_environment(
+        f"{NAMESPACE}/PrivateFineTune-v0",
+        "privacy",
+        "fine-tuning under differential privacy: clipping norms and noise as actions, within a budget",
+        entry_point="polyathlon.envs.privacy.fine_tuning:PrivateFineTune",
+    )
+    register_environment(
         f"{NAMESPACE}/TextWorld-v0",
         "text",
         "text games built by seed (TextWorld): read where one is, answer with a command",

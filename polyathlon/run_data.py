@@ -46,7 +46,8 @@ def with_data(
     Raises:
         UsageError: nobody reads what is given.
     """
-    learns, asks = learns_from_records(agent, agent_kwargs), _takes(env_id, "data")
+    learns = learns_from_records(agent, agent_kwargs)
+    asks = data is not None and _takes(env_id, "data")
     if data is None:
         if holdout is not None and not {"data"} & (set(agent_kwargs) | set(env_kwargs)):
             raise UsageError(f"holdout={holdout} is a share of data: give data= (--data)")
@@ -84,7 +85,10 @@ def learns_from_records(agent: str, agent_kwargs: dict[str, Any]) -> bool:
 
 
 def _takes(env_id: str, word: str) -> bool:
-    made = entry_point(find_spec(env_id))
+    try:
+        made = entry_point(find_spec(env_id))
+    except UsageError:  # an environment of the caller's own
+        return False
     try:
         return made is not None and word in inspect.signature(made).parameters
     except (TypeError, ValueError):

@@ -24,6 +24,7 @@ from .folder_lock import FolderLock
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "transformers", "peft", "reasoning-gym")
 CONFIG_TYPES: dict[str, Any] = {"str": str, "int": int, "str | None": str | None, "dict": dict}
+LATER = ("env_spec", "env_lost")  # words of a run that came later: where they say nothing, checkpoints do not have them
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RunConfig:
 
     Attributes:
         agent: name of an agent or a recipe.
-        env: id of the environment.
+        env: id of the environment, "module:name" of a callable, or what an object is called that the folder cannot keep.
         total_timesteps: length of the whole run, in `unit`s.
         seed: seed of everything random.
         n_envs: number of environments.
@@ -43,6 +44,8 @@ class RunConfig:
         wrapper_kwargs: options of the wrappers that `adapt` puts on.
         tuned: options of the agent that a file of hyper-parameters gave when the run began; `agent_kwargs` go before them.
         unit: "steps", or "completions" of a language agent.
+        env_spec: Gymnasium's spec as JSON, where an environment was given that was made from one.
+        env_lost: why the folder cannot make the environment again; None where it can.
     """
 
     agent: str
@@ -57,6 +60,8 @@ class RunConfig:
     wrapper_kwargs: dict[str, Any] = field(default_factory=dict)
     tuned: dict[str, Any] = field(default_factory=dict)
     unit: str = "steps"
+    env_spec: str | None = None
+    env_lost: str | None = None
 
     @property
     def all_agent_kwargs(self) -> dict[str, Any]:
@@ -70,7 +75,7 @@ class RunConfig:
             UsageError: naming what differs.
         """
         mine, theirs = vars(self), vars(stored)
-        kept = [key for key in mine if key not in ("total_timesteps", "tuned")]
+        kept = [key for key in mine if key not in ("total_timesteps", "tuned", "env_lost")]
         changed = [key for key in kept if in_file(mine[key]) != in_file(theirs[key])]
         if changed:
             listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
@@ -79,6 +84,7 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """What makes two calls the same run, as JSON; checkpoints carry it."""
         hidden = ("total_timesteps", "unit") if self.unit == "steps" else ("total_timesteps",)
+        hidden = (*hidden, "env_lost", *(key for key in LATER if getattr(self, key) is None))
         return {key: value for key, value in asdict(self).items() if key not in hidden}
 
 
@@ -173,7 +179,7 @@ class RunFolder:
                 f"there is no run in {self.path}: it has no config.json; polyathlon train --out writes one"
             )
         try:
-            config = RunConfig(**json.loads(self.config_path.read_text(), object_hook=_json_as_row))
+            config = RunConfig(**json.loads(self.config_path.read_text(), object_hook=json_as_row))
         except (ValueError, TypeError) as error:
             raise UsageError(f"{self.config_path} is damaged: {error}") from error
         for each in fields(config):
@@ -315,7 +321,8 @@ def _row_as_json(value: Any) -> dict[str, Any]:
         raise TypeError(f"a {type(value).__name__}") from None
 
 
-def _json_as_row(data: dict[str, Any]) -> Any:
+def json_as_row(data: dict[str, Any]) -> Any:
+    """Read what `_row_as_json` wrote; other mappings stay."""
     if set(data) != {"method_row"}:
         return data
     import polyathlon.agents.language.recipes  # noqa: F401  knows the records of recipes

@@ -8,7 +8,7 @@ same seeds are symmetric when the methods are equal, however skewed their scores
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -288,18 +288,36 @@ def stratified_interval(
     """
     x = _finite(scores, 2)
     _check_confidence(confidence)
-    seeds, tasks = x.shape
+    seeds = x.shape[0]
     if seeds < 2:
         raise UsageError(f"an interval needs at least two seeds, got {seeds}")
+    found = np.concatenate([statistic(each) for each in _resampled(x, resamples, seed)])
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(found, [tail, 100 - tail])
+    return Interval(float(statistic(x)), float(low), float(high), seeds, confidence)
+
+
+def _resampled(x: NDArray[Any], resamples: int, seed: int) -> Iterator[NDArray[Any]]:
+    """Yield resamples [R, S, T] of scores [S, T]: seeds drawn with replacement within each task, `resamples` in all."""
+    seeds, tasks = x.shape
     rng = np.random.default_rng(seed)
     chunk = max(1, min(resamples, 1_000_000 // x.size))
-    found = [
-        statistic(x[rng.integers(seeds, size=(min(chunk, resamples - done), seeds, tasks)), np.arange(tasks)])
-        for done in range(0, resamples, chunk)
-    ]
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.concatenate(found), [tail, 100 - tail])
-    return Interval(float(statistic(x)), float(low), float(high), seeds, confidence)
+    for done in range(0, resamples, chunk):
+        yield x[rng.integers(seeds, size=(min(chunk, resamples - done), seeds, tasks)), np.arange(tasks)]
+
+
+def optimality_gap(scores: ArrayLike, optimum: float = 1.0) -> NDArray[Any]:
+    """Return by how much runs fail to reach a score, on average: mean of optimum - min(score, optimum) (Agarwal et al. 2021, section 4.3).
+
+    Args:
+        scores: [..., S, T] normalised scores by seed and task.
+        optimum: the normalised score beyond which more does not count.
+
+    Returns:
+        [...]: 0 is best.
+    """
+    x = np.asarray(scores, dtype=float)
+    return np.asarray(optimum - np.minimum(x, optimum).mean((-2, -1)))
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> NDArray[Any]:
@@ -314,6 +332,29 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> NDArray[Any
     """
     x, tau = np.asarray(scores, dtype=float), np.asarray(thresholds, dtype=float)
     return np.asarray((x[..., None] > tau).mean((-3, -2)))
+
+
+def profile_band(
+    scores: ArrayLike, thresholds: ArrayLike, confidence: float = CONFIDENCE, resamples: int = 2_000, seed: int = 0
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return a performance profile with its pointwise percentile band, resampling seeds within each task (Agarwal et al. 2021).
+
+    Args:
+        scores: [S, T] normalised scores by seed and task.
+        thresholds: [K] scores.
+        confidence: coverage, between 0 and 1.
+        resamples: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        Profile, lower and upper end, each [K].
+    """
+    x = _finite(scores, 2)
+    _check_confidence(confidence)
+    found = np.concatenate([performance_profile(each, thresholds) for each in _resampled(x, resamples, seed)])
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(found, [tail, 100 - tail], axis=0)
+    return performance_profile(x, thresholds), low, high
 
 
 def probability_of_improvement(scores: ArrayLike, baseline: ArrayLike) -> NDArray[Any]:

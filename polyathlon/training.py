@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import warnings
@@ -16,21 +17,22 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
-from polyathlon.envs.errors import UsageError, check_int, check_positive_int
+from polyathlon.envs.errors import UsageError, check_positive_int
 
-from .adaptation import adapt, make_agent, make_env, resolve_agent
-from .registration import algorithms
+from .own_tasks import Given, given_task
 from .run_callbacks import Interrupted, RunCallback, RunProgress, units_done
-from .run_data import epoch_of, with_data
-from .run_folder import RunConfig, RunFolder
-from .tuned import Tuned, tuned_settings, with_schedules
+from .run_calls import run_config
+from .run_evaluations import EvaluationCallback
+from .run_folder import RunConfig, RunFolder, in_file
+from .run_making import bare_env, build_env, made_or_resumed, new_agent, warn_of_lost
+from .tracking import refuse_unknown_tracker
 
-__all__ = ["Interrupted", "build_env", "new_agent", "run_config", "train"]
+__all__ = ["Interrupted", "bare_env", "build_env", "new_agent", "run_config", "train"]
 
 
 def train(
     name: str | type[Agent],
-    env_id: str,
+    env: Any,
     total_timesteps: int | None = None,
     *,
     completions: int | None = None,
@@ -55,12 +57,18 @@ def train(
     trust: bool = False,
     prepare: Callable[[Any], None] | None = None,
     picture: bool = True,
+    opponent: Any = None,
+    eval_every: int | None = None,
+    eval_episodes: int = 10,
+    track: str | None = None,
 ) -> Any:
     """Train an agent on a task: the wrappers are put on, the agent is made, and learns.
 
     Args:
         name: an agent ("sac"), a recipe of the language agent ("grpo"), or a registered class.
-        env_id: id of the environment.
+        env: an id, "module:Id" (importing the module registers it), "module:callable", an environment, a callable that makes one (a
+            class is one; what the command line can find again is best), or a game of PettingZoo with `opponent`. The run folder keeps
+            how it was made; where it cannot, it says so, and the same environment must be given again to go on.
         total_timesteps: steps of the whole run (tokens for a language agent), also when it is resumed; None takes the
             length in the file of hyper-parameters.
         completions: instead, answers of a language agent in the whole run, in whole iterations.
@@ -91,17 +99,26 @@ def train(
             own): a pickle can run any program that the folder's writer put there.
         prepare: what is done with a new agent before it learns, in place of imitating `warm_start` problems.
         picture: draw the learning curve into the run folder at the end.
+        opponent: who plays the other seats of a game: "random", a player's name, the folder of an agent, or a callable.
+        eval_every: steps between two evaluations on fresh episodes, always the same ones; the run folder keeps the best agent
+            (`best.zip`, `load_run(best=True)`) and `evaluations.csv`. None makes none.
+        eval_episodes: episodes of an evaluation.
+        track: also send the log to "wandb", "mlflow" or "trackio" (extras of the same names).
 
     Returns:
         The trained agent.
 
     Raises:
         UsageError: an unknown name or option, an impossible number, or a folder that does not fit.
+        ImportError: the tracker is not installed.
         Interrupted: Ctrl-C was pressed; the run is saved.
     """
+    if opponent is not None:
+        env_kwargs = {**(env_kwargs or {}), "opponent": opponent}
+    given = given_task(env)
     config = run_config(
         name,
-        env_id,
+        given,
         total_timesteps,
         completions=completions,
         seed=seed,
@@ -119,15 +136,20 @@ def train(
     registered, length = config.agent, config.total_timesteps
     if checkpoint_every is not None and checkpoint_every <= 0:
         raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
+    if track is not None:
+        refuse_unknown_tracker(track, has_folder=out is not None)
+    if eval_every is not None:
+        check_positive_int(eval_every=eval_every, eval_episodes=eval_episodes)
     folder = None if out is None else RunFolder(out)
     with nullcontext() if folder is None else folder.locked():
         config = _checked_config(config, folder, resume, n_envs is None)
-        agent = _made_or_resumed(config, folder, device, trust)
+        agent = made_or_resumed(config, folder, device, trust, given)
         if folder is not None and not folder.exists:
             folder.create(config)
+            warn_of_lost(config, folder)
         if agent.smallest_run > length and not agent.num_timesteps:
             warnings.warn(
-                f"{registered} takes at least {agent.smallest_run} steps on {env_id} as it is made here, although {length} "
+                f"{registered} takes at least {agent.smallest_run} steps on {config.env} as it is made here, although {length} "
                 "are asked for: one whole round of it",
                 stacklevel=2,
             )
@@ -135,84 +157,23 @@ def train(
             _start(agent, warm_start, prepare)
         remaining = length - units_done(agent)
         if remaining > 0:
-            run = RunCallback(folder, checkpoint_every)
-            _learn(agent, remaining, folder, run, callback, progress_bar, verbose, picture)
+            more = [] if callback is None else [_as_callback(callback)]
+            if eval_every is not None:
+                more = [_evaluations(config, given, folder, eval_every, eval_episodes), *more]
+            _start_logs(agent, folder, verbose, track, config)
+            _learn(agent, remaining, folder, RunCallback(folder, checkpoint_every), more, progress_bar)
+            if folder is not None:
+                _finish(agent, folder, picture)
     return agent
 
 
-def run_config(
-    name: str | type[Agent],
-    env_id: str,
-    total_timesteps: int | None = None,
-    *,
-    completions: int | None = None,
-    seed: int = 0,
-    env_kwargs: dict[str, Any] | None = None,
-    agent_kwargs: dict[str, Any] | None = None,
-    wrapper_kwargs: dict[str, Any] | None = None,
-    model: str | None = None,
-    warm_start: int = 0,
-    data: Any = None,
-    holdout: float | None = None,
-    reward: Any = None,
-    n_envs: int | None = None,
-    tuned: bool | str | Path = True,
-) -> RunConfig:
-    """Return what a call of `train` means, its words checked; see there for the arguments and errors."""
-    check_int(0, seed=seed, warm_start=warm_start)
-    if n_envs is not None:
-        check_positive_int(n_envs=n_envs)
-    registered = _registered_name(name)
-    _refuse_words_given_elsewhere(agent_kwargs or {})
-    found = _tuned(registered, env_id, tuned)
-    given = with_data(registered, env_id, dict(env_kwargs or {}), dict(agent_kwargs or {}), data, holdout, reward)
-    if total_timesteps is None and completions is None and found.total_timesteps is None:
-        completions = epoch_of(registered, {**found.agent_kwargs, **given.agent})
-    return RunConfig(
-        registered,
-        env_id,
-        _length(registered, env_id, total_timesteps, completions, found),
-        seed,
-        (found.n_envs or 1) if n_envs is None else n_envs,
-        model,
-        warm_start,
-        given.env,
-        given.agent,
-        dict(wrapper_kwargs or {}),
-        found.agent_kwargs,
-        "steps" if completions is None else "completions",
-    )
+def _evaluations(
+    config: RunConfig, given: Given, folder: RunFolder | None, every: int, episodes: int
+) -> EvaluationCallback:
+    def make_env() -> Any:
+        return build_env(config, given.fresh())
 
-
-def new_agent(config: RunConfig, device: str = "auto") -> Any:
-    """Make the environment and the agent of a run, which has learnt nothing.
-
-    Raises:
-        UsageError: one of them cannot be made; the message says why.
-    """
-    return _made_or_resumed(config, None, device, False)
-
-
-def _length(registered: str, env_id: str, steps: int | None, completions: int | None, found: Tuned) -> int:
-    """Return how long a run is, in its unit.
-
-    Raises:
-        UsageError: nothing says so, or two things do.
-    """
-    if completions is not None:
-        check_positive_int(completions=completions)
-        if steps is not None:
-            raise UsageError(
-                f"a run has a length in steps or in completions, got total_timesteps={steps} and completions={completions}"
-            )
-        return completions
-    steps = found.total_timesteps if steps is None else steps
-    if steps is None:
-        raise UsageError(
-            f"no hyper-parameters say how long {registered} trains on {env_id}: give total_timesteps (--steps)"
-        )
-    check_positive_int(total_timesteps=steps)
-    return steps
+    return EvaluationCallback(every, episodes, make_env, None if folder is None else folder.path)
 
 
 def _start(agent: Any, warm_start: int, prepare: Callable[[Any], None] | None) -> None:
@@ -227,44 +188,23 @@ def _learn(
     remaining: int,
     folder: RunFolder | None,
     run: RunCallback,
-    callback: MaybeCallback,
+    more: list[BaseCallback],
     progress_bar: bool,
-    verbose: int,
-    picture: bool,
 ) -> None:
-    _start_logs(agent, folder, verbose)
     progress = RunProgress()
-    callbacks: list[BaseCallback] = [run, *([progress] if progress_bar else [])]
-    if callback is not None:
-        callbacks.append(_as_callback(callback))
+    # an evaluation at a rollout's start is logged before the checkpoint is written there, so that a resumed run has both
+    first = [each for each in more if isinstance(each, EvaluationCallback)]
+    rest = [each for each in more if each not in first]
     try:
         with _polite_interrupt(run):
-            agent.learn(remaining, CallbackList(callbacks), reset_num_timesteps=False)
+            callbacks = CallbackList([*first, run, *([progress] if progress_bar else []), *rest])
+            agent.learn(remaining, callbacks, reset_num_timesteps=False)
+    except BaseException:
+        if run.folder is not None:
+            agent.logger.close()
+        raise
     finally:
         progress.close()
-    if folder is not None:
-        _finish(agent, folder, picture)
-
-
-def _refuse_words_given_elsewhere(agent_kwargs: dict[str, Any]) -> None:
-    for word in ("env", "seed", "device", "n_envs"):
-        if word in agent_kwargs:
-            option = "the environment's id" if word == "env" else f"{word}= (--{word.replace('_', '-')})"
-            raise UsageError(f"{word!r} is no option of the agent here: give it as {option}")
-
-
-def _registered_name(agent: str | type[Agent]) -> str:
-    if isinstance(agent, str):
-        resolve_agent(agent)
-        return agent
-    for record in algorithms():
-        if record.entry_point == f"{agent.__module__}:{agent.__name__}":
-            return record.name
-    raise UsageError(f"{agent.__name__} has no name yet: register it with polyathlon.register_algorithm")
-
-
-def _tuned(agent: str, env_id: str, tuned: bool | str | Path) -> Tuned:
-    return tuned_settings(agent, env_id, None if tuned is True else tuned) if tuned else Tuned()
 
 
 def _checked_config(config: RunConfig, folder: RunFolder | None, resume: bool, any_rows: bool) -> RunConfig:
@@ -292,67 +232,6 @@ def _checked_config(config: RunConfig, folder: RunFolder | None, resume: bool, a
     return config
 
 
-def build_env(config: RunConfig, **more: Any) -> Any:
-    """Make the environment of a run, wrapped as its agent needs it.
-
-    Args:
-        config: the run.
-        **more: further options of the environment, such as `render_mode`.
-    """
-    env = make_env(config.env, **{**config.env_kwargs, **more})
-    policy = config.all_agent_kwargs.get("policy", "MlpPolicy")
-    return adapt(env, config.agent, config.model, policy=policy, **config.wrapper_kwargs)
-
-
-@contextmanager
-def _options(owner: str, options: dict[str, Any]) -> Iterator[None]:
-    """Say which options a thing was made with, where making it fails in some way of its own."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, RuntimeError) as error:
-        if not options:
-            raise
-        reason = str(error).strip().splitlines()
-        raise UsageError(
-            f"the {owner} cannot be made with {options}: {type(error).__name__}{f': {reason[0]}' if reason else ''}"
-        ) from error
-
-
-def _made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str, trust: bool) -> Any:
-    with _options("environment", config.env_kwargs):
-        env = build_env(config)
-    found = None if folder is None else folder.checkpoint(config, trust)
-    if folder is not None and found is not None:
-        path, content = found
-        agent_class, _ = resolve_agent(config.agent)
-        assert issubclass(agent_class, Agent)
-        if config.n_envs > 1:
-            from polyathlon.agents.parts.devices import find_device
-            from polyathlon.agents.streams.environments import make_vec_env
-
-            env = make_vec_env(env, config.n_envs, find_device(device))
-        agent = agent_class.resume_content(content, path, env, trust, device=device)
-        folder.checkpoints.set_damaged_apart(path)
-        return _with_unit(agent, config)
-    rows = {} if config.n_envs == 1 else {"n_envs": config.n_envs}
-    options = with_schedules(config.all_agent_kwargs)
-    with _options("agent", config.all_agent_kwargs):
-        agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **options)
-    if config.warm_start and not hasattr(agent, "warm_start"):
-        raise UsageError(f"warm_start is for language agents; {config.agent} has nothing to imitate")
-    return _with_unit(agent, config)
-
-
-def _with_unit(agent: Any, config: RunConfig) -> Any:
-    if config.unit == "completions":
-        if not hasattr(agent, "completions"):
-            raise UsageError(f"completions are those of a language agent; give the steps of {config.agent} (--steps)")
-        agent.completions = config.total_timesteps
-    return agent
-
-
 def _as_callback(callback: MaybeCallback) -> BaseCallback:
     from stable_baselines3.common.callbacks import ConvertCallback
 
@@ -361,13 +240,18 @@ def _as_callback(callback: MaybeCallback) -> BaseCallback:
     return CallbackList(callback) if isinstance(callback, list) else ConvertCallback(callback)
 
 
-def _start_logs(agent: Agent, folder: RunFolder | None, verbose: int) -> None:
+def _start_logs(agent: Agent, folder: RunFolder | None, verbose: int, track: str | None, config: RunConfig) -> None:
     if folder is None:
         agent.verbose = verbose
         return
     from .run_logger import run_logger
 
-    agent.set_logger(run_logger(folder, agent.num_timesteps, verbose))
+    logger = run_logger(folder, agent.num_timesteps, verbose)
+    if track is not None:
+        from .tracking import make_tracker
+
+        logger.output_formats.append(make_tracker(track, folder, json.loads(in_file(vars(config)))))
+    agent.set_logger(logger)
 
 
 def _finish(agent: Agent, folder: RunFolder, picture: bool) -> None:

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from polyathlon.envs.errors import UsageError
 
 from .registration import NAMESPACE
+from .yaml_files import read_yaml
 
 FOLDER = Path(__file__).parent / "data" / "hyperparameters"
 LINEAR = "lin_"
@@ -60,12 +61,7 @@ def tuned_settings(agent: str, env_id: str, file: str | Path | None = None) -> T
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    import yaml
-
-    try:
-        table = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no YAML: {error}") from error
+    table = read_yaml(path)
     if not isinstance(table, dict) or not all(isinstance(entry, dict) for entry in table.values()):
         raise UsageError(f"{path} must map ids of environments to hyper-parameters, each a mapping")
     return {str(key): entry for key, entry in table.items()}

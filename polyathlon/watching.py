@@ -18,6 +18,7 @@ from polyathlon.envs.errors import UsageError, check_int
 
 from .evaluation import Played, agent_policy, load_run, play
 from .run_folder import RunFolder
+from .run_making import bare_env
 
 FILMS, PICTURES, TEXTS = (".mp4", ".gif"), (".png",), (".txt", ".md")
 Frame = NDArray[np.uint8]
@@ -33,6 +34,7 @@ def watch(
     max_steps: int | None = None,
     device: str = "auto",
     trust: bool = False,
+    best: bool = False,
 ) -> tuple[Path, list[Played]]:
     """Record episodes of a run's agent.
 
@@ -47,6 +49,7 @@ def watch(
         max_steps: leave an episode after so many steps; None plays it to its end.
         device: where the agent runs.
         trust: also read what the run's files hold as pickles, which can run any program.
+        best: the agent of the best evaluation instead of the last one.
 
     Returns:
         The path written and what was played.
@@ -64,7 +67,7 @@ def watch(
     check_int(0, seed=seed)
     refuse_unwritable(out)
     mode = render_mode(RunFolder(run), "ansi" if out.suffix.lower() in TEXTS else "rgb_array")
-    agent, env = load_run(run, device, trust, **({} if mode is None else {"render_mode": mode}))
+    agent, env = load_run(run, device, trust, best=best, **({} if mode is None else {"render_mode": mode}))
     policy = agent_policy(agent)
     played: list[Played] = []
     scenes: list[list[Frame]] = []
@@ -110,10 +113,7 @@ def render_mode(folder: RunFolder, wanted: str) -> str | None:
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         for name, value in (("MUJOCO_GL", "egl"), ("SDL_VIDEODRIVER", "dummy"), ("SDL_AUDIODRIVER", "dummy")):
             os.environ.setdefault(name, value)
-    from .adaptation import make_env
-
-    config = folder.config()
-    env = make_env(config.env, **config.env_kwargs)
+    env = bare_env(folder.config())
     modes = env.metadata.get("render_modes") or []
     env.close()
     return wanted if wanted in modes else None

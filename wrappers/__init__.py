@@ -10,6 +10,7 @@ _EXPORTS = {
     "ContinuousAction": "polyathlon.wrappers.continuous_action",
     "LinearReward": "polyathlon.wrappers.linear_reward",
     "PreOperativeCritic": "polyathlon.wrappers.pre_operative_critic",
+    "Reflective": "polyathlon.wrappers.reflective",
     "TokenAction": "polyathlon.wrappers.tokens.token_action",
     "VectorObservation": "polyathlon.wrappers.vector_observation",
     "Verbalize": "polyathlon.wrappers.verbalize",

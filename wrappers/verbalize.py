@@ -116,19 +116,24 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         """
         return self._task.step(action)
 
+    @property
+    def task(self) -> VerbalTask:
+        """The language task, whose running episodes each own a copy of the wrapped environment."""
+        return VerbalTask(self.env, is_single=False, **self._hooks)
+
     def batch(self, n: int) -> LanguageBatch:
         """Return n episodes at once of this task, each on a copy of the wrapped environment.
 
         Raises:
             UsageError: `n` is not a positive integer, or the environment cannot be copied.
         """
-        return VerbalTask(self.env, is_single=False, **self._hooks).batch(n)
+        return self.task.batch(n)
 
     def solution(self, task_id: TaskId) -> str | None:
         """Return the right first answer to a task, from the hook; None without one."""
         if self._hooks["solution"] is None:
             return None
-        return VerbalTask(self.env, is_single=False, **self._hooks).solution(task_id)
+        return self.task.solution(task_id)
 
     def get_state(self) -> dict[str, Any]:
         """Return where the environment is, as a plain dict for `set_state`."""

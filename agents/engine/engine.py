@@ -17,7 +17,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from .compiling import build_name, compiled_copy, has_compiler, missing_compiler
 from .method import ENGINE_FIELDS, Method, known_names, wire
 from .network import Network, buffer_versions, refuse_shared_parameters
-from .step import NUMBERS, State, Step, named_leaves
+from .step import NUMBERS, State, Step, named_leaves, rewritten
 
 # from this many planned gradient steps on, compilation pays back what its start costs
 COMPILE_FROM = 20_000
@@ -144,9 +144,11 @@ class Engine:
     def _numbers_of(self, fields: Mapping[str, Any]) -> Tensor:
         """Return the numbers of the steps [K, n] on the device, moved there only when they change."""
         rows = self.pure.number_rows(fields)
-        if self._numbers is None or self._numbers[0] != rows:
+        if self._numbers is None or (self.device.type == "cpu" and self._numbers[0] != rows):
             dtype = next(iter(self.networks.values())).vector.dtype
             self._numbers = (rows, torch.tensor(rows, dtype=dtype).to(self.device))
+        elif self._numbers[0] != rows:
+            self._numbers = (rows, rewritten(self._numbers[1], self._numbers[0], rows))
         return self._numbers[1]
 
     def _taken(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -214,6 +214,16 @@ class Step:
         return row
 
 
+def rewritten(numbers: Tensor, old: list[list[float]], new: list[list[float]]) -> Tensor:
+    """Return numbers [K, n] of a device with those that changed; a kernel brings each, where a tensor would be copied there."""
+    numbers = numbers.clone()
+    for k, (before, now) in enumerate(zip(old, new)):
+        for i, (was, number) in enumerate(zip(before, now)):
+            if was != number and not (math.isnan(was) and math.isnan(number)):
+                numbers[k, i].fill_(number)
+    return numbers
+
+
 def _checked(wired: Wired, value: Any, published: Any, members: list[int | None]) -> dict[str, Any]:
     """Return what a loss published by the method's names.
 

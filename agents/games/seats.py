@@ -172,7 +172,7 @@ class SeatPlay:
         mean = (totals * own).sum(1) / own.sum(1).clamp(min=1)
         others = torch.where(own, 0.0, totals).sum(1) / (~own).sum(1).clamp(min=1)
         mixed = ~own.all(1)
-        source.episodes += list(zip(mean.tolist(), self.length[rows].tolist()))
+        source.ring.finished += list(zip(mean.tolist(), self.length[rows].tolist()))
         if bool(mixed.any()):
             points = ((mean > others).float() + 0.5 * (mean == others).float())[mixed]
             self.pool.note(owner[mixed], points)

@@ -182,7 +182,8 @@ class OffPolicy(FromDataset):
             "next_obs": batch.next_obs,
         }
         if "discount" in self.engine.needs:
-            fields["discount"] = self.gamma * (1 - batch.done)
+            one_step = batch.discount is None
+            fields["discount"] = self.gamma * (1 - batch.done) if one_step else batch.discount
         noise = draw_noise(self.method.noise, self.engine.needs, self._sizes, self.generator, self.device)
         return {**fields, **noise, **self.constants()}
 

@@ -56,7 +56,7 @@ class BC(OffPolicy):
     """
 
     needs_dataset, needs_demonstrations = True, True
-    unread = (*ONLINE_WORDS, "gamma", "tau")  # nor are there values
+    unread = (*ONLINE_WORDS, "gamma", "tau", "n_steps")  # nor are there values
     row = bc
 
     def __init__(

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 1000  # gradient steps between two records of offline learning
 ROWS_AT_ONCE = 1 << 16
-ONLINE_WORDS = ("buffer_size", "learning_starts", "train_freq", "gradient_steps")  # say nothing of a dataset alone
+ONLINE_WORDS = (  # say nothing of a dataset alone
+    *("buffer_size", "learning_starts", "train_freq", "gradient_steps"),
+    *("action_noise", "replay_buffer_class", "replay_buffer_kwargs"),
+)
 SMALLEST_STD = 1e-3  # added to the standard deviations, as in the authors' TD3+BC
 
 
@@ -147,6 +150,14 @@ class FromDataset(ReplayAgent):
             return self.offline_steps
         return 0 if self._is_mixed else float("inf")
 
+    def _setup_sampling(self) -> None:
+        super()._setup_sampling()
+        if self._replay_words and self.dataset_source is not None and not self._is_mixed:
+            raise UsageError(
+                "HerReplayBuffer makes goals of what the agent met itself, which needs a memory of its own: give offline_ratio= "
+                "with dataset="
+            )
+
     def _new_replay(self) -> Replay:
         if self.dataset_source is None or self._is_mixed:
             return super()._new_replay()
@@ -162,7 +173,7 @@ class FromDataset(ReplayAgent):
         data = reopen(self.dataset_source)
         replay = dataset_replay(data, *spaces, self.device, spare=spare, on_disk=self.on_disk)
         replay.normalize = vec_normalize_of(self.env)
-        return replay
+        return self._sampled(replay, is_own=False)
 
     def _ready(self) -> Any:
         super()._ready()
@@ -237,7 +248,7 @@ class FromDataset(ReplayAgent):
         memory = self.offline if self._is_mixed else self.replay
         if self.dataset_source is None or memory is None:
             raise UsageError(f"this {type(self).__name__} has no dataset: give dataset=")
-        rows = memory.split(memory.rows[: int(self.dataset_source["steps"])])
+        rows = memory.held(int(self.dataset_source["steps"]))
         named = {"obs": rows.obs, "action": rows.action, "reward": rows.reward, "next_obs": rows.next_obs}
         return {f"dataset_{name}": tensor for name, tensor in named.items()}
 

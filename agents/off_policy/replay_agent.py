@@ -8,17 +8,25 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.action_noise import RowNoise, noise_words
+from polyathlon.agents.parts.hindsight import ACHIEVED, HerReplayBuffer, refuse_other_goals
+from polyathlon.agents.parts.n_step_returns import NStepReturns
+from polyathlon.agents.parts.observations import as_seen, is_flat, new_replay, over_parts
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
+from polyathlon.agents.parts.refused_words import OFF_POLICY
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.callback_locals import step_locals
+from polyathlon.agents.streams.goals import goal_rewards, refuse_no_rewards
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
 from .replay_files import ReplayFiles, vec_normalize_of
+from .sb3_words import read_replay_words, read_train_freq
 
 
 class ReplayAgent(ReplayFiles, Agent):
@@ -39,6 +47,11 @@ class ReplayAgent(ReplayFiles, Agent):
         train_freq: steps of every environment between updates.
         gradient_steps: gradient steps in an update; -1 means as many as transitions were taken since the last one.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
+        action_noise: noise on the actions scaled to [-1, 1], SB3's `NormalActionNoise`, `OrnsteinUhlenbeckActionNoise`, or
+            `VectorizedActionNoise` of them; drawn from the agent's generator, begun anew with every episode.
+        replay_buffer_class: `HerReplayBuffer` (ours or SB3's) for goals in hindsight; None draws single transitions.
+        replay_buffer_kwargs: its words.
+        n_steps: steps of a return: rewards of so many steps are summed when a minibatch is sampled; see `NStepReturns`.
         **kwargs: `policy_kwargs`, `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -46,6 +59,7 @@ class ReplayAgent(ReplayFiles, Agent):
     """
 
     action_forms = ("box",)
+    refused_words = OFF_POLICY
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
     log_interval = 4
     policy: Any
@@ -63,6 +77,11 @@ class ReplayAgent(ReplayFiles, Agent):
         train_freq: int = 1,
         gradient_steps: int = 1,
         matmul_precision: str = "highest",
+        *,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: Any = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        n_steps: int = 1,
         **kwargs: Any,
     ) -> None:
         if isinstance(policy, str) and policy not in self.policy_aliases:
@@ -71,7 +90,8 @@ class ReplayAgent(ReplayFiles, Agent):
         policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
         refuse_optimizer_words(type(self).__name__, kwargs.get("policy_kwargs"))
         super().__init__(policy_class, env, learning_rate, **kwargs)
-        check_positive_int(buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
+        train_freq = read_train_freq(train_freq)
+        check_positive_int(buffer_size=buffer_size, batch_size=batch_size, n_steps=n_steps)
         if gradient_steps == 0 or gradient_steps < -1:
             raise UsageError(f"gradient_steps must be positive, or -1 for one each transition, got {gradient_steps!r}")
         if learning_starts < 0:
@@ -83,6 +103,11 @@ class ReplayAgent(ReplayFiles, Agent):
         self.tau, self.gamma, self.train_freq, self.gradient_steps = tau, gamma, train_freq, gradient_steps
         self.matmul_precision = matmul_precision
         self.replay: Replay | None = None
+        self.action_noise: Any = action_noise
+        self.replay_buffer_class, self.replay_buffer_kwargs = replay_buffer_class, replay_buffer_kwargs
+        self.n_steps = n_steps
+        self._noise_words: dict[str, Any] = {}
+        self._replay_words: dict[str, Any] = {}
 
     def _setup_spaces(self) -> None:
         """Do what comes before the policy is made: check the spaces, and register the memory.
@@ -91,12 +116,39 @@ class ReplayAgent(ReplayFiles, Agent):
             UsageError: the networks cannot take the spaces.
         """
         self._refuse_spaces()
+        self._is_flat = is_flat(self.observation_space)
         self._setup_lr_schedule()
         self.register_state("replay", ReplayState(self), checkpoint_only=True)
         space = self.action_space
         assert isinstance(space, spaces.Box)
         self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
         self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
+        self._setup_noise()
+        self._setup_sampling()
+
+    def _setup_noise(self) -> None:
+        """Read SB3's noise, or make that of the agent's file again."""
+        if self.action_noise is not None:
+            assert isinstance(self.action_space, spaces.Box)
+            self._noise_words = noise_words(self.action_noise, self.action_space, self.n_envs)
+        self.action_noise = RowNoise(self.device, **self._noise_words) if self._noise_words else None
+        if self.action_noise is not None:
+            self.register_state("action_noise", self.action_noise, checkpoint_only=True)
+
+    def _setup_sampling(self) -> None:
+        """Read which minibatches are wanted.
+
+        Raises:
+            UsageError: they cannot be made of this environment.
+        """
+        if self.replay_buffer_class is not None or self.replay_buffer_kwargs is not None:
+            words = read_replay_words(self.replay_buffer_class, self.replay_buffer_kwargs, self.n_steps, self.gamma)
+            self.n_steps = words.pop("n_steps", self.n_steps)
+            self._replay_words = words
+        if self._replay_words:
+            refuse_other_goals(type(self).__name__, self.observation_space)
+            if self.env is not None:
+                refuse_no_rewards(self.env)
 
     def _refuse_spaces(self) -> None:
         """Refuse what the networks cannot take.
@@ -132,12 +184,16 @@ class ReplayAgent(ReplayFiles, Agent):
         assert self.source is not None
         number, size = self.source.num_envs, self._low.numel()
         if self.num_timesteps < self.learning_starts:
-            return 2 * torch.rand(number, size, generator=self.generator, device=self.device) - 1
-        return self._explore(self._flat(self.source.obs))
+            action = 2 * torch.rand(number, size, generator=self.generator, device=self.device) - 1
+        else:
+            action = self._explore(self._seen(self.source.obs))
+        if self.action_noise is None:
+            return action
+        return (action + self.action_noise.draw(number, self.generator)).clamp_(-1, 1)
 
-    @staticmethod
-    def _flat(obs: Any) -> Tensor:
-        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
+    def _seen(self, obs: Any) -> Any:
+        """Return observations as the memory keeps and the networks take them."""
+        return as_seen(obs, self._is_flat)
 
     def collect(self, callback: BaseCallback) -> bool:
         """Take `train_freq` steps of every row.
@@ -149,13 +205,18 @@ class ReplayAgent(ReplayFiles, Agent):
         assert source is not None and replay is not None
         for _ in range(self.train_freq):
             with torch.no_grad():
-                obs = self._flat(source.obs if source.raw_obs is None else source.raw_obs).clone()
+                obs = over_parts(self._seen(source.obs if source.raw_obs is None else source.raw_obs), torch.clone)
                 action = self._choose()
                 taken = self._to_environment(action)
                 step = source.step(taken)
                 next_obs = step.next_obs if step.raw_next_obs is None else step.raw_next_obs
                 reward = step.reward if step.raw_reward is None else step.raw_reward
-                replay.add(obs, action, self._flat(next_obs), reward, step.terminated)
+                ended = step.terminated | step.truncated
+                replay.add(obs, action, self._seen(next_obs), reward, step.terminated, ended)
+                if isinstance(replay.sampler, HerReplayBuffer) and replay.sampler.copy_info_dict:
+                    replay.sampler.note(replay, source.info_rows(step))
+                if self.action_noise is not None:
+                    self.action_noise.reset(ended)
             self.num_timesteps += source.num_envs
             callback.update_locals(step_locals(source, step, taken, locals()))
             if not callback.on_step():
@@ -166,12 +227,44 @@ class ReplayAgent(ReplayFiles, Agent):
         """Make the memory, at first use."""
         if self.replay is None:
             self.replay = self._new_replay()
+            if self.verbose >= 1:
+                print(self.replay.memory)
 
     def _new_replay(self) -> Replay:
-        size = int(np.prod(self.observation_space.shape))  # type: ignore[arg-type]
-        replay = Replay(self.buffer_size, size, self._low.numel(), self.device)
-        replay.normalize = vec_normalize_of(self.env)
+        normalize = vec_normalize_of(self.env)
+        raw = self.observation_space if normalize is None else normalize.venv.observation_space
+        replay = new_replay(self._room(self.buffer_size), raw, self._low.numel(), self.device)
+        replay.normalize = normalize
+        return self._sampled(replay)
+
+    def _room(self, buffer_size: int) -> int:
+        """Return how many transitions the memory holds: with goals in hindsight whole steps of all environments, as in SB3."""
+        return max(buffer_size // self.n_envs, 1) * self.n_envs if self._replay_words else buffer_size
+
+    def _sampled(self, replay: Replay, is_own: bool = True) -> Replay:
+        """Let the agent's words say how minibatches of a memory are made.
+
+        Args:
+            replay: the memory.
+            is_own: it holds what the agent met, from goals in hindsight can be made.
+        """
+        replay.stride = self.n_envs
+        if self.n_steps > 1:
+            replay.sampler = NStepReturns(self.n_steps, self.gamma)
+        elif self._replay_words and is_own:
+            goals: Any = self.observation_space[ACHIEVED]  # type: ignore[index]
+            HerReplayBuffer(**self._replay_words).join(replay, self.n_envs, goals, self._goal_rewards)
         return replay
+
+    def _goal_rewards(self, achieved: Tensor, desired: Tensor, infos: list[dict[str, Any]]) -> Tensor:
+        return goal_rewards(self.env, achieved, desired, infos)
+
+    def _reset_source(self) -> None:
+        if self.replay is not None:
+            self.replay.cut()
+        if self.action_noise is not None:
+            self.action_noise.restart()
+        super()._reset_source()
 
     @property
     def _recorded_transitions(self) -> int:
@@ -216,7 +309,8 @@ class ReplayAgent(ReplayFiles, Agent):
         self.dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "replay", "_low", "_half_range"]
+        own = ["replay", "_low", "_half_range", "action_noise", "replay_buffer_class", "replay_buffer_kwargs"]
+        return [*super()._excluded_save_params(), *own]
 
 
 class ReplayState:

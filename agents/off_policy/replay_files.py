@@ -62,7 +62,8 @@ class ReplayFiles:
 
         Args:
             path: the file.
-            truncate_last_traj: of SB3's buffers for HER; without meaning here, since transitions stand alone.
+            truncate_last_traj: take the episodes that ran when the file was written for cut there; False goes on with them, where
+                the environments stand as they did.
 
         Raises:
             UsageError: the file is missing, damaged, no replay buffer, or of other shapes or more transitions than this one.
@@ -71,6 +72,8 @@ class ReplayFiles:
         self._ready()
         assert self.replay is not None
         self.replay.set_state(state)
+        if truncate_last_traj:
+            self.replay.cut()
 
 
 def _with_ending(path: str | Path) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 from polyathlon.agents.engine import Loss, Method, Network
 from polyathlon.agents.parts.offline_losses import smooth_target_action
 from polyathlon.agents.parts.wiring import Noise, Target
-from polyathlon.envs.errors import check_non_negative, check_positive_int
+from polyathlon.envs.errors import UsageError, check_non_negative, check_positive_int
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
@@ -96,7 +96,8 @@ class TD3(OffPolicy):
         policy_delay: steps of the critics for each step of the actor and the targets.
         target_policy_noise: standard deviation of the noise on the target action.
         target_noise_clip: bound of that noise.
-        exploration_noise: standard deviation of the noise on actions, as a share of half their range.
+        exploration_noise: standard deviation of the noise on actions, as a share of half their range; SB3's `action_noise=`
+            takes its place.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
         **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (`net_arch`, `activation_fn`,
             `n_critics`), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
@@ -132,6 +133,8 @@ class TD3(OffPolicy):
             target_noise_clip=target_noise_clip,
             exploration_noise=exploration_noise,
         )
+        if kwargs.get("action_noise") is not None and "exploration_noise" in self._given_words:
+            raise UsageError("action_noise takes the place of exploration_noise: leave one of them out")
         self.policy_delay, self.exploration_noise = policy_delay, exploration_noise
         self.target_policy_noise, self.target_noise_clip = target_policy_noise, target_noise_clip
         sizes = (buffer_size, learning_starts, batch_size, tau, gamma, train_freq, gradient_steps)
@@ -143,5 +146,7 @@ class TD3(OffPolicy):
 
     def _explore(self, obs: Tensor) -> Tensor:
         action = self.policy.mode(obs)
+        if self.action_noise is not None:  # which the caller adds
+            return action
         noise = torch.randn(action.shape, generator=self.generator, device=self.device)
         return action.add_(noise, alpha=self.exploration_noise).clamp_(-1, 1)

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Engine, Method, Network, draw_noise
 from polyathlon.agents.engine.agent import EngineState, MethodAgent
+from polyathlon.agents.parts.devices import bounds_of
 from polyathlon.agents.parts.intrinsic import Bonus, BonusBatch, captions_of
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
+from polyathlon.agents.parts.refused_words import ON_POLICY
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.agents.streams.callback_locals import step_locals
@@ -59,6 +61,7 @@ class OnPolicy(MethodAgent):
         UsageError: a size is not positive, or the environment's actions have a form that the agent cannot act in.
     """
 
+    refused_words = ON_POLICY
     seats: Any = None  # plays all seats of a game, see `polyathlon.agents.games.seats`
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCritic}
     policy: Any
@@ -127,6 +130,7 @@ class OnPolicy(MethodAgent):
             self.policy.generator = self._prediction_generator
         self.method = self._final_method(self.method)
         self.engine = Engine(self.method, self.networks, self.device, self.compile)
+        self._bounds = bounds_of(self.action_space, self.device)
         self._sizes = {"action": _action_size(self.action_space)}
         self._sizes |= {n: len(net.modules) for n, net in self.networks.items() if isinstance(net, Network)}
         self.reward_moments = RunningMoments(()).to(self.device)
@@ -188,10 +192,7 @@ class OnPolicy(MethodAgent):
 
     def _to_environment(self, action: Tensor) -> Tensor:
         """Clip actions into the box."""
-        if not isinstance(self.action_space, spaces.Box):
-            return action
-        low, high = (torch.as_tensor(x, device=self.device) for x in (self.action_space.low, self.action_space.high))
-        return action.clamp(low, high)
+        return action if self._bounds is None else action.clamp(*self._bounds)
 
     def collect(self, callback: BaseCallback) -> bool:
         """Act until the rollout is full.
@@ -219,6 +220,7 @@ class OnPolicy(MethodAgent):
                 callback.update_locals(step_locals(source, step, action, locals()))
                 if not callback.on_step():
                     return False
+        source.ring.read()
         return True
 
     @torch.no_grad()
@@ -393,7 +395,17 @@ class OnPolicy(MethodAgent):
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["rollout", "rollout_class", "seats", "_actor", "_sizes", "_carried_return", "bonus", "_captions"]
+        own = [
+            "rollout",
+            "rollout_class",
+            "seats",
+            "_actor",
+            "_sizes",
+            "_bounds",
+            "_carried_return",
+            "bonus",
+            "_captions",
+        ]
         return [*super()._excluded_save_params(), *own]
 
 

@@ -340,6 +340,7 @@ class FastMinibatches:
         policy_loss, value_loss, entropy_loss, kl, clipped = means.unbind(1)
         if not self.is_discrete:
             starts = [batch.index.start for batch, _ in self.batches[:num_batches]]
-            entropy_loss = -(epoch["log_volume"][starts] + 0.5 * self.action_head.bias.numel())
+            volume = torch.stack([epoch["log_volume"][start] for start in starts])
+            entropy_loss = -(volume + 0.5 * self.action_head.bias.numel())
         total = policy_loss + options["ent_coef"] * entropy_loss + options["vf_coef"] * value_loss
         return torch.stack([policy_loss, value_loss, entropy_loss, total, kl, clipped], 1)

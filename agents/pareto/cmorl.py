@@ -328,4 +328,4 @@ class CMORL(MethodAgent, ParetoAgent):
     # --------------------------------------------------------------------------------------------------- storage
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout", "_carried_return"]
+        return [*super()._excluded_save_params(), "rollout", "_bounds", "_carried_return"]

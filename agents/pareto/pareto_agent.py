@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.devices import bounds_of
 from polyathlon.agents.parts.pareto import expected_utility, hypervolume, simplex_grid, sparsity, spread_weights
 from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.agents.streams.env_stream import make_env_stream
@@ -118,6 +119,7 @@ class ParetoAgent(Agent):
                 f"{self.num_objectives} objectives: make n_envs a multiple of {step}"
             )
         self.n_envs = env.num_envs
+        self._bounds = bounds_of(self.action_space, self.device)
         if is_twin:
             self.env, self.source, self._last_obs = env, make_env_stream(env, self.device), None
         elif env is not self.env:
@@ -153,16 +155,14 @@ class ParetoAgent(Agent):
             callback.update_locals(step_locals(source, step, action, locals()))
             if not callback.on_step():
                 return False
+        source.ring.read()
         return True
 
     def _act(self, deterministic: bool) -> tuple[Tensor, Tensor]:
         """Return the actions [N, ...] of all rows as the policies drew them, and as the environment takes them."""
         assert self.source is not None
         action = self.population.act(self.source.obs, self.source.mask, self.generator, deterministic)
-        if not isinstance(self.action_space, spaces.Box):
-            return action, action
-        low, high = (torch.as_tensor(x, device=self.device) for x in (self.action_space.low, self.action_space.high))
-        return action, action.clamp(low, high)
+        return action, action if self._bounds is None else action.clamp(*self._bounds)
 
     @torch.no_grad()
     def evaluate_population(self, callback: BaseCallback) -> Tensor | None:

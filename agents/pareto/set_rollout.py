@@ -84,10 +84,18 @@ def by_row(value: Tensor, steps: int) -> Tensor:
     return value.view(policies, steps, number // steps, *value.shape[2:]).transpose(0, 1).flatten(1, 2)
 
 
-def final_values(policies: PolicySet, finals: list[tuple[int, Tensor, Observation]], rows: int) -> list[Tensor]:
+def final_values(
+    policies: PolicySet, finals: list[tuple[int | Tensor, Tensor, Observation]], rows: int
+) -> list[Tensor]:
     """Return the values [K, m] of the final observations of cut episodes, each by the policy whose row it is."""
     found = []
-    for _, chosen, obs in finals:
+    for step, chosen, obs in finals:
+        if isinstance(step, Tensor):  # a row may end several times: every policy looks at all, and its own are taken
+            number, count = policies.num_policies, len(chosen)
+            spread = tree_map(obs, lambda x, number=number: x.repeat(number, *[1] * (x.dim() - 1)))
+            values = policies.values(spread).view(number, count, -1)
+            found.append(values[chosen // (rows // number), torch.arange(count, device=chosen.device)])
+            continue
         spread = tree_map(obs, lambda x, chosen=chosen: x.new_zeros(rows, *x.shape[1:]).index_copy_(0, chosen, x))
         found.append(policies.values(spread)[chosen])
     return found

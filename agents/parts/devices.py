@@ -1,9 +1,13 @@
-"""Devices by name."""
+"""Devices by name, and what lies on them for good."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from gymnasium import spaces
 from stable_baselines3.common import utils
+from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 
@@ -28,3 +32,10 @@ def find_device(device: torch.device | str) -> torch.device:
             "finds a GPU, 'cuda'"
         ) from error
     return found
+
+
+def bounds_of(space: spaces.Space[Any], device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return the least and the largest actions of a Box on a device; None for other spaces."""
+    if not isinstance(space, spaces.Box):
+        return None
+    return torch.as_tensor(space.low, device=device), torch.as_tensor(space.high, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -34,11 +35,22 @@ def variance_preserving_schedule(num_steps: int, device: torch.device | str = "c
         num_steps: number of steps T.
         device: where the schedule lies.
     """
+    device = torch.device(device)
+    if device.type == "cpu" or torch.compiler.is_compiling():
+        return _schedule(num_steps, device)
+    return _kept_schedule(num_steps, device)
+
+
+def _schedule(num_steps: int, device: torch.device) -> NoiseSchedule:
     t = torch.arange(1, num_steps + 1, dtype=torch.float64)
     slope = 0.5 * (VP_BETA_MAX - VP_BETA_MIN) * (2 * t - 1) / num_steps**2
     alpha = torch.exp(-VP_BETA_MIN / num_steps - slope)
     columns = (1 - alpha, alpha, alpha.cumprod(0))
     return NoiseSchedule(*(x.to(dtype=torch.float32, device=device) for x in columns))
+
+
+# an accelerator keeps it: three copies to it otherwise, in each step
+_kept_schedule = functools.lru_cache(maxsize=64)(_schedule)
 
 
 def diffuse(action: Tensor, noise: Tensor, alpha_hat: Tensor) -> Tensor:

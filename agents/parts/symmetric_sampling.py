@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from .replay import Replay, Transitions
 
@@ -22,4 +24,9 @@ def symmetric_sample(
     number = round(offline_ratio * batch_size) if online.size and offline.size else batch_size * bool(offline.size)
     counts = ((offline, number), (online, batch_size - number))
     parts = [memory.sample(count, generator) for memory, count in counts if count]
-    return parts[0] if len(parts) == 1 else Transitions(*(torch.cat(columns) for columns in zip(*parts)))
+    return parts[0] if len(parts) == 1 else tree_map(_joined, *parts)
+
+
+def _joined(*columns: Tensor | None) -> Tensor | None:
+    """Join tensors; what no sampler has made stays None."""
+    return None if columns[0] is None else torch.cat(columns)  # type: ignore[arg-type]

@@ -16,6 +16,9 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.sb3 import SB3VecEnv, row_of, to_numpy
 
+from .episode_ring import EpisodeRing
+from .packing import Packing
+
 Observation = Tensor | dict[str, Tensor]
 CHOICES = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # actions that masks can forbid
 
@@ -76,10 +79,10 @@ class EnvStream(ABC):
         obs: [N, ...] tensor, or a dict of them.
         mask: [N, A] bool or None.
         raw_obs: `obs` before `VecNormalize`; None where there is none.
-        episodes: (return, length) of the episodes finished since `pop_episode_stats`.
+        ring: returns and lengths of the episodes.
     """
 
-    check_every = 128  # an accelerator is asked for the finiteness flag only this often: asking stalls it
+    check_every = 128  # steps between two questions to an accelerator (are numbers finite, which episodes ended): asking stalls it
 
     def __init__(self, num_envs: int, device: torch.device, name: str) -> None:
         self.num_envs = num_envs
@@ -88,10 +91,11 @@ class EnvStream(ABC):
         self.obs: Observation = torch.zeros(0)
         self.mask: Tensor | None = None
         self.raw_obs: Observation | None = None
-        self.episodes: list[tuple[float, int]] = []
+        self.ring = EpisodeRing(num_envs, device, self.check_every)
         self.steps = 0
         self.started = False
         self._flags: dict[str, Tensor] = {}
+        self._packing = None if device.type == "cpu" else Packing(device)
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> None:
@@ -121,9 +125,30 @@ class EnvStream(ABC):
         """Return the infos of the last step as SB3 has them, a dict for each row."""
 
     def pop_episode_stats(self) -> list[tuple[float, int]]:
-        """Return the (return, length) of the episodes finished since the last call, and forget them."""
-        finished, self.episodes = self.episodes, []
+        """Return the (return, length) of the episodes finished since the last call, and forget them.
+
+        On an accelerator those of the last `check_every` steps may be missing; `ring.read()` before asks for them.
+        """
+        finished, self.ring.finished = self.ring.finished, []
         return finished
+
+    def receive(self, observation: Any, mask: Any, *more: Any) -> list[Tensor]:
+        """Take observations and masks (None: all is allowed) over to the device, and return `more` [N, ...] as tensors there.
+
+        Arrays go to an accelerator side by side in one transfer.
+        """
+        self.check("observation", observation)
+        names = list(observation) if isinstance(observation, dict) else [None]
+        values = [observation if name is None else observation[name] for name in names]
+        values += [*more] if mask is None else [*more, mask]
+        if self._packing is not None and all(isinstance(value, np.ndarray) for value in values):
+            moved: list[Any] = self._packing.move(values)
+        else:
+            moved = [to_tensor(value, self.device) for value in values]
+        count = len(names)
+        self.obs = moved[0] if names == [None] else dict(zip(names, moved[:count]))
+        self.mask = None if mask is None else moved[-1].bool()
+        return moved[count : count + len(more)]
 
     def check(self, key: str, value: Any) -> None:
         """Refuse NaN and infinity in `value`, a tensor, an array or a dict of them."""
@@ -151,11 +176,8 @@ class VectorEnvStream(EnvStream):
         super().__init__(vec_env.num_envs, device, name)
         self.vec_env = vec_env
         self.vector_env = vec_env.vector_env
-        self.returns = torch.zeros(self.num_envs, dtype=torch.float64, device=device)
-        self.lengths = torch.zeros(self.num_envs, dtype=torch.int64, device=device)
         self._speaks_torch = getattr(self.vector_env, "output", "numpy") == "torch"
         self._tells_masks = False
-        self._ended: dict[int, tuple[float, int]] = {}
         rows: Any = self.vector_env.unwrapped
         if isinstance(vec_env.action_space, CHOICES) and isinstance(rows, SyncVectorEnv):
             names = [(env.has_wrapper_attr("action_masks"), env.has_wrapper_attr("engine")) for env in rows.envs]
@@ -165,17 +187,15 @@ class VectorEnvStream(EnvStream):
         rows: Any = self.vector_env.unwrapped
         return np.asarray(rows.call("action_masks"), bool)
 
-    def _receive(self, observation: Any, info: dict[str, Any]) -> None:
-        self.check("observation", observation)
-        self.obs = to_tensor(observation, self.device)
-        mask = self._method_masks() if self._tells_masks and "action_mask" not in info else info.get("action_mask")
-        self.mask = None if mask is None else torch.as_tensor(mask, device=self.device).bool()
+    def _mask_of(self, info: dict[str, Any]) -> Any:
+        return self._method_masks() if self._tells_masks and "action_mask" not in info else info.get("action_mask")
 
     def reset(self, seed: int | None = None) -> None:
         """Start a new episode in every row; row i uses `seed + i` when a seed is given."""
-        self.returns.zero_()
-        self.lengths.zero_()
-        self._receive(*self.vector_env.reset(seed=seed))
+        self.ring.read()
+        self.ring.start()
+        observation, info = self.vector_env.reset(seed=seed)
+        self.receive(observation, self._mask_of(info))
         self.started = True
 
     def step(self, action: Tensor) -> Step:
@@ -185,24 +205,12 @@ class VectorEnvStream(EnvStream):
             action if self._speaks_torch else action.detach().cpu().numpy()
         )
         self.check("reward", reward)
-        self._receive(observation, info)
-        reward = torch.as_tensor(reward, device=self.device).float()
-        terminated = torch.as_tensor(terminated, device=self.device)
-        truncated = torch.as_tensor(truncated, device=self.device)
-        self.returns += reward if reward.dim() == 1 else reward.sum(1)
-        self.lengths += 1
+        reward, terminated, truncated = self.receive(observation, self._mask_of(info), reward, terminated, truncated)
+        reward = reward.float()
         next_obs = self.obs
         if "final_obs" in info:
             next_obs = self._true_next(info)
-        done = terminated | truncated
-        self._ended = {}
-        if bool(done.any()):
-            self._ended = dict(
-                zip(done.nonzero()[:, 0].tolist(), zip(self.returns[done].tolist(), self.lengths[done].tolist()))
-            )
-            self.episodes += self._ended.values()
-            self.returns.masked_fill_(done, 0.0)
-            self.lengths.masked_fill_(done, 0)
+        self.ring.add(reward, terminated | truncated)
         return Step(next_obs, reward, terminated, truncated, info)
 
     def info_rows(self, step: Step) -> list[dict[str, Any]]:
@@ -211,12 +219,13 @@ class VectorEnvStream(EnvStream):
         for key in ("final_obs", "final_info", "episode"):
             columns.pop(key, None)
         rows: list[dict[str, Any]] = []
+        ended = self.ring.last()
         for row in range(self.num_envs):
             found = {key: row_of(value, row) for key, value in columns.items() if _has_row(step.infos, key, value, row)}
-            if row in self._ended:
+            if row in ended:
                 found["terminal_observation"] = row_of(_observation_numpy(step.next_obs), row)
                 found["TimeLimit.truncated"] = bool(step.truncated[row] & ~step.terminated[row])
-                found["episode"] = {"r": self._ended[row][0], "l": self._ended[row][1], "t": 0.0}
+                found["episode"] = {"r": ended[row][0], "l": ended[row][1], "t": 0.0}
             rows.append(found)
         return rows
 
@@ -251,8 +260,8 @@ class VectorEnvStream(EnvStream):
             "environment": self.vector_env.get_state(),
             "obs": self.obs,
             "mask": self.mask,
-            "returns": self.returns.clone(),
-            "lengths": self.lengths.clone(),
+            "returns": self.ring.returns.clone(),
+            "lengths": self.ring.lengths.clone(),
             "steps": self.steps,
         }
 
@@ -262,8 +271,9 @@ class VectorEnvStream(EnvStream):
         self.vector_env.set_state(state["environment"])  # type: ignore[attr-defined]
         self.obs = _moved(state["obs"], self.device)
         self.mask = None if state["mask"] is None else state["mask"].to(self.device)
-        self.returns.copy_(state["returns"])
-        self.lengths.copy_(state["lengths"])
+        self.ring.start()
+        self.ring.returns.copy_(state["returns"])
+        self.ring.lengths.copy_(state["lengths"])
         self.steps = state["steps"]
         self.started = True
 
@@ -283,7 +293,8 @@ class StreamState:
         source = self.agent.source
         if source is None or not source.started:
             return {"stream": None, "episodes": []}
-        return {"stream": source.get_state(), "episodes": list(source.episodes)}
+        source.ring.read()
+        return {"stream": source.get_state(), "episodes": list(source.ring.finished)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there.
@@ -296,7 +307,7 @@ class StreamState:
             return
         if state["stream"] is not None:
             source.set_state(state["stream"])
-        source.episodes = list(state["episodes"])
+        source.ring.finished = list(state["episodes"])
 
 
 def _has_row(info: dict[str, Any], key: str, value: Any, row: int) -> bool:

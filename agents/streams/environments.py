@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import gymnasium as gym
@@ -12,13 +13,14 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.copies import changes_since_made, copy_envs, without_monitor
 from polyathlon.envs.tensor.players import num_players
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.envs.tensor.sb3 import SB3VecEnv
 
 from .env_stream import environment_name
+from .unknown_ids import unknown_environment, unknown_in_module, unknown_module
 from .vec_envs import ScalarEnvs
 
 NAMESPACE = "polyathlon"
@@ -110,18 +112,27 @@ def twin_options(spec: gym.envs.registration.EnvSpec, twin: str) -> dict[str, An
 def find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
     """Look an id up in Gymnasium's registry.
 
+    Args:
+        env_id: an id, "module:Id" where importing the module registers the id, or "module:callable" where the module holds a
+            class or function that makes the environment.
+
     Raises:
-        UsageError: there is no such id; the message suggests the nearest one.
+        UsageError: there is no such id, module or callable; the message suggests the nearest one, or what to install.
     """
-    if ":" in env_id:
-        module, _, env_id = env_id.partition(":")
-        try:
-            __import__(module)
-        except ModuleNotFoundError as error:
-            raise UsageError(f"the module {module!r} of the environment id cannot be imported: {error}") from error
-    if env_id not in gym.registry:
-        raise unknown_name("environment", env_id, gym.registry)
-    return gym.registry[env_id]
+    module, colon, name = env_id.partition(":")
+    if not colon:
+        if env_id not in gym.registry:
+            raise unknown_environment(env_id)
+        return gym.registry[env_id]
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise unknown_module(module, env_id, error) from error
+    if name in gym.registry:
+        return gym.registry[name]
+    if callable(getattr(loaded, name, None)):
+        return gym.envs.registration.EnvSpec(env_id, entry_point=env_id)
+    raise unknown_in_module(loaded, name)
 
 
 def make_vec_env(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:

@@ -30,8 +30,9 @@ class Rollout:
         terminated: [T, N] bool.
         done: [T, N] bool, terminated or truncated.
         position: number of steps taken so far.
-        truncated_final_obs: step, rows and final observations of the truncated episodes, whose value must be bootstrapped.
     """
+
+    look_every = 64  # steps between two looks for truncations on an accelerator: final observations are kept until then
 
     def __init__(
         self,
@@ -50,7 +51,19 @@ class Rollout:
         self.terminated = torch.zeros(n_steps, rows, dtype=torch.bool, device=device)
         self.done = torch.zeros_like(self.terminated)
         self.position = 0
-        self.truncated_final_obs: list[tuple[int, Tensor, Observation]] = []
+        self._truncated: list[tuple[int | Tensor, Tensor, Observation]] = []
+        self._unseen: list[
+            tuple[Tensor, Observation]
+        ] = []  # of the last steps on an accelerator: who was cut, and all rows
+
+    @property
+    def truncated_final_obs(self) -> list[tuple[int | Tensor, Tensor, Observation]]:
+        """Steps, rows and final observations of the truncated episodes, whose value must be bootstrapped.
+
+        On the processor an entry is of one step, on an accelerator its step is a tensor with one of each row.
+        """
+        self._look()
+        return self._truncated
 
     @property
     def is_full(self) -> bool:
@@ -60,7 +73,7 @@ class Rollout:
     def clear(self) -> None:
         """Forget everything and start at the first step."""
         self.position = 0
-        self.truncated_final_obs = []
+        self._truncated, self._unseen = [], []
 
     def add_action(self, obs: Observation, action: Tensor, mask: Tensor | None) -> None:
         """Copy what is about to be acted on, and the action; `take` completes the step.
@@ -91,11 +104,27 @@ class Rollout:
         self.reward[t].copy_(step.reward)
         self.terminated[t].copy_(step.terminated)
         torch.logical_or(step.terminated, step.truncated, out=self.done[t])
-        if bool(step.truncated.any()):
+        if self.done.device.type != "cpu":
+            cut = step.truncated & ~step.terminated
+            self._unseen.append((cut, tree_map(step.next_obs, torch.clone)))
+        elif bool(step.truncated.any()):
             rows = torch.nonzero(step.truncated & ~step.terminated)[:, 0]
             if rows.numel():
-                self.truncated_final_obs.append((t, rows, tree_map(step.next_obs, lambda x: x[rows].clone())))
+                self._truncated.append((t, rows, tree_map(step.next_obs, lambda x: x[rows].clone())))
         self.position += 1
+        if len(self._unseen) == self.look_every:
+            self._look()
+
+    def _look(self) -> None:
+        """Look for truncations among the steps of an accelerator that were not looked at."""
+        if not self._unseen:
+            return
+        cut, obs = zip(*self._unseen)
+        steps, rows = torch.nonzero(torch.stack(cut)).unbind(1)
+        if rows.numel():
+            chosen = _pick(obs, steps, rows)
+            self._truncated.append((steps + self.position - len(cut), rows, chosen))
+        self._unseen = []
 
     def next_values(self, value: Tensor, last: Tensor, final_values: list[Tensor]) -> Tensor:
         """Return the value of each step's true next observation, shaped like `value`.
@@ -144,8 +173,9 @@ class Rollout:
             write(rollout.obs, t, tree_map(obs, lambda x, t=t: x[t]))
         if mask is not None and rollout.mask is not None:
             rollout.mask[:taken].copy_(mask)
-        rollout.truncated_final_obs = [
-            (t, r.to(device), tree_map(o, lambda x: x.to(device))) for t, r, o in state["truncated_final_obs"]
+        rollout._truncated = [
+            (_moved(t, device), r.to(device), tree_map(o, lambda x: x.to(device)))
+            for t, r, o in state["truncated_final_obs"]
         ]
         rollout.position = taken
         return rollout
@@ -172,6 +202,17 @@ class RolloutState:
         agent, saved = self.agent, state["rollout"]
         kind = getattr(agent, "rollout_class", Rollout)
         agent.rollout = None if saved is None else kind.from_state(agent.n_steps, saved, agent.device)
+
+
+def _pick(obs: tuple[Observation, ...], steps: Tensor, rows: Tensor) -> Observation:
+    """Return the observations of (step, row) pairs, of K steps [N, ...] each."""
+    if isinstance(obs[0], dict):
+        return {key: torch.stack([o[key] for o in obs])[steps, rows] for key in obs[0]}  # type: ignore[index]
+    return torch.stack(obs)[steps, rows]  # type: ignore[arg-type]
+
+
+def _moved(step: int | Tensor, device: torch.device) -> int | Tensor:
+    return step.to(device) if isinstance(step, Tensor) else step
 
 
 def tree_map(value: Any, function: Any) -> Any:

@@ -29,9 +29,7 @@ class SB3EnvStream(EnvStream):
         self._normalize = unwrap_vec_normalize(vec_env)
         self._returns, self._lengths = np.zeros(vec_env.num_envs), np.zeros(vec_env.num_envs, np.int64)
 
-    def _receive(self, observation: Any, infos: list[dict[str, Any]]) -> None:
-        self.check("observation", observation)
-        self.obs = to_tensor(observation, self.device)
+    def _receive(self, observation: Any, infos: list[dict[str, Any]], *more: np.ndarray) -> list[Tensor]:
         if self._normalize is not None:
             self.raw_obs = to_tensor(self._normalize.get_original_obs(), self.device)
         masks = None
@@ -39,7 +37,7 @@ class SB3EnvStream(EnvStream):
             masks = [info["action_mask"] for info in infos]
         elif self._tells_masks:
             masks = self.vec_env.env_method("action_masks")  # of the episodes that the finished rows have begun
-        self.mask = None if masks is None else torch.as_tensor(np.asarray(masks, bool), device=self.device)
+        return self.receive(observation, None if masks is None else np.asarray(masks, bool), *more)
 
     def reset(self, seed: int | None = None) -> None:
         """Start a new episode in every row; row i uses `seed + i` when a seed is given."""
@@ -57,15 +55,16 @@ class SB3EnvStream(EnvStream):
         self.check("reward", np.asarray(reward))
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool) & done
         resets = self.vec_env.reset_infos
-        self._receive(observation, [resets[i] if done[i] else info for i, info in enumerate(infos)])
+        shown = [resets[i] if done[i] else info for i, info in enumerate(infos)]
+        paid, terminated, cut = self._receive(observation, shown, np.asarray(reward), done & ~truncated, truncated)
         next_obs = self._true_next(done, infos) if done.any() else self.obs
         raw_next, raw_reward = self._raw(done, infos, reward)
         self._count_episodes(raw_reward if self._normalize is not None else reward, done, infos)
         return Step(
             next_obs,
-            torch.as_tensor(reward, device=self.device).float(),
-            torch.as_tensor(done & ~truncated, device=self.device),
-            torch.as_tensor(truncated, device=self.device),
+            paid.float(),
+            terminated,
+            cut,
             infos,
             raw_next,
             None if raw_reward is None else torch.as_tensor(raw_reward, device=self.device).float(),
@@ -93,7 +92,7 @@ class SB3EnvStream(EnvStream):
         for row in np.flatnonzero(done):
             info = infos[row]
             info.setdefault("episode", {"r": float(self._returns[row]), "l": int(self._lengths[row]), "t": 0.0})
-            self.episodes.append((float(info["episode"]["r"]), int(info["episode"]["l"])))
+            self.ring.finished.append((float(info["episode"]["r"]), int(info["episode"]["l"])))
             self._returns[row], self._lengths[row] = 0, 0
 
     def info_rows(self, step: Step) -> list[dict[str, Any]]:

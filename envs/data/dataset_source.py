@@ -53,8 +53,10 @@ def agent_spaces(
     dataset: MinariDataset,
     observation_space: spaces.Space[Any] | None = None,
     action_space: spaces.Space[Any] | None = None,
-) -> tuple[spaces.Box, spaces.Box]:
-    """Return the Boxes of a dataset's observations and actions, and refuse those that are not an agent's.
+) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    """Return the spaces of a dataset's observations and actions, and refuse those that are not an agent's.
+
+    Pictures [H, W, C] of a dataset are those of an agent that sees them as [C, H, W].
 
     Args:
         dataset: what `open_dataset` returned.
@@ -62,28 +64,69 @@ def agent_spaces(
         action_space: how the agent acts; None is whatever the dataset has.
 
     Raises:
-        UsageError: they are no Boxes, or differ from the agent's in shape or bounds.
+        UsageError: observations are no arrays (or a Dict of them), actions are neither a Box nor several choices side by side, or
+            they differ from the agent's in keys, shape or bounds.
     """
-    found = (dataset.observation_space, dataset.action_space)
-    for name, space in zip(("observations", "actions"), found):
-        if not isinstance(space, spaces.Box):
+    shown, acted = dataset.observation_space, dataset.action_space
+    parts = list(shown.spaces.values()) if isinstance(shown, spaces.Dict) else [shown]
+    is_seen = all(isinstance(part, _PARTS if isinstance(shown, spaces.Dict) else spaces.Box) for part in parts)
+    is_acted = isinstance(acted, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary)
+    for name, space, fits in (("observations", shown, is_seen), ("actions", acted, is_acted)):
+        if not fits:
             raise UsageError(
                 f"this agent learns from Boxes, but the {name} of {dataset.id!r} are {space}: record it from an environment "
                 "wrapped for the agent (polyathlon.adapt, or VectorObservation and ContinuousAction)"
             )
-    given = (observation_space, action_space)
-    for name, space, own in zip(("observations", "actions"), found, given):
-        if own is not None and own.shape != space.shape:
+    if observation_space is not None:
+        _refuse_other_observations(dataset, shown, observation_space)
+    if action_space is not None:
+        _refuse_other_actions(dataset, acted, action_space)
+    return shown, acted
+
+
+_PARTS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def _refuse_other_observations(
+    dataset: MinariDataset, shown: spaces.Space[Any], own: spaces.Space[Any], key: str = ""
+) -> None:
+    if isinstance(shown, spaces.Dict) and isinstance(own, spaces.Dict):
+        if set(shown.spaces) != set(own.spaces):
             raise UsageError(
-                f"the {name} of {dataset.id!r} have the shape {space.shape}, those of the agent's environment {own.shape}: "
-                "use the environment that the dataset was recorded in (dataset.recover_environment())"
+                f"the observations of {dataset.id!r} have the keys {sorted(shown.spaces)}, those of the agent's environment "
+                f"{sorted(own.spaces)}: use the environment that the dataset was recorded in (dataset.recover_environment())"
             )
-    bounds = [
-        (space.low, space.high) for space in (dataset.action_space, action_space) if isinstance(space, spaces.Box)
-    ]
-    if len(bounds) == 2 and not all(np.allclose(a, b) for a, b in zip(*bounds)):
+        for name, part in shown.spaces.items():
+            _refuse_other_observations(dataset, part, own[name], f" under {name!r}")
+        return
+    if type(shown) is type(own) and (shown.shape == own.shape or _is_turned(shown, own)):
+        return
+    given, wanted = (
+        f"the shape {space.shape}" if isinstance(space, spaces.Box) else str(space) for space in (shown, own)
+    )
+    raise UsageError(
+        f"the observations of {dataset.id!r}{key} have {given}, those of the agent's environment {wanted}: "
+        "use the environment that the dataset was recorded in (dataset.recover_environment())"
+    )
+
+
+def _is_turned(shown: spaces.Space[Any], own: spaces.Space[Any]) -> bool:
+    a, b = shown.shape or (), own.shape or ()
+    return len(a) == 3 and shown.dtype == own.dtype == np.uint8 and (a[2], a[0], a[1]) == b
+
+
+def _refuse_other_actions(dataset: MinariDataset, acted: spaces.Space[Any], own: spaces.Space[Any]) -> None:
+    advice = "use the environment that the dataset was recorded in"
+    if type(acted) is not type(own) or acted.shape != own.shape:
         raise UsageError(
-            f"the actions of {dataset.id!r} lie in {dataset.action_space}, those of the agent's environment in {action_space}: "
-            "use the environment that the dataset was recorded in"
+            f"the actions of {dataset.id!r} have the shape {acted.shape} ({type(acted).__name__}), those of the agent's environment "
+            f"{own.shape} ({type(own).__name__}): {advice} (dataset.recover_environment())"
         )
-    return found
+    if isinstance(acted, spaces.Box) and isinstance(own, spaces.Box):
+        is_same = np.allclose(acted.low, own.low) and np.allclose(acted.high, own.high)
+    else:
+        is_same = acted == own
+    if not is_same:
+        raise UsageError(
+            f"the actions of {dataset.id!r} lie in {acted}, those of the agent's environment in {own}: {advice}"
+        )

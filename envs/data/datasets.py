@@ -62,20 +62,22 @@ class Transition(NamedTuple):
     """The transitions of an episode, or of a part of it.
 
     Attributes:
-        obs: [T, ...] observations acted on.
+        obs: [T, ...] observations acted on; a dict of them where the space is one.
         action: [T, ...] actions.
         next_obs: [T, ...] true next observations.
         reward: [T] float32.
         terminated: [T] bool, the task ended the episode there: its value is 0.
         truncated: [T] bool, a limit cut it there: the value of `next_obs` must be bootstrapped.
+        is_last: the part reaches to the end of what was recorded of the episode.
     """
 
-    obs: NDArray[Any]
+    obs: Any
     action: NDArray[Any]
-    next_obs: NDArray[Any]
+    next_obs: Any
     reward: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
+    is_last: bool = True
 
 
 def dataset_path(dataset_id: str) -> Path:
@@ -182,7 +184,7 @@ def _digest(path: Path) -> str:
 
 
 def transitions(dataset: MinariDataset, chunk: int = 8192) -> Iterator[Transition]:
-    """Read the transitions of a dataset with array observations and actions, one episode in memory at a time.
+    """Read the transitions of a dataset with array observations (or dicts of them) and actions, one episode in memory at a time.
 
     Args:
         dataset: what `open_dataset` returned.
@@ -194,30 +196,48 @@ def transitions(dataset: MinariDataset, chunk: int = 8192) -> Iterator[Transitio
     """
     for episode in dataset.iterate_episodes():
         obs, action = episode.observations, episode.actions
-        if not isinstance(obs, np.ndarray) or not isinstance(action, np.ndarray):
+        parts = list(obs.values()) if isinstance(obs, dict) else [obs]
+        if not all(isinstance(x, np.ndarray) for x in (*parts, action)):
             raise UsageError(
                 f"{dataset.id} holds observations of {dataset.observation_space} and actions of {dataset.action_space}; "
-                "vectors are needed: record it from an environment wrapped for the agent (polyathlon.adapt)"
+                "arrays are needed, or a Dict of them: record it from an environment wrapped for the agent (polyathlon.adapt)"
             )
-        length = len(episode.rewards)
-        if len(obs) != length + 1 or any(len(x) != length for x in (action, episode.terminations, episode.truncations)):
-            raise _damaged(
-                dataset.id,
-                f"episode {episode.id} has {len(obs)} observations for {length} steps and {len(action)} actions",
-            )
-        for what, array in (("observation", obs), ("action", action), ("reward", episode.rewards)):
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise _damaged(dataset.id, f"an {what} of episode {episode.id} is not finite")
-        for start in range(0, length, chunk):
-            part = slice(start, min(start + chunk, length))
+        _check_episode(dataset.id, episode, parts)
+        for start in range(0, len(episode.rewards), chunk):
+            part = slice(start, min(start + chunk, len(episode.rewards)))
+            following = slice(part.start + 1, part.stop + 1)
             yield Transition(
-                obs[part],
+                _rows(obs, part),
                 action[part],
-                obs[part.start + 1 : part.stop + 1],
+                _rows(obs, following),
                 np.asarray(episode.rewards[part], np.float32),
                 np.asarray(episode.terminations[part], bool),
                 np.asarray(episode.truncations[part], bool),
+                part.stop == len(episode.rewards),
             )
+
+
+def _rows(obs: Any, rows: slice) -> Any:
+    return {key: value[rows] for key, value in obs.items()} if isinstance(obs, dict) else obs[rows]
+
+
+def _check_episode(name: str, episode: Any, parts: list[NDArray[Any]]) -> None:
+    """Refuse an episode whose lengths disagree or whose numbers are not finite.
+
+    Raises:
+        DamagedDataset: so.
+    """
+    action, length = episode.actions, len(episode.rewards)
+    sizes = [len(x) for x in (action, episode.terminations, episode.truncations)]
+    if any(len(part) != length + 1 for part in parts) or any(size != length for size in sizes):
+        raise _damaged(
+            name,
+            f"episode {episode.id} has {len(parts[0])} observations for {length} steps and {len(action)} actions",
+        )
+    named = [*(("observation", part) for part in parts), ("action", action), ("reward", episode.rewards)]
+    for what, array in named:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise _damaged(name, f"an {what} of episode {episode.id} is not finite")
 
 
 class DatasetWriter:

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .goal_probes import ReachPoint as ReachPoint
+    from .goal_probes import ReachState as ReachState
     from .language_probes import TEXT_PROBES as TEXT_PROBES
     from .language_probes import CopyAnswer as CopyAnswer
     from .language_probes import FixedAnswer as FixedAnswer
@@ -40,7 +42,12 @@ _TENSOR = (
     "Tradeoff",
     "ValueNow",
 )
-_EXPORTS = {**dict.fromkeys(_LANGUAGE, "language_probes"), **dict.fromkeys(_TENSOR, "tensor_probes")}
+_GOALS = ("ReachPoint", "ReachState")
+_EXPORTS = {
+    **dict.fromkeys(_GOALS, "goal_probes"),
+    **dict.fromkeys(_LANGUAGE, "language_probes"),
+    **dict.fromkeys(_TENSOR, "tensor_probes"),
+}
 __all__ = sorted(_EXPORTS)
 
 

@@ -69,6 +69,10 @@ class TensorEnv(ABC):
     must treat every row alike and alone, so that an episode is the same in any batch. (For that, feed `sin`, `exp` and
     the like contiguous tensors: torch takes another code path for strided ones.)
 
+    A goal task observes a Dict of "observation", "achieved_goal" and "desired_goal", and has besides a method
+    `compute_reward(achieved_goal, desired_goal, info) -> reward` on tensors [..., G], by which goals are changed in hindsight;
+    its interfaces offer it as in Gymnasium-Robotics.
+
     Attributes:
         metadata: Gymnasium's, e.g. `{"render_modes": ["rgb_array"], "render_fps": 30}`.
         num_players: players of a game.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 
 from .base import TensorEnv
 from .engine import Engine
+from .goals import goal_reward
 from .output import actor_reward, collect_info, row_of, to_numpy
 from .rewards import reward_space_of
 from .rules import read_action
@@ -124,6 +126,11 @@ class TensorGymEnv(gym.Env[Any, Any]):
         info = collect_info(self.task, self.engine.state, self.engine.mask, illegal, reward)
         facts = {name: _plain(to_numpy(value)[0]) for name, value in info.items()}
         return {name: fact for name, fact in facts.items() if isinstance(fact, np.ndarray) or fact == fact}
+
+    @property
+    def compute_reward(self) -> Callable[[Any, Any, Any], Any]:
+        """What goals pay, `compute_reward(achieved_goal, desired_goal, info)`; only goal tasks have it."""
+        return goal_reward(self.task)
 
     def action_masks(self) -> np.ndarray:
         """Return the allowed actions, (A,) bool.

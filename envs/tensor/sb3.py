@@ -109,6 +109,21 @@ class SB3VecEnv(VecEnv):
         """Return the pictures that the vector environment renders."""
         return list(self.vector_env.render() or [])
 
+    @property
+    def speaks_torch(self) -> bool:
+        """Whether the vector environment takes and gives tensors."""
+        return getattr(self.vector_env, "output", "numpy") == "torch"
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Tell whether the vector environment, or every row of a Gymnasium one, has an attribute or method."""
+        if hasattr(self.vector_env, attr_name):
+            return True
+        inner: Any = self.vector_env.unwrapped
+        if isinstance(inner, gym.vector.SyncVectorEnv):
+            return all(env.has_wrapper_attr(attr_name) for env in inner.envs)
+        # the answer, for the attribute itself need not pass between processes
+        return isinstance(inner, gym.vector.AsyncVectorEnv) and all(inner.call("has_wrapper_attr", attr_name))
+
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return an attribute, once for each chosen row."""
         value = getattr(self.vector_env, attr_name)
@@ -137,11 +152,18 @@ class SB3VecEnv(VecEnv):
         inner.set_attr(attr_name, values)
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
-        """Call `action_masks` row by row, or a method of the vector environment once for each chosen row."""
+        """Call `action_masks` row by row, or a method of the vector environment, else of the rows, once for each chosen row."""
         rows = list(self._get_indices(indices))
         if method_name == "action_masks":
             masks = self.action_masks()
             return [masks[row] for row in rows]
+        inner: Any = self.vector_env.unwrapped
+        if not hasattr(self.vector_env, method_name):
+            if isinstance(inner, gym.vector.SyncVectorEnv):
+                return [inner.envs[row].get_wrapper_attr(method_name)(*args, **kwargs) for row in rows]
+            if isinstance(inner, gym.vector.AsyncVectorEnv):
+                found = inner.call(method_name, *args, **kwargs)
+                return [found[row] for row in rows]
         return [getattr(self.vector_env, method_name)(*args, **kwargs) for _ in rows]
 
     def env_is_wrapped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ from polyathlon.envs.errors import UsageError, check_positive_int, unknown_name
 from .arguments import parse_autoreset, read_options
 from .base import TensorEnv
 from .engine import Engine, RowsStep
+from .goals import goal_reward
 from .lazy_info import LazyInfo
 from .output import actor_reward, collect_info, interface_info, row_of, task_info, to_numpy
 from .rewards import reward_space_of
@@ -227,6 +229,11 @@ class TensorVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         for name, value in info.items():
             result[name], result[f"_{name}"] = to_numpy(value), self._every_row
         return result
+
+    @property
+    def compute_reward(self) -> Callable[[Any, Any, Any], Any]:
+        """What goals pay, `compute_reward(achieved_goal, desired_goal, info)`; only goal tasks have it."""
+        return goal_reward(self.task)
 
     def action_masks(self) -> Any:
         """Return the allowed actions, (N, A) bool.

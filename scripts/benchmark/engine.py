@@ -131,7 +131,7 @@ def check(method: str) -> None:
     """Compare compiled and eager gradients of the second step, in which every loss has its turn, in float32."""
     import torch
 
-    from polyathlon.agents.engine import Engine, draw_noise
+    from polyathlon.agents.engine import Average, Engine, draw_noise
 
     torch.manual_seed(0)
     row = row_of(method)
@@ -141,7 +141,12 @@ def check(method: str) -> None:
         one.count = 1
         noise = noise or draw_noise(row.noise, one.needs, sizes_of(one), torch.Generator().manual_seed(0))
         found.append(one.gradients({**minibatch(), **noise})[0])
+    averages = {loss.key for loss in row.losses if isinstance(loss.optimiser, Average)}
     for name, gradient in found[0].items():
+        if name in averages:
+            # its gradient is Adam's first step, lr sign(g): where g is 0 up to rounding, either sign
+            print(f"{method}, {name}: compared in float64, by tests/agents/engine/test_every_method.py", flush=True)
+            continue
         gap = float((found[1][name] - gradient).abs().max() / gradient.abs().max())
         print(f"{method}, {name}: {gap:.1e}", flush=True)
         assert gap <= 1e-5, name

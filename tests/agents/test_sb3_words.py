@@ -192,25 +192,3 @@ def test_evaluation_beside_training_warns_of_nothing(recwarn):
 def test_a_tuple_of_observations_is_adapted():
     env = polyathlon.adapt(gym.make("Blackjack-v1"), PPO)
     polyathlon.make_agent(PPO, env, n_steps=32, batch_size=32, device="cpu").learn(32)
-
-
-@pytest.mark.parametrize("name", ["PPO", "SAC", "TD3"])
-def test_the_page_says_of_every_word_of_sb3_whether_it_is_taken(name):
-    import inspect
-    from pathlib import Path
-
-    import stable_baselines3
-
-    from polyathlon.envs.errors import constructor_keywords
-
-    page = (Path(__file__).parents[2] / "docs" / "stable_baselines3.md").read_text()
-    column = ["PPO", "SAC", "TD3"].index(name) + 1
-    rows = [
-        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in page.splitlines() if line.startswith("| `")
-    ]
-    taken = {word.strip(" `"): cells[column] for cells in rows for word in cells[0].split(",")}
-    for word in list(inspect.signature(getattr(stable_baselines3, name).__init__).parameters)[1:]:
-        if word != "_init_setup_model":
-            is_here = word in constructor_keywords(getattr(polyathlon.agents, name))
-            said = taken[word]
-            assert is_here == (said not in ("-",) and not said.startswith(("not here", "`exploration"))), (word, said)

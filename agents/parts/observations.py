@@ -1,0 +1,102 @@
+"""The form in which observations of a space lie in memory and reach networks, decided once from the space."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from torch import Tensor
+
+from polyathlon.envs.errors import UsageError
+
+from .parts_replay import PartsReplay
+from .replay import Replay
+
+
+def is_flat(space: spaces.Space[Any]) -> bool:
+    """Tell whether observations become one row of float32: those of a Box that holds no pictures."""
+    return isinstance(space, spaces.Box) and not is_image_space(space)
+
+
+def as_seen(obs: Any, flat: bool) -> Any:
+    """Return observations as the memory keeps and networks take them.
+
+    Args:
+        obs: [n, ...] tensor, or a dict of them.
+        flat: what `is_flat` says of their space.
+
+    Returns:
+        [n, O] float32 of a flat Box; else `obs`, whose real numbers are float32 and whose other numbers stay as they are.
+    """
+    if flat:
+        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
+    return over_parts(obs, lambda x: x.float() if x.is_floating_point() else x)
+
+
+def over_parts(obs: Any, function: Any) -> Any:
+    """Apply a function to an observation's tensor, or to each tensor of a dict."""
+    return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)
+
+
+def new_replay(
+    capacity: int, space: spaces.Space[Any], action_size: int, device: torch.device, *, on_disk: bool = False
+) -> Replay:
+    """Make the replay memory for observations of a space.
+
+    Raises:
+        UsageError: see `Replay` and `PartsReplay`.
+    """
+    if is_flat(space):
+        size = int(np.prod(space.shape or (), dtype=int))
+        return Replay(capacity, size, action_size, device, on_disk=on_disk)
+    return PartsReplay(capacity, space, action_size, device, on_disk=on_disk)
+
+
+def has_channels_first(space: spaces.Box) -> bool:
+    """Tell whether pictures are [C, H, W] rather than [H, W, C]: the smallest of the three is that of the channels.
+
+    Raises:
+        UsageError: the middle one is the smallest.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SB3 warns of what is refused here
+        is_first = is_image_space_channels_first(space)
+    if not is_first and int(np.argmin(space.shape)) == 1:
+        raise UsageError(
+            f"pictures have their channels first or last, and fewer of them than rows and columns, got the shape {space.shape}: "
+            "transpose them (gymnasium.wrappers.TransformObservation)"
+        )
+    return is_first
+
+
+def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return the space with the channels of pictures moved to the front, as SB3's VecTransposeImage does."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: channels_first(part) for key, part in space.spaces.items()})
+    if not is_image_space(space):
+        return space
+    assert isinstance(space, spaces.Box)
+    return space if has_channels_first(space) else moved_forward(space)
+
+
+def moved_forward(space: spaces.Box) -> spaces.Box:
+    """Return a space of pictures [H, W, C] with its channels in front."""
+    low, high = (np.moveaxis(x, -1, 0) for x in (space.low, space.high))
+    return spaces.Box(low, high, dtype=space.dtype.type)
+
+
+def is_turned(shown: spaces.Space[Any], wanted: spaces.Space[Any]) -> bool:
+    """Tell whether pictures of `shown` [H, W, C] are those of `wanted` [C, H, W]."""
+    if not (is_image_space(shown) and is_image_space(wanted)) or shown.shape == wanted.shape:
+        return False
+    assert isinstance(shown, spaces.Box)
+    return moved_forward(shown).shape == wanted.shape
+
+
+def turned(obs: Tensor, shown: spaces.Space[Any], wanted: spaces.Space[Any]) -> Tensor:
+    """Return observations [n, ...] of `shown` as those of `wanted`: with the channels of pictures moved to the front."""
+    return obs.movedim(-1, 1) if is_turned(shown, wanted) else obs
