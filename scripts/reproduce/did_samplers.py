@@ -25,8 +25,8 @@ def learn(seed: int, task: str, chosen: str, rejected: str, updates: int = UPDAT
     ref, target = (torch.tensor(rng.normal(size=ANSWERS)).log_softmax(0) for _ in range(2))
     of = {"target": target, "reference": ref, "uniform": torch.zeros_like(ref).log_softmax(0)}
     of["rule"] = rejected_sampler(target, ref, BETA, chosen=of[chosen])
-    w, l = (rng.choice(ANSWERS, p=of[name].exp().numpy(), size=PAIRS) for name in (chosen, rejected))
-    rows = [pair(int(a), int(b)) for a, b in zip(w, l, strict=True)]
+    won, lost = (rng.choice(ANSWERS, p=of[name].exp().numpy(), size=PAIRS) for name in (chosen, rejected))
+    rows = [pair(int(a), int(b)) for a, b in zip(won, lost, strict=True)]
     agent = learner(seed, "dpo", f"table:1,1,{ANSWERS}", rows, BATCH, RATE, ref.float()[None], beta=BETA)
 
     def js() -> float:
