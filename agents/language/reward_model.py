@@ -74,7 +74,7 @@ class RewardModel(LanguageAgent):
         policy_kwargs: further keyword arguments of `CausalLMPolicy`.
         micro_batch: rows in memory at a time.
         fast_forward: see `LanguageAgent`.
-        holdout: share of the prompts that is never learnt from; accuracy and margin on them are logged.
+        holdout: share of the data that is never learnt from, whole prompts; None is 0.05. Accuracy and margin on them are logged.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -83,6 +83,7 @@ class RewardModel(LanguageAgent):
 
     gives_scores = True
     needs_records = True
+    own_recipe = BRADLEY_TERRY
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class RewardModel(LanguageAgent):
         policy_kwargs: dict[str, Any] | None = None,
         micro_batch: int | None = None,
         fast_forward: bool = True,
-        holdout: float = 0.05,
+        holdout: float | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
