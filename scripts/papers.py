@@ -45,8 +45,7 @@ from polyathlon.wrappers import TokenAction
 
 TABLE = "table:8,3,5,ends=1"
 env = TokenAction(TableTask(8, 2, 4), model=TABLE, max_new_tokens=3, max_length=32)
-SCORES = dict(score_chosen=1.0, score_rejected=0.5)
-PAIRS = [dict(prompt=f"p{i}", chosen="1 2 4", rejected="0 3 4", **SCORES) for i in range(8)]
+PAIRS = [dict(prompt=f"p{i}", chosen="1 2 4", rejected="0 3 4") for i in range(8)]
 SUMS = dict(task_kwargs=dict(task="chain_sum", config=dict(max_terms=2, max_digits=1)))
 ```
 """

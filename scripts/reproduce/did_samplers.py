@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _claim import Claim, Comparison, Control, Run, main
 
-ANSWERS, BETA, PAIRS, BATCH, UPDATES, RATE = 16, 0.5, 6000, 500, 300, 0.05
+ANSWERS, BETA, PAIRS, BATCH, UPDATES, RATE = 16, 0.5, 6000, 200, 200, 0.05
 
 
 def learn(seed: int, task: str, chosen: str, rejected: str, updates: int = UPDATES) -> Run:
