@@ -160,12 +160,13 @@ class OfflineAgent(TokenAgent):
         self._refuse_unstorable(path)
         assert data is not None and path is not None
         folder, options = folder_beside(path), collector.rows_options
-        if self.reference_hashes is None:  # learning starts: the reference is the policy as it is
+        if self.reference_hashes is None:  # learning starts: the reference is given, or the policy as it is
             self.reference_hashes = hashes_of(self, options)  # type: ignore[arg-type]
             if not folder.exists():
                 write_logps(self, folder, self.reference_hashes, options)  # type: ignore[arg-type]
         refuse_other_hashes(read_hashes(folder), self.reference_hashes, folder)
         data.stored = StoredLogps(folder, data.records.sizes)
+        self.side_models.given.pop("reference", None)  # no second model stays in memory
 
     def _refuse_unstorable(self, path: str | None) -> None:
         name = self.recipe.name
@@ -173,9 +174,9 @@ class OfflineAgent(TokenAgent):
             raise UsageError(
                 f"reference_logps='stored': the recipe {name!r} reads no log-probabilities of a reference that could be stored"
             )
-        if any(model.role == "reference" for model in self.recipe.models):
+        if any(model.role == "reference" and model.start == "policy" for model in self.recipe.models):
             raise UsageError(
-                f"reference_logps='stored': the reference of {name!r} is given or moves, so its numbers cannot be kept"
+                f"reference_logps='stored': the reference of {name!r} follows the policy, so its numbers cannot be kept"
             )
         if path is None:
             raise UsageError(

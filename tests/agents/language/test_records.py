@@ -407,6 +407,22 @@ def test_a_stored_reference_gives_the_same_numbers(tmp_path):
     assert torch.equal(table_of(agent), table_of(again))
 
 
+def test_a_given_reference_is_stored_and_let_go(tmp_path):
+    data = written(tmp_path / "pairs.jsonl", preferences(Probe()))
+    tables = []
+    for where in ("computed", "stored"):
+        agent = learner(data, "dpo", reference_logps=where, side_models={"reference": TABLE})
+        agent.policy.language_model.z.data[0, 0, 0, :2] = 0.7  # the policy is another one
+        iterate(agent, 3)
+        tables.append(table_of(agent))
+        assert ("reference" in agent.side_models.given) == (where == "computed") and not agent.side_models.copies
+    torch.testing.assert_close(*tables, atol=1e-6, rtol=0)
+    with pytest.raises(UsageError, match="another reference: model differ"):
+        other = learner(data, "dpo", reference_logps="stored")
+        other.policy.language_model.z.data[0, 0, 0, :2] = 0.7
+        iterate(other, 1)
+
+
 def test_another_model_tokenizer_template_or_row_is_another_reference(tmp_path):
     rows = preferences(Probe())
     data = written(tmp_path / "pairs.jsonl", rows)
