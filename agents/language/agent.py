@@ -70,7 +70,7 @@ class LanguageAgent(OfflineAgent):
         side_models: name of the model, or run folder of an agent, of each role that the recipe wants to be given
             (`SideModel(..., start="given")`), with the policy's tokenizer; of a soup, the names of several.
         data: what recipes of records learn from: a file, a folder or rows (see `polyathlon.records.records`).
-        holdout: share of the data's prompts that is never learnt from; its loss, accuracy, margin and log-probabilities are logged.
+        holdout: share of the data that is never learnt from, whole prompts; None is 0.05. Its loss, accuracy, margin and log-probabilities are logged.
         reference_logps: "computed" keeps the reference in memory; "stored" reads it once over all records, keeps the numbers beside the data
             file, and needs no second model.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
@@ -96,7 +96,7 @@ class LanguageAgent(OfflineAgent):
         micro_batch: int | None = None,
         side_models: dict[str, str | Sequence[str]] | None = None,
         data: Any = None,
-        holdout: float = 0.05,
+        holdout: float | None = None,
         reference_logps: Literal["computed", "stored"] = "computed",
         _init_setup_model: bool = True,
         **kwargs: Any,

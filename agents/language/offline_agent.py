@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .recipe_wiring import Wiring
     from .recipes import Recipe
 
+HOLDOUT = 0.05  # share that is held out where nothing is said
 HELD_RECORDS = 64  # of those held out, how many are read each time
 
 
@@ -43,11 +44,16 @@ class OfflineAgent(TokenAgent):
     reference_logps: str
     reference_hashes: dict[str, str] | None
 
-    def _set_data(self, data: Any, holdout: float, reference_logps: str) -> None:
+    def _set_data(self, data: Any, holdout: float | None, reference_logps: str) -> None:
         if reference_logps not in ("computed", "stored"):
             raise unknown_name("reference_logps", str(reference_logps), ("computed", "stored"))
         self.reference_logps, self.reference_hashes = reference_logps, None
-        self.data, self.holdout, self.opened_data = check_data(data), holdout, None
+        if holdout is not None and data is None:
+            raise UsageError(
+                f"holdout={holdout} is a share of data, and there is none: give data=, or leave holdout out"
+            )
+        self.data, self.opened_data = check_data(data), None
+        self.holdout = HOLDOUT if holdout is None else holdout
         self._held_episodes: list[Episode] | None = None
 
     def open_data(self) -> None:
@@ -56,11 +62,12 @@ class OfflineAgent(TokenAgent):
         Raises:
             UsageError: there is none and the recipe reads it, it is of a kind that says too little, or not that of the checkpoint.
         """
+        collector = self._wiring.collector
+        refuse_missing_data(self.recipe.name, collector, self.data)
         if self.opened_data is None and self.data is not None:
             self.opened_data = OfflineData(self.data, self.holdout, self._initial_seed)
-        collector = self._wiring.collector
-        refuse_missing_data(self.recipe.name, collector, self.opened_data)
         if self.opened_data is not None:
+            collector.check_data(self.recipe.name, self.opened_data.records)
             collector.refuse_other_data(self.opened_data.records)
 
     @property

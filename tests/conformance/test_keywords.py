@@ -26,6 +26,7 @@ from polyathlon.wrappers.tokens.token_action import TokenAction
 
 DATASET = "keywords/data-v0"
 STEPS = {"bqnco": 24, "language": 32, "cmorl": 256}  # environment steps of a run, 32 where not named
+PAIRS = [{"prompt": f"say {i % 9}", "chosen": "x" * (1 + i % 3), "rejected": "yy", "margin": 0.5} for i in range(32)]
 # what every run has, so that its few steps do all that longer ones do; an agent gets those that it knows
 SMALL: dict[str, Any] = {
     "learning_rate": 1e-2,
@@ -49,6 +50,7 @@ SMALL: dict[str, Any] = {
 # what some agents have besides
 EXTRA: dict[str, dict[str, Any]] = {
     "language": {"num_prompts": 2, "group_size": 4, "recipe_kwargs": {"kl_coef": 0.1, "clip_high": 0.2}},
+    "reward": {"num_prompts": 4, "data": PAIRS},
     "rlpd": {"dataset": DATASET},
     "expo": {"dataset": DATASET, "pretraining_steps": 4},
     "awac": {"dataset": DATASET, "offline_steps": 16},
@@ -66,6 +68,8 @@ CONTEXT: dict[str, dict[str, Any]] = {
 OTHER: dict[str, Any] = {
     "archive_size": 1,
     "barrier": "code",
+    "data": PAIRS[:20],
+    "holdout": 0.4,
     "base_tau": 0.9,
     "bonus": "nonsense",
     "base_policy": "flow",
@@ -100,6 +104,7 @@ OTHER: dict[str, Any] = {
     "pretraining_steps": 2,
     "recipe": "reinforce",
     "recipe_kwargs": {"n_epochs": 2},
+    "reference_logps": "nonsense",
     "reference_point": [-3.0, -3.0],
     "route_order": "as_given",
     "sampling": "suffix",
@@ -124,8 +129,9 @@ ELSEWHERE: dict[str, str] = {
     "prdc.beta": "the nearest neighbour must change: tests/agents/off_policy/test_prdc.py",
     **{
         f"{name}.stats_window_size": "of episodes, which a dataset alone has none of"
-        for name in ("bc", "td3_bc", "prdc")
+        for name in ("bc", "td3_bc", "prdc", "reward")
     },
+    "language.holdout": "of data: tests/agents/language/test_records.py",
     "tensorboard_log": "below",
     "verbose": "below",
     "bqnco.solver_options": "of a solver of one's own: tests/agents/construction/test_bqnco.py",

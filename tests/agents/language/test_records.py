@@ -256,6 +256,12 @@ def test_held_out_records_are_never_learnt_from_and_their_numbers_are_logged():
     assert torch.equal(*tables)
 
 
+def test_data_of_few_prompts_says_that_none_is_held_out():
+    with pytest.warns(UserWarning, match=r"holdout=0.05: every prompt of the list .* none is held out"):
+        agent = learner(holdout=0.05)
+    assert len(agent.opened_data.held) == 0 and agent.held_out() == {}
+
+
 def test_pairs_of_many_are_matched_within_their_group():
     side, group = torch.tensor([1, -1, 1, -1, 0, 1]), torch.tensor([0, 0, 1, 1, 2, 0])
     chosen, rejected = matched_pairs(side, group)
@@ -346,7 +352,7 @@ def test_an_agent_file_finds_its_data_again_and_acts_without(tmp_path):
     os.unlink(data)
     alone = LanguageAgent.load(tmp_path / "agent.zip", agent.env)
     alone.predict("p1")
-    with pytest.raises(UsageError, match="there is no data file"):
+    with pytest.raises(UsageError, match="there is no file"):
         alone.learn(1)
     in_memory = iterate(learner(), 1)
     in_memory.save(tmp_path / "agent.zip")
