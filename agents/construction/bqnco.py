@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.keywords import AgentWords
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.combinatorial.solvers import SOLVERS
@@ -134,7 +135,7 @@ class BQNCO(Agent):
         num_starts: int = 8,
         ent_coef: float = 0.0,
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[AgentWords],
     ) -> None:
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         if kwargs.get("n_envs") not in (None, 1):

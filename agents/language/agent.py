@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Unpack
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -15,6 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.parts.devices import find_device, refuse_no_bfloat16
+from polyathlon.agents.parts.keywords import BareWords
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import POLICY_POSITIONS, UsageError, check_positive_int, refuse_unknown_arguments
@@ -23,7 +23,6 @@ from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, token_rows
 
 from .episodes import Episode, Fields, unbroken
-from .imitation import find_solver, like, solved
 from .offline_agent import OfflineAgent
 from .policy import CausalLMPolicy, check_dtype, usual_learning_rate
 from .reading import Reading, read_episodes
@@ -40,7 +39,6 @@ from .updates import Update, component_metrics
 
 # what sampling and training may differ by: measured are 0.0001 in float32, and less than half of this in bfloat16
 LOGP_GAPS = {"float32": 0.1, "bfloat16": 0.5}
-SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
 
 
 @register_agent(
@@ -78,7 +76,7 @@ class LanguageAgent(OfflineAgent):
         side_models: name of the model, or run folder of an agent, of each role that the recipe wants to be given
             (`SideModel(..., start="given")`), with the policy's tokenizer; of a soup, the names of several.
         data: what recipes of records learn from: a file, a folder or rows (see `polyathlon.records.records`).
-        holdout: share of the data's prompts that is never learnt from; its loss, accuracy, margin and log-probabilities are logged.
+        holdout: share of the data that is never learnt from, whole prompts; None is 0.05. Its loss, accuracy, margin and log-probabilities are logged.
         reference_logps: "computed" keeps the reference in memory; "stored" reads it once over all records, keeps the numbers beside the data
             file, and needs no second model.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
@@ -106,10 +104,10 @@ class LanguageAgent(OfflineAgent):
         micro_batch: int | None = None,
         side_models: dict[str, str | Sequence[str]] | None = None,
         data: Any = None,
-        holdout: float = 0.05,
+        holdout: float | None = None,
         reference_logps: Literal["computed", "stored"] = "computed",
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[BareWords],
     ) -> None:
         options = dict(policy_kwargs or {})
         if isinstance(policy, str):
@@ -251,25 +249,6 @@ class LanguageAgent(OfflineAgent):
             self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes if e.failure is None)
         self._episode_num += len(episodes)
 
-    def solutions(self, number: int, task: gym.Env[Any, Any] | None = None) -> list[Episode]:
-        """Return the reference answers to `number` drawn problems, as episodes.
-
-        Args:
-            number: how many.
-            task: a text task or `TokenAction` environment; None takes the agent's own.
-
-        Raises:
-            UsageError: the task has no solutions, or one does not fit into an utterance.
-        """
-        if task is None:
-            self._make_or_start_rows()
-            assert self._prompts is not None
-            return solved(self._prompts, find_solver(self.token_env), number)
-        env = like(task, self.token_env)
-        prompts = env.batch(min(number, 64))
-        prompts.reset(seed=self.seed if self.seed is not None else self._initial_seed % 2**31)
-        return solved(prompts, find_solver(env), number)
-
     def _make_or_start_rows(self) -> None:
         if self._prompts is None:
             self._reset_source()
@@ -337,42 +316,6 @@ class LanguageAgent(OfflineAgent):
         return report
 
     # ------------------------------------------------------------------------------------------------ learning
-
-    def warm_start(
-        self: SelfLanguageAgent,
-        task: gym.Env[Any, Any] | None = None,
-        n: int = 256,
-        epochs: int = 8,
-        batch_size: int = 32,
-        learning_rate: float | None = None,
-    ) -> SelfLanguageAgent:
-        """Imitate the task's own answers to `n` drawn problems (recipe "sft"), so that some answers are right.
-
-        Args:
-            task: a text task or `TokenAction` environment to imitate; None takes the agent's own.
-            n: number of problems.
-            epochs: passes over them.
-            batch_size: answers in an update.
-            learning_rate: step size; None is twice the agent's.
-
-        Raises:
-            UsageError: the task has no solutions.
-        """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise UsageError(f"n must be a positive number of problems, got {n!r}")
-        recipe = find_recipe("sft")
-        episodes = self.solutions(n, task)
-        rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
-        for group in self.policy.optimizer.param_groups:
-            group["lr"] = rate
-        self.policy.set_training_mode(True)
-        for _ in range(epochs):
-            for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
-                self.update([episodes[i] for i in index.tolist()], recipe)
-        # neither step sizes of imitation nor side models from before it hold for what follows
-        self.policy.optimizer.state.clear()
-        self.side_models.forget()
-        return self
 
     def _before_training(self) -> None:
         self._make_or_start_rows()

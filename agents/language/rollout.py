@@ -103,11 +103,16 @@ class Rollout:
         Raises:
             UsageError: a sampler asks the task for what it cannot say.
         """
-        prompts, sampler = self.agent._prompts, self.agent._wiring.objects.get(PROMPTS)
-        assert prompts is not None
+        sampler = self.agent._wiring.objects.get(PROMPTS)
         if sampler is not None:
             chosen: list[Any] = sampler.draw(n, self)
             return chosen
+        return self.drawn(n)
+
+    def drawn(self, n: int) -> list[Any]:
+        """Return n task ids, drawn as the task does."""
+        prompts = self.agent._prompts
+        assert prompts is not None
         drawn: list[Any] = []
         while len(drawn) < n:
             rows = list(range(min(n - len(drawn), len(prompts))))
@@ -125,7 +130,8 @@ class Rollout:
         if not ids or isinstance(self.agent._prompts, CopiedTokens):
             raise UsageError(
                 f"a sampler of problems needs them all: {self.agent.token_env.unwrapped} gives no task_ids, or a wrapper stands "
-                "around it; give the task a property task_ids, or leave prompts= of the collector out"
+                "around it; give the task a property task_ids, the sampler a number of tasks to draw once (pool=256), or leave prompts= of the "
+                "collector out"
             )
         listed: Sequence[Any] = ids
         return listed

@@ -24,7 +24,7 @@ class NStepReturns:
 
     def __init__(self, n_steps: int, gamma: float) -> None:
         self.n_steps, self.gamma = n_steps, gamma
-        self._discounts: Tensor | None = None
+        self._powers = torch.tensor([gamma**k for k in range(n_steps + 1)])  # moved to the device once
 
     def sample(self, replay: Replay, batch_size: int, generator: torch.Generator) -> Transitions:
         """Draw where the returns begin, evenly and with replacement."""
@@ -34,7 +34,7 @@ class NStepReturns:
     def returns(self, replay: Replay, index: Tensor) -> Transitions:
         """Return the transitions of several steps that begin at places [B] of the ring."""
         places, counts = self._following(replay, index)
-        discount = self._powers(index.device)
+        discount = self._powers = self._powers.to(index.device)
         reward = torch.where(counts, replay.reward_at(places) * discount[:-1], 0).sum(
             1
         )  # nothing was written beyond some
@@ -42,13 +42,6 @@ class NStepReturns:
         last = replay.raw(places.gather(1, number.unsqueeze(1) - 1).squeeze(1))
         batch = replay.normalized(replay.raw(index)._replace(next_obs=last.next_obs), reward)
         return batch._replace(done=last.done, discount=discount[number] * (1 - last.done))
-
-    def _powers(self, device: torch.device) -> Tensor:
-        """Return gamma^0 ... gamma^n, which stay on the device."""
-        if self._discounts is None or self._discounts.device != device:
-            powers = [self.gamma**k for k in range(self.n_steps + 1)]
-            self._discounts = torch.tensor(powers, dtype=torch.float32, device=device)
-        return self._discounts
 
     def _following(self, replay: Replay, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the places [B, n] of the steps, and whether each counts, bool [B, n]."""
