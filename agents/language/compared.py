@@ -38,7 +38,10 @@ def compared_metrics(rows: Fields, reading: Reading, is_paired: bool) -> dict[st
         return found
     logp, mask, own, group = reading.logp, rows["mask"], rows["on_policy"] > 0, rows["group"]
     if logp.device.type != "cpu":  # in one transfer, where groups that are looked up would ask often
-        wide = [x.double() if x.dim() == 2 else x.double()[:, None].expand_as(mask) for x in (logp, reference, mask, own, group)]
+        wide = [
+            x.double() if x.dim() == 2 else x.double()[:, None].expand_as(mask)
+            for x in (logp, reference, mask, own, group)
+        ]
         logp, reference, mask, own, group = torch.stack(wide).cpu()
         logp, reference, mask = (x.to(reading.logp.dtype) for x in (logp, reference, mask))
         own, group = own[:, 0] > 0, group[:, 0].long()

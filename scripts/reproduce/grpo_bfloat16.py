@@ -15,7 +15,7 @@ def train(seed: int, task: str, dtype: str, tokens: int = TOKENS) -> Run:
 
 CLAIM = Claim(
     name="grpo_bfloat16",
-    statement="LanguageAgent with grpo and dtype=\"bfloat16\" ends no lower than in float32.",
+    statement='LanguageAgent with grpo and dtype="bfloat16" ends no lower than in float32.',
     source="Micikevicius et al. 2018, arXiv 1710.03740 (float32 masters); Kalamkar et al. 2019, arXiv 1905.12322 (bfloat16)",
     metric="share of right answers to fresh problems, one sampled answer each",
     arms={

@@ -30,10 +30,17 @@ def test_arrays_of_all_kinds_come_back_as_they_were():
 
 
 def test_fields_keep_their_names_and_nesting():
-    fields = {"mask": torch.ones(2, 3), "components": {"a": torch.tensor([1.0, 2.0])}, "text": ["x", "y"], "progress": 0.5}
+    fields = {
+        "mask": torch.ones(2, 3),
+        "components": {"a": torch.tensor([1.0, 2.0])},
+        "text": ["x", "y"],
+        "progress": 0.5,
+    }
     found = moved(fields, CPU)
     assert found.keys() == fields.keys() and found["text"] is fields["text"] and found["progress"] == 0.5
-    assert torch.equal(found["components"]["a"], fields["components"]["a"]) and torch.equal(found["mask"], fields["mask"])
+    assert torch.equal(found["components"]["a"], fields["components"]["a"]) and torch.equal(
+        found["mask"], fields["mask"]
+    )
 
 
 def test_groups_stay_as_they_are_on_the_processor():
