@@ -7,6 +7,7 @@ import torch
 
 from polyathlon.agents.language.episodes import moved
 from polyathlon.agents.parts.advantages import numbered
+from polyathlon.agents.parts.token_weights import _largest
 from polyathlon.agents.streams.packing import Packing
 
 CPU = torch.device("cpu")
@@ -47,3 +48,11 @@ def test_groups_stay_as_they_are_on_the_processor():
     group, size, number = numbered(torch.tensor([4, 1, 4]))
     assert group.tolist() == [4, 1, 4] and (size, number) == (5, 2)
     assert numbered(torch.zeros(0, dtype=torch.int64))[1:] == (0, 0)
+
+
+def test_a_number_that_stays_on_the_device_marks_the_same_places():
+    score = torch.randperm(12, generator=torch.Generator().manual_seed(0)).float().view(3, 4)
+    allowed = score % 3 > 0
+    for number in (0, 1, 5, 50):
+        there = _largest(score, allowed, torch.tensor(float(number), dtype=torch.float64))
+        assert torch.equal(there, _largest(score, allowed, number)) and there.sum() == min(number, 8)
