@@ -89,6 +89,8 @@ def describe_recipe(row: Recipe) -> list[str]:
             continue
         lines += [head, f"    reads {_reads(slot.part, wiring.objects.get(slot.name), makers)}"]
     models = [f"{model.role} (start: {model.start})" for model in row.models]
+    reads_records = hasattr(wiring.collector, "check_data")
+    words = "--data pairs.jsonl" if reads_records else "--warm-start 512 --completions 2048"
     lines += [f"  side models: {', '.join(models)}"] if models else []
     return [
         *lines,
@@ -96,7 +98,7 @@ def describe_recipe(row: Recipe) -> list[str]:
         "",
         "numbers to change (recipe_kwargs=, --agent recipe_kwargs.NAME=):",
         *textwrap.wrap(", ".join(known_words(row)), WIDTH, initial_indent="  ", subsequent_indent="  "),
-        f"example: polyathlon train {row.name} polyathlon/Reasoning-v0 --warm-start 512 --completions 2048",
+        f"example: polyathlon train {row.name} polyathlon/Reasoning-v0 {words}",
     ]
 
 

@@ -317,9 +317,9 @@ class BQNCO(Agent):
         """Update the policy on one batch of decisions and return their number."""
         loss, count = self._imitation_gradient()
         self._update()
-        self.logger.record_mean("train/loss", loss.choice.item() / count)
-        self.logger.record_mean("train/edge_loss", loss.edges.item() / count)
-        self.logger.record_mean("train/accuracy", loss.right.item() / count)
+        sums = torch.stack([loss.choice.detach(), loss.edges.detach(), loss.right.to(loss.choice.dtype)]).tolist()
+        for name, total in zip(("loss", "edge_loss", "accuracy"), sums):
+            self.logger.record_mean(f"train/{name}", total / count)
         return self.batch_size
 
     def _explore(self) -> int:
@@ -340,10 +340,12 @@ class BQNCO(Agent):
         self._update()
         self.logger.record_mean("train/loss", loss)
         self.logger.record_mean("train/entropy", entropy)
-        self.logger.record_mean("train/cost", rollouts.cost.mean().item())
+        lengths = torch.stack(rollouts.counts).sum(0)
+        found = torch.cat([rollouts.cost, lengths.to(rollouts.cost.dtype), rollouts.cost.mean()[None]]).tolist()
+        self.logger.record_mean("train/cost", found.pop())
         assert self.ep_info_buffer is not None
-        lengths = torch.stack(rollouts.counts).sum(0).tolist()
-        self.ep_info_buffer.extend({"r": -c, "l": n, "t": 0.0} for c, n in zip(rollouts.cost.tolist(), lengths))
+        ends = zip(found[: len(lengths)], found[len(lengths) :])
+        self.ep_info_buffer.extend({"r": -cost, "l": int(length), "t": 0.0} for cost, length in ends)
         return len(rollouts.actions) * len(rollouts.cost) * size
 
     def _before_training(self) -> None:

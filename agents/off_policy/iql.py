@@ -53,8 +53,9 @@ def critic(critic: Any, obs: Tensor, action: Tensor, backup: Tensor) -> Tensor:
 
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A Gaussian actor, critics and a value."""
-    sizes = read_sizes(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(GaussianActor(sizes)), "critic": critics(sizes), "value_net": Network(Value(sizes))}
+    sizes = read_sizes(observation_space, action_space, policy_kwargs, others=("log_std_init",))
+    actor = GaussianActor(sizes, policy_kwargs.get("log_std_init", 0.0))
+    return sizes.behind({"actor": Network(actor), "critic": critics(sizes), "value_net": Network(Value(sizes))})
 
 
 iql = Method(
@@ -75,7 +76,7 @@ class IQL(OffPolicy):
     With a dataset, a timestep is a gradient step on it; `offline_steps` makes it go on online.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
         env: see `FromDataset`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.

@@ -11,7 +11,7 @@ from torch import Tensor
 from polyathlon.agents.engine import Loss, Method
 from polyathlon.agents.parts.keywords import TD3BCWords
 from polyathlon.agents.parts.offline_losses import q_scale
-from polyathlon.envs.errors import check_non_negative
+from polyathlon.envs.errors import UsageError, check_non_negative
 from polyathlon.registration import register_agent
 
 from .policy import MethodPolicy
@@ -90,6 +90,14 @@ class PRDC(TD3BC):
         check_non_negative(beta=beta)
         self.beta = beta
         super().__init__(policy, env, learning_rate, *args, **kwargs)
+
+    def _refuse_observations(self) -> None:
+        if not self._is_flat:
+            raise UsageError(
+                f"PRDC looks for the nearest observation of the dataset, which is defined for vectors, got {self.observation_space}: record "
+                "the dataset from polyathlon.wrappers.VectorObservation(env), or use TD3BC"
+            )
+        super()._refuse_observations()
 
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """See `OffPolicy.method_words`."""

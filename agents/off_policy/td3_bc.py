@@ -44,7 +44,7 @@ class TD3BC(OffPolicy):
     A timestep is a gradient step on the dataset; no environment is needed.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
