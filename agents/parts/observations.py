@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,13 @@ def numbers_of(obs: Any) -> Tensor:
 
 
 def new_replay(
-    capacity: int, space: spaces.Space[Any], action_size: int, device: torch.device, *, on_disk: bool = False
+    capacity: int,
+    space: spaces.Space[Any],
+    action_size: int,
+    device: torch.device,
+    *,
+    on_disk: bool = False,
+    tell: Callable[[str], object] | None = None,
 ) -> Replay:
     """Make the replay memory for observations of a space.
 
@@ -59,8 +66,8 @@ def new_replay(
     """
     if is_flat(space):
         size = int(np.prod(space.shape or (), dtype=int))
-        return Replay(capacity, size, action_size, device, on_disk=on_disk)
-    return PartsReplay(capacity, space, action_size, device, on_disk=on_disk)
+        return Replay(capacity, size, action_size, device, on_disk=on_disk, tell=tell)
+    return PartsReplay(capacity, space, action_size, device, on_disk=on_disk, tell=tell)
 
 
 def has_channels_first(space: spaces.Box) -> bool:
