@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import textwrap
@@ -52,7 +53,14 @@ def _is_environment(name: str) -> bool:
     if name in gym.registry or f"{name.partition(':')[2]}" in gym.registry:
         return True
     module, colon, identifier = name.partition(":")
-    return bool(colon) and re.search(r"-v\d+$", identifier) is not None and bool(module)
+    if not colon or not module:
+        return False
+    if re.search(r"-v\d+$", identifier) is not None:
+        return True
+    try:
+        return callable(getattr(importlib.import_module(module), identifier, None))
+    except ImportError:  # of which reading it as a recipe tells
+        return False
 
 
 # ---------------------------------------------------------------------------------------------------------- recipes
@@ -81,6 +89,8 @@ def describe_recipe(row: Recipe) -> list[str]:
             continue
         lines += [head, f"    reads {_reads(slot.part, wiring.objects.get(slot.name), makers)}"]
     models = [f"{model.role} (start: {model.start})" for model in row.models]
+    reads_records = hasattr(wiring.collector, "check_data")
+    words = "--data pairs.jsonl" if reads_records else "--warm-start 512 --completions 2048"
     lines += [f"  side models: {', '.join(models)}"] if models else []
     return [
         *lines,
@@ -88,7 +98,7 @@ def describe_recipe(row: Recipe) -> list[str]:
         "",
         "numbers to change (recipe_kwargs=, --agent recipe_kwargs.NAME=):",
         *textwrap.wrap(", ".join(known_words(row)), WIDTH, initial_indent="  ", subsequent_indent="  "),
-        f"example: polyathlon train {row.name} polyathlon/Reasoning-v0 --warm-start 512 --completions 2048",
+        f"example: polyathlon train {row.name} polyathlon/Reasoning-v0 {words}",
     ]
 
 

@@ -6,14 +6,12 @@ import inspect
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from polyathlon.agents.language.recipes import find_recipe
+from polyathlon.agents.language.recipes import Recipe, find_recipe
 from polyathlon.agents.parts.wiring import find_part
 from polyathlon.agents.streams.environments import find_spec
 from polyathlon.envs.errors import UsageError
 
 from .adaptation import entry_point, resolve_agent
-
-HOLDOUT = 0.05
 
 
 class Given(NamedTuple):
@@ -40,7 +38,7 @@ def with_data(
         env_kwargs: its options.
         agent_kwargs: the agent's.
         data: records; None gives none.
-        holdout: share that is held out; None is `HOLDOUT` where an agent learns from records.
+        holdout: share that is held out; None is the agent's own where it learns from records.
         reward: what judges answers.
 
     Raises:
@@ -58,11 +56,14 @@ def with_data(
         )
     data = str(data) if isinstance(data, Path) else data
     env, own = dict(env_kwargs), dict(agent_kwargs)
-    share = HOLDOUT if holdout is None and learns else holdout
+    if holdout is None and learns:
+        from polyathlon.agents.language.offline_agent import HOLDOUT
+
+        holdout = HOLDOUT
     if data is not None and learns:
-        own |= {"data": data, "holdout": share}
+        own |= {"data": data, "holdout": holdout}
     if data is not None and asks:
-        env |= {"data": data} | ({"holdout": share} if share else {})
+        env |= {"data": data} | ({"holdout": holdout} if holdout else {})
     if reward is not None:
         if not _takes(env_id, "judge"):
             raise UsageError(
@@ -74,38 +75,38 @@ def with_data(
 
 def learns_from_records(agent: str, agent_kwargs: dict[str, Any]) -> bool:
     """Whether an agent, or the recipe that its name or its options mean, reads records."""
+    row = _row_of(agent, agent_kwargs)
+    return row is not None and hasattr(find_part(row.collect.path), "check_data")
+
+
+def _row_of(agent: str, agent_kwargs: dict[str, Any]) -> Recipe | None:
+    """Return the recipe of an agent that may have data; None where it can have none."""
     agent_class, implied = resolve_agent(agent)
     parameters = inspect.signature(agent_class.__init__).parameters
     if "data" not in parameters:
-        return False
-    recipe = implied.get("recipe") or agent_kwargs.get("recipe")
-    if recipe is None:
-        recipe = parameters["recipe"].default if "recipe" in parameters else None
-    return recipe is None or hasattr(find_part(find_recipe(recipe).collect.path), "check_data")
+        return None
+    own = getattr(agent_class, "own_recipe", None)
+    recipe = own or implied.get("recipe") or agent_kwargs.get("recipe") or parameters["recipe"].default
+    return find_recipe(recipe, **agent_kwargs.get("recipe_kwargs") or {})
 
 
 def _takes(env_id: str, word: str) -> bool:
     try:
         made = entry_point(find_spec(env_id))
-    except UsageError:  # an environment of the caller's own
-        return False
-    try:
         return made is not None and word in inspect.signature(made).parameters
-    except (TypeError, ValueError):
+    except (UsageError, TypeError, ValueError):  # an environment of the user's own that has no id
         return False
 
 
 def epoch_of(agent: str, agent_kwargs: dict[str, Any]) -> int | None:
     """Return how many answers an epoch of the agent's data has; None where it reads none."""
     data = agent_kwargs.get("data")
-    _, implied = resolve_agent(agent)
-    recipe = implied.get("recipe") or agent_kwargs.get("recipe")
-    if data is None or recipe is None:
+    row = _row_of(agent, agent_kwargs)
+    if data is None or row is None:
         return None
     from polyathlon.agents.language.offline_data import OfflineData
 
-    row = find_recipe(recipe, **agent_kwargs.get("recipe_kwargs") or {})
     collector = find_part(row.collect.path)(**dict(row.collect.options))
-    found = OfflineData(data, agent_kwargs.get("holdout", HOLDOUT), 0)
+    found = OfflineData(data, agent_kwargs["holdout"], 0)
     collector.check_data(row.name, found.records)
     return int(collector.completions_of(found))

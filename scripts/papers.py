@@ -45,10 +45,7 @@ from polyathlon.wrappers import TokenAction
 
 TABLE = "table:8,3,5,ends=1"
 env = TokenAction(TableTask(8, 2, 4), model=TABLE, max_new_tokens=3, max_length=32)
-PAIRS = [
-    dict(prompt=f"p{i % 8}", chosen="1 2 4", rejected=f"{i // 8} 3 4", score_chosen=1.0, score_rejected=0.5 - i / 100)
-    for i in range(24)
-]
+PAIRS = [dict(prompt=f"p{i}", chosen="1 2 4", rejected="0 3 4") for i in range(8)]
 SUMS = dict(task_kwargs=dict(task="chain_sum", config=dict(max_terms=2, max_digits=1)))
 ```
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ class OfflineData:
         self.records: RecordSet = records(source)
         self.seed, self.holdout = seed, holdout
         self.train, self.held = self.records.split(holdout)
+        if holdout and not len(self.held):
+            warnings.warn(
+                f"holdout={holdout}: every prompt of {self.records.rows.name} has more of its {len(self.records)} records than that share, so "
+                "none is held out; give a larger holdout, or 0",
+                UserWarning,
+                stacklevel=2,
+            )
         self.description = self.records.description
         self.stored: Any = None
         self._epoch, self._order = -1, np.empty(0, np.int64)
@@ -56,22 +64,19 @@ def check_data(data: Any) -> Any:
     return data
 
 
-def refuse_missing_data(row: str, collector: Any, data: OfflineData | None) -> None:
-    """Refuse a recipe without the data that its collector reads, data that nobody reads, and records of a kind that says too little.
+def refuse_missing_data(row: str, collector: Any, data: Any) -> None:
+    """Refuse a recipe without the data that its collector reads, and data that nobody reads.
 
     Raises:
-        UsageError: naming both.
+        UsageError: naming the recipe.
     """
-    check = getattr(collector, "check_data", None)
-    if check is None:
-        if data is not None:
-            raise UsageError(
-                f"the recipe {row!r} samples its own answers and reads no data: leave data= (--data) out, or take one that learns from records "
-                "(polyathlon recipes)"
-            )
-        return
-    if data is None:
+    reads = getattr(collector, "check_data", None) is not None
+    if data is not None and not reads:
+        raise UsageError(
+            f"the recipe {row!r} samples its own answers and reads no data: leave data= (--data) out, or take one that learns from records "
+            "(polyathlon recipes)"
+        )
+    if data is None and reads:
         raise UsageError(
             f"the recipe {row!r} learns from records: give data=FILE (--data FILE), see polyathlon.records"
         )
-    check(row, data.records)

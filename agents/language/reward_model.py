@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.parts.keywords import ScorerWords
 from polyathlon.agents.parts.score_norm import ScoreNorm
 from polyathlon.agents.parts.wiring import part
 from polyathlon.envs.errors import UsageError
@@ -31,6 +32,7 @@ BRADLEY_TERRY = Recipe(
     loss=part("reward_losses:reward_loss", centring=0.0, barrier=0.0, focal=0.0, smoothing=0.0),
     collect=part("collectors:Records", batch=16, take="pairs"),
 )
+_MEANINGLESS = {"recipe", "group_size", "temperature", "max_logp_gap", "side_models", "reference_logps"}
 
 
 class RewardPolicy(CausalLMPolicy):
@@ -73,7 +75,7 @@ class RewardModel(LanguageAgent):
         policy_kwargs: further keyword arguments of `CausalLMPolicy`.
         micro_batch: rows in memory at a time.
         fast_forward: see `LanguageAgent`.
-        holdout: share of the prompts that is never learnt from; accuracy and margin on them are logged.
+        holdout: share of the data that is never learnt from, whole prompts; None is 0.05. Accuracy and margin on them are logged.
         **kwargs: `verbose`, `seed`, `device`, `tensorboard_log`, `stats_window_size` of `Agent`.
 
     Raises:
@@ -81,6 +83,8 @@ class RewardModel(LanguageAgent):
     """
 
     gives_scores = True
+    needs_records = True
+    own_recipe = BRADLEY_TERRY
 
     def __init__(
         self,
@@ -94,10 +98,15 @@ class RewardModel(LanguageAgent):
         policy_kwargs: dict[str, Any] | None = None,
         micro_batch: int | None = None,
         fast_forward: bool = True,
-        holdout: float = 0.05,
+        holdout: float | None = None,
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[ScorerWords],
     ) -> None:
+        for name in _MEANINGLESS & kwargs.keys():
+            raise UsageError(
+                f"{name} means nothing to a reward model, which samples nothing and has one loss: leave it out, or set numbers of the loss by "
+                "recipe_kwargs"
+            )
         words = dict(policy_kwargs or {})
         if isinstance(policy, str):
             words["model"], policy = policy, RewardPolicy

@@ -38,6 +38,10 @@ class SideModels:
     def __init__(self, rows: tuple[SideModel, ...], given: Mapping[str, Any]) -> None:
         self.rows = {row.role: row for row in (IMPLIED, *rows)}
         self.given = dict(given)
+        if (
+            IMPLIED.role in self.given and self.rows[IMPLIED.role] == IMPLIED
+        ):  # a reference that is not the policy of the start
+            self.rows[IMPLIED.role] = SideModel(IMPLIED.role, start="given")
         wanted = {role for role, row in self.rows.items() if row.start != "policy"}
         if missing := sorted(wanted - set(given)):
             raise UsageError(

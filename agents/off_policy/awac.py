@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network
+from polyathlon.agents.parts.keywords import OfflineWords
 from polyathlon.agents.parts.offline_losses import advantage_weight, weighted_imitation
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import check_non_negative
@@ -97,7 +98,7 @@ class AWAC(OffPolicy):
         *args: Any,
         beta: float = 1.0,
         max_weight: float = 100.0,
-        **kwargs: Any,
+        **kwargs: Unpack[OfflineWords],
     ) -> None:
         check_non_negative(beta=beta, max_weight=max_weight)
         self.beta, self.max_weight = beta, max_weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from polyathlon.agents.engine import Loss, Method, Network
 from polyathlon.agents.engine.distributions import Product
 from polyathlon.agents.parts.action_distributions import choices_of
+from polyathlon.agents.parts.keywords import OfflineWords
 from polyathlon.agents.parts.offline_losses import weighted_imitation
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.registration import register_agent
@@ -78,7 +79,7 @@ class BC(OffPolicy):
         learning_rate: Any = 3e-4,
         *args: Any,
         loss: str = "log_prob",
-        **kwargs: Any,
+        **kwargs: Unpack[OfflineWords],
     ) -> None:
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
 
 import torch
 from stable_baselines3.common.policies import BasePolicy
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Adam, Average, Loss, Method, Network, Scalar
 from polyathlon.agents.parts.candidates import best_candidate
+from polyathlon.agents.parts.keywords import PriorDataWords
 from polyathlon.agents.parts.policy_names import POLICY_NAMES
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
@@ -253,7 +254,7 @@ class EXPO(SAC):
         *args: Any,
         gradient_steps: int = 2,
         num_min_critics: int = 2,
-        **kwargs: Any,
+        **kwargs: Unpack[PriorDataWords],
     ) -> None:
         _check_candidates(num_samples, num_edits, edit_scale)
         if base_policy not in KINDS:
@@ -286,8 +287,9 @@ class EXPO(SAC):
             "num_min_critics": dict.fromkeys(("members.count", "choosing_members.count"), self.num_min_critics),
         }
 
-    def _make_method(self) -> Method:
-        method = super()._make_method()
+    def make_method(self) -> Method:
+        """See `MethodAgent.make_method`."""
+        method = super().make_method()
         if self.num_edits:
             return method
         return replace(method, losses=tuple(loss for loss in method.losses if loss.key not in ("edit", "ent_coef")))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network
+from polyathlon.agents.parts.keywords import OfflineWords
 from polyathlon.agents.parts.offline_losses import advantage_weight, expectile_loss, weighted_imitation
 from polyathlon.agents.parts.wiring import Target
 from polyathlon.envs.errors import UsageError, check_non_negative
@@ -99,7 +100,7 @@ class IQL(OffPolicy):
         expectile: float = 0.7,
         beta: float = 3.0,
         max_weight: float = 100.0,
-        **kwargs: Any,
+        **kwargs: Unpack[OfflineWords],
     ) -> None:
         if not 0 < expectile < 1:
             raise UsageError(f"expectile must lie between 0 and 1, got {expectile!r}")

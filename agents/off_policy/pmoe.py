@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from polyathlon.agents.parts.expert_routing import (
     score_ratio_loss,
 )
 from polyathlon.agents.parts.gaussian_mixture import of_expert, tanh_gmm_logp
+from polyathlon.agents.parts.keywords import MixtureWords
 from polyathlon.agents.parts.squashed_gaussian import SAC_LOG_STD_MAX, SAC_LOG_STD_MIN
 from polyathlon.agents.parts.wiring import Noise
 from polyathlon.envs.errors import UsageError, unknown_name
@@ -240,7 +241,7 @@ class PMOE(SAC):
         gumbel_temperature: float = 1.0,
         batch_reward_scale: float | None = None,
         policy_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[MixtureWords],
     ) -> None:
         refuse_experts(num_experts, policy_kwargs)
         estimated_by(estimator)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method
+from polyathlon.agents.parts.keywords import TD3BCWords
 from polyathlon.agents.parts.offline_losses import q_scale
 from polyathlon.envs.errors import UsageError, check_non_negative
 from polyathlon.registration import register_agent
@@ -84,7 +85,7 @@ class PRDC(TD3BC):
         learning_rate: Any = 3e-4,
         *args: Any,
         beta: float = 2.0,
-        **kwargs: Any,
+        **kwargs: Unpack[TD3BCWords],
     ) -> None:
         check_non_negative(beta=beta)
         self.beta = beta

@@ -16,23 +16,21 @@ from torch import Tensor
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.action_distributions import choices_of
-from polyathlon.agents.parts.action_noise import RowNoise, noise_words
-from polyathlon.agents.parts.hindsight import ACHIEVED, HerReplayBuffer, refuse_other_goals
-from polyathlon.agents.parts.n_step_returns import NStepReturns
+from polyathlon.agents.parts.hindsight import HerReplayBuffer
 from polyathlon.agents.parts.observations import as_seen, is_flat, new_replay, over_parts
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.policy_names import refuse_policy_name
 from polyathlon.agents.parts.refused_words import OFF_POLICY
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.callback_locals import step_locals
-from polyathlon.agents.streams.goals import goal_rewards, refuse_no_rewards
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
 from .replay_files import ReplayFiles, vec_normalize_of
-from .sb3_words import read_replay_words, read_train_freq
+from .samplers import Samplers
+from .sb3_words import read_train_freq
 
 
-class ReplayAgent(ReplayFiles, Agent):
+class ReplayAgent(ReplayFiles, Samplers, Agent):
     """Base of agents with continuous actions that learn from a replay buffer; words and defaults are SB3's.
 
     Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass makes its policy in `_setup_model`, takes
@@ -133,30 +131,6 @@ class ReplayAgent(ReplayFiles, Agent):
         self._setup_noise()
         self._setup_sampling()
 
-    def _setup_noise(self) -> None:
-        """Read SB3's noise, or make that of the agent's file again."""
-        if self.action_noise is not None:
-            assert isinstance(self.action_space, spaces.Box)
-            self._noise_words = noise_words(self.action_noise, self.action_space, self.n_envs)
-        self.action_noise = RowNoise(self.device, **self._noise_words) if self._noise_words else None
-        if self.action_noise is not None:
-            self.register_state("action_noise", self.action_noise, checkpoint_only=True)
-
-    def _setup_sampling(self) -> None:
-        """Read which minibatches are wanted.
-
-        Raises:
-            UsageError: they cannot be made of this environment.
-        """
-        if self.replay_buffer_class is not None or self.replay_buffer_kwargs is not None:
-            words = read_replay_words(self.replay_buffer_class, self.replay_buffer_kwargs, self.n_steps, self.gamma)
-            self.n_steps = words.pop("n_steps", self.n_steps)
-            self._replay_words = words
-        if self._replay_words:
-            refuse_other_goals(type(self).__name__, self.observation_space)
-            if self.env is not None:
-                refuse_no_rewards(self.env)
-
     def _refuse_spaces(self) -> None:
         """Refuse what the networks cannot take.
 
@@ -253,28 +227,6 @@ class ReplayAgent(ReplayFiles, Agent):
     def _tell(self) -> Any:
         """What says how much memory is going to be taken."""
         return print if self.verbose >= 1 else None
-
-    def _room(self, buffer_size: int) -> int:
-        """Return how many transitions the memory holds: with goals in hindsight whole steps of all environments, as in SB3."""
-        return max(buffer_size // self.n_envs, 1) * self.n_envs if self._replay_words else buffer_size
-
-    def _sampled(self, replay: Replay, is_own: bool = True) -> Replay:
-        """Let the agent's words say how minibatches of a memory are made.
-
-        Args:
-            replay: the memory.
-            is_own: it holds what the agent met, from goals in hindsight can be made.
-        """
-        replay.stride = self.n_envs
-        if self.n_steps > 1:
-            replay.sampler = NStepReturns(self.n_steps, self.gamma)
-        elif self._replay_words and is_own:
-            goals: Any = self.observation_space[ACHIEVED]  # type: ignore[index]
-            HerReplayBuffer(**self._replay_words).join(replay, self.n_envs, goals, self._goal_rewards)
-        return replay
-
-    def _goal_rewards(self, achieved: Tensor, desired: Tensor, infos: list[dict[str, Any]]) -> Tensor:
-        return goal_rewards(self.env, achieved, desired, infos)
 
     def _reset_source(self) -> None:
         if self.replay is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network, Scalar
+from polyathlon.agents.parts.keywords import PriorDataWords
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.registration import register_agent
@@ -123,7 +124,7 @@ class RLPD(SAC):
         gradient_steps: int = 2,
         num_min_critics: int = 2,
         backup_entropy: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[PriorDataWords],
     ) -> None:
         check_positive_int(num_min_critics=num_min_critics)
         self.num_min_critics, self.backup_entropy = num_min_critics, backup_entropy

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network, Scalar
+from polyathlon.agents.parts.keywords import OffPolicyWords
 from polyathlon.agents.parts.targets import temperature_loss
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_positive_int
@@ -121,7 +122,7 @@ class SAC(OffPolicy):
         target_entropy: str | float = "auto",
         target_update_interval: int = 1,
         matmul_precision: str = "highest",
-        **kwargs: Any,
+        **kwargs: Unpack[OffPolicyWords],
     ) -> None:
         check_positive_int(target_update_interval=target_update_interval)
         parse_temperature(ent_coef)
@@ -144,8 +145,9 @@ class SAC(OffPolicy):
         taken = self.train_freq * max(1, self.n_envs)
         return {f"{loss}.every": taken if self.gradient_steps < 0 else self.gradient_steps for loss in losses}
 
-    def _make_method(self) -> Method:
-        method = super()._make_method()
+    def make_method(self) -> Method:
+        """See `MethodAgent.make_method`."""
+        method = super().make_method()
         if parse_temperature(self.ent_coef)[1]:
             return method
         return replace(method, losses=tuple(loss for loss in method.losses if loss.key != "ent_coef"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network
+from polyathlon.agents.parts.keywords import OffPolicyWords
 from polyathlon.agents.parts.offline_losses import smooth_target_action
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_non_negative, check_positive_int
@@ -125,7 +126,7 @@ class TD3(OffPolicy):
         target_noise_clip: float = 0.5,
         exploration_noise: float = 0.1,
         matmul_precision: str = "highest",
-        **kwargs: Any,
+        **kwargs: Unpack[OffPolicyWords],
     ) -> None:
         check_positive_int(policy_delay=policy_delay)
         check_non_negative(

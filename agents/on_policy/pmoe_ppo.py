@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Adam, Loss, Method, Network
 from polyathlon.agents.parts.expert_routing import frequency_loss, picks, refuse_experts
+from polyathlon.agents.parts.keywords import PPOWords
 from polyathlon.agents.parts.wiring import Noise
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.registration import register_agent
@@ -188,7 +189,7 @@ class PMOEPPO(PPO):
         num_experts: int = 4,
         estimator: str = "frequency",
         policy_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[PPOWords],
     ) -> None:
         refuse_experts(num_experts, policy_kwargs)
         if estimator == "gumbel_softmax":

@@ -41,6 +41,12 @@ COLUMNS = {
     "spans": "a critique: what parts of the answer are good or bad",
     "tools": "functions that the template writes into the prompt",
 }
+_USUAL = {  # names that other data sets have for a column
+    "prompt": ("question", "instruction", "query", "problem", "input"),
+    "chosen": ("chosen_response", "preferred", "better", "accepted"),
+    "rejected": ("rejected_response", "dispreferred", "worse"),
+    "scores": ("ratings", "rewards"),
+}
 _WANTED = (
     "prompt with chosen and rejected; chosen and rejected as conversations; prompt with completion (and label or score); prompt with "
     "completions and scores; messages; or prompt alone"
@@ -165,7 +171,9 @@ def _listed(row: Mapping[str, Any]) -> str:
 
 
 def _close(wanted: str, row: Mapping[str, Any]) -> str:
-    close = nearest(wanted, [str(key) for key in row if key not in COLUMNS])
+    others = [str(key) for key in row if key not in COLUMNS]
+    usual = [name for name in _USUAL.get(wanted, ()) if name in others]
+    close = usual[0] if usual else nearest(wanted, others)
     return f". Is {close!r} meant? Say so with columns={{{wanted!r}: {close!r}}}" if close else ""
 
 

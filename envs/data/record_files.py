@@ -63,7 +63,7 @@ def open_rows(source: Any, split: str | None = None) -> Rows:
         if path.is_dir():
             return _open_folder(path, split)
         if not path.is_file():
-            raise UsageError(f"there is no data file {str(source)!r}: give one of {', '.join(FORMS)}, or a folder")
+            raise UsageError(f"there is no file {str(source)!r} of data: give one of {', '.join(FORMS)}, or a folder")
         return _open_files([path], str(path))
     if hasattr(source, "column_names") and hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return ListedRows(source, f"the {type(source).__name__}")
@@ -132,7 +132,7 @@ class LineRows:
         self._sizes = np.array(sizes, dtype=np.int64)
         self._numbers = np.array(numbers, dtype=np.int64)
         if not len(self._starts):
-            raise UsageError(f"{name} holds no rows")
+            raise UsageError(f"{name} holds no records")
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -165,7 +165,7 @@ def parsed_line(line: bytes | str, name: str, number: int) -> Row:
         UsageError: it is no JSON (with line and column) or no record.
     """
     try:
-        row = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
+        row = json.loads((line.decode("utf-8-sig") if isinstance(line, bytes) else line).rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise UsageError(f"line {number} of {name} is no UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -332,7 +332,7 @@ def _open_folder(path: Path, split: str | None) -> Rows:
     if (path / "dataset_dict.json").is_file():
         splits = list(_read_object(path / "dataset_dict.json")["splits"])
         chosen = split or ("train" if "train" in splits else splits[0] if len(splits) == 1 else None)
-        if chosen not in splits:
+        if chosen is None or chosen not in splits:
             raise unknown_name(f"split of {str(path)!r}", str(split), splits)
         return _open_folder(path / chosen, None)
     if (path / "state.json").is_file():

@@ -105,7 +105,7 @@ class RecordSet:
         if isinstance(source, str | Path):
             self.description = {"source": str(source), "columns": self.columns, "split": split}
         if not len(self.rows):
-            raise UsageError(f"{self.rows.name} holds no rows")
+            raise UsageError(f"{self.rows.name} holds no records")
         self.kind = kind_of(self._renamed(self.rows[0]), self._where(0))
         self._read_once()
 
@@ -180,7 +180,7 @@ class RecordSet:
         first = found[0]
         if len(found) == 1:
             return first
-        joined = {
+        joined: dict[str, Any] = {
             name: [value for record in found for value in getattr(record, name)]
             for name in ("answers", "sides", "scores")
         }
@@ -212,23 +212,28 @@ class RecordSet:
     def split(self, holdout: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Split units into those to learn from and those held out, by hashes of prompts: no prompt is on both sides.
 
-        The split depends on the prompts and the share alone, so that runs of different seeds hold out the same.
+        The split depends on the prompts and the share alone, so that runs of different seeds hold out the same. Where few prompts have
+        many units each, fewer units than the share may be held out, or none.
 
         Args:
-            holdout: share of the prompts to hold out, in [0, 1); 0 holds out none.
+            holdout: share of the units to hold out, in [0, 1); 0 holds out none.
 
         Raises:
             UsageError: it is no share, or leaves nothing to learn from.
         """
         if not (isinstance(holdout, int | float) and not isinstance(holdout, bool) and 0 <= holdout < 1):
             raise UsageError(f"holdout is a share of the data from 0 to below 1, got {holdout!r}")
-        different = np.unique(self.prompts)
-        count = math.ceil(holdout * len(different))
-        if count >= len(different):
+        different, counts = np.unique(self.prompts, return_counts=True)  # hashes are as good as drawn, and sorted
+        room, chosen = math.ceil(holdout * len(self)), []
+        for prompt, count in zip(different, counts.tolist()):
+            if count <= room:
+                chosen.append(prompt)
+                room -= count
+        held = np.isin(self.prompts, np.array(chosen, dtype=np.uint64))
+        if held.all():
             raise UsageError(
                 f"holdout={holdout} of {len(different)} different prompts leaves nothing to learn from: give a smaller share"
             )
-        held = np.isin(self.prompts, different[:count])  # hashes are as good as drawn, and sorted
         return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,51 +9,31 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, require, unknown_name
+from polyathlon.envs.data.record_files import open_rows
+from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskId
 
 TRIES = 64  # draws of other problems in search of a wrong answer
 
 
 def read_records(path: str | Path, needed: Sequence[str]) -> list[dict[str, Any]]:
-    """Read records from a file of JSON lines, or a parquet file.
+    """Read records of any form that `polyathlon.envs.data.record_files` opens, into memory.
 
     Args:
-        path: the file; a name that ends in .parquet is read with pyarrow.
+        path: the file.
         needed: keys that each record has.
 
     Raises:
         UsageError: there is no such file, a line is no record, or a key is missing; the message names the line.
-        ImportError: pyarrow is not installed.
+        ImportError: pyarrow is needed and not installed.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UsageError(
-            f"there is no file {str(path)!r}: give JSON lines or a parquet file of records with {list(needed)}"
-        )
-    if file.suffix == ".parquet":
-        rows = require("pyarrow.parquet", "parquet").read_table(file).to_pylist()
-    else:
-        rows = [
-            _record(line, file, i) for i, line in enumerate(file.read_text("utf-8").splitlines(), 1) if line.strip()
-        ]
-    if not rows:
-        raise UsageError(f"{str(path)!r} holds no records")
-    for i, row in enumerate(rows, 1):
+    found = open_rows(path)
+    rows = [found[i] for i in range(len(found))]
+    for i, row in enumerate(rows):
         for key in needed:
-            if row.get(key) is None:
-                raise unknown_name(f"record {i} of {str(path)!r}: it lacks the key", key, row)
+            if key not in row:
+                raise unknown_name(f"{found.unit} {found.number(i)} of {found.name!r}: it lacks the key", key, row)
     return rows
-
-
-def _record(line: str, file: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"line {number} of {str(file)!r} is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise UsageError(f"line {number} of {str(file)!r} is no record: write {{...}} on each line")
-    return row
 
 
 class AnswerSource:

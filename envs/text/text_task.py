@@ -10,6 +10,7 @@ import numpy as np
 from polyathlon.envs.data.records import Record, records
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
+from polyathlon.envs.language.task import unreadable
 
 from .reasoning import MOST_LISTED
 from .reward_functions import judged, scorers_of
@@ -128,13 +129,17 @@ class TextTask(LanguageTask):
         """Return the reference answer; None where there is none."""
         return self._record(task_id).reference
 
+    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
+        """Pay nothing for an answer that cannot be read; no judge sees it."""
+        parts = {scorer.name: float("nan") for scorer in self.scorers}
+        return TaskReply("", 0.0, True, Verdict(False, 0.0, True, reason, parts))
+
     def prepare(self, answers: Sequence[tuple[TaskEpisode, str]]) -> None:
-        """Judge all answers at once."""
-        if answers:
-            found = judged(
-                self.scorers, [episode.data["record"] for episode, _ in answers], [text for _, text in answers]
-            )
-            for (episode, text), outcome in zip(answers, found):
+        """Judge at once all answers that can be read."""
+        whole = [(episode, text) for episode, text in answers if unreadable(text, self.max_answer) is None]
+        if whole:
+            found = judged(self.scorers, [episode.data["record"] for episode, _ in whole], [text for _, text in whole])
+            for (episode, text), outcome in zip(whole, found):
                 episode.data["judged"] = (text, outcome)
 
     def judge(self, episode: TaskEpisode, text: str) -> TaskReply:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -95,6 +99,8 @@ by_token_agent = pytest.mark.parametrize("name", TOKEN_AGENTS)
 def known_settings(agent_class: type[Agent], **changes: Any) -> dict[str, Any]:
     """Return those settings that some constructor of the agent names."""
     known = constructor_keywords(agent_class)
+    if "n_epochs" not in known:
+        known -= {"n_steps"}  # of a return there, not of a rollout
     return {key: value for key, value in {**SETTINGS, **changes}.items() if key in known}
 
 
@@ -136,6 +142,19 @@ def needs_data(name: str) -> bool:
     return getattr(RECORDS[name].load(), "needs_dataset", False)
 
 
+def needs_records(name: str) -> bool:
+    return getattr(RECORDS[name].load(), "needs_records", False)
+
+
+@functools.cache
+def pairs_file() -> str:
+    """Write pairs of answers once, for agents that learn from records."""
+    rows = [{"prompt": f"Say {i % 7}", "chosen": "x" * (1 + i % 3), "rejected": "yy"} for i in range(48)]
+    file = Path(tempfile.mkdtemp(prefix="polyathlon-pairs-")) / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
 def make(name: str, env: Any, **changes: Any) -> Any:
     agent_class = RECORDS[name].load()
     settings = known_settings(agent_class, **changes)
@@ -145,6 +164,8 @@ def make(name: str, env: Any, **changes: Any) -> Any:
         )  # C-MORL's is the share of a return that a constraint holds, not an inverse temperature
     if needs_data(name):
         settings["dataset"] = recorded(env, agent_class.needs_demonstrations)
+    if needs_records(name):
+        settings["data"] = pairs_file()
     if name in SPECIALISTS or not {"box", "discrete"} & set(forms_of(name)):
         settings.pop("ent_coef", None)  # BQNCO's, which learns from solutions here, is of learning from rewards
         settings.pop("policy_kwargs", None)  # the layers of a language model or a specialist are its own
@@ -324,6 +345,8 @@ def share_right(agent: Any, probe: str, n: int = 64) -> float:
 
 @by_token_agent
 def test_tokens_go_in_and_out(name):
+    if needs_records(name):
+        pytest.skip("it learns from records alone: tests/agents/language/test_reward_model.py")
     if not hasattr(RECORDS[name].load(), "warm_start"):
         settings = {"batch_size": 128, "n_epochs": 4, "ent_coef": 0.01}
         agent = make(name, vector_of_tokens("CopyAnswer"), **settings).learn(13_000)
@@ -374,7 +397,8 @@ def env_for(form: str) -> Any:
 def small(name: str, form: str, **changes: Any) -> Any:
     agent = make(name, env_for(form), **{"n_steps": 16, "batch_size": 16, "learning_starts": 10, **changes})
     # a language model that is never right has nothing to learn from
-    return agent.warm_start(n=40, epochs=6) if hasattr(agent, "warm_start") else agent
+    is_imitating = hasattr(agent, "warm_start") and not needs_records(name)
+    return agent.warm_start(n=40, epochs=6) if is_imitating else agent
 
 
 def weights(agent: Any) -> dict[str, torch.Tensor]:

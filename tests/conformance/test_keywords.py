@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.noise import NormalActionNoise
 
 import polyathlon
 from polyathlon.agents.base import Agent
@@ -26,6 +27,7 @@ from polyathlon.wrappers.tokens.token_action import TokenAction
 
 DATASET = "keywords/data-v0"
 STEPS = {"bqnco": 24, "language": 32, "cmorl": 256}  # environment steps of a run, 32 where not named
+PAIRS = [{"prompt": f"say {i % 9}", "chosen": "x" * (1 + i % 3), "rejected": "yy", "margin": 0.5} for i in range(32)]
 # what every run has, so that its few steps do all that longer ones do; an agent gets those that it knows
 SMALL: dict[str, Any] = {
     "learning_rate": 1e-2,
@@ -34,7 +36,6 @@ SMALL: dict[str, Any] = {
     "learning_starts": 8,
     "train_freq": 2,
     "gradient_steps": 4,
-    "n_steps": 8,
     "n_epochs": 4,
     "num_initial_policies": 2,
     "num_extension_policies": 1,
@@ -48,7 +49,9 @@ SMALL: dict[str, Any] = {
 }
 # what some agents have besides
 EXTRA: dict[str, dict[str, Any]] = {
+    **{name: {"n_steps": 8} for name in ("ppo", "pmoe_ppo", "cmorl")},
     "language": {"num_prompts": 2, "group_size": 4, "recipe_kwargs": {"kl_coef": 0.1, "clip_high": 0.2}},
+    "reward": {"num_prompts": 4, "data": PAIRS},
     "rlpd": {"dataset": DATASET},
     "expo": {"dataset": DATASET, "pretraining_steps": 4},
     "awac": {"dataset": DATASET, "offline_steps": 16},
@@ -64,8 +67,11 @@ CONTEXT: dict[str, dict[str, Any]] = {
 }
 # another value of each keyword; of flags, the other one, of numbers that are not named here, half of the number
 OTHER: dict[str, Any] = {
+    "action_noise": NormalActionNoise(np.zeros(1), np.ones(1)),
     "archive_size": 1,
     "barrier": "code",
+    "data": PAIRS[:20],
+    "holdout": 0.4,
     "base_tau": 0.9,
     "bonus": "nonsense",
     "base_policy": "flow",
@@ -91,6 +97,7 @@ OTHER: dict[str, Any] = {
     "max_weight": 1e-3,
     "method": "nonsense",
     "n_envs": 3,
+    "n_steps": 4,
     "num_min_critics": 1,
     "num_prompts": 3,
     "num_starts": 4,
@@ -100,6 +107,9 @@ OTHER: dict[str, Any] = {
     "pretraining_steps": 2,
     "recipe": "reinforce",
     "recipe_kwargs": {"n_epochs": 2},
+    "replay_buffer_class": "nonsense",
+    "replay_buffer_kwargs": {"nonsense": 1},
+    "reference_logps": "nonsense",
     "reference_point": [-3.0, -3.0],
     "route_order": "as_given",
     "sampling": "suffix",
@@ -124,8 +134,9 @@ ELSEWHERE: dict[str, str] = {
     "prdc.beta": "the nearest neighbour must change: tests/agents/off_policy/test_prdc.py",
     **{
         f"{name}.stats_window_size": "of episodes, which a dataset alone has none of"
-        for name in ("bc", "td3_bc", "prdc")
+        for name in ("bc", "td3_bc", "prdc", "reward")
     },
+    "language.holdout": "of data: tests/agents/language/test_records.py",
     "tensorboard_log": "below",
     "verbose": "below",
     "bqnco.solver_options": "of a solver of one's own: tests/agents/construction/test_bqnco.py",

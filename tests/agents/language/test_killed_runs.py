@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 
@@ -57,6 +58,7 @@ def trained(name, out, **words):
         completions=5 * 16,
         seed=7,
         model=model,
+        data=data_of(recipe, out.parent),
         agent_kwargs={"num_prompts": 4 if "group_size" in sizes(recipe) else 16, **sizes(recipe), **further}
         | ({"side_models": given} if given else {}),
         wrapper_kwargs={"max_new_tokens": 1},
@@ -73,6 +75,18 @@ def row_of(recipe):
 
 def given_roles(recipe):
     return [model.role for model in row_of(recipe).models if model.start == "given"]
+
+
+def data_of(recipe, folder):
+    """A file of pairs, where a recipe learns from records."""
+    if not hasattr(find_part(row_of(recipe).collect.path), "check_data"):
+        return None
+    rows = [
+        {"prompt": f"p{i % 6}", "chosen": str(i % 3), "rejected": "3", "score_chosen": 1, "score_rejected": 0}
+        for i in range(48)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "pairs.jsonl"
 
 
 def sizes(recipe):

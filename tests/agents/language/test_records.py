@@ -222,6 +222,16 @@ def test_an_epoch_reads_every_record_once_in_an_order_of_the_seed():
     assert agent.logger.name_to_value["data/epoch"] == 1.5 and agent._episode_num == 72
 
 
+def test_the_same_rows_in_any_form_give_the_same_batches(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = preferences(Probe())
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    sources = (rows, written(tmp_path / "pairs.jsonl", rows), tmp_path / "pairs.parquet", tmp_path / "pairs.json")
+    batches = [[(e.ids, e.side, e.rewards, e.extra) for e in learner(source).collect_episodes()] for source in sources]
+    assert all(batch == batches[0] for batch in batches)
+
+
 def test_held_out_records_are_never_learnt_from_and_their_numbers_are_logged():
     rows = [{"prompt": f"p{i % 4}", "chosen": f"{i % 3} 4", "rejected": "3 4"} for i in range(40)]
     agent = learner(rows, holdout=0.25, seed=3)
@@ -256,6 +266,12 @@ def test_held_out_records_are_never_learnt_from_and_their_numbers_are_logged():
     assert torch.equal(*tables)
 
 
+def test_data_of_few_prompts_says_that_none_is_held_out():
+    with pytest.warns(UserWarning, match=r"holdout=0.05: every prompt of the list .* none is held out"):
+        agent = learner(holdout=0.05)
+    assert len(agent.opened_data.held) == 0 and agent.held_out() == {}
+
+
 def test_pairs_of_many_are_matched_within_their_group():
     side, group = torch.tensor([1, -1, 1, -1, 0, 1]), torch.tensor([0, 0, 1, 1, 2, 0])
     chosen, rejected = matched_pairs(side, group)
@@ -272,7 +288,13 @@ def test_it_resumes_in_the_middle_of_an_epoch(recipe, tmp_path):
     def start():
         env = TokenAction(Probe(), model=TABLE, max_new_tokens=4, max_length=32)
         agent = LanguageAgent(
-            TABLE, env, recipe=recipe, data=data, num_prompts=4, seed=0, learning_rate=0.05, holdout=0.1
+            TABLE,
+            env,
+            recipe=recipe,
+            num_prompts=4,
+            seed=0,
+            learning_rate=0.05,
+            **({"data": data, "holdout": 0.25} if data else {}),
         )
         agent.policy.language_model.z.data[:] = torch.randn(
             agent.policy.language_model.z.shape, generator=torch.Generator().manual_seed(0)
@@ -346,7 +368,7 @@ def test_an_agent_file_finds_its_data_again_and_acts_without(tmp_path):
     os.unlink(data)
     alone = LanguageAgent.load(tmp_path / "agent.zip", agent.env)
     alone.predict("p1")
-    with pytest.raises(UsageError, match="there is no data file"):
+    with pytest.raises(UsageError, match="there is no file"):
         alone.learn(1)
     in_memory = iterate(learner(), 1)
     in_memory.save(tmp_path / "agent.zip")
@@ -383,6 +405,22 @@ def test_a_stored_reference_gives_the_same_numbers(tmp_path):
         each._current_progress_remaining = 0.5
         iterate(each, 2)
     assert torch.equal(table_of(agent), table_of(again))
+
+
+def test_a_given_reference_is_stored_and_let_go(tmp_path):
+    data = written(tmp_path / "pairs.jsonl", preferences(Probe()))
+    tables = []
+    for where in ("computed", "stored"):
+        agent = learner(data, "dpo", reference_logps=where, side_models={"reference": TABLE})
+        agent.policy.language_model.z.data[0, 0, 0, :2] = 0.7  # the policy is another one
+        iterate(agent, 3)
+        tables.append(table_of(agent))
+        assert ("reference" in agent.side_models.given) == (where == "computed") and not agent.side_models.copies
+    torch.testing.assert_close(*tables, atol=1e-6, rtol=0)
+    with pytest.raises(UsageError, match="another reference: model differ"):
+        other = learner(data, "dpo", reference_logps="stored")
+        other.policy.language_model.z.data[0, 0, 0, :2] = 0.7
+        iterate(other, 1)
 
 
 def test_another_model_tokenizer_template_or_row_is_another_reference(tmp_path):

@@ -34,7 +34,7 @@ def env_of(model="tiny"):
 
 
 def learner(model="tiny", data=None, **words):
-    options = {"seed": 0, "num_prompts": 8, "learning_rate": 3e-3} | words
+    options = {"seed": 0, "num_prompts": 8, "learning_rate": 3e-3, "holdout": 0.25} | words
     return RewardModel(model, env_of(model), data=ROWS if data is None else data, **options)
 
 

@@ -276,7 +276,7 @@ def test_bad_files_are_refused_with_the_place(tmp_path):
     good = json.dumps(PAIRS[0])
     refused("a.jsonl", f"{good}\n\n{good[:-5]}\n", r"line 3, column \d+ of .*a.jsonl.* is no JSON")
     refused("b.jsonl", f"{good}\n[1]\n", "line 2 of .*is no record")
-    refused("c.jsonl", "\n\n", "holds no rows")
+    refused("c.jsonl", "\n\n", "holds no records")
     refused("d.jsonl", b'{"prompt": "\xff"}\n', "line 1 of .*no UTF-8")
     refused("e.jsonl", f'{good}\n{{"prompt": "p", "completion": "a"}}\n', "line 2 of .*rows before are chosen")
     refused("f.json", '[{"prompt": "p"},\n {"x": }]', r"line 2, column 8")
@@ -284,7 +284,7 @@ def test_bad_files_are_refused_with_the_place(tmp_path):
     refused("h.csv", "prompt,completion\nonly one\n", "line 2 of .*number of cells")
     refused("i.txt", good, "ends in none of")
     refused("j.jsonl.gz", gzip.compress(good.encode())[:-12], "cut short")
-    with pytest.raises(UsageError, match="there is no data file"):
+    with pytest.raises(UsageError, match="there is no file"):
         records(tmp_path / "none.jsonl")
     with pytest.raises(UsageError, match="no data"):
         records(tmp_path / "sub") if (tmp_path / "sub").mkdir() is None else None

@@ -176,7 +176,7 @@ def test_files_that_are_none_are_refused(tmp_path):
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        with pytest.raises(ImportError, match="polyathlon\\[parquet\\]"):
+        with pytest.raises(ImportError, match="polyathlon\\[data\\]"):
             read_records(tmp_path / "d.parquet", ("question",))
 
 
