@@ -59,7 +59,7 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
         UsageError: a number is impossible, or the environment's form does not fit.
     """
 
-    action_forms = ("box",)
+    action_forms: ClassVar[tuple[str, ...]] = ("box",)
     refused_words = OFF_POLICY
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
     log_interval = 4

@@ -100,7 +100,8 @@ def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
 def moved_forward(space: spaces.Box) -> spaces.Box:
     """Return a space of pictures [H, W, C] with its channels in front."""
     low, high = (np.moveaxis(x, -1, 0) for x in (space.low, space.high))
-    return spaces.Box(low, high, dtype=space.dtype.type)
+    kind: Any = space.dtype
+    return spaces.Box(low, high, dtype=kind.type)
 
 
 def is_turned(shown: spaces.Space[Any], wanted: spaces.Space[Any]) -> bool:
