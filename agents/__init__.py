@@ -6,7 +6,32 @@ The classes are those above which `@register_agent` stands; each is imported whe
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polyathlon.registration import register_agent as register_agent
+
+    from .base import Agent as Agent
+    from .construction.bqnco import BQNCO as BQNCO
+    from .games.self_play import SelfPlay as SelfPlay
+    from .language.agent import LanguageAgent as LanguageAgent
+    from .language.policy import CausalLMPolicy as CausalLMPolicy
+    from .language.reward_model import RewardModel as RewardModel
+    from .off_policy.agent import OffPolicy as OffPolicy
+    from .off_policy.awac import AWAC as AWAC
+    from .off_policy.bc import BC as BC
+    from .off_policy.expo import EXPO as EXPO
+    from .off_policy.iql import IQL as IQL
+    from .off_policy.pmoe import PMOE as PMOE
+    from .off_policy.prdc import PRDC as PRDC
+    from .off_policy.rlpd import RLPD as RLPD
+    from .off_policy.sac import SAC as SAC
+    from .off_policy.td3 import TD3 as TD3
+    from .off_policy.td3_bc import TD3BC as TD3BC
+    from .on_policy.pmoe_ppo import PMOEPPO as PMOEPPO
+    from .on_policy.ppo import PPO as PPO
+    from .pareto.cmorl import CMORL as CMORL
+    from .parts.hindsight import HerReplayBuffer as HerReplayBuffer
 
 _LITERAL = {
     "Agent": "polyathlon.agents.base",

@@ -10,6 +10,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.language.recipes import find_recipe
@@ -144,6 +145,7 @@ def adapt(
     |---|---|---|---|
     | Box actions | Verbalize, TokenAction | - | - |
     | Discrete actions | Verbalize, TokenAction | ContinuousAction | - |
+    | MultiDiscrete, MultiBinary | Verbalize, TokenAction | ContinuousAction | - |
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
     | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
@@ -283,7 +285,7 @@ def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...]) -> None:
         chain.add("CandidateAction" if not speaks_words and chain.chooses() else "TokenAction")
     if chain.form in forms or (chain.form == "tokens" and "discrete" in forms):
         return
-    if chain.form in ("discrete", "tokens") and "box" in forms:
+    if chain.form in ("discrete", "tokens", "multidiscrete") and "box" in forms:
         chain.add("ContinuousAction")
         return
     raise UsageError(refusal(agent, forms, chain.form))
@@ -297,6 +299,11 @@ def token_model(env: Any) -> str | None:
             return str(inner.model)  # type: ignore[attr-defined]
         inner = inner.env
     return None
+
+
+def _shows_pictures(env: Any) -> bool:
+    space = getattr(env, "observation_space", None)
+    return space is not None and is_image_space(space)
 
 
 def _refuse_other_model(env: gym.Env[Any, Any], model: str) -> None:
@@ -315,7 +322,7 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
         Agent: a class, or the name of an agent or recipe.
         env: whatever the agent takes: an id, a scalar or a vector environment.
         **kwargs: arguments of the agent. `policy` is "MlpPolicy" when left out ("MultiInputPolicy" for a Dict
-            observation); a language agent takes its model from the environment.
+            observation, "CnnPolicy" for pictures); a language agent takes its model from the environment.
 
     Returns:
         The agent.
@@ -334,6 +341,8 @@ def make_agent(Agent: type[BaseAlgorithm] | str, env: Any, **kwargs: Any) -> Any
     else:
         dictionary = isinstance(getattr(env, "observation_space", None), spaces.Dict)
         usual = "MultiInputPolicy" if dictionary else "MlpPolicy"
+        if "CnnPolicy" in getattr(agent_class, "policy_aliases", {}) and _shows_pictures(env):
+            usual = "CnnPolicy"
         first = kwargs.pop("policy", getattr(agent_class, "default_policy", None) or usual)
     refuse_unknown_arguments(agent_class, kwargs, HIDDEN_ARGUMENTS)
     refuse_texts_for_numbers(agent_class, kwargs)

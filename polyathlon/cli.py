@@ -13,6 +13,7 @@ from . import __version__
 from .cli_commands import COMMANDS
 from .cli_compare import COMPARE
 from .cli_info import INFO
+from .cli_models import MODELS
 from .cli_train import TRAIN
 from .cli_tune import TUNE
 
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"polyathlon {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (*COMMANDS[:3], TRAIN, TUNE, *COMMANDS[3:], COMPARE, INFO):
+    for command in (*COMMANDS[:3], TRAIN, TUNE, *COMMANDS[3:], COMPARE, *MODELS, INFO):
         sub = commands.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
         command.arguments(sub)
         sub.set_defaults(run=command.run)

@@ -39,7 +39,7 @@ def describe_data(
     """
     found = records(source, columns, split)
     rules = _rules(model)
-    most = max_length or getattr(rules, "reads", LONG)
+    most = int(max_length or rules.reads)
     units = np.linspace(0, len(found) - 1, min(len(found), MOST_READ)).round().astype(int)
     rows = RecordRows(rules, empty="drop")
     first, lengths = None, {"prompt": list[int](), "answer": list[int](), "together": list[int]()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import textwrap
@@ -52,7 +53,14 @@ def _is_environment(name: str) -> bool:
     if name in gym.registry or f"{name.partition(':')[2]}" in gym.registry:
         return True
     module, colon, identifier = name.partition(":")
-    return bool(colon) and re.search(r"-v\d+$", identifier) is not None and bool(module)
+    if not colon or not module:
+        return False
+    if re.search(r"-v\d+$", identifier) is not None:
+        return True
+    try:
+        return callable(getattr(importlib.import_module(module), identifier, None))
+    except ImportError:  # of which reading it as a recipe tells
+        return False
 
 
 # ---------------------------------------------------------------------------------------------------------- recipes

@@ -93,11 +93,8 @@ def _row_of(agent: str, agent_kwargs: dict[str, Any]) -> Recipe | None:
 def _takes(env_id: str, word: str) -> bool:
     try:
         made = entry_point(find_spec(env_id))
-    except UsageError:  # an environment of the caller's own
-        return False
-    try:
         return made is not None and word in inspect.signature(made).parameters
-    except (TypeError, ValueError):
+    except (UsageError, TypeError, ValueError):  # an environment of the user's own that has no id
         return False
 
 

@@ -2,16 +2,66 @@
 
 from __future__ import annotations
 
-import html
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; } td, th { border: 1px solid #ccc; padding: .3rem .7rem; text-align: left; }
-img, video { max-width: 100%; margin: .3rem 0; } .pair img { max-width: 48%; }
-pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; } .bad { color: #b00; }"""
+TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>polyathlon: first run</title><style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .93rem; }
+td, th { border: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertical-align: top; }
+img, video { max-width: 100%; height: auto; margin: .3rem 0; } .pair { display: flex; flex-wrap: wrap; gap: .5rem; }
+.pair img { flex: 1 1 16rem; min-width: 0; }
+pre { background: #f5f5f5; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; } .bad { color: #b00; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem .8rem; border-left: 3px solid #ccc; padding-left: .8rem; margin: 0 0 1rem; }
+dl.right { border-color: #2a7; } dl.wrong { border-color: #b00; }
+dt { font-weight: 600; color: #666; } dd { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+</style></head><body>
+<h1>polyathlon: first run</h1>
+<p>One interface, {{ rows|length }} agents and tasks, {{ "%.0f"|format(seconds) }} seconds on {{ machine }}.</p>
+<div class="wide"><table><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in cells(row) %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table></div>
+{% for row in rows %}<h2>{{ row.title }}</h2>
+<pre>{{ row.call }}</pre>
+{% if row.error %}<pre class="bad">{{ row.error }}</pre>{% endif %}
+{% for film in row.media if film.endswith(".mp4") %}<video src="{{ film }}" controls loop muted autoplay playsinline></video>
+{% endfor %}<div class="{{ 'pair' if pictures(row)|length > 1 else '' }}">{% for picture in pictures(row) %}<img src="{{ picture }}" alt="{{ stem(picture) }}">{% endfor %}</div>
+{% for said in row.exchanges %}<dl class="{{ {True: 'right', False: 'wrong', None: ''}[said.is_right] }}"><dt>Q</dt><dd>{{ said.question }}</dd>
+<dt>A</dt><dd>{{ said.answer or '(nothing)' }}</dd><dt>verdict</dt><dd>{{ said.verdict }}</dd></dl>
+{% endfor %}{% if row.text %}<pre>{{ row.text }}</pre>{% endif %}
+{% endfor %}<h2>What next</h2>
+<ul>
+<li>Evaluate or film a run again: <code>polyathlon evaluate runs/quickstart/ppo-tours</code>, <code>polyathlon watch runs/quickstart/ppo-cheetah --out cheetah.mp4</code></li>
+<li>An environment of your own: <code>polyathlon train ppo my_env:MyEnv</code> (docs/own_tasks.md)</li>
+<li>Which method is better: <code>polyathlon compare sac td3 --on Pendulum-v1 --steps 5000 --seeds 8</code> (docs/command_line.md)</li>
+<li>Better hyper-parameters: <code>polyathlon tune sac --on Pendulum-v1 --trials 20</code></li>
+<li>Talk with the language model: <code>polyathlon chat runs/quickstart/grpo-reasoning</code></li>
+<li>Everything there is: <code>polyathlon envs</code>, <code>polyathlon agents</code>, <code>polyathlon recipes</code>, <code>polyathlon info NAME</code></li>
+</ul>
+<p>{{ versions }}</p>
+</body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question, the answer to it and what the task said.
+
+    Attributes:
+        question: what the task asked.
+        answer: what the policy wrote.
+        verdict: in words.
+        is_right: whether it was; None where nobody says.
+    """
+
+    question: str
+    answer: str
+    verdict: str
+    is_right: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +80,7 @@ class Row:
         is_learned: whether it got better as it should; None where nothing is learned.
         media: pictures and films, relative to the page.
         text: a transcript.
+        exchanges: questions, answers and verdicts.
         error: why the piece failed.
     """
 
@@ -44,6 +95,7 @@ class Row:
     is_learned: bool | None = None
     media: list[str] = field(default_factory=list)
     text: str = ""
+    exchanges: list[Exchange] = field(default_factory=list)
     error: str = ""
 
 
@@ -77,19 +129,8 @@ def text_table(rows: Sequence[Row]) -> str:
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in table)
 
 
-def _section(row: Row) -> str:
-    parts = [f"<h2>{html.escape(row.title)}</h2>", f"<pre>{html.escape(row.call)}</pre>"]
-    if row.error:
-        parts.append(f'<pre class="bad">{html.escape(row.error)}</pre>')
-    pictures = [m for m in row.media if not m.endswith(".mp4")]
-    films = [m for m in row.media if m.endswith(".mp4")]
-    parts += [f'<video src="{html.escape(film)}" controls loop muted autoplay></video>' for film in films]
-    if pictures:
-        images = "".join(f'<img src="{html.escape(p)}" alt="{html.escape(Path(p).stem)}">' for p in pictures)
-        parts.append(f'<p class="{"pair" if len(pictures) > 1 else ""}">{images}</p>')
-    if row.text:
-        parts.append(f"<pre>{html.escape(row.text)}</pre>")
-    return "\n".join(parts)
+def _pictures(row: Row) -> list[str]:
+    return [name for name in row.media if not name.endswith(".mp4")]
 
 
 def write_page(rows: Sequence[Row], versions: dict[str, str], seconds: float, out: Path) -> Path:
@@ -101,20 +142,19 @@ def write_page(rows: Sequence[Row], versions: dict[str, str], seconds: float, ou
         seconds: wall time of everything.
         out: the folder.
     """
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in HEADER)
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row)) + "</tr>" for row in rows)
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>polyathlon: first run</title><style>{STYLE}</style></head><body>
-<h1>polyathlon: first run</h1>
-<p>One interface, {len(rows)} agents and tasks, {seconds:.0f} seconds on {html.escape(platform.processor() or platform.machine())}.</p>
-<table><tr>{head}</tr>
-{body}
-</table>
-{"".join(map(_section, rows))}
-<p>{html.escape(listed)}</p>
-</body></html>
-"""
+    import jinja2
+
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE)
+    page = template.render(
+        rows=rows,
+        seconds=seconds,
+        machine=platform.processor() or platform.machine(),
+        header=HEADER,
+        cells=cells,
+        pictures=_pictures,
+        stem=lambda name: Path(name).stem,
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+    )
     path = out / "index.html"
     path.write_text(page, encoding="utf-8")
     return path

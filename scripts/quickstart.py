@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from _quickstart_page import Row, text_table, write_page
+from _quickstart_page import Exchange, Row, text_table, write_page
 
 EVALUATION_SEED = 1_000_000  # far from the seeds of training
 SECONDS_BETWEEN_LINES = 10.0
@@ -61,6 +61,7 @@ def pendulum(out: Path, fast: bool) -> Row:
     run = out / "sac-pendulum"
     agent = polyathlon.train("sac", "Pendulum-v1", steps, agent_kwargs=options, out=run, callback=progress_lines("sac"))
     after = evaluate(env, agent_policy(agent), episodes, EVALUATION_SEED)
+    smooth_curve(run)
     watch(run, run / "watch.gif", seed=EVALUATION_SEED, max_steps=40 if fast else None)
     return Row(
         "pendulum",
@@ -73,6 +74,14 @@ def pendulum(out: Path, fast: bool) -> Row:
         is_learned=after.mean > 0.5 * (before.mean + hand.mean),
         media=existing(out, "sac-pendulum/curve.png", "sac-pendulum/watch.gif"),
     )
+
+
+def smooth_curve(run: Path) -> None:
+    """Draw the run's curve again as a moving average with the raw one behind, where there is one."""
+    from polyathlon.plotting import plot_runs
+
+    if (run / "curve.png").exists():
+        plot_runs([run], run / "curve.png", smooth=0.9)
 
 
 def existing(out: Path, *names: str) -> list[str]:
@@ -119,6 +128,7 @@ def cheetah(out: Path, fast: bool) -> Row:
         "ppo", "HalfCheetah-v5", steps, n_envs=16, agent_kwargs=options, out=run, callback=progress_lines("ppo")
     )
     after = evaluate(env, agent_policy(agent), episodes, EVALUATION_SEED)
+    smooth_curve(run)
     watch(run, run / "watch.mp4", seed=EVALUATION_SEED, max_steps=40 if fast else 300)
     return Row(
         "cheetah",
@@ -185,6 +195,7 @@ def tours(out: Path, fast: bool) -> Row:
         callback=progress_lines("tours"),
     )
     after, picture_after = tour_lengths(agent_policy(agent), instances)
+    smooth_curve(out / "ppo-tours")
     points = np.stack([points_of(env.reset(seed=EVALUATION_SEED + i)[0]) for i in range(instances)])
     imageio.imwrite(out / "ppo-tours" / "before.png", picture_before)
     imageio.imwrite(out / "ppo-tours" / "after.png", picture_after)
@@ -241,6 +252,7 @@ def reasoning(out: Path, fast: bool) -> Row:
         callback=[Before(), ConvertCallback(progress_lines("grpo"))],
     )
     after = evaluate(env, agent_policy(agent), problems, EVALUATION_SEED)
+    smooth_curve(out / "grpo-reasoning")
     return Row(
         "reasoning",
         "GRPO on sums (a language model of 2 layers)",
@@ -252,20 +264,30 @@ def reasoning(out: Path, fast: bool) -> Row:
         f"wrapper_kwargs={wrapper}, agent_kwargs={options})",
         is_learned=after.mean > found[0].mean + 0.1,
         media=existing(out, "grpo-reasoning/curve.png"),
-        text=answers(agent, env, 5),
+        exchanges=exchanges(agent, env, 5),
     )
 
 
-def answers(agent: Any, env: Any, count: int) -> str:
-    """Write down questions, answers and verdicts."""
+def exchanges(agent: Any, env: Any, count: int) -> list[Exchange]:
+    """Ask questions, and note the answers and the verdicts."""
     from polyathlon.evaluation import agent_policy, play
-    from polyathlon.watching import transcript
 
-    lines = []
+    found = []
     for number in range(count):
         played = play(env, agent_policy(agent), EVALUATION_SEED + number)
-        lines += transcript(number, played)
-    return "\n".join(lines)
+        found.append(exchange(played.info, played.reward))
+    return found
+
+
+def exchange(info: dict[str, Any], reward: float) -> Exchange:
+    """Read the last question, answer and verdict of a language task's episode from its last info."""
+    log: Any = info.get("episode_log") or [{}]
+    said, verdict = log[-1], info.get("verdict") or {}
+    right = verdict.get("correct")
+    words = str(
+        verdict.get("reason") or ("right" if right else "wrong" if right is not None else f"return {reward:.3g}")
+    )
+    return Exchange(str(said.get("observation", "")).strip(), str(said.get("action", "")).strip(), words, right)
 
 
 def smollm2(out: Path, fast: bool) -> Row:
@@ -289,7 +311,7 @@ def smollm2(out: Path, fast: bool) -> Row:
         after=score.mean,
         reference=(1.0, "all"),
         call='polyathlon.make_agent("language", polyathlon.adapt(task, "language", model="smollm2-135m"))',
-        text=answers(agent, env, problems),
+        exchanges=exchanges(agent, env, problems),
     )
 
 

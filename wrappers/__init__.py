@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .candidate_action import CandidateAction as CandidateAction
+    from .continuous_action import ContinuousAction as ContinuousAction
+    from .linear_reward import LinearReward as LinearReward
+    from .pre_operative_critic import PreOperativeCritic as PreOperativeCritic
+    from .reflective import Reflective as Reflective
+    from .tokens.token_action import TokenAction as TokenAction
+    from .vector_observation import VectorObservation as VectorObservation
+    from .verbalize import Verbalize as Verbalize
 
 _EXPORTS = {
     "CandidateAction": "polyathlon.wrappers.candidate_action",
@@ -22,3 +32,7 @@ def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

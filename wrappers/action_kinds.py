@@ -13,6 +13,7 @@ ACTION_KINDS = ("box", "discrete", "multidiscrete", "tokens", "text")
 _CURES = {
     ("discrete", "box"): "wrap it with polyathlon.wrappers.ContinuousAction",
     ("tokens", "box"): "wrap it with polyathlon.wrappers.ContinuousAction",
+    ("multidiscrete", "box"): "wrap it with polyathlon.wrappers.ContinuousAction",
     ("text", "box"): "wrap it with polyathlon.wrappers.TokenAction and then ContinuousAction",
     ("text", "discrete"): "wrap it with polyathlon.wrappers.TokenAction",
     ("text", "tokens"): "wrap it with polyathlon.wrappers.TokenAction",

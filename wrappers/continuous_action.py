@@ -1,4 +1,4 @@
-"""A choice among numbered actions as a point in a box."""
+"""A choice among numbered actions, or several at once, as a point in a box."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def choice_codes(n: int, most: int = 32) -> Floats:
     return (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
 
 
-class ContinuousAction(gym.Wrapper[Any, Floats, Any, np.int64], gym.utils.RecordConstructorArgs):
-    """Lets an agent that acts in a Box take the Discrete actions of a task, tokens among them.
+class ContinuousAction(gym.Wrapper[Any, Floats, Any, Any], gym.utils.RecordConstructorArgs):
+    """Lets an agent that acts in a Box take the Discrete actions of a task, tokens among them, or several choices at once.
 
     Every choice i has a fixed point c_i; the action a in Box(-1, 1, (k,)) means the allowed choice whose point is nearest,
     argmin_i |a - c_i|, the first one where several are. Choices that the task forbids at the moment
@@ -47,33 +47,45 @@ class ContinuousAction(gym.Wrapper[Any, Floats, Any, np.int64], gym.utils.Record
     | more | fixed random directions of length 1, k = `dimensions` | the nearest direction |
     | any | `codes` | the nearest row |
 
+    Of MultiDiscrete and MultiBinary actions each choice has its own components, side by side, and so have their masks.
+
     The mask is removed from the infos, since it says nothing about a point in a box; `info["choice"]` holds the action that
     the task took. Observations and rewards pass unchanged.
 
     Args:
-        env: an environment with Discrete actions.
-        dimensions: largest k.
+        env: an environment with Discrete, MultiDiscrete or MultiBinary actions.
+        dimensions: largest k of a choice.
         codes: [n, k] points of the choices within [-1, 1], where some choices are alike (cities by their place, tokens
-            by their embedding).
+            by their embedding); Discrete actions only.
+
+    Attributes:
+        codes: points of the only choice, or of the first one.
 
     Raises:
-        UsageError: the actions are not Discrete, `dimensions` is less than 2, or the codes have the wrong shape.
+        UsageError: the actions are no choices, `dimensions` is less than 2, or the codes have the wrong shape.
     """
 
     def __init__(self, env: gym.Env[Any, Any], dimensions: int = 32, codes: ArrayLike | None = None) -> None:
-        if not isinstance(env.action_space, spaces.Discrete):
+        space = env.action_space
+        if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
             raise UsageError(
-                f"ContinuousAction wraps Discrete actions, but this environment takes {env.action_space}; "
+                f"ContinuousAction wraps Discrete, MultiDiscrete and MultiBinary actions, but this environment takes {space}; "
                 "a text task needs polyathlon.wrappers.TokenAction first, a Box needs no wrapper"
             )
         check_int(2, dimensions=dimensions)
         gym.utils.RecordConstructorArgs.__init__(self, dimensions=dimensions, codes=codes)
         gym.Wrapper.__init__(self, env)
-        n = int(env.action_space.n)
-        self._first = int(env.action_space.start)
-        self.codes = choice_codes(n, int(dimensions)) if codes is None else _checked(codes, n)
-        self.action_space = spaces.Box(-1.0, 1.0, (self.codes.shape[1],), np.float32)
-        self._half_squares = 0.5 * np.square(self.codes).sum(1)
+        self._is_single = isinstance(space, spaces.Discrete)
+        if codes is not None and not self._is_single:
+            raise UsageError(f"codes are points of the choices of a Discrete space, got {space}: leave codes out")
+        counts, self._first = _counts(space)
+        usual = [choice_codes(n, int(dimensions)) for n in counts]
+        self._parts = usual if codes is None else [_checked(codes, counts[0])]
+        self.codes = self._parts[0]
+        self._ends = np.cumsum([part.shape[1] for part in self._parts])
+        self._mask_ends = np.cumsum(counts)
+        self.action_space = spaces.Box(-1.0, 1.0, (int(self._ends[-1]),), np.float32)
+        self._half_squares = [0.5 * np.square(part).sum(1) for part in self._parts]
         self._mask: NDArray[np.bool_] | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -89,30 +101,40 @@ class ContinuousAction(gym.Wrapper[Any, Floats, Any, np.int64], gym.utils.Record
             UsageError: it has another shape, is not finite, or the task allows no choice at all.
         """
         chosen = self.choice(action)
-        observation, reward, terminated, truncated, info = self.env.step(np.int64(chosen))
+        taken = np.int64(chosen) if self._is_single else chosen
+        observation, reward, terminated, truncated, info = self.env.step(taken)
         return observation, reward, terminated, truncated, {**self._without_mask(info), "choice": chosen}
 
-    def choice(self, action: ArrayLike) -> int:
+    def choice(self, action: ArrayLike) -> Any:
         """Return the action of the task that the point `action` [k] means at the moment; see `step` for errors."""
-        point = np.asarray(action)
+        point, size = np.asarray(action), int(self._ends[-1])
         if point.dtype.kind not in "fiu":
-            raise TypeError(
-                f"the action must be an array of {self.codes.shape[1]} numbers between -1 and 1, got {action!r}"
-            )
-        if point.shape != (self.codes.shape[1],):
-            raise UsageError(f"the action must have shape ({self.codes.shape[1]},), got {point.shape}")
+            raise TypeError(f"the action must be an array of {size} numbers between -1 and 1, got {action!r}")
+        if point.shape != (size,):
+            raise UsageError(f"the action must have shape ({size},), got {point.shape}")
         if not np.isfinite(point).all():
             raise UsageError(f"the action is not finite: {point.tolist()}")
-        score = self.codes @ point - self._half_squares  # largest where |a - c|^2 is smallest
-        if self._mask is not None:
-            if not self._mask.any():
-                raise UsageError("the task allows no action at all: its action mask holds no True")
-            score = np.where(self._mask, score, -np.inf)
-        return int(score.argmax()) + self._first
+        points = np.split(point, self._ends[:-1])
+        masks = [None] * len(points) if self._mask is None else np.split(self._mask, self._mask_ends[:-1])
+        chosen = [self._nearest(d, part, mask) for d, (part, mask) in enumerate(zip(points, masks))]
+        if self._is_single:
+            return chosen[0] + int(self._first[0])
+        space = self.env.action_space
+        return (np.asarray(chosen) + self._first).astype(space.dtype).reshape(space.shape)
 
-    def point_of(self, choice: int) -> Floats:
+    def _nearest(self, d: int, point: NDArray[Any], mask: NDArray[np.bool_] | None) -> int:
+        """Return the allowed choice, counted from 0, whose point is nearest."""
+        score = self._parts[d] @ point - self._half_squares[d]  # largest where |a - c|^2 is smallest
+        if mask is not None:
+            if not mask.any():
+                raise UsageError("the task allows no action at all: its action mask holds no True")
+            score = np.where(mask, score, -np.inf)
+        return int(score.argmax())
+
+    def point_of(self, choice: Any) -> Floats:
         """Return an action [k] that means the choice `choice` of the task, as long as that is allowed."""
-        return self.codes[choice - self._first].copy()
+        places = np.reshape(choice, -1) - self._first
+        return np.concatenate([part[int(place)] for part, place in zip(self._parts, places)])
 
     def _without_mask(self, info: dict[str, Any]) -> dict[str, Any]:
         """Keep the mask of the next choice, and return the info without it."""
@@ -125,6 +147,16 @@ class ContinuousAction(gym.Wrapper[Any, Floats, Any, np.int64], gym.utils.Record
                 return info
         self._mask = np.asarray(mask, bool).reshape(-1)
         return {key: value for key, value in info.items() if key != "action_mask"}
+
+
+def _counts(space: spaces.Space[Any]) -> tuple[list[int], NDArray[Any]]:
+    """Return how many actions each choice of a space has, and the first of each."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)], np.asarray([space.start])
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.reshape(-1)], space.start.reshape(-1)
+    size = int(np.prod(space.shape or ()))
+    return [2] * size, np.zeros(size, np.int64)
 
 
 def _checked(codes: ArrayLike, n: int) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.keywords import AgentWords
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.combinatorial.labels import make_labels
 from polyathlon.envs.combinatorial.solvers import SOLVERS
@@ -134,7 +135,7 @@ class BQNCO(Agent):
         num_starts: int = 8,
         ent_coef: float = 0.0,
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[AgentWords],
     ) -> None:
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
         if kwargs.get("n_envs") not in (None, 1):
@@ -316,9 +317,9 @@ class BQNCO(Agent):
         """Update the policy on one batch of decisions and return their number."""
         loss, count = self._imitation_gradient()
         self._update()
-        self.logger.record_mean("train/loss", loss.choice.item() / count)
-        self.logger.record_mean("train/edge_loss", loss.edges.item() / count)
-        self.logger.record_mean("train/accuracy", loss.right.item() / count)
+        sums = torch.stack([loss.choice.detach(), loss.edges.detach(), loss.right.to(loss.choice.dtype)]).tolist()
+        for name, total in zip(("loss", "edge_loss", "accuracy"), sums):
+            self.logger.record_mean(f"train/{name}", total / count)
         return self.batch_size
 
     def _explore(self) -> int:
@@ -339,10 +340,12 @@ class BQNCO(Agent):
         self._update()
         self.logger.record_mean("train/loss", loss)
         self.logger.record_mean("train/entropy", entropy)
-        self.logger.record_mean("train/cost", rollouts.cost.mean().item())
+        lengths = torch.stack(rollouts.counts).sum(0)
+        found = torch.cat([rollouts.cost, lengths.to(rollouts.cost.dtype), rollouts.cost.mean()[None]]).tolist()
+        self.logger.record_mean("train/cost", found.pop())
         assert self.ep_info_buffer is not None
-        lengths = torch.stack(rollouts.counts).sum(0).tolist()
-        self.ep_info_buffer.extend({"r": -c, "l": n, "t": 0.0} for c, n in zip(rollouts.cost.tolist(), lengths))
+        ends = zip(found[: len(lengths)], found[len(lengths) :])
+        self.ep_info_buffer.extend({"r": -cost, "l": int(length), "t": 0.0} for cost, length in ends)
         return len(rollouts.actions) * len(rollouts.cost) * size
 
     def _before_training(self) -> None:

@@ -15,11 +15,12 @@ from polyathlon.envs.errors import UsageError, check_positive_int
 from .expert_data import choose
 from .problems.kit import kit_of
 from .problems.tours import from_zero
-from .table_rows import Observation
+from .table_rows import Observation, first_rows
 
 LogProbs = Callable[[Observation, Tensor], Tensor]
 ROWS_AT_ONCE = 1 << 18  # rows of tables that one forward pass takes, which bounds the memory
 LEAST = -1e9
+ASK_EVERY = 16  # steps after which an accelerator is asked whether all solutions are complete
 
 
 class Solution(NamedTuple):
@@ -54,6 +55,23 @@ def start(task: ConstructionTask, instance: Any) -> State:
     return task.begin(keys, instance)
 
 
+def shown(task: ConstructionTask, state: State, step: int) -> tuple[Observation, Tensor]:
+    """Return what is seen and allowed [B, A] after `step` actions.
+
+    Each action of the formulation "bq" takes a row off its table at least, so that an accelerator need not be asked for its size.
+    """
+    obs, allowed = task.observe(state), state.allowed
+    if allowed.device.type == "cpu" or task.mdp != "bq":
+        return obs, allowed
+    number = max(3, task.table.num_rows - step)
+    return first_rows(obs, number), allowed[:, : number * task.actions_per_row]
+
+
+def asks(task: ConstructionTask, device: torch.device, step: int) -> bool:
+    """Return whether to ask after action `step` if all is over: an accelerator seldom, and never of tours, whose length is known."""
+    return device.type == "cpu" or (not is_tour(task) and step % ASK_EVERY == ASK_EVERY - 1)
+
+
 @torch.no_grad()
 def greedy_decode(task: ConstructionTask, log_probs: LogProbs, instance: Any) -> Solution:
     """Take the most likely action until nothing is left to do.
@@ -65,12 +83,13 @@ def greedy_decode(task: ConstructionTask, log_probs: LogProbs, instance: Any) ->
     """
     state = start(task, instance)
     done = torch.zeros_like(state.is_over)
-    for _ in range(task.most_open):
-        action = log_probs(task.observe(state), state.allowed).argmax(1)
+    is_asked = done.device.type == "cpu"
+    for step in range(task.most_open):
+        action = log_probs(*shown(task, state, step)).argmax(1)
         after, _, is_over = task.step(state, action)
-        state = choose(done, state, after) if bool(done.any()) else after
+        state = choose(done, state, after) if not is_asked or bool(done.any()) else after
         done = done | is_over
-        if bool(done.all()):
+        if asks(task, done.device, step) and bool(done.all()):
             break
     return Solution(task.solution(state), state.cost)
 
@@ -94,10 +113,11 @@ def beam_decode(task: ConstructionTask, log_probs: LogProbs, instance: Any, widt
     device = state.cost.device
     total = torch.zeros(batch, 1, dtype=torch.float64, device=device)  # [B, W] log-probability, W beams so far
     done = torch.zeros(batch, 1, dtype=torch.bool, device=device)
-    for _ in range(task.most_open):
+    for step in range(task.most_open):
         beams = total.shape[1]
-        scores = log_probs(task.observe(state), state.allowed).double().view(batch, beams, -1)
-        scores = scores.masked_fill(~state.allowed.view(batch, beams, -1), LEAST)
+        obs, allowed = shown(task, state, step)
+        scores = log_probs(obs, allowed).double().view(batch, beams, -1)
+        scores = scores.masked_fill(~allowed.reshape(batch, beams, -1), LEAST)
         stay = torch.full_like(scores, LEAST)
         stay[..., 0] = 0.0
         scores = torch.where(done.unsqueeze(2), stay, scores) + total.unsqueeze(2)
@@ -117,7 +137,7 @@ def beam_decode(task: ConstructionTask, log_probs: LogProbs, instance: Any, widt
         done = (was_done | is_over).view(batch, kept)
         if merge and kept > 1:
             total = total.masked_fill(_is_dominated(task, state, batch, kept), 2 * LEAST)
-        if bool(done.all()):
+        if asks(task, done.device, step) and bool(done.all()):
             break
     cost = state.cost.view(batch, -1).masked_fill(total < LEAST / 2, torch.inf)
     best = cost.argmin(1)

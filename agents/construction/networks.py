@@ -12,7 +12,7 @@ from polyathlon.envs.combinatorial.node_kinds import DESTINATION, ORIGIN, PADDIN
 from polyathlon.envs.errors import UsageError
 
 from .problems.kit import ProblemKit
-from .table_rows import Observation, among_rows, select_rows, spread_logits
+from .table_rows import Observation, among_rows, first_rows, select_rows, spread_logits
 
 NUM_ROLES = 4
 IDENTIFIERS = 8  # width of the random identifiers of nodes that are known by their distances alone
@@ -116,15 +116,14 @@ class LocalAttention(nn.Module):
 
 
 def trimmed(obs: Observation) -> Observation:
-    """Cut off the rows at the end that are padding in the whole batch; at least three rows stay."""
-    used = (obs["kind"] != PADDING).any(0).nonzero()
-    last = max(3, int(used[-1]) + 1 if len(used) else 0)
-    if last >= obs["nodes"].shape[1]:
+    """Cut off the rows at the end that are padding in the whole batch; at least three rows stay.
+
+    An accelerator would be waited for to know which these are, so its tables stay as they are: `decoding` knows their size.
+    """
+    if obs["kind"].device.type != "cpu":
         return obs
-    short: Observation = {key: obs[key][:, :last] for key in ("nodes", "kind", "visited", "numbers") if key in obs}
-    if "distances" in obs and "numbers" not in obs:
-        short["distances"] = obs["distances"][:, :last, :last]
-    return {**obs, **short}
+    used = (obs["kind"] != PADDING).any(0).nonzero()
+    return first_rows(obs, max(3, int(used[-1]) + 1 if len(used) else 0))
 
 
 class ReZeroBlock(nn.Module):

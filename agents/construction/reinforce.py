@@ -10,7 +10,7 @@ from torch import Tensor
 from polyathlon.agents.parts.action_distributions import categorical_log_prob, masked_log_softmax, sample_categorical
 from polyathlon.envs.combinatorial.construction import ConstructionTask, State
 
-from .decoding import is_tour, renumbered, start, tree_rows
+from .decoding import asks, is_tour, renumbered, shown, start, tree_rows
 from .policies import ConstructionPolicy
 
 
@@ -69,12 +69,14 @@ def roll_out(
     first, prescribed = starts(task, instance, num_starts, generator)
     state, actions, counts = first, [], []
     done = torch.zeros_like(first.is_over)
+    overs = []
     for t in range(task.most_open):
         if t == 0 and prescribed is not None:
             action, is_chosen = prescribed, torch.zeros_like(done)
         else:
-            logits = policy.scores(task.observe(state), is_training=True).logits
-            action = sample_categorical(masked_log_softmax(logits, state.allowed), generator)
+            obs, allowed = shown(task, state, t)
+            logits = policy.scores(obs, is_training=True).logits
+            action = sample_categorical(masked_log_softmax(logits, allowed), generator)
             is_chosen = ~done
         # a finished row has all actions allowed and no effect on what counts
         after, _, is_over = task.step(state, action)
@@ -82,9 +84,13 @@ def roll_out(
         state, done = after._replace(cost=cost), done | is_over
         actions.append(action)
         counts.append(is_chosen)
-        if bool(done.all()):
+        overs.append(done.all())
+        if asks(task, done.device, t) and bool(overs[-1]):
             break
-    return Rollouts(first, actions, counts, state.cost)
+    taken = len(actions)
+    if done.device.type != "cpu":  # steps after everything was over are none
+        taken = min(taken, 1 + int((~torch.stack(overs)).sum()))
+    return Rollouts(first, actions[:taken], counts[:taken], state.cost)
 
 
 def backward(
@@ -108,16 +114,20 @@ def backward(
     cost = rollouts.cost.view(-1, num_starts)
     advantage = (cost.mean(1, keepdim=True) - cost).flatten().float()
     decisions = float(torch.stack(rollouts.counts).sum())
-    state, loss, entropy = rollouts.first, 0.0, 0.0
-    for action, is_chosen in zip(rollouts.actions, rollouts.counts):
-        if bool(is_chosen.any()):
-            logits = policy.scores(task.observe(state), is_training=True).logits
-            log_probs = masked_log_softmax(logits, state.allowed)
+    state, found = rollouts.first, []
+    for t, (action, is_chosen) in enumerate(zip(rollouts.actions, rollouts.counts)):
+        if is_chosen.device.type != "cpu" or bool(is_chosen.any()):
+            obs, allowed = shown(task, state, t)
+            logits = policy.scores(obs, is_training=True).logits
+            log_probs = masked_log_softmax(logits, allowed)
             log_prob = categorical_log_prob(log_probs, action)
             spread = -(log_probs.exp() * log_probs).sum(1)
             gain = (advantage * log_prob * is_chosen).sum() / len(advantage)
             bonus = (spread * is_chosen).sum() / decisions
             (-gain - entropy_weight * bonus).backward()
-            loss, entropy = loss - gain.item(), entropy + bonus.item()
+            found.append(torch.stack([-gain.detach(), bonus.detach()]))
         state, _, _ = task.step(state, action)
+    loss, entropy = 0.0, 0.0
+    for gain_lost, bonus_won in torch.stack(found).tolist() if found else ():
+        loss, entropy = loss + gain_lost, entropy + bonus_won
     return loss, entropy

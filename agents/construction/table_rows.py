@@ -31,6 +31,16 @@ def at_kind(nodes: Tensor, kind: Tensor, which: int) -> Tensor:
     return nodes.gather(1, row).squeeze(1)
 
 
+def first_rows(obs: Observation, number: int) -> Observation:
+    """Keep the first rows of the table [B, R, ...], `number` of them; those behind must be padding."""
+    if number >= obs["nodes"].shape[1]:
+        return obs
+    short: Observation = {key: obs[key][:, :number] for key in ("nodes", "kind", "visited", "numbers") if key in obs}
+    if "distances" in obs and "numbers" not in obs:
+        short["distances"] = obs["distances"][:, :number, :number]
+    return {**obs, **short}
+
+
 def select_rows(obs: Observation, index: Tensor) -> Observation:
     """Keep some rows of the table.
 

@@ -5,6 +5,7 @@
 """
 
 from .engine import Engine
+from .features import linked, with_features
 from .files import method_of, method_record, refuse_other_method
 from .method import Loss, Method, replace_loss, with_options
 from .network import Network, Scalar, compact_state_dict
@@ -26,10 +27,12 @@ __all__ = [
     "Scalar",
     "compact_state_dict",
     "draw_noise",
+    "linked",
     "method_of",
     "method_record",
     "orthogonal",
     "refuse_other_method",
     "replace_loss",
+    "with_features",
     "with_options",
 ]

@@ -134,8 +134,8 @@ def _positional(cls: type[Any], number: int) -> list[str]:
     for owner in cls.__mro__:
         if "__init__" not in vars(owner):
             continue
-        own = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1 + len(names) :]
-        for parameter in own:
+        parameters = list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
+        for parameter in (each for each in parameters if each.name not in names):
             if parameter.kind is parameter.VAR_POSITIONAL:
                 break
             if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):

@@ -198,6 +198,14 @@ class Mixture(NamedTuple):
         """One action of every expert, [B, K, A], and its density under that expert, [B, K], for noise [B, K, A]."""
         return Gaussian(self.mean, self.log_std).sample(noise)
 
+    def entropies(self) -> Tensor:
+        """Entropy [K] or [B, K] of every expert."""
+        return gaussian_entropy(self.log_std)
+
+    def encoded(self, action: Tensor) -> Tensor:
+        """Actions [..., A] as rows of numbers: as they are."""
+        return action
+
     def expert(self, index: Tensor) -> Gaussian:
         """One expert of each row, [B] int64."""
         return Gaussian(_chosen(self.mean, index), _chosen(self.log_std.expand_as(self.mean), index))

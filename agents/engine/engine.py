@@ -15,6 +15,7 @@ from polyathlon.agents.parts.wiring import connect, reads
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .compiling import build_name, compiled_copy, has_compiler, missing_compiler
+from .features import features_of, linked, with_features_read
 from .method import ENGINE_FIELDS, Method, known_names, wire
 from .network import Network, buffer_versions, refuse_shared_parameters
 from .step import NUMBERS, State, Step, named_leaves, rewritten
@@ -56,7 +57,8 @@ class Engine:
         unroll: int = 1,
     ) -> None:
         self.method, self.networks, self.device = method, dict(networks), torch.device(device)
-        self.wired = wire(method, tuple(networks))
+        self._through = features_of(self.networks)
+        self.wired = wire(method, tuple(networks), self._through)
         refuse_shared_parameters(self.networks)
         if precision not in ("float32", "bfloat16"):
             raise unknown_name("precision", precision, ("float32", "bfloat16"))
@@ -81,6 +83,7 @@ class Engine:
         if method.twin is not None:
             twin = connect(method.twin, set(self._names) | ENGINE_FIELDS, where="the twin")
             read |= {n for n in twin if n is not None}
+        read = with_features_read(read, self._through, method.targets)
         self.pure = Step(method, self.networks, self.wired, read, precision, unroll, self.device.type, twin)
         self.state = self._start()
         kinds = {n: self._names.get(n, "") for n in read}
@@ -301,6 +304,7 @@ class Engine:
         what = reads(f)
         arguments = what.fields + what.optional
         things = {n for n in arguments if self._names.get(n) in ("a network", "a target")}
+        read = with_features_read(things, self._through, self.method.targets)
         connect(f, {*arguments}, options, where=f"function {getattr(f, '__name__', f)!r}")
         low = self.precision == "bfloat16"
         copies: list[Callable[..., Any]] = []
@@ -308,6 +312,7 @@ class Engine:
         def run(vectors: Any, targets: Any, fields: Any) -> Any:
             got = {n: self.networks[n].at(v, low) for n, v in vectors.items()}
             got |= {f"{n}_target": self.networks[n].at(v, low) for n, v in targets.items()}
+            got |= linked(got, self.networks, sorted(things))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
                 return f(*[{**got, **fields}.get(n) for n in arguments], **options)
 
@@ -319,8 +324,8 @@ class Engine:
             for name in what.fields:
                 if name not in things and name not in fields:
                     raise UsageError(f"the function reads {name!r}, which was not given")
-            vectors = {n: v for n, v in self._vectors().items() if n in things}
-            targets = {n: v for n, v in self.state["targets"].items() if f"{n}_target" in things}
+            vectors = {n: v for n, v in self._vectors().items() if n in read}
+            targets = {n: v for n, v in self.state["targets"].items() if f"{n}_target" in read}
             if not self.is_compiled:
                 return run(vectors, targets, fields)
             try:

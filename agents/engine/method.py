@@ -159,8 +159,13 @@ def known_names(method: Method, networks: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def wire(method: Method, networks: tuple[str, ...]) -> tuple[Wired, ...]:
+def wire(method: Method, networks: tuple[str, ...], through: Mapping[str, str] | None = None) -> tuple[Wired, ...]:
     """Find for each loss what its arguments get.
+
+    Args:
+        method: the method.
+        networks: the names of its networks.
+        through: network -> the network that it reads its observations through, and that a loss reads with it.
 
     Raises:
         UsageError: an unknown name, a target without a rule, a rule for no network, a loss
@@ -177,13 +182,18 @@ def wire(method: Method, networks: tuple[str, ...]) -> tuple[Wired, ...]:
         for name in loss.moved:
             if name not in networks:
                 raise unknown_name(f"network moved by loss {loss.name!r}", name, networks)
-        wired.append(_wire_loss(loss, method, known, networks, published))
+        wired.append(_wire_loss(loss, method, known, networks, published, through or {}))
         published |= dict.fromkeys(loss.published, loss)
     return tuple(wired)
 
 
 def _wire_loss(
-    loss: Loss, method: Method, known: Mapping[str, str], networks: tuple[str, ...], published: Mapping[str, Loss]
+    loss: Loss,
+    method: Method,
+    known: Mapping[str, str],
+    networks: tuple[str, ...],
+    published: Mapping[str, Loss],
+    through: Mapping[str, str],
 ) -> Wired:
     where = f"loss {loss.name!r}"
     what = reads(loss.function)
@@ -203,7 +213,7 @@ def _wire_loss(
                 "steps only; give both the same turns"
             )
     for name in loss.moved:
-        if name not in arguments:
+        if name not in arguments and name not in {through.get(n or "") for n in arguments}:
             raise UsageError(
                 f"{where} moves {name!r} but does not read it; it reads {', '.join(filter(None, arguments))}"
             )

@@ -32,6 +32,9 @@ class Network:
         modules: as given.
         vector: [P], or [E, P] for several modules; the modules' parameters are views of it.
         members: E, or None for a single module.
+        features: what turns observations into the features that the modules take: the name of a network of the method, or a
+            module without parameters; None where they take observations. See `read_through`.
+        trains_features: whether a loss that moves this network moves the network `features` too.
 
     Raises:
         UsageError: members differ in shape or share a parameter, dtypes are mixed, a layer changes a buffer or draws.
@@ -39,6 +42,8 @@ class Network:
 
     vector: Tensor
     members: int | None
+    features: str | nn.Module | None = None
+    trains_features: bool = True
 
     def __init__(self, *modules: Any) -> None:
         if not modules:
@@ -67,6 +72,25 @@ class Network:
         for own, row in zip(parameters, flat if self.members else [flat]):
             for parameter, view, shape in zip(own, row.split(self._sizes), self._shapes):
                 parameter.data = view.view(shape)
+
+    def read_through(self, features: str | nn.Module, trains: bool = True) -> Network:
+        """Let the first argument of every call, the observations, pass another network before.
+
+        Args:
+            features: name of that network in the method (of a target its target), or a module without parameters.
+            trains: losses that move this network move that one too; else its features are constants.
+        """
+        self.features, self.trains_features = features, trains
+        return self
+
+    def extract(self, obs: Any) -> Any:
+        """Return what the modules take of observations, for several calls on the same: `net.head(net.extract(obs), ...)`."""
+        return obs
+
+    @property
+    def head(self) -> Any:
+        """The network that takes what `extract` gives."""
+        return self
 
     def _read_layout(self) -> None:
         first = self._parameters(self.modules[0])
@@ -126,6 +150,8 @@ class Network:
         """Move the modules as `nn.Module.to` does, and tie them again."""
         for module in self.modules:
             module.to(*args, **kwargs)
+        if isinstance(self.features, nn.Module):
+            self.features.to(*args, **kwargs)
         self.tie()
         return self
 
@@ -153,13 +179,16 @@ class Network:
         return self.at(self.vector).per_member(*x)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        return type(self)(*(copy.deepcopy(module, memo) for module in self.modules))
+        made = type(self)(*(copy.deepcopy(module, memo) for module in self.modules))
+        made.features, made.trains_features = copy.deepcopy(self.features, memo), self.trains_features
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"modules": self.modules}
+        return {"modules": self.modules, "features": self.features, "trains_features": self.trains_features}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.modules = state["modules"]
+        self.features, self.trains_features = state.get("features"), state.get("trains_features", True)
         self.members = len(self.modules) if len(self.modules) > 1 else None
         self.tie()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from polyathlon.agents.parts.wiring import Schedule, reads
 from polyathlon.envs.errors import UsageError
 
+from .features import linked
 from .method import Method, Wired, scheduled
 from .optimisers import value_and_grad
 
@@ -48,6 +49,8 @@ class Step:
         self.method, self.networks, self.wired, self.read = method, networks, wired, read
         self.is_low, self.unroll, self.device_type = precision == "bfloat16", unroll, device_type
         self.twin_arguments = twin_arguments
+        own = {n for n, net in networks.items() if getattr(net, "features", None) is not None}
+        self._featured = own | {f"{n}_target" for n in own if n in method.targets}
         self._scheduled = [tuple(scheduled(w.options)) for w in wired]
         self._offsets = [2 + len(wired) + sum(map(len, self._scheduled[:i])) for i in range(len(wired))]
 
@@ -81,6 +84,8 @@ class Step:
     def value(self, wired: Wired, things: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Call a loss; return its value and what it published, by the method's names."""
         loss, arguments = wired.loss, [None if n is None else things[n] for n in wired.arguments]
+        if self._featured:
+            arguments = self._behind(wired.arguments, things)
         if self.is_low:
             with torch.autocast(self.device_type, torch.bfloat16):
                 out = loss.function(*arguments, **options)
@@ -88,6 +93,11 @@ class Step:
             out = loss.function(*arguments, **options)
         value, published = (None, out) if not loss.moved else out if isinstance(out, tuple) else (out, {})
         return value, _checked(wired, value, published, [self.networks[n].members for n in loss.moved])
+
+    def _behind(self, names: Sequence[str | None], things: Mapping[str, Any]) -> list[Any]:
+        """Return arguments with those networks that read through another one behind it."""
+        found = linked(things, self.networks, [n for n in names if n in self._featured])
+        return [None if n is None else found.get(n, things[n]) for n in names]
 
     def one(self, state: State, fields: Mapping[str, Any], numbers: Tensor, turns: Any, wants: str = "") -> Any:
         """Take one step: (state, fields, numbers) -> (state, metrics, {loss: gradient}, published).
@@ -107,7 +117,7 @@ class Step:
         public: dict[str, Any] = {}
         if wants == "twin":
             assert self.method.twin is not None
-            arguments = [None if n is None else things[n] for n in self.twin_arguments]
+            arguments = self._behind(self.twin_arguments, things)
             gradients, published = self.method.twin(*arguments, **self.twin_options(numbers))
             metrics = {n: v for n, v in published.items() if v.dim() == 0}
         for i, wired in enumerate(self.wired):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Unpack
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -14,6 +13,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
+from polyathlon.agents.parts.devices import find_device, refuse_no_bfloat16
+from polyathlon.agents.parts.keywords import BareWords
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import POLICY_POSITIONS, UsageError, check_positive_int, refuse_unknown_arguments
@@ -22,9 +23,8 @@ from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, token_rows
 
 from .episodes import Episode, Fields, unbroken
-from .imitation import find_solver, like, solved
 from .offline_agent import OfflineAgent
-from .policy import CausalLMPolicy, usual_learning_rate
+from .policy import CausalLMPolicy, check_dtype, usual_learning_rate
 from .reading import Reading, read_episodes
 from .recipe_wiring import wire
 from .recipes import Recipe, check_recipe, find_recipe
@@ -37,7 +37,8 @@ from .signal import warn_without_signal
 from .states import ReferenceState, RowsState
 from .updates import Update, component_metrics
 
-SelfLanguageAgent = TypeVar("SelfLanguageAgent", bound="LanguageAgent")
+# what sampling and training may differ by: measured are 0.0001 in float32, and less than half of this in bfloat16
+LOGP_GAPS = {"float32": 0.1, "bfloat16": 0.5}
 
 
 @register_agent(
@@ -60,7 +61,12 @@ class LanguageAgent(OfflineAgent):
         num_prompts: problems in an iteration; None makes 64 answers in all.
         temperature: divides the logits in sampling and training.
         lora: rank of low-rank adapters; only these are trained then. None trains all weights.
-        max_logp_gap: largest difference between the log-probabilities of sampling and training that is not an error.
+        dtype: "float32", or "bfloat16" for mixed precision: the weights that are trained and their optimiser stay float32, frozen
+            ones (`lora`) are loaded in bfloat16, and the model computes in it.
+        gradient_checkpointing: keep the input of each layer alone for the backward pass, and compute the rest anew there: less
+            memory for about a third more time. For models like Llama, with `fast_forward`.
+        max_logp_gap: largest difference between the log-probabilities of sampling and training that is not an error; None
+            takes 0.1, in bfloat16 0.5.
         fast_forward: sample from and read models like Llama (Qwen2, Qwen3, Mistral; adapters too) with this package's own
             forward pass, in which answers share the computation of their problem; False always takes the model's own.
         recipe_kwargs: other numbers of the recipe, by name (`kl_coef`, `clip_high`, `loss.clip_high`, `n_epochs`).
@@ -89,7 +95,9 @@ class LanguageAgent(OfflineAgent):
         num_prompts: int | None = None,
         temperature: float = 1.0,
         lora: int | None = None,
-        max_logp_gap: float = 0.1,
+        dtype: str = "float32",
+        gradient_checkpointing: bool = False,
+        max_logp_gap: float | None = None,
         fast_forward: bool = True,
         recipe_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -99,13 +107,14 @@ class LanguageAgent(OfflineAgent):
         holdout: float | None = None,
         reference_logps: Literal["computed", "stored"] = "computed",
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[BareWords],
     ) -> None:
         options = dict(policy_kwargs or {})
         if isinstance(policy, str):
             options["model"] = policy
         if lora is not None:
             options["lora"] = lora
+        is_mixed = _put_precision(options, dtype, gradient_checkpointing, fast_forward, kwargs.get("device", "auto"))
         if learning_rate is None:
             learning_rate = usual_learning_rate(options)
         policy_class = CausalLMPolicy if isinstance(policy, str) else policy
@@ -141,7 +150,9 @@ class LanguageAgent(OfflineAgent):
         if micro_batch is not None:
             check_positive_int(micro_batch=micro_batch)
         self.micro_batch, self.side_model_names = micro_batch, dict(side_models or {})
-        self.num_prompts, self.temperature, self.max_logp_gap = int(num_prompts), float(temperature), max_logp_gap
+        self.num_prompts, self.temperature = int(num_prompts), float(temperature)
+        usual = LOGP_GAPS["bfloat16" if is_mixed else "float32"]
+        self.max_logp_gap = usual if max_logp_gap is None else max_logp_gap
         self.fast_forward = fast_forward
         self._sampled = self._failed = 0
         self._episodes: Sequence[Episode] = []
@@ -238,25 +249,6 @@ class LanguageAgent(OfflineAgent):
             self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes if e.failure is None)
         self._episode_num += len(episodes)
 
-    def solutions(self, number: int, task: gym.Env[Any, Any] | None = None) -> list[Episode]:
-        """Return the reference answers to `number` drawn problems, as episodes.
-
-        Args:
-            number: how many.
-            task: a text task or `TokenAction` environment; None takes the agent's own.
-
-        Raises:
-            UsageError: the task has no solutions, or one does not fit into an utterance.
-        """
-        if task is None:
-            self._make_or_start_rows()
-            assert self._prompts is not None
-            return solved(self._prompts, find_solver(self.token_env), number)
-        env = like(task, self.token_env)
-        prompts = env.batch(min(number, 64))
-        prompts.reset(seed=self.seed if self.seed is not None else self._initial_seed % 2**31)
-        return solved(prompts, find_solver(env), number)
-
     def _make_or_start_rows(self) -> None:
         if self._prompts is None:
             self._reset_source()
@@ -272,18 +264,21 @@ class LanguageAgent(OfflineAgent):
     def _read_with(
         self, model: Any, fields: Fields, with_values: bool, with_full: bool, with_gradient: bool
     ) -> Reading:
-        return read_episodes(
-            model,
-            self.policy.value_net if with_values else None,
-            fields["tokens"],
-            fields["attention"],
-            self.token_env.rules.vocabulary,
-            self.temperature,
-            fields["mask"].argmax(1) + 1,
-            self.fast_forward,
-            with_full,
-            with_gradient,
-        )
+        with self.policy.precision():
+            return read_episodes(
+                model,
+                self.policy.value_net if with_values else None,
+                fields["tokens"],
+                fields["attention"],
+                self.token_env.rules.vocabulary,
+                self.temperature,
+                fields["mask"].argmax(1) + 1,
+                self.fast_forward,
+                with_full,
+                with_gradient,
+                (fields["ids"], fields["first"]) if "ids" in fields else None,
+                self.policy.gradient_checkpointing,
+            )
 
     def read_role(self, role: str, fields: Fields, with_full: bool = False) -> Reading:
         """Read episodes with a side model, without gradient."""
@@ -321,42 +316,6 @@ class LanguageAgent(OfflineAgent):
         return report
 
     # ------------------------------------------------------------------------------------------------ learning
-
-    def warm_start(
-        self: SelfLanguageAgent,
-        task: gym.Env[Any, Any] | None = None,
-        n: int = 256,
-        epochs: int = 8,
-        batch_size: int = 32,
-        learning_rate: float | None = None,
-    ) -> SelfLanguageAgent:
-        """Imitate the task's own answers to `n` drawn problems (recipe "sft"), so that some answers are right.
-
-        Args:
-            task: a text task or `TokenAction` environment to imitate; None takes the agent's own.
-            n: number of problems.
-            epochs: passes over them.
-            batch_size: answers in an update.
-            learning_rate: step size; None is twice the agent's.
-
-        Raises:
-            UsageError: the task has no solutions.
-        """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise UsageError(f"n must be a positive number of problems, got {n!r}")
-        recipe = find_recipe("sft")
-        episodes = self.solutions(n, task)
-        rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
-        for group in self.policy.optimizer.param_groups:
-            group["lr"] = rate
-        self.policy.set_training_mode(True)
-        for _ in range(epochs):
-            for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
-                self.update([episodes[i] for i in index.tolist()], recipe)
-        # neither step sizes of imitation nor side models from before it hold for what follows
-        self.policy.optimizer.state.clear()
-        self.side_models.forget()
-        return self
 
     def _before_training(self) -> None:
         self._make_or_start_rows()
@@ -420,3 +379,23 @@ class LanguageAgent(OfflineAgent):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_prompts", "_rows", "_episodes", "_wiring", "side_models"]
+
+
+def _put_precision(options: dict[str, Any], dtype: str, is_checkpointed: bool, is_fast: bool, device: Any) -> bool:
+    """Put precision and checkpoints into the options of a policy, and return whether precision is mixed.
+
+    Raises:
+        UsageError: the type is not known or not there on the device, or checkpoints are asked for without `fast_forward`.
+    """
+    if dtype != "float32":
+        options["dtype"] = check_dtype(dtype, str(options.get("model", "")))
+    if is_checkpointed:
+        if not is_fast:
+            raise UsageError(
+                "gradient_checkpointing=True needs this package's own forward pass: leave fast_forward=False out"
+            )
+        options["gradient_checkpointing"] = True
+    is_mixed = options.get("dtype") == "bfloat16"
+    if is_mixed:
+        refuse_no_bfloat16(find_device(device))
+    return is_mixed

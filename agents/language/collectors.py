@@ -13,7 +13,7 @@ from polyathlon.envs.errors import UsageError
 from .episodes import Episode
 from .kept_answers import Both, Iterated, Refreshed
 from .offline import Records
-from .pools import ProblemPool, WindowPool
+from .pools import WindowPool
 from .rollout import RolloutContext
 from .signal import differing_groups
 
@@ -23,7 +23,6 @@ __all__ = [
     "Groups",
     "HintStages",
     "Iterated",
-    "ProblemPool",
     "Records",
     "Refreshed",
     "Solutions",
@@ -41,7 +40,7 @@ class Groups:
             arXiv 2503.14476, section 3.2); 0 never.
         least_accuracy: smallest share of right answers of a group that dynamic sampling keeps.
         most_accuracy: largest share.
-        prompts: sampler of the problems, such as part("prompt_samplers:Every"); None draws as the task does.
+        prompts: sampler of the problems, such as part("prompt_samplers:Every"), or its path; None draws as the task does.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Groups:
         dynamic_sampling: Count = 0,
         least_accuracy: Fraction = 0.0,
         most_accuracy: Fraction = 1.0,
-        prompts: Part | None = None,
+        prompts: Part | str | None = None,
     ) -> None:
         self.group_size, self.dynamic_sampling, self.prompts = group_size, dynamic_sampling, prompts
         self.least_accuracy, self.most_accuracy = least_accuracy, most_accuracy

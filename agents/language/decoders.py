@@ -30,7 +30,7 @@ class Decoder(Protocol):
         """Read tokens [n] and return the logits [n, V] of the next."""
 
     def keep(self, index: Tensor) -> None:
-        """Go on with the rows `index` [k] alone."""
+        """Go on with the rows `index` [k] alone; the index is on the processor."""
 
 
 def make_decoder(model: Any, contexts: Contexts, room: int, device: torch.device, fast: bool = True) -> Decoder:
@@ -98,6 +98,7 @@ class CacheDecoder:
 
     def keep(self, index: Tensor) -> None:
         """Go on with the rows `index` [k] alone."""
+        index = index.to(self.mask.device)
         self.cache.batch_select_indices(index)
         self.mask, self.places = self.mask[index], self.places[index]
 
@@ -119,23 +120,29 @@ class LlamaDecoder:
 
     def __init__(self, model: Any, contexts: Contexts, room: int, device: torch.device) -> None:
         self.llama = llama = Llama(model)
-        unique, inverse = unique_prefixes(contexts, device)
-        lengths = torch.tensor([len(c) for c in unique], device=device)
+        unique, inverse = unique_prefixes(contexts, torch.device("cpu"))
+        lengths = torch.tensor([len(c) for c in unique])
+        self.device, self.known_lengths = device, lengths
         self.longest, self.room, self.step = int(lengths.max()), room, 0
         tokens = torch.tensor([list(c) + [c[-1]] * (self.longest - len(c)) for c in unique], device=device)
         last, kept = llama.read_prefixes(tokens)
-        hidden = llama.hidden(last[torch.arange(len(unique), device=device), lengths - 1])
-        self.logits = torch.mm(hidden, llama.head.t())[inverse]
-        context, self.slot = self._arrange(inverse)
-        self.lengths = lengths[context]
+        hidden = llama.hidden(last[torch.arange(len(unique), device=device), (lengths - 1).to(device)])
+        self.logits = torch.mm(hidden, llama.head.t())[inverse.to(device)]
+        context = self._arrange(inverse)
         self.cache = [torch.stack([self._with_room(part[context]) for part in pair]) for pair in kept]
         self._prepare()
 
-    def _arrange(self, inverse: Tensor) -> tuple[Tensor, Tensor]:
-        """Form blocks of rows with equal owners [n], and set how many rows a block has at most.
+    def _arrange(self, inverse: Tensor) -> Tensor:
+        """Form blocks of rows with equal owners [n], and set how many rows a block has at most, and each row's slot and length.
+
+        The slot is block * width + place in the block. All of this is reckoned on the processor, so that a device need not be
+        asked for sizes.
+
+        Args:
+            inverse: on the processor.
 
         Returns:
-            The owner of each block, and the slot of each row, [n]: block * width + place in the block.
+            The owner of each block, on the device.
         """
         counts = inverse.bincount()
         self.width = int(counts.max().clamp(max=BLOCK))
@@ -144,7 +151,11 @@ class LlamaDecoder:
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order), device=inverse.device) - (counts.cumsum(0) - counts)[inverse[order]]
         slot = (blocks.cumsum(0) - blocks)[inverse] * self.width + rank
-        return torch.arange(len(counts), device=inverse.device).repeat_interleave(blocks), slot
+        context = torch.arange(len(counts)).repeat_interleave(blocks)
+        self.known_slot, self.slot = slot, slot.to(self.device)
+        self.known_lengths = self.known_lengths[context]
+        self.lengths = self.known_lengths.to(self.device)
+        return context.to(self.device)
 
     def _with_room(self, part: Tensor) -> Tensor:
         """Lay keys or values [blocks, kv heads, A, size] out with room for the tokens to come."""
@@ -156,12 +167,12 @@ class LlamaDecoder:
         places = self.lengths.repeat_interleave(self.width)[:, None] + torch.arange(self.room, device=device)
         self.rotary = self.llama.rotary(places).transpose(0, 1).contiguous()
         self.is_full = len(self.slot) == len(self.lengths) * self.width and bool(
-            (self.slot == torch.arange(len(self.slot), device=device)).all()
+            (self.known_slot == torch.arange(len(self.slot))).all()
         )
         foreign = ~torch.eye(self.width, dtype=torch.bool, device=device)
         foreign = foreign.repeat_interleave(self.llama.heads // self.llama.kv_heads, 0).repeat(1, self.room)
         beyond = torch.arange(self.longest, device=device) >= self.lengths[:, None]
-        if not bool(beyond.any()):
+        if not bool((self.known_lengths < self.longest).any()):
             beyond = beyond[:1]
         shape = (len(beyond), len(foreign))
         masked = torch.cat([beyond[:, None].expand(*shape, -1), foreign.expand(*shape, -1)], 2)
@@ -192,12 +203,12 @@ class LlamaDecoder:
 
     def keep(self, index: Tensor) -> None:
         """Go on with the rows `index` [k] alone; their caches move together when half of the slots are empty."""
-        self.slot, self.is_full = self.slot[index], False
+        self.known_slot, self.is_full = self.known_slot[index], False
+        self.slot = self.known_slot.to(self.device)
         if 2 * len(self.slot) > self.rotary.shape[1]:
             return
         block, place, before = self.slot // self.width, self.slot % self.width, self.width
-        context, self.slot = self._arrange(block)
-        self.lengths = self.lengths[context]
+        context = self._arrange(self.known_slot // before)
         for i, cache in enumerate(self.cache):
             far, near = cache.split([self.longest, self.room * before], 3)
             near = near.unflatten(3, (self.room, before))[:, block, :, :, place].movedim(1, 0)

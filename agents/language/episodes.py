@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from polyathlon.agents.streams.packing import Packing
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.tokens.token_batch import TokenTurn
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch
@@ -102,7 +103,8 @@ def collate(episodes: Sequence[Episode], pad: int, device: torch.device) -> Fiel
         device: where tensors are wanted.
 
     Returns:
-        Fields by name; "newest" [N, T] marks what the newest policy wrote.
+        Fields by name; "newest" [N, T] marks what the newest policy wrote, the lists "ids" and "first" are what was said and the
+        place of the first token that the policy wrote.
 
     Raises:
         UsageError: a reward is no finite number, or episodes differ in their extra fields.
@@ -139,22 +141,43 @@ def collate(episodes: Sequence[Episode], pad: int, device: torch.device) -> Fiel
         "on_policy": numbers([float(e.end != "given") for e in episodes]),
         "task": [e.task for e in episodes],
         "text": [e.text for e in episodes],
+        "ids": [e.ids for e in episodes],
+        "first": [next((i for i, own in enumerate(e.written) if own and i), 1) for e in episodes],
         "newest": padded(fresh, False, torch.float32)[:, 1:] * written,
         **_extra(episodes, numbers, lambda rows: padded(rows, 0.0, torch.float32)[:, 1:]),
     }
 
 
 def select(fields: Fields, index: Tensor, number: int) -> Fields:
-    """Return the rows `index` of fields of `number` rows; what has no rows stays."""
+    """Return the rows `index` of fields of `number` rows; what has no rows stays. The index is best on the processor."""
+    rows, places = index.tolist(), {index.device: index}
 
     def chosen(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return value[index] if value.dim() and len(value) == number else value
+            if not value.dim() or len(value) != number:
+                return value
+            if value.device not in places:
+                places[value.device] = index.to(value.device)
+            return value[places[value.device]]
         if isinstance(value, dict):
             return {name: chosen(inner) for name, inner in value.items()}
-        return [value[i] for i in index.tolist()] if isinstance(value, list) else value
+        return [value[i] for i in rows] if isinstance(value, list) else value
 
     return {name: chosen(value) for name, value in fields.items()}
+
+
+def moved(fields: Fields, device: torch.device) -> Fields:
+    """Return fields of the processor on a device, in one transfer."""
+    flat = [(name, None, value) for name, value in fields.items() if isinstance(value, Tensor)]
+    nested = [(name, inner) for name, inner in fields.items() if isinstance(inner, dict)]
+    flat += [(name, key, value) for name, inner in nested for key, value in inner.items()]
+    found: Fields = {**fields, **{name: {} for name, _ in nested}}
+    for (name, key, _), tensor in zip(flat, Packing(device).move([value.numpy() for *_, value in flat])):
+        if key is None:
+            found[name] = tensor
+        else:
+            found[name][key] = tensor
+    return found
 
 
 def _refuse_rewards(episode: Episode) -> None:

@@ -80,7 +80,7 @@ def generate(
     begun = [list(prefix) for prefix in prefixes] if prefixes is not None else [[] for _ in contexts]
     left = [limit - len(context) - len(own) for limit, context, own in zip(limits, contexts, begun)]
     window = max(left) if max_new_tokens is None else max_new_tokens
-    rooms = torch.tensor([min(each, window) for each in left], device=keys.device)
+    rooms = torch.tensor([min(each, window) for each in left])
     room = int(rooms.max())
     starts = [[*context, *own] for context, own in zip(contexts, begun)] if prefixes is not None else contexts
     if isinstance(model, nn.Module):
@@ -89,20 +89,22 @@ def generate(
         decoder = model(starts, room, keys.device)
     noise = noise_of(keys, room, stream, begun)
     ends = ["window"] * len(contexts)
-    ids = torch.zeros(len(contexts), room, dtype=torch.int64, device=keys.device)
+    # what decides about ends is on the host: a token of each row is copied there, once a step
+    ids, here = torch.zeros(len(contexts), room, dtype=torch.int64), torch.arange(len(contexts))
     written = torch.zeros(len(contexts), room, device=keys.device)
     lengths = [room] * len(contexts)
     logits, owners = decoder.logits, torch.arange(len(contexts), device=keys.device)
     for step in range(room):
         logps = (logits[:, : rules.vocabulary].float() / temperature).log_softmax(-1)
         tokens = logps.argmax(-1) if greedy else sample_tokens(logps, noise[:, step])
-        ids[owners, step] = tokens
         written[owners, step] = logps.gather(1, tokens[:, None])[:, 0]
-        may_end = rules.may_end(tokens) | (rooms[owners] == step + 1)
+        seen = tokens.cpu()
+        ids[here, step] = seen
+        may_end = rules.may_end(seen) | (rooms[here] == step + 1)
         if bool(may_end.any()):
             over = set()
             for i in may_end.nonzero()[:, 0].tolist():
-                owner = int(owners[i])
+                owner = int(here[i])
                 own = begun[owner] + ids[owner, : step + 1].tolist()
                 reason = rules.end(own, len(contexts[owner]) + len(own), limits[owner])
                 if reason is not None or int(rooms[owner]) == step + 1:
@@ -111,8 +113,9 @@ def generate(
             if len(over) == len(owners):
                 break
             if over:
-                index = torch.tensor([i for i in range(len(owners)) if i not in over], device=keys.device)
-                decoder.keep(index)
+                kept = torch.tensor([i for i in range(len(owners)) if i not in over])
+                decoder.keep(kept)
+                index, here = kept.to(keys.device), here[kept]
                 tokens, noise, owners = tokens[index], noise[index], owners[index]
         logits = decoder.advance(tokens)
     rows = zip(ids.tolist(), written.tolist(), lengths, ends, strict=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .linears import bias_of, is_linear, weight_of
 
@@ -78,8 +79,8 @@ class Llama:
         embedding, head: [V, width] each.
     """
 
-    def __init__(self, model: Any) -> None:
-        model = base_of(model)
+    def __init__(self, model: Any, is_checkpointed: bool = False) -> None:
+        model, self.is_checkpointed = base_of(model), is_checkpointed
         config = model.config
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
@@ -88,6 +89,19 @@ class Llama:
         self.head = model.lm_head.weight
         self.layers = [self._layer(layer) for layer in model.model.layers]
         self._rotary = model.model.rotary_emb
+        if torch.is_autocast_enabled(self.head.device.type):
+            self._cast(torch.get_autocast_dtype(self.head.device.type))
+
+    def _cast(self, dtype: torch.dtype) -> None:
+        """Take all weights in a type at once, where autocast would take each with every token; gradients flow to the originals."""
+        self.embedding, self.final_norm, self.head = (w.to(dtype) for w in (self.embedding, self.final_norm, self.head))
+        self.layers = [Layer(*(None if w is None else w.to(dtype) for w in layer)) for layer in self.layers]  # type: ignore[arg-type]
+
+    def run(self, function: Callable[..., Any], *given: Any) -> Any:
+        """Call a function of tensors; where checkpoints are asked for, only what it is given is kept for its backward pass."""
+        if self.is_checkpointed and torch.is_grad_enabled():
+            return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
+        return function(*given)
 
     def side_by_side(self, halves: Tensor) -> Tensor:
         """Put the two halves of the last axis [..., size] side by side, so that a rotary pair is one complex number."""
@@ -180,15 +194,19 @@ class Llama:
         rotary = self.rotary(torch.arange(shape[1], device=tokens.device).expand(shape)).flatten(0, 1)
         x, kept = self.embedding[tokens.reshape(-1)], []
         for layer in self.layers:
-            turned, value = self.project(x, layer, rotary)
-            query, key = self.by_head(turned[:, : self.heads], shape), self.by_head(turned[:, self.heads :], shape)
-            value = self.by_head(value, shape)
-            mixed = F.scaled_dot_product_attention(
-                query, key, value, is_causal=True, scale=1.0, enable_gqa=self.is_grouped
-            )
-            x = self.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
+            x, key, value = self.run(self._read_layer, x, layer, rotary, shape)
             kept.append((key, value))
         return x.unflatten(0, shape), kept
+
+    def _read_layer(
+        self, x: Tensor, layer: Layer, rotary: Tensor, shape: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a layer gives for beginnings [P A, width], and its keys and values."""
+        turned, value = self.project(x, layer, rotary)
+        query, key = self.by_head(turned[:, : self.heads], shape), self.by_head(turned[:, self.heads :], shape)
+        value = self.by_head(value, shape)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0, enable_gqa=self.is_grouped)
+        return self.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer), key, value
 
     @staticmethod
     def by_head(rows: Tensor, shape: Sequence[int]) -> Tensor:

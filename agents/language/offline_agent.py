@@ -1,30 +1,35 @@
-"""The part of a language agent that has data: opening it, holding out, logging."""
+"""The part of a language agent that learns from answers that are given: the task's own, and records."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
+import gymnasium as gym
 import torch
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .episodes import Episode
+from .imitation import find_solver, like, solved
 from .offline_data import OfflineData, check_data, refuse_missing_data
+from .recipes import Recipe, find_recipe
 from .stored_logps import StoredLogps, folder_beside, hashes_of, read_hashes, refuse_other_hashes, write_logps
 from .token_agent import TokenAgent
 
 if TYPE_CHECKING:
+    from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch
+
     from .recipe_wiring import Wiring
-    from .recipes import Recipe
+    from .side_models import SideModels
 
 HOLDOUT = 0.05  # share that is held out where nothing is said
 HELD_RECORDS = 64  # of those held out, how many are read each time
 
 
 class OfflineAgent(TokenAgent):
-    """A language agent that may learn from records.
+    """A language agent that imitates a task's own answers, and may learn from records.
 
     Attributes:
         data: what was given: a path, a dict, or rows in memory, which no file keeps.
@@ -36,7 +41,9 @@ class OfflineAgent(TokenAgent):
     """
 
     recipe: Recipe
+    side_models: SideModels
     _wiring: Wiring
+    _prompts: TokenBatch | CopiedTokens | None
     data: Any
     holdout: float
     opened_data: OfflineData | None
@@ -44,11 +51,73 @@ class OfflineAgent(TokenAgent):
     reference_logps: str
     reference_hashes: dict[str, str] | None
 
+    def _make_or_start_rows(self) -> None:
+        raise NotImplementedError
+
+    def update(self, episodes: Sequence[Episode], recipe: Recipe) -> dict[str, float]:
+        """Update the model on episodes, and return means of the metrics."""
+        raise NotImplementedError
+
+    def solutions(self, number: int, task: gym.Env[Any, Any] | None = None) -> list[Episode]:
+        """Return the reference answers to `number` drawn problems, as episodes.
+
+        Args:
+            number: how many.
+            task: a text task or `TokenAction` environment; None takes the agent's own.
+
+        Raises:
+            UsageError: the task has no solutions, or one does not fit into an utterance.
+        """
+        if task is None:
+            self._make_or_start_rows()
+            assert self._prompts is not None
+            return solved(self._prompts, find_solver(self.token_env), number)
+        env = like(task, self.token_env)
+        prompts = env.batch(min(number, 64))
+        prompts.reset(seed=self.seed if self.seed is not None else self._initial_seed % 2**31)
+        return solved(prompts, find_solver(env), number)
+
+    def warm_start(
+        self,
+        task: gym.Env[Any, Any] | None = None,
+        n: int = 256,
+        epochs: int = 8,
+        batch_size: int = 32,
+        learning_rate: float | None = None,
+    ) -> Self:
+        """Imitate the task's own answers to `n` drawn problems (recipe "sft"), so that some answers are right.
+
+        Args:
+            task: a text task or `TokenAction` environment to imitate; None takes the agent's own.
+            n: number of problems.
+            epochs: passes over them.
+            batch_size: answers in an update.
+            learning_rate: step size; None is twice the agent's.
+
+        Raises:
+            UsageError: the task has no solutions.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UsageError(f"n must be a positive number of problems, got {n!r}")
+        recipe = find_recipe("sft")
+        episodes = self.solutions(n, task)
+        rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
+        for group in self.policy.optimizer.param_groups:
+            group["lr"] = rate
+        self.policy.set_training_mode(True)
+        for _ in range(epochs):
+            for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
+                self.update([episodes[i] for i in index.tolist()], recipe)
+        # neither step sizes of imitation nor side models from before it hold for what follows
+        self.policy.optimizer.state.clear()
+        self.side_models.forget()
+        return self
+
     def _set_data(self, data: Any, holdout: float | None, reference_logps: str) -> None:
         if reference_logps not in ("computed", "stored"):
             raise unknown_name("reference_logps", str(reference_logps), ("computed", "stored"))
         self.reference_logps, self.reference_hashes = reference_logps, None
-        if holdout is not None and data is None:
+        if holdout and data is None:
             raise UsageError(
                 f"holdout={holdout} is a share of data, and there is none: give data=, or leave holdout out"
             )
@@ -91,12 +160,13 @@ class OfflineAgent(TokenAgent):
         self._refuse_unstorable(path)
         assert data is not None and path is not None
         folder, options = folder_beside(path), collector.rows_options
-        if self.reference_hashes is None:  # learning starts: the reference is the policy as it is
+        if self.reference_hashes is None:  # learning starts: the reference is given, or the policy as it is
             self.reference_hashes = hashes_of(self, options)  # type: ignore[arg-type]
             if not folder.exists():
                 write_logps(self, folder, self.reference_hashes, options)  # type: ignore[arg-type]
         refuse_other_hashes(read_hashes(folder), self.reference_hashes, folder)
         data.stored = StoredLogps(folder, data.records.sizes)
+        self.side_models.given.pop("reference", None)  # no second model stays in memory
 
     def _refuse_unstorable(self, path: str | None) -> None:
         name = self.recipe.name
@@ -104,9 +174,9 @@ class OfflineAgent(TokenAgent):
             raise UsageError(
                 f"reference_logps='stored': the recipe {name!r} reads no log-probabilities of a reference that could be stored"
             )
-        if any(model.role == "reference" for model in self.recipe.models):
+        if any(model.role == "reference" and model.start == "policy" for model in self.recipe.models):
             raise UsageError(
-                f"reference_logps='stored': the reference of {name!r} is given or moves, so its numbers cannot be kept"
+                f"reference_logps='stored': the reference of {name!r} follows the policy, so its numbers cannot be kept"
             )
         if path is None:
             raise UsageError(
@@ -141,21 +211,21 @@ class OfflineAgent(TokenAgent):
         if not self._held_episodes:
             return {}
         with self._unchanged():
-            return read_held_out(self, self._wiring, self._held_episodes)
+            return read_held_out(self, self._wiring, self._held_episodes)  # type: ignore[arg-type]
 
     def _read_held(self) -> list[Episode]:
         assert self.opened_data is not None
-        return self._wiring.collector.held_out(self.opened_data, self.token_env.rules, HELD_RECORDS)  # type: ignore[no-any-return]
+        return self._wiring.collector.held_out(self.opened_data, self.token_env.rules, HELD_RECORDS)
 
     @contextlib.contextmanager
     def _unchanged(self) -> Iterator[None]:
         """Leave the generator as it was, so that holding out changes no number of the run."""
-        before = self.generator.get_state()  # type: ignore[has-type]
+        before = self.generator.get_state()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.generator.set_state(before)  # type: ignore[has-type]
+            self.generator.set_state(before)
 
     def _excluded_save_params(self) -> list[str]:
         hidden = [*super()._excluded_save_params(), "opened_data", "_held_episodes"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import torch
@@ -13,12 +15,13 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from polyathlon.agents.engine.distributions import Categorical
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.models import load_model
 from polyathlon.envs.models.table_model import TableModel, is_table_name
 from polyathlon.wrappers.action_kinds import is_token_space
 
 from .decoders import CacheDecoder
+from .llama import is_plain_llama
 from .plain import known_alone, refuse_no_decoder, remembers
 
 
@@ -36,7 +39,10 @@ class CausalLMPolicy(ActorCriticPolicy):
         lr_schedule: learning rate as a function of the remaining progress (1 to 0).
         model: name of the model (see `polyathlon.envs.models`), the same as that of the environment.
         lora: rank of low-rank adapters; only these and the value head are trained then. None trains all weights.
-        dtype: floating-point type of the model's weights; probabilities and values are float32.
+        dtype: floating-point type of the model's weights; probabilities and values are float32. "bfloat16" by name (mixed
+            precision) is something else: the weights that are trained stay float32, and so does their optimiser, the rest is
+            loaded in bfloat16, and the model computes in it (`precision`).
+        gradient_checkpointing: keep the input of each layer alone for the backward pass, and compute the rest anew there.
         attn: attention implementation of transformers; None takes the model's default.
         use_sde: for SB3, which always passes it; must be False.
         optimizer_class: the optimiser.
@@ -57,8 +63,9 @@ class CausalLMPolicy(ActorCriticPolicy):
         lr_schedule: Schedule,
         model: str = "tiny",
         lora: int | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         attn: str | None = None,
+        gradient_checkpointing: bool = False,
         use_sde: bool = False,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -71,6 +78,8 @@ class CausalLMPolicy(ActorCriticPolicy):
             )
         if use_sde:
             raise UsageError("CausalLMPolicy draws tokens, which have no state-dependent noise; leave use_sde=False")
+        self.is_mixed = check_dtype(dtype, str(model)) == "bfloat16"
+        self.gradient_checkpointing = gradient_checkpointing
         self.model_options: dict[str, Any] = {"model": model, "lora": lora, "dtype": dtype, "attn": attn}
         super().__init__(
             observation_space,
@@ -82,10 +91,18 @@ class CausalLMPolicy(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         given = dict(self.model_options)
+        if isinstance(given["dtype"], str):
+            # without adapters all weights are trained
+            given["dtype"] = torch.bfloat16 if self.is_mixed and given["lora"] else torch.float32
         self.language_model = load_model(given.pop("model"), **given)
         config = self.language_model.config.get_text_config()
         self._check_fit(config)
         refuse_no_decoder(self.language_model, str(self.model_options["model"]))
+        if self.gradient_checkpointing and not is_plain_llama(self.language_model):
+            raise UsageError(
+                f"gradient_checkpointing=True needs a model like Llama (Qwen2, Qwen3, Mistral), whose layers this package runs "
+                f"itself, got {type(self.language_model).__name__}: leave it out, or give micro_batch= to bound the memory"
+            )
         self.value_net = self._critic(config.hidden_size)
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
@@ -124,8 +141,15 @@ class CausalLMPolicy(ActorCriticPolicy):
             "lr_schedule": self._dummy_schedule,
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
+            "gradient_checkpointing": self.gradient_checkpointing,
             **self.model_options,
         }
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Return the context in which the model computes: autocast to bfloat16 where that was asked for by name."""
+        if not self.is_mixed:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; the language model itself never drops out, so that sampled tokens keep their probability."""
@@ -142,6 +166,12 @@ class CausalLMPolicy(ActorCriticPolicy):
         Returns:
             Logits of the next token (n, V) and values (n, 1), both float32.
         """
+        with self.precision():
+            logits, hidden = self._read(obs)
+        return logits, self.value_net(hidden.float())
+
+    def _read(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logits (n, V) float32, and the hidden states that they come from."""
         model = self.language_model
         assert isinstance(self.action_space, spaces.Discrete)
         if not remembers(model, CacheDecoder, obs["tokens"].device):
@@ -150,10 +180,10 @@ class CausalLMPolicy(ActorCriticPolicy):
         further = known_alone(model, position_ids=positions, logits_to_keep=1)
         out = model(input_ids=tokens, attention_mask=mask, use_cache=False, output_hidden_states=True, **further)
         logits = out.logits[:, -1, : int(self.action_space.n)].float()
-        return logits, self.value_net(out.hidden_states[-1][:, -1].float())
+        return logits, out.hidden_states[-1][:, -1]
 
     def _read_from_the_left(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """Read contexts padded on the right, as a model with a state needs it; see `read`."""
+        """Read contexts padded on the right, as a model with a state needs it; see `_read`."""
         model = self.language_model
         tokens = tokens[:, : int(length.max())]
         mask = (torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]).long()
@@ -162,7 +192,7 @@ class CausalLMPolicy(ActorCriticPolicy):
         last = torch.arange(len(tokens), device=tokens.device), length - 1
         assert isinstance(self.action_space, spaces.Discrete)
         logits = out.logits[last][:, : int(self.action_space.n)].float()
-        return logits, self.value_net(out.hidden_states[-1][last].float())
+        return logits, out.hidden_states[-1][last]
 
     def distribution(self, obs: PyTorchObs, action_masks: Tensor | None = None) -> Categorical:
         """Return the distribution of the next token in contexts, with gradient; see `read`.
@@ -210,6 +240,28 @@ def usual_learning_rate(options: Mapping[str, Any]) -> float:
     if is_table_name(model):
         return 0.1
     return 1e-4 if options.get("lora") else 1e-3 if model == "tiny" else 1e-5
+
+
+def check_dtype(dtype: Any, model: str) -> Any:
+    """Check a floating-point type and return it: "float32", "bfloat16", or a torch type for weights of that type alone.
+
+    Raises:
+        UsageError: another name, or "bfloat16" for a table, which multiplies no matrices.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "float16":
+        raise UsageError(
+            "dtype='float16' is not supported: its gradients leave the range of the type without a scaled loss; "
+            "use 'bfloat16', or 'float32'"
+        )
+    if dtype not in ("float32", "bfloat16"):
+        raise unknown_name("dtype", str(dtype), ("float32", "bfloat16"))
+    if dtype == "bfloat16" and is_table_name(model):
+        raise UsageError(
+            f"dtype='bfloat16' has no effect on the table {model!r}, which multiplies no matrices: leave it out"
+        )
+    return dtype
 
 
 def left_padded(tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:

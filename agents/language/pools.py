@@ -1,105 +1,17 @@
-"""Collectors that keep a pool: of problems with how often they were solved, and of answers that go on."""
+"""A collector that keeps a pool of answers that go on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from polyathlon.agents.parts.option_types import PositiveCount
 from polyathlon.envs.errors import UsageError
 
 from .episodes import Episode
 from .rollout import RolloutContext
-from .signal import differing_groups
-
-
-class ProblemPool:
-    """Groups on problems of a pool, drawn evenly, easy ones first, or those that are seldom solved (Kimi k1.5, section 2.3.4).
-
-    Args:
-        group_size: answers to each problem.
-        pool: number of different problems; fewer where the task has fewer.
-        order: "uniform"; "priority", with probabilities proportional to 1 - success rate; "curriculum", evenly among the easiest share
-            progress of the pool, by the task's `level(id)`.
-    """
-
-    def __init__(
-        self,
-        *,
-        group_size: PositiveCount = 8,
-        pool: PositiveCount = 256,
-        order: Literal["uniform", "priority", "curriculum"] = "priority",
-    ) -> None:
-        self.group_size, self.pool, self.order = group_size, pool, order
-        self.tasks: list[Any] = []
-        self.right: list[int] = []
-        self.tried: list[int] = []
-        if order == "curriculum":
-            self.needs_task = {"level": "order='curriculum' asks the task how hard a problem is: give it level(id)"}
-
-    def collect(self, rollout: RolloutContext) -> list[Episode]:
-        """Play the episodes of one iteration and count which problems were solved."""
-        if not self.tasks:
-            self._fill(rollout)
-        size = self.group_size
-        chosen = self._choose(rollout)
-        tasks = [self.tasks[i] for i in chosen for _ in range(size)]
-        episodes = rollout.play(tasks, [i // size for i in range(len(tasks))])
-        for k, i in enumerate(chosen):
-            own = episodes[k * size : (k + 1) * size]
-            self.tried[i] += len(own)
-            self.right[i] += sum(e.total > 0 if e.is_correct is None else e.is_correct for e in own)
-        rollout.log_episodes(episodes)
-        rollout.log_signal(differing_groups(episodes, size))
-        return episodes
-
-    def _fill(self, rollout: RolloutContext) -> None:
-        known: dict[str, Any] = {}
-        for _ in range(4):  # a task of few problems draws the same ones again
-            for task in rollout.draw(self.pool):
-                if len(known) < self.pool:
-                    known.setdefault(str(task), task)
-        self.tasks = list(known.values())
-        if self.order == "curriculum":
-            level = rollout.task_method("level")
-            self.tasks.sort(key=level)
-        self.right, self.tried = [0] * len(self.tasks), [0] * len(self.tasks)
-
-    def probabilities(self, progress: float) -> torch.Tensor:
-        """Return how likely each problem of the pool is drawn."""
-        if self.order == "priority":
-            success = [r / t if t else 0.0 for r, t in zip(self.right, self.tried, strict=True)]
-            return priorities(torch.tensor(success, dtype=torch.float64))
-        number = len(self.tasks)
-        easiest = number if self.order == "uniform" else max(1, math.ceil(progress * number))
-        return (torch.arange(number) < easiest).double() / easiest
-
-    def _choose(self, rollout: RolloutContext) -> list[int]:
-        wanted, weights = rollout.num_prompts, self.probabilities(rollout.progress)
-        is_repeated = wanted > int((weights > 0).sum())
-        drawn = torch.multinomial(
-            weights.float().to(rollout.generator.device), wanted, is_repeated, generator=rollout.generator
-        )
-        return [int(i) for i in drawn]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the problems and how often each was solved."""
-        return {"tasks": list(self.tasks), "right": list(self.right), "tried": list(self.tried)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from there."""
-        self.tasks, self.right, self.tried = (list(state[name]) for name in ("tasks", "right", "tried"))
-
-
-def priorities(success: torch.Tensor) -> torch.Tensor:
-    """(1 - s_i) / sum (1 - s): how likely each problem is drawn, [P]; evenly where all are always solved."""
-    open_share = 1 - success
-    total = open_share.sum()
-    return open_share / total if total > 0 else torch.full_like(success, 1 / max(len(success), 1))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoders import keeps_last, unique_prefixes
-from .llama import Llama, is_plain_llama
+from .llama import Layer, Llama, is_plain_llama
 from .plain import known_alone
 from .table import is_table, read_table
+
+Known = tuple[Sequence[Sequence[int]], Sequence[int]]  # ids of each row, and its start: what the processor knows
 
 
 class Reading(NamedTuple):
@@ -48,6 +50,8 @@ def read_episodes(
     fast: bool = True,
     with_full: bool = False,
     with_entropy_gradient: bool = False,
+    known: Known | None = None,
+    is_checkpointed: bool = False,
 ) -> Reading:
     """Read whole episodes.
 
@@ -63,6 +67,8 @@ def read_episodes(
             have in common before their starts; False always takes the model's own.
         with_full: keep the log-probabilities of the whole vocabulary.
         with_entropy_gradient: let a gradient flow through the entropies.
+        known: the ids of each row and its start, where the processor knows them; a device is asked otherwise.
+        is_checkpointed: keep the input of each layer of a plain Llama alone for the backward pass.
     """
     judge = partial(
         _judge, value_net=value_net, vocabulary=vocabulary, temperature=temperature, entropy_grad=with_entropy_gradient
@@ -74,8 +80,10 @@ def read_episodes(
             *read_table(model, value_net, tokens, vocabulary, temperature, starts, with_full, with_entropy_gradient)
         )
     if fast and is_plain_llama(model):
-        return _read_llama(model, judge, tokens, attention, starts, with_full)
-    first = int(starts.min()) - 1
+        if known is None:
+            known = _asked(tokens, attention, starts)
+        return _read_llama(model, judge, tokens, attention, starts, with_full, known, is_checkpointed)
+    first = (int(starts.min()) if known is None else min(known[1])) - 1
     kept = {"logits_to_keep": tokens.shape[1] - first} if keeps_last(model) else {}
     out = model(
         input_ids=tokens,
@@ -112,7 +120,8 @@ def _judge(
         entropy = -(logps.exp() * logps.clamp(min=torch.finfo(logps.dtype).min)).sum(-1)
     if value_net is None or hidden is None:
         return logp, entropy, torch.zeros_like(logp), logps
-    return logp, entropy, value_net(hidden.float()).squeeze(-1), logps
+    with torch.autocast(hidden.device.type, enabled=False):
+        return logp, entropy, value_net(hidden.float()).squeeze(-1), logps
 
 
 def _read_llama(
@@ -122,15 +131,21 @@ def _read_llama(
     attention: Tensor,
     starts: Tensor,
     with_full: bool,
+    known: Known,
+    is_checkpointed: bool,
 ) -> Reading:
     """Read each different beginning once, and the rest of each row after it.
 
     The rest of a row begins with the last token before its start, since what the model says there is of interest.
     """
     length = tokens.shape[1]
-    llama, hidden, places, rest = _llama_hidden(model, tokens, attention, starts)
+    llama, hidden, places, rest = _llama_hidden(model, tokens, starts, known, is_checkpointed)
     hidden, following = hidden[:, :-1], rest[:, 1:]
-    *judged, full = judge(F.linear(hidden, llama.head), hidden, following)
+
+    def said(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return judge(F.linear(hidden, llama.head), hidden, following)
+
+    *judged, full = llama.run(said, hidden)
     # a row's places beyond its own length go into a column that is cut off
     is_own = attention.gather(1, places[:, 1:].clamp(max=length - 1)).bool() & (places[:, 1:] < length)
     target = torch.where(is_own, places[:, :-1], length - 1)
@@ -143,20 +158,28 @@ def _read_llama(
 
 
 def _llama_hidden(
-    model: Any, tokens: Tensor, attention: Tensor, starts: Tensor
+    model: Any, tokens: Tensor, starts: Tensor, known: Known, is_checkpointed: bool = False
 ) -> tuple[Llama, Tensor, Tensor, Tensor]:
     """Return the last hidden states [N, R, width] from the token before each row's start on, with their places and tokens [N, R]."""
     sizes = starts - 1
-    texts = [row[:size] for row, size in zip(tokens.tolist(), sizes.tolist(), strict=True)]
+    ids, own_sizes = known[0], [start - 1 for start in known[1]]
+    texts = [row[:size] for row, size in zip(ids, own_sizes, strict=True)]
     unique, inverse = unique_prefixes(texts, tokens.device)
     longest = max(len(text) for text in unique)
     beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in unique], device=tokens.device)
-    llama = Llama(model)
+    llama = Llama(model, is_checkpointed)
     kept = llama.read_prefixes(beginnings.reshape(len(unique), longest).long())[1] if longest else None
-    width = int((attention.sum(1) - sizes).max())
+    width = max(len(row) - size for row, size in zip(ids, own_sizes))
     places = sizes[:, None] + torch.arange(width, device=tokens.device)
     rest = tokens.gather(1, places.clamp(max=tokens.shape[1] - 1))
-    return llama, _read_rest(llama, rest, places, kept, inverse, sizes), places, rest
+    is_even = all(size == longest for size in own_sizes)
+    return llama, _read_rest(llama, rest, places, kept, inverse, sizes, is_even), places, rest
+
+
+def _asked(tokens: Tensor, attention: Tensor, starts: Tensor) -> Known:
+    """Ask the device for the ids of each row and its start."""
+    lengths = attention.sum(1).tolist()
+    return [row[:n] for row, n in zip(tokens.tolist(), lengths, strict=True)], starts.tolist()
 
 
 def read_scores(
@@ -182,7 +205,7 @@ def read_scores(
     last = attention.sum(1) - 1
     rows = torch.arange(len(tokens), device=tokens.device)
     if fast and is_plain_llama(model):
-        hidden = _llama_hidden(model, tokens, attention, starts)[1][rows, last - (starts - 1)]
+        hidden = _llama_hidden(model, tokens, starts, _asked(tokens, attention, starts))[1][rows, last - (starts - 1)]
     else:
         kept = {"logits_to_keep": 1} if keeps_last(model) else {}
         alone = known_alone(model, attention_mask=attention)
@@ -199,25 +222,30 @@ def _read_rest(
     kept: list[tuple[Tensor, Tensor]] | None,
     inverse: Tensor,
     sizes: Tensor,
+    is_even: bool,
 ) -> Tensor:
-    """Return the last hidden states [N, R, width] of tokens [N, R] that follow beginnings."""
+    """Return the last hidden states [N, R, width] of tokens [N, R] that follow beginnings; `is_even`: all of one length."""
     shape = rest.shape
     longest = 0 if kept is None else kept[0][0].shape[2]
     rotary = llama.rotary(places).flatten(0, 1)
     own = torch.ones(shape[1], shape[1], dtype=torch.bool, device=rest.device).tril()
     far = torch.arange(longest, device=rest.device) < sizes[:, None]
-    if bool(far.all()):
+    if is_even:
         mask = F.pad(own, (longest, 0), value=True)[None, None]
     else:
         mask = torch.cat([far[:, None, None].expand(-1, 1, shape[1], -1), own.expand(shape[0], 1, -1, -1)], 3)
     x = llama.embedding[rest.reshape(-1)]
-    for i, layer in enumerate(llama.layers):
+
+    def read_layer(x: Tensor, layer: Layer, *before: Tensor) -> Tensor:
         turned, value = llama.project(x, layer, rotary)
         query = llama.by_head(turned[:, : llama.heads], shape)
         key, value = llama.by_head(turned[:, llama.heads :], shape), llama.by_head(value, shape)
-        if kept is not None:
-            key = torch.cat([kept[i][0].index_select(0, inverse), key], 2)
-            value = torch.cat([kept[i][1].index_select(0, inverse), value], 2)
+        if before:
+            key = torch.cat([before[0].index_select(0, inverse), key], 2)
+            value = torch.cat([before[1].index_select(0, inverse), value], 2)
         mixed = F.scaled_dot_product_attention(query, key, value, mask, scale=1.0, enable_gqa=llama.is_grouped)
-        x = llama.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
+        return llama.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer)
+
+    for i, layer in enumerate(llama.layers):
+        x = llama.run(read_layer, x, layer, *(() if kept is None else kept[i]))
     return llama.hidden(x).unflatten(0, shape)

@@ -219,6 +219,8 @@ class _Wirer:
             return
         where = f"prompts of {self.row.collect.path}"
         sampler = None
+        if isinstance(prompts, str) and ":" in prompts:
+            prompts = Part(prompts)
         if isinstance(prompts, Part):
             function = find_part(prompts.path)
             options = dict(prompts.options)

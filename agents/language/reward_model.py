@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.parts.keywords import ScorerWords
 from polyathlon.agents.parts.score_norm import ScoreNorm
 from polyathlon.agents.parts.wiring import part
 from polyathlon.envs.errors import UsageError
@@ -100,7 +101,7 @@ class RewardModel(LanguageAgent):
         fast_forward: bool = True,
         holdout: float | None = None,
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[ScorerWords],
     ) -> None:
         for name in _MEANINGLESS & kwargs.keys():
             raise UsageError(

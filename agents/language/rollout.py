@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -102,11 +103,16 @@ class Rollout:
         Raises:
             UsageError: a sampler asks the task for what it cannot say.
         """
-        prompts, sampler = self.agent._prompts, self.agent._wiring.objects.get(PROMPTS)
-        assert prompts is not None
+        sampler = self.agent._wiring.objects.get(PROMPTS)
         if sampler is not None:
             chosen: list[Any] = sampler.draw(n, self)
             return chosen
+        return self.drawn(n)
+
+    def drawn(self, n: int) -> list[Any]:
+        """Return n task ids, drawn as the task does."""
+        prompts = self.agent._prompts
+        assert prompts is not None
         drawn: list[Any] = []
         while len(drawn) < n:
             rows = list(range(min(n - len(drawn), len(prompts))))
@@ -124,7 +130,8 @@ class Rollout:
         if not ids or isinstance(self.agent._prompts, CopiedTokens):
             raise UsageError(
                 f"a sampler of problems needs them all: {self.agent.token_env.unwrapped} gives no task_ids, or a wrapper stands "
-                "around it; give the task a property task_ids, or leave prompts= of the collector out"
+                "around it; give the task a property task_ids, the sampler a number of tasks to draw once (pool=256), or leave prompts= of the "
+                "collector out"
             )
         listed: Sequence[Any] = ids
         return listed
@@ -176,10 +183,12 @@ class Rollout:
         assert rows is not None
         drawn = agent._keys(len(tasks)) if keys is None else torch.tensor(keys, dtype=torch.int64, device=agent.device)
         found: list[Episode] = []
+        policy = agent.policy
+        own = partial(_RoleDecoder, agent, "policy") if policy.is_mixed else policy.language_model
         for first in range(0, len(tasks), len(rows)):
             part = slice(first, first + len(rows))
             found += play(
-                sampler or agent.policy.language_model,
+                sampler or own,
                 rows,
                 tasks[part],
                 groups[part],
@@ -252,13 +261,13 @@ class _RoleDecoder:
         self, agent: LanguageAgent, role: str, contexts: Sequence[Sequence[int]], room: int, device: torch.device
     ) -> None:
         self.agent, self.role = agent, role
-        with agent.weights_of(role) as model:
+        with agent.weights_of(role) as model, agent.policy.precision():
             self.inner = make_decoder(model, contexts, room, device, agent.fast_forward)
         self.logits = self.inner.logits
 
     def advance(self, tokens: Tensor) -> Tensor:
         """Read tokens [n] and return the logits [n, V] of the next."""
-        with self.agent.weights_of(self.role):
+        with self.agent.weights_of(self.role), self.agent.policy.precision():
             return self.inner.advance(tokens)
 
     def keep(self, index: Tensor) -> None:

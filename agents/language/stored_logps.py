@@ -93,11 +93,14 @@ def refuse_other_hashes(stored: dict[str, str], wanted: dict[str, str], folder: 
 
 
 def hashes_of(agent: LanguageAgent, options: dict[str, Any]) -> dict[str, str]:
-    """Return hashes of what reference log-probabilities depend on: the policy's weights as they are, its tokenizer, how prompts are rendered, rows."""
+    """Return hashes of what reference log-probabilities depend on: the reference's weights, the tokenizer, how prompts are rendered, rows.
+
+    The reference is the model that is given in this role, else the policy as it is now.
+    """
     rules, data = agent.token_env.rules, agent.opened_data
     assert data is not None
     weights = hashlib.sha256()
-    for name, value in sorted(agent.policy.language_model.state_dict().items()):
+    for name, value in sorted(_reference(agent).state_dict().items()):
         weights.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     vocabulary = json.dumps(sorted(rules.tokenizer.get_vocab().items()), ensure_ascii=False)
@@ -116,8 +119,12 @@ def hashes_of(agent: LanguageAgent, options: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _reference(agent: LanguageAgent) -> Any:
+    return agent.side_models.given.get("reference", agent.policy.language_model)
+
+
 def write_logps(agent: LanguageAgent, folder: Path, hashes: dict[str, str], options: dict[str, Any]) -> None:
-    """Read every answer with the policy as it is now, and write the log-probabilities of its tokens into a folder, atomically.
+    """Read every answer with the reference as it is now, and write the log-probabilities of its tokens into a folder, atomically.
 
     Args:
         agent: the agent, with open data.
@@ -165,7 +172,9 @@ def _read(agent: LanguageAgent, waiting: Sequence[tuple[int, list[Episode]]]) ->
     read: Iterator[list[float]] = iter(())
     if episodes:
         fields = collate(episodes, agent.token_env.rules.pad, agent.device)
-        logp, mask = agent._read(fields).logp.cpu(), fields["mask"].cpu() > 0
+        is_given = "reference" in agent.side_models.given
+        reading = agent.read_role("reference", fields) if is_given else agent._read(fields)
+        logp, mask = reading.logp.cpu(), fields["mask"].cpu() > 0
         read = iter([row[own].tolist() for row, own in zip(logp, mask)])
     for size, own in waiting:
         for _ in range(size):

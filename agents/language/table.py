@@ -51,7 +51,7 @@ class TableDecoder:
 
     def keep(self, index: Tensor) -> None:
         """Go on with the rows `index` [k] alone."""
-        self.states = self.states.at(index)
+        self.states = self.states.at(index.to(self.states.place.device))
 
 
 def read_table(
@@ -87,10 +87,8 @@ def read_table(
     if not with_full:
         return logp, entropy, value, None
     full = F.pad(logps.masked_fill(is_full[..., None], FORBIDDEN), (0, vocabulary - shape.tokens), value=FORBIDDEN)
-    end = torch.zeros(vocabulary, device=tokens.device).index_fill_(
-        0, torch.tensor([shape.end], device=tokens.device), 1
-    )
-    full = torch.where(is_full[..., None] & (end > 0), 0.0, full)
+    end = torch.arange(vocabulary, device=tokens.device) == shape.end
+    full = torch.where(is_full[..., None] & end, 0.0, full)
     return logp, entropy, value, full * is_read[..., None]
 
 

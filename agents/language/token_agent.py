@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -171,6 +172,30 @@ class TokenAgent(Agent):
         """Return a frozen copy that answers texts by texts, `act(texts, mask, generator, deterministic=False)`."""
         model = frozen_copy(self.policy.language_model, self.device if device is None else find_device(device))
         return TextActor(model, self._rules(), self.temperature, self.fast_forward)
+
+    def save_pretrained(
+        self, folder: str | Path, adapters: str = "merged", card: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the language model so that plain transformers loads it, with equal log-probabilities.
+
+        The folder gets the weights, the tokenizer (with a chat template), the generation config (temperature, ends, longest answer) and a
+        model card with the task, the recipe and the version.
+
+        Args:
+            folder: where to write; empty, or one that was written before.
+            adapters: low-rank adapters are "merged" into the weights, or kept "apart" (peft loads them; the model they belong to lies
+                in the folder `base` where it has no name on the hub).
+            card: further facts for the model card, such as "task"; "curve" is the path of a picture.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: the model is a table, the folder holds something else or cannot be written.
+        """
+        from .saving import save_pretrained
+
+        return save_pretrained(self, folder, adapters, card)
 
     def _rules(self) -> TokenRules:
         return self.token_env.rules if self.env is not None else TokenRules(**self._rules_options)

@@ -14,7 +14,7 @@ from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
 from .compared import compared_metrics
-from .episodes import Episode, Fields, collate, select, unbroken
+from .episodes import Episode, Fields, collate, moved, select, unbroken
 from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
@@ -45,22 +45,30 @@ class Update:
         if not whole:
             raise UsageError("an update needs at least one episode that did not break outside the policy")
         self.number = len(whole)
-        self.fields: Fields = collate(whole, agent.token_env.rules.pad, agent.device)
-        refuse_missing_verdicts(whole, self.fields, wiring)
+        processor = torch.device("cpu")
+        # what the processor knows of the batch: parts that read nothing else run there, and no device is waited for
+        self.known: Fields = collate(whole, agent.token_env.rules.pad, processor)
+        refuse_missing_verdicts(whole, self.known, wiring)
         refuse_missing_scores(agent, wiring)
-        self.fields |= {"max_length": agent.token_env.max_new_tokens, "progress": agent.progress}
-        rows, tokens = self.fields["mask"].shape
+        self.known |= {"max_length": agent.token_env.max_new_tokens, "progress": agent.progress}
+        rows, tokens = self.known["mask"].shape
         for name, noise in self.row.noise:
-            seed, device = agent._initial_seed, agent.device
-            self.fields[name] = make_noise(name, noise, seed, agent._n_updates, rows, tokens, device)
-        groups = int(self.fields["group"].max()) + 1
+            seed = agent._initial_seed
+            self.known[name] = make_noise(name, noise, seed, agent._n_updates, rows, tokens, processor)
+        self.is_apart = agent.device.type != "cpu"
+        self.fields: Fields = moved(self.known, agent.device) if self.is_apart else self.known
+        groups = int(self.known["group"].max()) + 1
         self.minibatches = min(self.row.minibatches, groups)
         if self.row.minibatches > groups and len(whole) == len(episodes):
             raise UsageError(
                 f"minibatches={self.row.minibatches}, but there are {groups} groups, which are never cut: take fewer "
                 "minibatches or more num_prompts"
             )
-        self.orders = [self._minibatches() for _ in range(self.row.n_epochs)]
+        count = self.number if self.minibatches == 1 else groups
+        drawn = [
+            torch.randperm(count, generator=agent.generator, device=agent.device) for _ in range(self.row.n_epochs)
+        ]
+        self.orders = [self._minibatches(order) for order in torch.stack(drawn).cpu()]
         self.gap: float | None = None
         self.seen: list[Metrics] = []
 
@@ -81,10 +89,24 @@ class Update:
                 for index in order:
                     self._step_side_model(role, select(self.fields, index, self.number))
         for part in self.wiring.stages["after"]:
-            part(self.fields)
-        names = {name for metrics in self.seen for name in metrics}
-        report = {n: float(torch.stack([m[n] for m in self.seen if n in m]).mean()) for n in sorted(names)}
+            self._call(part)
+        names = sorted({name for metrics in self.seen for name in metrics})
+        means = [torch.stack([m[n] for m in self.seen if n in m]).mean().double() for n in names]
+        report = dict(zip(names, torch.stack(means).tolist()))
         return report if self.gap is None else report | {"logp_gap": self.gap}
+
+    def _call(self, part: Any) -> Any:
+        """Call a bound part, on the processor where that knows all that it reads."""
+        is_known = all(name is None or name in self.known for name in part.fields)
+        return part(self.known if is_known else self.fields)
+
+    def _put(self, name: str, value: Tensor) -> None:
+        """Set a field that was made on the processor or on the device."""
+        self.fields[name] = value.to(self.agent.device)
+        if value.device.type == "cpu":
+            self.known[name] = value
+        else:
+            self.known.pop(name, None)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -93,20 +115,18 @@ class Update:
         reading = self._read_in_parts(self.fields)
         loss, metrics = self._loss(self.fields, reading)
         whole = (reading.logp * self.fields["mask"]).sum(1).mean()
-        return {name: float(value) for name, value in (metrics | {"loss": loss, "logp": whole}).items()}
+        found = metrics | {"loss": loss, "logp": whole}
+        return dict(zip(found, torch.stack([value.double() for value in found.values()]).tolist()))
 
-    def _minibatches(self) -> list[Tensor]:
-        """Return the rows of each minibatch; no group is cut."""
-        agent, count = self.agent, self.minibatches
+    def _minibatches(self, order: Tensor) -> list[Tensor]:
+        """Return the rows of each minibatch, on the processor; `order` is one of all rows, or of groups, none of which is cut."""
+        count = self.minibatches
         if count == 1:
-            return [torch.randperm(self.number, generator=agent.generator, device=agent.device)]
-        group = self.fields["group"]
-        order = torch.randperm(int(group.max()) + 1, generator=agent.generator, device=agent.device)
+            return [order]
+        group = self.known["group"]
         chunks = []
         for groups in order.chunk(count):
-            rank = torch.full_like(order, -1).index_copy_(0, groups, torch.arange(len(groups), device=order.device))[
-                group
-            ]
+            rank = torch.full_like(order, -1).index_copy_(0, groups, torch.arange(len(groups)))[group]
             rows = (rank >= 0).nonzero()[:, 0]
             chunks.append(rows[rank[rows].argsort(stable=True)])
         return chunks
@@ -115,20 +135,22 @@ class Update:
     def _before(self) -> None:
         """Make what holds for the whole batch: old values, side models, rewards, weights of rows, advantages."""
         self._read_before()
-        fields = self.fields
         for part in self.wiring.stages["rewards"]:
-            add_reward(fields, part(fields))
+            found = self._call(part)
+            fields = self.fields if found.device.type != "cpu" else self.known
+            add_reward(fields, found)
+            if self.is_apart:
+                for name in ("reward", "token_reward"):
+                    self._put(name, fields[name])
         keep = None
         for part in self.wiring.stages["keep"]:
-            keep = part(fields)
-        ones = torch.ones_like(fields["mask"])
-        fields["weight"] = ones if keep is None else ones * keep[:, None]
+            keep = self._call(part)
+        ones = torch.ones_like(self.known["mask"])
+        self._put("weight", ones if keep is None else ones.to(keep.device) * keep[:, None])
         for part in self.wiring.stages["advantage"]:
-            found = part(fields)
-            if isinstance(found, tuple):
-                fields["adv"], fields["returns"] = (x.detach() for x in found)
-            else:
-                fields["adv"] = found.detach()
+            found = self._call(part)
+            for name, value in zip(("adv", "returns"), found if isinstance(found, tuple) else (found,)):
+                self._put(name, value.detach())
 
     def _read_before(self) -> None:
         needs, fields = self.wiring.needs, self.fields
@@ -137,7 +159,7 @@ class Update:
             old = self._read_rows(is_read)
             if is_read:
                 self._check_gap(old.logp, fields)
-                fields["old_logp"] = old.logp
+                self._put("old_logp", old.logp)
             fields |= {"old_value": old.value, "old_entropy": old.entropy}
         for role in self.wiring.roles:
             wanted = {ending for name in needs if (s := role_field(name)) and s[0] == role for ending in (s[1],)}
@@ -173,7 +195,7 @@ class Update:
         with torch.no_grad():
             if size is None or size >= number:
                 return self._read(rows)
-            index = torch.arange(number, device=rows["mask"].device)
+            index = torch.arange(number)
             parts = [self._read(select(rows, part, number)) for part in index.split(size)]
         return Reading(*(_joined(each) for each in zip(*parts, strict=True)))
 
@@ -207,7 +229,7 @@ class Update:
             if loss.requires_grad:
                 loss.backward()
             return metrics
-        index = torch.arange(number, device=rows["mask"].device).split(size)
+        index = torch.arange(number).split(size)
         with torch.no_grad():
             parts = [read(select(rows, part, number)) for part in index]
         leaves = Reading(*(_leaf(_joined(each)) for each in zip(*parts, strict=True)))
@@ -218,7 +240,7 @@ class Update:
         for part in index:
             again = read(select(rows, part, number))
             pairs = [
-                (found, leaf.grad[part])
+                (found, leaf.grad[int(part[0]) : int(part[-1]) + 1])
                 for found, leaf in zip(again, leaves, strict=True)
                 if found is not None and leaf is not None and leaf.grad is not None and found.requires_grad
             ]
@@ -289,9 +311,11 @@ class Update:
         Raises:
             UsageError: they differ by more than `max_logp_gap`, or are no numbers.
         """
-        if not bool(rows["newest"].any()):
+        gap = ((logp - rows["old_logp"]).abs() * rows["newest"]).max()
+        is_compared, gap = torch.stack([rows["newest"].any().to(gap), gap]).tolist()
+        if not is_compared:
             return
-        self.gap = float(((logp - rows["old_logp"]).abs() * rows["newest"]).max())
+        self.gap = gap
         if not self.gap <= self.agent.max_logp_gap:
             raise UsageError(
                 f"sampling and training disagree on log-probabilities by {self.gap:.3g}, more than "
@@ -363,7 +387,7 @@ def _joined(parts: Sequence[Any], index: Tensor | None = None) -> Any:
     if parts[0] is None:
         return None
     whole = torch.cat(list(parts))
-    return whole if index is None else whole[index]
+    return whole if index is None else whole[index.to(whole.device)]
 
 
 def _leaf(value: Tensor | None) -> Any:

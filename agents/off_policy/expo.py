@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack
 
 import torch
 from stable_baselines3.common.policies import BasePolicy
@@ -16,13 +16,15 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Adam, Average, Loss, Method, Network, Scalar
 from polyathlon.agents.parts.candidates import best_candidate
+from polyathlon.agents.parts.keywords import PriorDataWords
+from polyathlon.agents.parts.policy_names import POLICY_NAMES
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
 from polyathlon.registration import register_agent
 
 from .action_generator import KINDS, ActionGenerator, imitation_loss
 from .expo_policy import ExpressivePolicy, candidates
-from .networks import SquashedActor, believed, read_sizes
+from .networks import SquashedActor, believed, check_widths, extracted, of_candidates, read_sizes
 from .rlpd import normalised_critics, refuse_few_critics
 from .sac import SAC
 
@@ -52,8 +54,7 @@ def on_the_fly(
     tried = candidates(base, edit, obs, start, edit_noise, edit_scale, base_policy, base_steps)
     if num_samples + num_edits == 1:
         return {"action": tried[:, 0]}
-    seen = obs.unsqueeze(1).expand(-1, tried.shape[1], -1)
-    return {"action": best_candidate(tried, believed(critic_target, choosing_members)(seen, tried))}
+    return {"action": best_candidate(tried, of_candidates(believed(critic_target, choosing_members), obs, tried))}
 
 
 def critic(
@@ -83,7 +84,7 @@ def base(
     base_steps: int = 5,
 ) -> Tensor:
     """Imitation of all actions of the minibatch, good or bad."""
-    return imitation_loss(base, obs, action, base_noise, base_time, base_policy, base_steps)
+    return imitation_loss(*extracted(base, obs), action, base_noise, base_time, base_policy, base_steps)
 
 
 def average(base_average: Any, base: Any) -> Tensor:
@@ -98,7 +99,8 @@ def edit(
 
     The edited action is clipped to [-1, 1] as in acting and in the targets.
     """
-    change, logp = edit(torch.cat([obs, action], -1)).sample(noise)
+    head, seen = extracted(edit, obs)
+    change, logp = head(torch.cat([seen, action], -1)).sample(noise)
     q, alpha = critic(obs, (action + edit_scale * change).clamp(-1, 1)).mean(), log_alpha.exp()
     # e = scale x has the log-density log p(x) - A log scale
     entropy = action.shape[-1] * torch.as_tensor(edit_scale).log() - logp.mean()
@@ -119,15 +121,24 @@ def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, gene
     """The base policy and its average, an edit policy that sees an action too, an ensemble of critics, a temperature."""
     arch = _architecture(policy_kwargs.get("net_arch"))
     words = {**policy_kwargs, "net_arch": {name: arch[name] for name in ("pi", "qf")}}
-    sizes = read_sizes(observation_space, action_space, words, others=("layer_norm",))
+    if words.get("share_features_extractor"):
+        raise UsageError(
+            "EXPO's base policy, edit policy and critics each have a features extractor: leave share_features_extractor out"
+        )
+    sizes = read_sizes(observation_space, action_space, words, n_critics=10, others=("layer_norm",))
     base = ActionGenerator(sizes.obs, sizes.action, arch["base"])
-    return {
-        "base": Network(base),
-        "base_average": Network(copy.deepcopy(base)),
-        "edit": Network(SquashedActor(replace(sizes, obs=sizes.obs + sizes.action))),
-        "critic": normalised_critics(observation_space, action_space, words),
-        "log_alpha": Scalar(0.0),
-    }
+    made = sizes.behind(
+        {
+            "base": Network(base),
+            "base_average": Network(copy.deepcopy(base)),
+            "edit": Network(SquashedActor(replace(sizes, obs=sizes.obs + sizes.action))),
+            "critic": normalised_critics(sizes, words),
+            "log_alpha": Scalar(0.0),
+        }
+    )
+    if "base_average_features" in made:  # the average starts where the base policy does
+        made["base_average_features"].vector.copy_(made["base_features"].vector)
+    return made
 
 
 def _architecture(net_arch: Sequence[int] | Mapping[str, Sequence[int]] | None) -> dict[str, list[int]]:
@@ -139,11 +150,11 @@ def _architecture(net_arch: Sequence[int] | Mapping[str, Sequence[int]] | None) 
     if net_arch is None:
         return DEFAULT_ARCH
     if not isinstance(net_arch, Mapping):
-        return {name: list(net_arch) for name in DEFAULT_ARCH}
+        return dict.fromkeys(DEFAULT_ARCH, check_widths(net_arch))
     for name in net_arch:
         if name not in DEFAULT_ARCH:
             raise unknown_name("network of net_arch", name, DEFAULT_ARCH)
-    return {**DEFAULT_ARCH, **{name: list(widths) for name, widths in net_arch.items()}}
+    return {**DEFAULT_ARCH, **{name: check_widths(widths, name) for name, widths in net_arch.items()}}
 
 
 BASE_WORDS: dict[str, object] = {"base_policy": "diffusion", "base_steps": 5}
@@ -198,8 +209,8 @@ class EXPO(SAC):
     cannot reach: data of poor actions want a large one, or RLPD.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `ExpressivePolicy`.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `ExpressivePolicy`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         dataset: a local Minari dataset: its id, its folder or Minari's object; None learns from own experience alone.
         offline_ratio: share of the dataset's transitions in a minibatch.
@@ -223,7 +234,7 @@ class EXPO(SAC):
 
     row = expo
     mixes_by_default = True
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ExpressivePolicy}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, ExpressivePolicy)
     policy: ExpressivePolicy
 
     def __init__(
@@ -243,7 +254,7 @@ class EXPO(SAC):
         *args: Any,
         gradient_steps: int = 2,
         num_min_critics: int = 2,
-        **kwargs: Any,
+        **kwargs: Unpack[PriorDataWords],
     ) -> None:
         _check_candidates(num_samples, num_edits, edit_scale)
         if base_policy not in KINDS:
@@ -276,8 +287,9 @@ class EXPO(SAC):
             "num_min_critics": dict.fromkeys(("members.count", "choosing_members.count"), self.num_min_critics),
         }
 
-    def _make_method(self) -> Method:
-        method = super()._make_method()
+    def make_method(self) -> Method:
+        """See `MethodAgent.make_method`."""
+        method = super().make_method()
         if self.num_edits:
             return method
         return replace(method, losses=tuple(loss for loss in method.losses if loss.key not in ("edit", "ent_coef")))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network
+from polyathlon.agents.parts.keywords import OfflineWords
 from polyathlon.agents.parts.offline_losses import advantage_weight, expectile_loss, weighted_imitation
 from polyathlon.agents.parts.wiring import Target
 from polyathlon.envs.errors import UsageError, check_non_negative
@@ -52,8 +53,9 @@ def critic(critic: Any, obs: Tensor, action: Tensor, backup: Tensor) -> Tensor:
 
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A Gaussian actor, critics and a value."""
-    sizes = read_sizes(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(GaussianActor(sizes)), "critic": critics(sizes), "value_net": Network(Value(sizes))}
+    sizes = read_sizes(observation_space, action_space, policy_kwargs, others=("log_std_init",))
+    actor = GaussianActor(sizes, policy_kwargs.get("log_std_init", 0.0))
+    return sizes.behind({"actor": Network(actor), "critic": critics(sizes), "value_net": Network(Value(sizes))})
 
 
 iql = Method(
@@ -74,7 +76,7 @@ class IQL(OffPolicy):
     With a dataset, a timestep is a gradient step on it; `offline_steps` makes it go on online.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
         env: see `FromDataset`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
@@ -98,7 +100,7 @@ class IQL(OffPolicy):
         expectile: float = 0.7,
         beta: float = 3.0,
         max_weight: float = 100.0,
-        **kwargs: Any,
+        **kwargs: Unpack[OfflineWords],
     ) -> None:
         if not 0 < expectile < 1:
             raise UsageError(f"expectile must lie between 0 and 1, got {expectile!r}")

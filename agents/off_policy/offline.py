@@ -71,6 +71,7 @@ class FromDataset(ReplayAgent):
     mixes_by_default: ClassVar[bool] = False
     unread: ClassVar[tuple[str, ...]] = ()
     is_standardised = False
+    _given_words: list[str]
     offline: Replay | None = None
     _was_offline = False  # in the iteration that runs
 
@@ -115,6 +116,15 @@ class FromDataset(ReplayAgent):
         if dataset is not None:
             self.set_dataset(dataset)
         self._setup_model()
+
+    def _refuse_observations(self) -> None:
+        if self._is_flat or not self.is_standardised:
+            return
+        if "standardise" in self._given_words:
+            raise UsageError(
+                f"standardise=True centres and scales a flat Box, got {self.observation_space}: leave it out (pictures are divided by 255)"
+            )
+        self.is_standardised = False
 
     def set_dataset(self, dataset: str | Path | MinariDataset) -> None:
         """Learn from another dataset; what the memory held is forgotten, but for experience in a memory of its own.

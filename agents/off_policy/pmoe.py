@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,12 +22,13 @@ from polyathlon.agents.parts.expert_routing import (
     score_ratio_loss,
 )
 from polyathlon.agents.parts.gaussian_mixture import of_expert, tanh_gmm_logp
+from polyathlon.agents.parts.keywords import MixtureWords
 from polyathlon.agents.parts.squashed_gaussian import SAC_LOG_STD_MAX, SAC_LOG_STD_MIN
 from polyathlon.agents.parts.wiring import Noise
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.registration import register_agent
 
-from .networks import Sizes, critics, read_sizes
+from .networks import Sizes, critics, of_candidates, read_sizes
 from .policy import MethodPolicy
 from .sac import SAC, sac, temperature
 
@@ -117,8 +118,7 @@ def gumbel_softmax(
 
 def _values(critic: Any, obs: Tensor, actions: Tensor) -> Tensor:
     """The lowest values [B, K] of actions [B, K, A]."""
-    values: Tensor = critic(obs.unsqueeze(1).expand(-1, actions.shape[1], -1), actions).amin(0)
-    return values
+    return of_candidates(critic, obs, actions).amin(0)
 
 
 def _told(mixture: Any, picked: Tensor, alpha: Tensor, logp: Tensor, q: Tensor) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, gene
     """A mixture of squashed Gaussians, critics, and the logarithm of the temperature."""
     sizes = read_sizes(observation_space, action_space, policy_kwargs, others=("num_experts",))
     actor = MixtureActor(sizes, policy_kwargs.get("num_experts", 4))
-    return {"actor": Network(actor), "critic": critics(sizes), "log_alpha": Scalar(0.0)}
+    return sizes.behind({"actor": Network(actor), "critic": critics(sizes), "log_alpha": Scalar(0.0)})
 
 
 pmoe = Method(
@@ -211,7 +211,7 @@ class PMOE(SAC):
     the mean of the expert with the largest weight. With one expert it is SAC.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
         env: as of `SAC`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_experts: number of experts K.
@@ -221,7 +221,7 @@ class PMOE(SAC):
         gumbel_temperature: how soft the relaxed choice is; towards 0 it is a choice, with a noisier gradient.
         batch_reward_scale: standardise the rewards of each batch and multiply them by this, as the authors' code does with
             10; None takes the rewards as they are.
-        policy_kwargs: `net_arch`, `activation_fn`, `n_critics`.
+        policy_kwargs: as of `SAC`.
         **kwargs: all further arguments of `SAC`.
 
     Raises:
@@ -241,7 +241,7 @@ class PMOE(SAC):
         gumbel_temperature: float = 1.0,
         batch_reward_scale: float | None = None,
         policy_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[MixtureWords],
     ) -> None:
         refuse_experts(num_experts, policy_kwargs)
         estimated_by(estimator)

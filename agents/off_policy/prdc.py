@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method
+from polyathlon.agents.parts.keywords import TD3BCWords
 from polyathlon.agents.parts.offline_losses import q_scale
-from polyathlon.envs.errors import check_non_negative
+from polyathlon.envs.errors import UsageError, check_non_negative
 from polyathlon.registration import register_agent
 
 from .policy import MethodPolicy
@@ -84,11 +85,19 @@ class PRDC(TD3BC):
         learning_rate: Any = 3e-4,
         *args: Any,
         beta: float = 2.0,
-        **kwargs: Any,
+        **kwargs: Unpack[TD3BCWords],
     ) -> None:
         check_non_negative(beta=beta)
         self.beta = beta
         super().__init__(policy, env, learning_rate, *args, **kwargs)
+
+    def _refuse_observations(self) -> None:
+        if not self._is_flat:
+            raise UsageError(
+                f"PRDC looks for the nearest observation of the dataset, which is defined for vectors, got {self.observation_space}: record "
+                "the dataset from polyathlon.wrappers.VectorObservation(env), or use TD3BC"
+            )
+        super()._refuse_observations()
 
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """See `OffPolicy.method_words`."""

@@ -11,25 +11,26 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
-from polyathlon.agents.parts.action_noise import RowNoise, noise_words
-from polyathlon.agents.parts.hindsight import ACHIEVED, HerReplayBuffer, refuse_other_goals
-from polyathlon.agents.parts.n_step_returns import NStepReturns
+from polyathlon.agents.parts.action_distributions import choices_of
+from polyathlon.agents.parts.hindsight import HerReplayBuffer
 from polyathlon.agents.parts.observations import as_seen, is_flat, new_replay, over_parts
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
+from polyathlon.agents.parts.policy_names import refuse_policy_name
 from polyathlon.agents.parts.refused_words import OFF_POLICY
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.callback_locals import step_locals
-from polyathlon.agents.streams.goals import goal_rewards, refuse_no_rewards
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
 from .replay_files import ReplayFiles, vec_normalize_of
-from .sb3_words import read_replay_words, read_train_freq
+from .samplers import Samplers
+from .sb3_words import read_train_freq
 
 
-class ReplayAgent(ReplayFiles, Agent):
+class ReplayAgent(ReplayFiles, Samplers, Agent):
     """Base of agents with continuous actions that learn from a replay buffer; words and defaults are SB3's.
 
     Transitions lie in one tensor on the device, actions in [-1, 1]. A subclass makes its policy in `_setup_model`, takes
@@ -37,7 +38,7 @@ class ReplayAgent(ReplayFiles, Agent):
 
     Args:
         policy: "MlpPolicy", or a subclass of the class that it names.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
@@ -89,6 +90,7 @@ class ReplayAgent(ReplayFiles, Agent):
         # the class rather than its name: SB3 would answer a Dict observation with advice that does not hold here
         policy_class = self.policy_aliases[policy] if isinstance(policy, str) else policy
         refuse_optimizer_words(type(self).__name__, kwargs.get("policy_kwargs"))
+        self._policy_name = policy if isinstance(policy, str) else ""
         super().__init__(policy_class, env, learning_rate, **kwargs)
         train_freq = read_train_freq(train_freq)
         check_positive_int(buffer_size=buffer_size, batch_size=batch_size, n_steps=n_steps)
@@ -117,57 +119,41 @@ class ReplayAgent(ReplayFiles, Agent):
         """
         self._refuse_spaces()
         self._is_flat = is_flat(self.observation_space)
+        self._refuse_observations()
         self._setup_lr_schedule()
         self.register_state("replay", ReplayState(self), checkpoint_only=True)
         space = self.action_space
-        assert isinstance(space, spaces.Box)
-        self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
-        self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
+        if isinstance(space, spaces.Box):
+            self._low = torch.as_tensor(space.low, device=self.device).reshape(-1)
+            self._half_range = 0.5 * (torch.as_tensor(space.high, device=self.device).reshape(-1) - self._low)
+        else:  # choices, which are not scaled
+            self._low = self._half_range = torch.zeros(len(choices_of(space)), device=self.device)
         self._setup_noise()
         self._setup_sampling()
-
-    def _setup_noise(self) -> None:
-        """Read SB3's noise, or make that of the agent's file again."""
-        if self.action_noise is not None:
-            assert isinstance(self.action_space, spaces.Box)
-            self._noise_words = noise_words(self.action_noise, self.action_space, self.n_envs)
-        self.action_noise = RowNoise(self.device, **self._noise_words) if self._noise_words else None
-        if self.action_noise is not None:
-            self.register_state("action_noise", self.action_noise, checkpoint_only=True)
-
-    def _setup_sampling(self) -> None:
-        """Read which minibatches are wanted.
-
-        Raises:
-            UsageError: they cannot be made of this environment.
-        """
-        if self.replay_buffer_class is not None or self.replay_buffer_kwargs is not None:
-            words = read_replay_words(self.replay_buffer_class, self.replay_buffer_kwargs, self.n_steps, self.gamma)
-            self.n_steps = words.pop("n_steps", self.n_steps)
-            self._replay_words = words
-        if self._replay_words:
-            refuse_other_goals(type(self).__name__, self.observation_space)
-            if self.env is not None:
-                refuse_no_rewards(self.env)
 
     def _refuse_spaces(self) -> None:
         """Refuse what the networks cannot take.
 
         Raises:
-            UsageError: the observation is no Box, or the actions are unbounded.
+            UsageError: the observation is no Box and no Dict, or not one that the policy reads, or the actions are unbounded.
         """
         name, action_space = type(self).__name__, self.action_space
-        if not isinstance(self.observation_space, spaces.Box):
+        if not isinstance(self.observation_space, spaces.Box | spaces.Dict):
             raise UsageError(
-                f"{name} sees a flat Box, got {self.observation_space}; wrap the environment: "
+                f"{name} sees a Box or a Dict of arrays, got {self.observation_space}; wrap the environment: "
                 "polyathlon.wrappers.VectorObservation(env)"
             )
-        assert isinstance(action_space, spaces.Box)
-        if not np.isfinite([action_space.low, action_space.high]).all():
+        shown = self.env.venv if isinstance(self.env, VecTransposeImage) else self  # before its channels were moved
+        refuse_policy_name(self._policy_name, shown.observation_space, self.policy_kwargs, name)
+        self.refuse_wrong_form(self.observation_space, action_space)
+        if isinstance(action_space, spaces.Box) and not np.isfinite([action_space.low, action_space.high]).all():
             raise UsageError(
                 f"{name} needs finite bounds of the actions, got {action_space}; bound them: gymnasium.wrappers.TransformAction("
                 f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action_space.shape}))"
             )
+
+    def _refuse_observations(self) -> None:
+        """Refuse observations that the agent's own words or losses cannot take."""
 
     def _to_environment(self, action: Tensor) -> Tensor:
         """Scale actions [n, A] from [-1, 1] to the bounds of the environment, in its shape."""
@@ -236,28 +222,6 @@ class ReplayAgent(ReplayFiles, Agent):
         replay = new_replay(self._room(self.buffer_size), raw, self._low.numel(), self.device)
         replay.normalize = normalize
         return self._sampled(replay)
-
-    def _room(self, buffer_size: int) -> int:
-        """Return how many transitions the memory holds: with goals in hindsight whole steps of all environments, as in SB3."""
-        return max(buffer_size // self.n_envs, 1) * self.n_envs if self._replay_words else buffer_size
-
-    def _sampled(self, replay: Replay, is_own: bool = True) -> Replay:
-        """Let the agent's words say how minibatches of a memory are made.
-
-        Args:
-            replay: the memory.
-            is_own: it holds what the agent met, from goals in hindsight can be made.
-        """
-        replay.stride = self.n_envs
-        if self.n_steps > 1:
-            replay.sampler = NStepReturns(self.n_steps, self.gamma)
-        elif self._replay_words and is_own:
-            goals: Any = self.observation_space[ACHIEVED]  # type: ignore[index]
-            HerReplayBuffer(**self._replay_words).join(replay, self.n_envs, goals, self._goal_rewards)
-        return replay
-
-    def _goal_rewards(self, achieved: Tensor, desired: Tensor, infos: list[dict[str, Any]]) -> Tensor:
-        return goal_rewards(self.env, achieved, desired, infos)
 
     def _reset_source(self) -> None:
         if self.replay is not None:

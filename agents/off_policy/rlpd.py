@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network, Scalar
+from polyathlon.agents.parts.keywords import PriorDataWords
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
-from .networks import NormalisedQValue, QValue, SquashedActor, believed, critics, read_sizes
+from .networks import NormalisedQValue, QValue, Sizes, SquashedActor, believed, critics, read_sizes
 from .policy import MethodPolicy
 from .sac import SAC, temperature
 
@@ -53,20 +54,16 @@ def actor(actor: Any, critic: Any, log_alpha: Tensor, obs: Tensor, noise: Tensor
     return alpha * logp.mean() - q, {"logp": logp, "ent_coef": alpha, "q": q}
 
 
-def normalised_critics(
-    observation_space: Any, action_space: Any, policy_kwargs: Mapping[str, Any], others: tuple[str, ...] = ()
-) -> Network:
-    """Ten critics (`n_critics`) whose hidden layers are normalised (`layer_norm`)."""
-    words = ("layer_norm", *others)
-    sizes = read_sizes(observation_space, action_space, policy_kwargs, n_critics=10, others=words)
+def normalised_critics(sizes: Sizes, policy_kwargs: Mapping[str, Any]) -> Network:
+    """An ensemble of critics whose hidden layers are normalised (`layer_norm`)."""
     return critics(sizes, NormalisedQValue if policy_kwargs.get("layer_norm", True) else QValue)
 
 
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A squashed Gaussian actor, an ensemble of critics, and the logarithm of the temperature."""
-    sizes = read_sizes(observation_space, action_space, policy_kwargs, others=("layer_norm",))
-    ensemble = normalised_critics(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(SquashedActor(sizes)), "critic": ensemble, "log_alpha": Scalar(0.0)}
+    sizes = read_sizes(observation_space, action_space, policy_kwargs, n_critics=10, others=("layer_norm",))
+    ensemble = normalised_critics(sizes, policy_kwargs)
+    return sizes.behind({"actor": Network(SquashedActor(sizes)), "critic": ensemble, "log_alpha": Scalar(0.0)})
 
 
 rlpd = Method(
@@ -97,8 +94,8 @@ class RLPD(SAC):
     take a step too. The paper takes 20 gradient steps, ten critics and 5,000 random steps.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         dataset: a local Minari dataset: its id, its folder or Minari's object; None learns from own experience alone.
         offline_ratio: share of the dataset's transitions in a minibatch.
@@ -127,7 +124,7 @@ class RLPD(SAC):
         gradient_steps: int = 2,
         num_min_critics: int = 2,
         backup_entropy: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[PriorDataWords],
     ) -> None:
         check_positive_int(num_min_critics=num_min_critics)
         self.num_min_critics, self.backup_entropy = num_min_critics, backup_entropy

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network, Scalar
+from polyathlon.agents.parts.keywords import OffPolicyWords
 from polyathlon.agents.parts.targets import temperature_loss
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_positive_int
@@ -58,7 +59,7 @@ def temperature(
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A squashed Gaussian actor, critics, and the logarithm of the temperature."""
     sizes = read_sizes(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(SquashedActor(sizes)), "critic": critics(sizes), "log_alpha": Scalar(0.0)}
+    return sizes.behind({"actor": Network(SquashedActor(sizes)), "critic": critics(sizes), "log_alpha": Scalar(0.0)})
 
 
 sac = Method(
@@ -82,8 +83,8 @@ class SAC(OffPolicy):
     is the row; `method=replace_loss(sac, critic=my_critic)` changes it.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
@@ -96,8 +97,8 @@ class SAC(OffPolicy):
         target_entropy: entropy that "auto" aims at; "auto" is minus the number of action components.
         target_update_interval: gradient steps between moves of the target critics.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
-        **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (`net_arch`, `activation_fn`,
-            `n_critics`), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
+        **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (SB3's words:
+            `net_arch`, `activation_fn`, `n_critics`, of features extractors, of Adam), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
 
     Raises:
         UsageError: a number is impossible, or the environment's form does not fit.
@@ -121,7 +122,7 @@ class SAC(OffPolicy):
         target_entropy: str | float = "auto",
         target_update_interval: int = 1,
         matmul_precision: str = "highest",
-        **kwargs: Any,
+        **kwargs: Unpack[OffPolicyWords],
     ) -> None:
         check_positive_int(target_update_interval=target_update_interval)
         parse_temperature(ent_coef)
@@ -144,8 +145,9 @@ class SAC(OffPolicy):
         taken = self.train_freq * max(1, self.n_envs)
         return {f"{loss}.every": taken if self.gradient_steps < 0 else self.gradient_steps for loss in losses}
 
-    def _make_method(self) -> Method:
-        method = super()._make_method()
+    def make_method(self) -> Method:
+        """See `MethodAgent.make_method`."""
+        method = super().make_method()
         if parse_temperature(self.ent_coef)[1]:
             return method
         return replace(method, losses=tuple(loss for loss in method.losses if loss.key != "ent_coef"))

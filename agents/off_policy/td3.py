@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network
+from polyathlon.agents.parts.keywords import OffPolicyWords
 from polyathlon.agents.parts.offline_losses import smooth_target_action
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_non_negative, check_positive_int
@@ -50,7 +51,7 @@ def actor(actor: Any, critic: Any, obs: Tensor) -> Tensor:
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
     """A deterministic actor and critics."""
     sizes = read_sizes(observation_space, action_space, policy_kwargs)
-    return {"actor": Network(TanhActor(sizes)), "critic": critics(sizes)}
+    return sizes.behind({"actor": Network(TanhActor(sizes)), "critic": critics(sizes)})
 
 
 td3 = Method(
@@ -83,8 +84,8 @@ class TD3(OffPolicy):
     exploration adds Gaussian noise as in the paper (SB3 has none unless told).
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
-        env: an id or an environment with a bounded Box of actions and a flat Box of observations; see `Agent`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
+        env: an id or an environment with a bounded Box of actions; the observation is a Box, or a Dict of arrays. See `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         buffer_size: number of transitions kept.
         learning_starts: transitions taken with random actions before learning starts.
@@ -99,8 +100,8 @@ class TD3(OffPolicy):
         exploration_noise: standard deviation of the noise on actions, as a share of half their range; SB3's `action_noise=`
             takes its place.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
-        **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (`net_arch`, `activation_fn`,
-            `n_critics`), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
+        **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (SB3's words:
+            `net_arch`, `activation_fn`, `n_critics`, of features extractors, of Adam), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
 
     Raises:
         UsageError: a number is impossible, or the environment's form does not fit.
@@ -125,7 +126,7 @@ class TD3(OffPolicy):
         target_noise_clip: float = 0.5,
         exploration_noise: float = 0.1,
         matmul_precision: str = "highest",
-        **kwargs: Any,
+        **kwargs: Unpack[OffPolicyWords],
     ) -> None:
         check_positive_int(policy_delay=policy_delay)
         check_non_negative(

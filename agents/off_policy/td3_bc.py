@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method
+from polyathlon.agents.parts.keywords import OfflineWords
 from polyathlon.agents.parts.offline_losses import q_scale
 from polyathlon.envs.errors import check_non_negative, check_positive_int
 from polyathlon.registration import register_agent
@@ -43,7 +44,7 @@ class TD3BC(OffPolicy):
     A timestep is a gradient step on the dataset; no environment is needed.
 
     Args:
-        policy: "MlpPolicy", or a subclass of `MethodPolicy`.
+        policy: "MlpPolicy", "CnnPolicy" (pictures), "MultiInputPolicy" (a Dict), or a subclass of `MethodPolicy`.
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
@@ -73,7 +74,7 @@ class TD3BC(OffPolicy):
         target_policy_noise: float = 0.2,
         target_noise_clip: float = 0.5,
         standardise: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[OfflineWords],
     ) -> None:
         check_positive_int(policy_delay=policy_delay)
         check_non_negative(alpha=alpha, target_policy_noise=target_policy_noise, target_noise_clip=target_noise_clip)

@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecTransposeImage
 from torch import Tensor
 
 from polyathlon.agents.engine import Engine, Method, Network, draw_noise
@@ -20,6 +21,7 @@ from polyathlon.agents.parts.devices import bounds_of
 from polyathlon.agents.parts.intrinsic import Bonus, BonusBatch, captions_of
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
+from polyathlon.agents.parts.policy_names import refuse_policy_name
 from polyathlon.agents.parts.refused_words import ON_POLICY
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
@@ -90,6 +92,7 @@ class OnPolicy(MethodAgent):
             raise UsageError(f"bonus must be a Bonus (polyathlon.agents.parts.intrinsic), got {bonus!r}")
         self.take_method(method, compile)
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy
+        self._policy_name = policy if isinstance(policy, str) else ""
         super().__init__(policy_class, env, learning_rate, **kwargs)
         check_positive_int(n_steps=n_steps, batch_size=batch_size, n_epochs=n_epochs)
         check_fraction(gamma=gamma, gae_lambda=gae_lambda)
@@ -111,11 +114,13 @@ class OnPolicy(MethodAgent):
     # ---------------------------------------------------------------------------------------------------- set-up
 
     def _setup_model(self) -> None:
+        shown = self.env.venv if isinstance(self.env, VecTransposeImage) else self  # before its channels were moved
+        names = (self._policy_name, shown.observation_space, self.policy_kwargs, type(self).__name__)
+        refuse_policy_name(*names, reads_any=True)
+        refuse_optimizer_words(type(self).__name__, self.policy_kwargs)
         self._setup_lr_schedule()
         self.method = self.make_method()
         words: dict[str, Any] = {**self.policy_kwargs, "policy_class": self.policy_class}
-        if not issubclass(self.policy_class, ActorCritic):
-            refuse_optimizer_words(type(self).__name__, self.policy_kwargs, ("betas", "eps", "weight_decay"))
         if self.normalize_observations:
             if not issubclass(self.policy_class, ActorCritic):
                 raise UsageError(

@@ -27,7 +27,8 @@ class AttentionActorCritic(ActorCritic):
     one stands, 2 where one must end, 3 open); other entries are flattened and given to every node. The action is the
     number of a row; rows that are not open are masked. Features are relative to where one stands; blocks of attention
     biased by distance follow; a pointer scores every row against a summary of all (Bello et al. 2016; Kool et al. 2019),
-    and the value is read from the same summary. Rows that are padding in the whole batch cost nothing.
+    and the value is read from the same summary. On the processor rows that are padding in
+    the whole batch cost nothing; an accelerator would have to be asked which these are.
 
     Args:
         observation_space: Dict with `nodes`.
@@ -100,7 +101,9 @@ class AttentionActorCritic(ActorCritic):
         assert isinstance(obs, dict)
         nodes = obs["nodes"].float()
         kind = obs["kind"].long() if "kind" in obs else torch.full(nodes.shape[:2], NUM_KINDS - 1, device=nodes.device)
-        used = int((kind != PADDING).any(0).nonzero()[-1]) + 1 if "kind" in obs else nodes.shape[1]
+        used = nodes.shape[1]
+        if "kind" in obs and kind.device.type == "cpu":  # an accelerator would be waited for in every forward pass
+            used = int((kind != PADDING).any(0).nonzero()[-1]) + 1
         nodes, kind = nodes[:, :used], kind[:, :used]
         roles = F.one_hot(kind, NUM_KINDS).to(nodes.dtype)
         is_used = (kind != PADDING).to(nodes.dtype).unsqueeze(-1)
@@ -135,7 +138,7 @@ class AttentionActorCritic(ActorCritic):
         """Return the logits [B, R] and the values [B]."""
         assert isinstance(obs, dict)
         batch = obs["nodes"].shape[0]
-        if "kind" not in obs or batch < 2 * GROUP:
+        if "kind" not in obs or batch < 2 * GROUP or obs["kind"].device.type != "cpu":
             return self._heads(obs)
         # tables of similar size go together, so that the short ones need not be padded to the longest
         order = (obs["kind"] != PADDING).sum(1).argsort()

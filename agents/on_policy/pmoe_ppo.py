@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Adam, Loss, Method, Network
 from polyathlon.agents.parts.expert_routing import frequency_loss, picks, refuse_experts
+from polyathlon.agents.parts.keywords import PPOWords
 from polyathlon.agents.parts.wiring import Noise
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.registration import register_agent
@@ -77,7 +79,8 @@ def frequency_mixture_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """PPO's loss of a mixture + frequency loss of its router + (Q(s, a) - return)^2 (Ren et al. 2021).
 
-    `noise` [B, K, A] draws one action of every expert; the router learns whose is worth most by Q.
+    `noise` [B, K, A] draws one action of every expert (normal, or Gumbel where it chooses); the router learns whose is worth most
+    by Q, which sees choices one-hot.
     """
     seen = model(obs, action_mask)
     loss, parts = clipped_loss(
@@ -95,11 +98,11 @@ def frequency_mixture_loss(
         vf_coef=vf_coef,
     )
     weights, features = seen.action.log_w.exp(), seen.features.detach()
-    tried = seen.action.experts(noise)[0].detach()
+    tried = seen.action.encoded(seen.action.experts(noise)[0]).detach()
     spread = features.unsqueeze(1).expand(-1, tried.shape[1], -1)
     q = judge(torch.cat([spread, tried], -1)).squeeze(-1).detach()
     router_loss = frequency_loss(weights, q)
-    q_loss = (judge(torch.cat([features, action], -1)).squeeze(-1) - returns).square().mean()
+    q_loss = (judge(torch.cat([features, seen.action.encoded(action)], -1)).squeeze(-1) - returns).square().mean()
     parts |= {"router_loss": router_loss, "q_loss": q_loss, **by_expert("weight", weights)}
     parts |= by_expert("picked", picks(q.argmax(-1), q.shape[-1], q.dtype))
     return loss + router_loss + q_loss, parts
@@ -140,11 +143,14 @@ score_ratio_ppo = Method(
     policy="model",
 )
 
+CHOICE_NOISE = Noise("gumbel", ("batch", "num_experts", "choices"))  # where actions are choices
 ESTIMATORS = ("frequency", "score_ratio")
 
 
 @register_agent(
-    "pmoe_ppo", family="on_policy", summary="mixture of experts on proximal policy optimisation, for continuous actions"
+    "pmoe_ppo",
+    family="on_policy",
+    summary="mixture of experts on proximal policy optimisation, for continuous actions and several choices",
 )
 class PMOEPPO(PPO):
     """Probabilistic mixture of experts on PPO (Ren et al. 2021, arXiv 2104.09122).
@@ -156,7 +162,7 @@ class PMOEPPO(PPO):
 
     Args:
         policy: "MlpPolicy", "CnnPolicy", "MultiInputPolicy", or a subclass of `MixtureActorCritic`.
-        env: an id or an environment with a Box of actions; see `Agent`.
+        env: an id or an environment with actions of a Box, or several choices (MultiDiscrete, MultiBinary); see `Agent`.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         num_experts: number of experts K.
         estimator: "frequency" is the paper's; "score_ratio" leaves the router to the surrogate alone, without Q.
@@ -164,10 +170,10 @@ class PMOEPPO(PPO):
         **kwargs: all further arguments of `PPO`.
 
     Raises:
-        UsageError: a number is impossible, an estimator is not known, or the environment's actions are no Box.
+        UsageError: a number is impossible, an estimator is not known, or the environment's actions are of another form.
     """
 
-    action_forms = ("box",)
+    action_forms = ("box", "multidiscrete")
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MixtureActorCritic,
         "CnnPolicy": MixtureActorCritic,
@@ -183,7 +189,7 @@ class PMOEPPO(PPO):
         num_experts: int = 4,
         estimator: str = "frequency",
         policy_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[PPOWords],
     ) -> None:
         refuse_experts(num_experts, policy_kwargs)
         if estimator == "gumbel_softmax":
@@ -203,7 +209,12 @@ class PMOEPPO(PPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self._sizes["num_experts"] = self.num_experts
+        self._sizes |= {"num_experts": self.num_experts, "choices": self.policy.mask_width}
+
+    def _final_method(self, method: Method) -> Method:
+        if self.policy.choices and method.noise.get("noise") == pmoe_ppo.noise["noise"]:
+            method = replace(method, noise={**method.noise, "noise": CHOICE_NOISE})
+        return super()._final_method(method)
 
     def expert_weights(self, observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         """Return how likely each expert is to act, [K] for one observation or [B, K] for a batch of them."""

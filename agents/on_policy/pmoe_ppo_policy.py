@@ -1,4 +1,4 @@
-"""Actor and critic of PMOE on PPO: a router and a Gaussian for every expert, and a judge of their actions."""
+"""Actor and critic of PMOE on PPO: a router, a Gaussian or choices for every expert, and a judge of their actions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from polyathlon.agents.engine.choice_mixture import ChoiceMixture
 from polyathlon.agents.engine.distributions import Mixture
-from polyathlon.agents.parts.action_distributions import categorical_entropy, gaussian_entropy, sample_categorical
+from polyathlon.agents.parts.action_distributions import categorical_entropy, sample_categorical
 from polyathlon.agents.parts.gaussian_mixture import of_expert
 from polyathlon.envs.errors import UsageError
 
@@ -21,17 +22,18 @@ from .model import ActorCriticOutput
 from .policies import ActorCritic
 
 
-def joint_entropy(mixture: Mixture) -> Tensor:
+def joint_entropy(mixture: Mixture | ChoiceMixture) -> Tensor:
     """Entropy [B] of expert and action together, at least that of the action; exact for one expert."""
     log_w = mixture.log_w
-    return categorical_entropy(log_w) + (log_w.exp() * gaussian_entropy(mixture.log_std)).sum(-1)
+    return categorical_entropy(log_w) + (log_w.exp() * mixture.entropies()).sum(-1)
 
 
 class MixtureActorCritic(ActorCritic):
-    """SB3's actor-critic policy for Box actions with K Gaussians instead of one.
+    """SB3's actor-critic policy with K experts instead of one: Gaussians in a Box, or choices side by side.
 
     The router is linear in the features and starts with equal weights; the standard deviations of each expert do not
-    depend on the observation. `q_net` values a pair of observation and action; it has the widths of the value network.
+    depend on the observation. `q_net` values a pair of observation and action (choices one-hot); it has the widths of the
+    value network.
     With one expert there is neither router nor `q_net`, and the policy is `ActorCritic`.
 
     Args:
@@ -40,7 +42,7 @@ class MixtureActorCritic(ActorCritic):
         **kwargs: those of `ActorCritic`.
 
     Raises:
-        UsageError: the actions are no Box.
+        UsageError: the actions are neither a Box nor MultiDiscrete or MultiBinary.
     """
 
     def __init__(self, *args: Any, num_experts: int = 4, **kwargs: Any) -> None:
@@ -54,15 +56,18 @@ class MixtureActorCritic(ActorCritic):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        if not isinstance(self.action_space, spaces.Box):
-            raise UsageError(f"a mixture of Gaussians acts in a Box, got {self.action_space}")
+        if not (isinstance(self.action_space, spaces.Box) or self.choices):
+            raise UsageError(
+                f"a mixture of experts acts in a Box, a MultiDiscrete or a MultiBinary space, got {self.action_space}"
+            )
         if self.num_experts == 1:
             return
-        size, width = int(np.prod(self.action_space.shape)), self.mlp_extractor.latent_dim_pi
-        self.action_net = nn.Linear(width, self.num_experts * size)
+        size, width = sum(self.choices) or int(np.prod(self.action_space.shape)), self.mlp_extractor.latent_dim_pi
+        self.action_net = nn.Linear(width, self.num_experts * self.action_net.out_features)  # type: ignore[has-type]
         if self.ortho_init:
             self.init_weights(self.action_net, gain=0.01)
-        self.log_std = nn.Parameter(torch.full((self.num_experts, size), float(self.log_std_init)))
+        if not self.choices:
+            self.log_std = nn.Parameter(torch.full((self.num_experts, size), float(self.log_std_init)))
         self.router = nn.Linear(self.features_dim, self.num_experts)
         nn.init.zeros_(self.router.weight)
         nn.init.zeros_(self.router.bias)
@@ -75,7 +80,7 @@ class MixtureActorCritic(ActorCritic):
         return {**super()._get_constructor_parameters(), "num_experts": self.num_experts}
 
     def mixture(self, features: Any) -> tuple[Tensor, Tensor]:
-        """Return logarithms of the weights [B, K] and means [B, K, A] for extracted features."""
+        """Return logarithms of the weights [B, K] and means (or logits) [B, K, A] for extracted features."""
         features = features[0] if isinstance(features, tuple) else features
         mean = self.action_net(self.mlp_extractor.forward_actor(features)).unflatten(1, (self.num_experts, -1))
         log_w = mean.new_zeros(mean.shape[:2]) if self.num_experts == 1 else self.router(features).log_softmax(-1)
@@ -93,8 +98,13 @@ class MixtureActorCritic(ActorCritic):
         features = self.extract_features(obs)
         pi, vf = features if isinstance(features, tuple) else (features, features)
         value = self.value_net(self.mlp_extractor.forward_critic(vf)).squeeze(-1)
-        log_w, mean = self.mixture(pi)
-        return ActorCriticOutput(Mixture(log_w, mean, self.log_std), value, pi)
+        return ActorCriticOutput(self._experts_of(*self.mixture(pi), obs, mask), value, pi)
+
+    def _experts_of(self, log_w: Tensor, mean: Tensor, obs: PyTorchObs, mask: Tensor | None) -> Mixture | ChoiceMixture:
+        if not self.choices:
+            return Mixture(log_w, mean, self.log_std)
+        chosen, allowed = ChoiceMixture(log_w, self._product(mean).logits), self._mask(obs, mask)
+        return chosen if allowed is None else chosen.masked(allowed)
 
     def evaluate(self, obs: PyTorchObs, actions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return values [B], log-probabilities [B] under the whole mixture, and entropies [B] (see `joint_entropy`)."""
@@ -111,6 +121,8 @@ class MixtureActorCritic(ActorCritic):
             return super().act(obs, mask, generator, deterministic)
         log_w, mean = self.mixture(self.extract_features(obs))
         expert = log_w.argmax(-1) if deterministic else sample_categorical(log_w, generator)
+        if self.choices:
+            return self._drawn(self._experts_of(log_w, mean, obs, mask).expert(expert).logits, generator, deterministic)
         action = of_expert(mean, expert)
         if not deterministic:
             noise = torch.empty_like(action).normal_(generator=generator)

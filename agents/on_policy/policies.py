@@ -20,8 +20,14 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from polyathlon.agents.engine.distributions import Categorical, Gaussian, Product
-from polyathlon.agents.parts.action_distributions import FORBIDDEN_LOGIT, coded, masked_log_softmax, sample_categorical
-from polyathlon.agents.parts.features import Preparation, extractor_for, mask_in
+from polyathlon.agents.parts.action_distributions import (
+    FORBIDDEN_LOGIT,
+    choices_of,
+    coded,
+    masked_log_softmax,
+    sample_categorical,
+)
+from polyathlon.agents.parts.features import Preparation, extractor_for, make_extractor, mask_in
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.envs.errors import UsageError
@@ -60,7 +66,7 @@ class ActorCritic(ActorCriticPolicy):
     ) -> None:
         if kwargs.get("use_sde"):
             raise UsageError("use_sde=True is not supported by this policy; leave it out")
-        refuse_optimizer_words(type(self).__name__, kwargs, ("betas", "eps", "weight_decay"))
+        refuse_optimizer_words(type(self).__name__, kwargs)
         known = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
         is_table = isinstance(action_space, spaces.MultiDiscrete | spaces.MultiBinary) and len(action_space.shape) != 1
         if not isinstance(action_space, known) or is_table:
@@ -73,19 +79,22 @@ class ActorCritic(ActorCriticPolicy):
         ):
             raise UsageError(f"normalize_observations needs a flat Box of observations, got {observation_space}")
         self.normalize_observations = normalize_observations
-        kwargs["features_extractor_class"] = features_extractor_class or extractor_for(observation_space)
+        normalize_images = kwargs.get("normalize_images", True)
+        self.preparation = Preparation(observation_space, normalize_images)
+        chosen = features_extractor_class or extractor_for(self.preparation.space, normalize_images)
+        kwargs["features_extractor_class"] = chosen
         self.generator: torch.Generator | None = None
         # what depends on the spaces is decided once: a compiled step has no questions to numpy
         self.num_actions = int(action_space.n) if isinstance(action_space, spaces.Discrete) else 0
-        self.choices: list[int] = []
-        if isinstance(action_space, spaces.MultiDiscrete):
-            self.choices = [int(n) for n in action_space.nvec]
-        elif isinstance(action_space, spaces.MultiBinary):
-            self.choices = [2] * int(action_space.shape[0])
+        self.choices = choices_of(action_space)
         self.is_binary = isinstance(action_space, spaces.MultiBinary)
         self.mask_width = self.num_actions or sum(self.choices)
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
-        self.preparation = Preparation(observation_space, self.normalize_images)
+
+    def make_features_extractor(self) -> Any:
+        """Make a features extractor, for pictures whose channels are in front."""
+        words = self.features_extractor_kwargs
+        return make_extractor(self.preparation.space, self.features_extractor_class, words, self.normalize_images)
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
@@ -208,14 +217,18 @@ class ActorCritic(ActorCriticPolicy):
             return action + int(self.action_space.start)
         if self.choices:
             parts = self.distribution_of(parameters, obs, mask).logits  # type: ignore[union-attr]
-            drawn = [p.argmax(-1) if deterministic else sample_categorical(p.log_softmax(-1), generator) for p in parts]
-            start = getattr(self.action_space, "start", 0)
-            return torch.stack(drawn, -1) + torch.as_tensor(start, device=parameters.device)
+            return self._drawn(parts, generator, deterministic)
         if not deterministic:
             noise = torch.empty_like(parameters).normal_(generator=generator)
             parameters = torch.addcmul(parameters, self.log_std.exp(), noise)
         assert self.action_space.shape is not None
         return parameters.reshape(-1, *self.action_space.shape)
+
+    def _drawn(self, logits: tuple[Tensor, ...], generator: torch.Generator | None, deterministic: bool) -> Tensor:
+        """Choose [B, D] of D choices with logits [B, n_d]."""
+        drawn = [p.argmax(-1) if deterministic else sample_categorical(p.log_softmax(-1), generator) for p in logits]
+        start = getattr(self.action_space, "start", 0)
+        return torch.stack(drawn, -1) + torch.as_tensor(start, device=logits[0].device)
 
     def evaluate_actions(
         self, obs: PyTorchObs, actions: Tensor, action_masks: Tensor | None = None

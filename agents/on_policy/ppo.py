@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Adam, Loss, Method, Network
 from polyathlon.agents.parts.intrinsic import Bonus
+from polyathlon.agents.parts.keywords import AgentWords
+from polyathlon.agents.parts.optimizer_words import adam_words
 from polyathlon.agents.parts.surrogates import ppo_surrogate
 from polyathlon.envs.errors import UsageError
 from polyathlon.registration import register_agent
@@ -211,7 +213,7 @@ class PPO(OnPolicy):
         method: Method | None = None,
         compile: bool | Literal["auto"] = "auto",
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[AgentWords],
     ) -> None:
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
         self.normalize_advantage = normalize_advantage
@@ -244,9 +246,7 @@ class PPO(OnPolicy):
         }
         moved = [loss for loss in method.losses if loss.moved and isinstance(loss.optimiser, Adam)]
         # SB3's policies take an eps of 1e-5 where nothing is said of their Adam
-        adam = self.policy_kwargs.get("optimizer_kwargs") or {"eps": 1e-5}
-        names = {"eps": "eps", "betas": "betas", "weight_decay": "l2"}
-        words = {names[k]: v for k, v in adam.items() if k in names}
+        words = adam_words(self.policy_kwargs) or {"eps": 1e-5}
         return {
             **super().method_words(method),
             **{name: {name: value} for name, value in options.items()},

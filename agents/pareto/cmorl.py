@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from polyathlon.agents.engine import Adam, Engine, Method
 from polyathlon.agents.engine.agent import MethodAgent
+from polyathlon.agents.parts.keywords import AgentWords
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.rollout import Rollout, RolloutState
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
@@ -122,7 +123,7 @@ class CMORL(MethodAgent, ParetoAgent):
         method: Method | None = None,
         compile: bool | Literal["auto"] = "auto",
         _init_setup_model: bool = True,
-        **kwargs: Any,
+        **kwargs: Unpack[AgentWords],
     ) -> None:
         self.take_method(method, compile)
         policy_class = self._get_policy_from_name(policy) if isinstance(policy, str) else policy

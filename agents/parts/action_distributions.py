@@ -71,6 +71,13 @@ def sample_categorical(log_probs: Tensor, generator: torch.Generator | None) -> 
     return (log_probs - waiting.clamp_(min=1e-30).log_()).argmax(-1)
 
 
+def choices_of(space: spaces.Space[Any]) -> list[int]:
+    """Return how many actions each of several choices side by side has; [] of a Box and of Discrete."""
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.reshape(-1)]
+    return [2] * int(torch.Size(space.shape or ()).numel()) if isinstance(space, spaces.MultiBinary) else []
+
+
 def coded(actions: Tensor, space: spaces.Space[Any]) -> Tensor:
     """Return actions [B, ...] of a space as distributions have them.
 

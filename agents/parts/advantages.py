@@ -17,6 +17,23 @@ Scale = Literal["none", "group", "batch", "batch_centered"]
 CENTRES, SCALES = get_args(Center), get_args(Scale)
 
 
+def numbered(group: Tensor) -> tuple[Tensor, int, Tensor | int]:
+    """Number groups so that sizes of results are known: without a wait for the device, where there is one.
+
+    Args:
+        group: [N] int64.
+
+    Returns:
+        The index of each row's group, more than the largest one, and how many different groups there are. On the processor
+        indices stay as they are; on an accelerator they are counted from 0 without gaps, N of them at most.
+    """
+    if group.device.type == "cpu" or not group.numel():
+        return group, int(group.max()) + 1 if group.numel() else 0, len(group.unique())
+    ordered, places = group.sort(stable=True)
+    begins = torch.cat([torch.zeros_like(ordered[:1]), (ordered[1:] != ordered[:-1]).long()]).cumsum(0)
+    return torch.empty_like(group).scatter_(0, places, begins), len(group), begins[-1] + 1
+
+
 def group_stats(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, unbiased standard deviation and size of each row's group; groups may have any sizes.
 
@@ -27,7 +44,7 @@ def group_stats(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Mean, standard deviation and count, each [N]; a group of one has mean x and standard deviation 1.
     """
-    number = int(group.max()) + 1 if group.numel() else 0
+    group, number, _ = numbered(group)
     zeros = x.new_zeros(number)
     count = zeros.index_add(0, group, torch.ones_like(x))
     # mean = first + mean(x - first): exactly x where all are equal, which a rounded sum of equal numbers is not
@@ -103,7 +120,7 @@ def masked_whiten(x: Tensor, mask: Tensor, eps: float = 1e-8, weight: Tensor | N
     """
     counted = mask if weight is None else mask * weight
     count = counted.sum()
-    x = x - x.flatten()[counted.flatten().argmax()]  # a counted entry: equal ones are then exactly 0
+    x = x - x.flatten().gather(0, counted.flatten().argmax()[None])  # a counted entry: equal ones are then exactly 0
     mean = (x * counted).sum() / count.clamp(min=1)
     variance = ((x - mean).square() * counted).sum() / (count - 1).clamp(min=1)
     return (x - mean) * torch.rsqrt(variance + eps) * mask

@@ -34,6 +34,17 @@ def find_device(device: torch.device | str) -> torch.device:
     return found
 
 
+def refuse_no_bfloat16(device: torch.device) -> None:
+    """Refuse bfloat16 on a device that has none.
+
+    Raises:
+        UsageError: it has none.
+    """
+    module: Any = None if device.type == "cpu" else torch.get_device_module(device)
+    if module is not None and not getattr(module, "is_bf16_supported", lambda: True)():
+        raise UsageError(f"the device {str(device)!r} has no bfloat16: use dtype='float32'")
+
+
 def bounds_of(space: spaces.Space[Any], device: torch.device) -> tuple[Tensor, Tensor] | None:
     """Return the least and the largest actions of a Box on a device; None for other spaces."""
     if not isinstance(space, spaces.Box):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from .advantages import numbered
 from .option_types import Bounds, NonNegative
 from .wiring import compares_groups
 
@@ -40,8 +41,10 @@ def discriminative_loss(score: Tensor, label: Tensor, group: Tensor, tau: float 
     Returns:
         A scalar; 0 with a graph where no prompt has both.
     """
-    present, index = group.unique(return_inverse=True)
-    number, zeros = len(present), score.new_zeros(len(present))
+    if group.device.type == "cpu":
+        group = group.unique(return_inverse=True)[1]
+    index, size, number = numbered(group)
+    zeros = score.new_zeros(size)
     right, wrong = label.to(score.dtype), (~label).to(score.dtype)
     count = torch.stack([zeros.index_add(0, index, right), zeros.index_add(0, index, wrong)])
     has_both = (count > 0).all(0)

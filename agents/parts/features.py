@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -17,7 +17,9 @@ from stable_baselines3.common.torch_layers import (
 )
 from torch import Tensor, nn
 
-from polyathlon.agents.parts.level_features import ChannelsLastCNN, GlyphFeatures
+from polyathlon.agents.parts.level_features import GlyphFeatures
+from polyathlon.agents.parts.observations import has_channels_first, moved_forward
+from polyathlon.agents.parts.parts_replay import part_kinds
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.action_kinds import is_glyph_space, is_text_space, is_token_space
 
@@ -56,8 +58,12 @@ class TokenFeatures(BaseFeaturesExtractor):
         return torch.cat([(last * (place >= 0).unsqueeze(-1)).flatten(1), mean], 1)
 
 
-def extractor_for(space: gym.Space[Any]) -> type[BaseFeaturesExtractor]:
-    """Choose the features extractor of an observation space.
+def extractor_for(space: gym.Space[Any], normalize_images: bool = True) -> type[BaseFeaturesExtractor]:
+    """Choose the features extractor of an observation space, whose pictures have their channels first.
+
+    Args:
+        space: of one observation.
+        normalize_images: pictures hold bytes; else any Box of three axes holds pictures, in numbers from 0 to 1.
 
     Raises:
         UsageError: observations are texts or of another kind that no extractor reads.
@@ -75,54 +81,153 @@ def extractor_for(space: gym.Space[Any]) -> type[BaseFeaturesExtractor]:
             f"this policy reads Box, Discrete, MultiDiscrete, MultiBinary, Dict and token observations, got {space}: "
             "wrap the environment with polyathlon.wrappers.VectorObservation"
         )
-    if not is_image_space(space):
-        return FlattenExtractor
-    assert isinstance(space, spaces.Box)
-    return NatureCNN if is_image_space_channels_first(space) else ChannelsLastCNN
+    return NatureCNN if is_image_space(space, normalized_image=not normalize_images) else FlattenExtractor
 
 
 class Preparation:
     """SB3's `preprocess_obs` of one space, with what depends on the space decided once: plain tensor code that compiles.
 
+    Pictures get their channels in front, where SB3's VecTransposeImage has not moved them there yet.
+
     Args:
         space: the space of one observation.
-        normalize_images: divide pictures by 255.
+        normalize_images: divide pictures by 255; False takes any Box of three axes for pictures that are in [0, 1] already.
         dtype: of the numbers.
 
+    Attributes:
+        space: of what comes out: with pictures [C, H, W].
+
     Raises:
-        UsageError: a space that SB3 does not prepare.
+        UsageError: a space that SB3 does not prepare, or pictures whose channels are neither first nor last.
     """
 
     def __init__(
         self, space: gym.Space[Any], normalize_images: bool = True, dtype: torch.dtype = torch.float32
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self.space = dtype, space
         self.parts: dict[str, Preparation] = {}
         self.sizes: list[int] = []
-        self.scale = 1.0
+        self.starts: list[int] = []
+        self.scale, self.is_turned = 1.0, False
+        self.shape: tuple[int, ...] = ()
         if isinstance(space, spaces.Dict):
             self.parts = {key: Preparation(part, normalize_images, dtype) for key, part in space.spaces.items()}
+            self.space = spaces.Dict({key: part.space for key, part in self.parts.items()})
         elif isinstance(space, spaces.Discrete):
-            self.sizes = [int(space.n)]
+            self.sizes, self.starts = [int(space.n)], [int(space.start)]
         elif isinstance(space, spaces.MultiDiscrete):
-            self.sizes = [int(n) for n in space.nvec.reshape(-1)]
+            self.sizes, self.starts = ([int(n) for n in x.reshape(-1)] for x in (space.nvec, space.start))
         elif not isinstance(space, spaces.Box | spaces.MultiBinary):
             raise UsageError(f"observations of {space} have no form that networks read")
-        elif normalize_images and is_image_space(space):
-            self.scale = 255.0
+        else:
+            self.shape = space.shape
+            self._read_pictures(space, normalize_images)
         self.is_single = isinstance(space, spaces.Discrete)
 
+    def _read_pictures(self, space: gym.Space[Any], normalize_images: bool) -> None:
+        if not is_image_space(space, normalized_image=not normalize_images):
+            return
+        assert isinstance(space, spaces.Box)
+        self.scale = 255.0 if normalize_images else 1.0
+        if not has_channels_first(space):
+            self.is_turned, self.space = True, moved_forward(space)
+
     def __call__(self, obs: Any) -> Any:
-        """Return observations [B, ...] as floating-point numbers, classes one-hot."""
+        """Return observations [B, ...] as floating-point numbers, classes one-hot; those of a Box may come flat, [B, O]."""
         if self.parts:
             return {key: part(obs[key]) for key, part in self.parts.items() if key in obs}
         if self.is_single:
-            return F.one_hot(obs.long(), self.sizes[0]).to(self.dtype)
+            return F.one_hot(obs.long().reshape(-1) - self.starts[0], self.sizes[0]).to(self.dtype)
         if self.sizes:
-            columns = obs.long().flatten(1).unbind(1)
-            return torch.cat([F.one_hot(column, n) for column, n in zip(columns, self.sizes)], -1).to(self.dtype)
-        numbers = obs.to(self.dtype)
-        return numbers / self.scale if self.scale != 1.0 else numbers
+            columns = zip(obs.long().flatten(1).unbind(1), self.sizes, self.starts)
+            return torch.cat([F.one_hot(column - start, n) for column, n, start in columns], -1).to(self.dtype)
+        numbers = obs.to(self.dtype).reshape(-1, *self.shape)
+        numbers = numbers / self.scale if self.scale != 1.0 else numbers
+        return numbers.permute(0, 3, 1, 2) if self.is_turned else numbers
+
+    def example(self, number: int) -> Any:
+        """Return observations as `as_seen` has them, [number, ...], all zero or the first of their classes."""
+        if self.parts:
+            return {key: part.example(number) for key, part in self.parts.items()}
+        if self.sizes:
+            first = torch.tensor(self.starts).expand(number, -1)
+            return first[:, 0] if self.is_single else first
+        return torch.zeros(number, *self.shape)
+
+
+class Features(nn.Module):
+    """A features extractor behind the preparation of its observations: [B, F] of observations as the memory keeps them.
+
+    Args:
+        space: of one observation.
+        extractor_class: SB3's, or a class of modules (space, **kwargs) of one's own; None chooses by the space.
+        extractor_kwargs: its arguments.
+        normalize_images: divide pictures by 255.
+
+    Attributes:
+        size: F.
+
+    Raises:
+        UsageError: the space has a part that is no array, pictures have no channels first or last, or the extractor does not
+            give [B, F].
+    """
+
+    def __init__(
+        self,
+        space: gym.Space[Any],
+        extractor_class: type[nn.Module] | None = None,
+        extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+    ) -> None:
+        super().__init__()
+        part_kinds(space)
+        self.preparation = Preparation(space, normalize_images)
+        shown = self.preparation.space
+        self.extractor = make_extractor(shown, extractor_class, extractor_kwargs, normalize_images)
+        with torch.no_grad():
+            found = self(self.preparation.example(2))
+        if not isinstance(found, Tensor) or found.dim() != 2 or found.shape[0] != 2:
+            form = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise UsageError(
+                f"a features extractor gives [B, F], but {type(self.extractor).__name__} gives {form} for two observations; end it "
+                "with torch.nn.Flatten()"
+            )
+        self.size = int(found.shape[1])
+
+    def forward(self, obs: Any) -> Tensor:
+        """Return the features [B, F]."""
+        features: Tensor = self.extractor(self.preparation(obs))
+        return features
+
+
+def make_extractor(
+    space: gym.Space[Any],
+    extractor_class: type[nn.Module] | None,
+    extractor_kwargs: dict[str, Any] | None,
+    normalize_images: bool,
+) -> nn.Module:
+    """Make a features extractor for a space whose pictures have their channels first.
+
+    Raises:
+        UsageError: the class is none of modules, its arguments are not those it takes, or pictures are too small for it.
+    """
+    kind = extractor_class or extractor_for(space, normalize_images)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise UsageError(f"features_extractor_class is a class of torch modules, got {kind!r}")
+    words = dict(extractor_kwargs or {})
+    if not normalize_images and issubclass(kind, NatureCNN | CombinedExtractor):
+        words["normalized_image"] = True
+    try:
+        return kind(space, **words)
+    except TypeError as error:
+        raise UsageError(f"{kind.__name__} does not take these features_extractor_kwargs: {error}") from error
+    except (RuntimeError, AssertionError) as error:
+        if not issubclass(kind, NatureCNN | CombinedExtractor):
+            raise
+        raise UsageError(
+            f"{kind.__name__} cannot read {space} (NatureCNN takes pictures of 36 x 36 and more): give "
+            f"features_extractor_class=, or resize them (gymnasium.wrappers.ResizeObservation). {str(error).splitlines()[0]}"
+        ) from error
 
 
 def mask_in(observation: Tensor | dict[str, Tensor], num_actions: int) -> Tensor | None:

@@ -66,3 +66,21 @@ class KLReward:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with a coefficient."""
         self.beta = float(state["beta"])
+
+
+def extra_token_reward(
+    dpo_logp: Tensor, reference_logp: Tensor, mask: Tensor, *, b1: NonNegative = 0.05, clip: NonNegative = 0.05
+) -> Tensor:
+    """Reward b1 (log p_dpo - log p_reference) of each token, [N, T]: what a model that DPO trained thinks of it (Zhong et al. 2024, RTO).
+
+    Without clipping and with b1 the beta of that training, an answer's sum is its implicit reward.
+
+    Args:
+        dpo_logp: [N, T] under the model that DPO trained.
+        reference_logp: [N, T] under the reference, the model that its training began with.
+        mask: [N, T] 1 on the policy's tokens.
+        b1: coefficient; it must not outweigh the reward of the whole answer.
+        clip: largest reward of a token; 0 clips nothing.
+    """
+    found = b1 * (dpo_logp - reference_logp).detach()
+    return (found.clamp(-clip, clip) if clip else found) * mask

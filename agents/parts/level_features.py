@@ -1,14 +1,13 @@
-"""Features of game levels: maps of glyph ids with a hero in them, and pictures whose channels come last."""
+"""Features of game levels: maps of glyph ids with a hero in them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 LOG_SCALE = 10.0
@@ -86,25 +85,3 @@ class GlyphFeatures(BaseFeaturesExtractor):
         corner = y * padded.shape[2] + x
         offsets: Tensor = self.offsets  # type: ignore[assignment]
         return padded.flatten(1).gather(1, corner.unsqueeze(1) + offsets.flatten())
-
-
-class ChannelsLastCNN(NatureCNN):
-    """The convolutions of Mnih et al. (2015) on pictures [B, H, W, C], as vector environments of ours give them.
-
-    Args:
-        observation_space: Box (H, W, C) of uint8.
-        features_dim: number of features.
-        normalized_image: whether the pictures are in [0, 1] already.
-    """
-
-    def __init__(
-        self, observation_space: gym.Space[Any], features_dim: int = 512, normalized_image: bool = False
-    ) -> None:
-        assert isinstance(observation_space, spaces.Box)
-        height, width, channels = observation_space.shape
-        first = spaces.Box(0, 255, (channels, height, width), np.uint8)
-        super().__init__(first, features_dim, normalized_image)
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Return [B, features] of pictures [B, H, W, C]."""
-        return super().forward(observations.permute(0, 3, 1, 2))

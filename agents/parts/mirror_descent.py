@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from .advantages import group_advantage, group_stats
+from .advantages import group_advantage, group_stats, numbered
 from .option_types import Bounds
 from .wiring import compares_groups
 
@@ -42,17 +42,18 @@ def mirror_loss(
         A scalar.
     """
     u = ((logp - old_logp) * mask).sum(1)
+    group, number, prompts = numbered(group)
     count = group_stats(reward, group)[2]
     if center == "mean":
         centred = group_advantage(reward, group, center="group")
     else:
         # relative to the group's largest reward, so that no exponential overflows; it is c itself at tau = 0
-        zeros = reward.new_zeros(int(group.max()) + 1)
+        zeros = reward.new_zeros(number)
         top = zeros.scatter_reduce(0, group, reward, "amax", include_self=False)[group]
         mean = zeros.index_add(0, group, ((reward - top) / max(tau, 1e-9)).exp())[group] / count
         centred = reward - top - tau * mean.log()
     each = -(centred * u - tau / 2 * u.square())
-    return (each / count).sum() / len(group.unique())
+    return (each / count).sum() / prompts
 
 
 def average_weights(first: dict[str, Tensor], second: dict[str, Tensor], alpha: float = 0.5) -> dict[str, Tensor]:

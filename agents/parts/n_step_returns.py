@@ -24,6 +24,7 @@ class NStepReturns:
 
     def __init__(self, n_steps: int, gamma: float) -> None:
         self.n_steps, self.gamma = n_steps, gamma
+        self._powers = torch.tensor([gamma**k for k in range(n_steps + 1)])  # moved to the device once
 
     def sample(self, replay: Replay, batch_size: int, generator: torch.Generator) -> Transitions:
         """Draw where the returns begin, evenly and with replacement."""
@@ -33,8 +34,7 @@ class NStepReturns:
     def returns(self, replay: Replay, index: Tensor) -> Transitions:
         """Return the transitions of several steps that begin at places [B] of the ring."""
         places, counts = self._following(replay, index)
-        powers = [self.gamma**k for k in range(self.n_steps + 1)]
-        discount = torch.tensor(powers, dtype=torch.float32, device=index.device)
+        discount = self._powers = self._powers.to(index.device)
         reward = torch.where(counts, replay.reward_at(places) * discount[:-1], 0).sum(
             1
         )  # nothing was written beyond some

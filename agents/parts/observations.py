@@ -42,6 +42,13 @@ def over_parts(obs: Any, function: Any) -> Any:
     return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)
 
 
+def numbers_of(obs: Any) -> Tensor:
+    """Return everything in observations as rows of numbers [B, n] float32; parts of a dict in its order."""
+    parts = list(obs.values()) if isinstance(obs, dict) else [obs]
+    rows = [part.reshape(part.shape[0], -1).float() for part in parts]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+
+
 def new_replay(
     capacity: int, space: spaces.Space[Any], action_size: int, device: torch.device, *, on_disk: bool = False
 ) -> Replay:

@@ -28,13 +28,31 @@ def part_kinds(space: spaces.Space[Any]) -> dict[str, tuple[tuple[int, ...], tor
     return {key: _kind(key, part) for key, part in parts.items()}
 
 
+def refuse_nested(space: spaces.Space[Any]) -> None:
+    """Refuse a Dict with a key that is itself a Dict, a Tuple or a Sequence.
+
+    Raises:
+        UsageError: naming the key.
+    """
+    for key, part in space.spaces.items() if isinstance(space, spaces.Dict) else ():
+        if isinstance(part, _NESTED):
+            raise _no_array(key, part)
+
+
+_NESTED = (spaces.Dict, spaces.Tuple, spaces.Sequence)
+
+
+def _no_array(key: str, space: spaces.Space[Any]) -> UsageError:
+    where = f"the key {key!r} of the observation" if key else "the observation"
+    return UsageError(
+        f"{where} is {space}, but each key holds one array (Box, Discrete, MultiDiscrete, MultiBinary); flatten nested "
+        "spaces: gymnasium.wrappers.FlattenObservation, or polyathlon.wrappers.VectorObservation"
+    )
+
+
 def _kind(key: str, space: spaces.Space[Any]) -> tuple[tuple[int, ...], torch.dtype]:
-    if space.shape is None or space.dtype is None or isinstance(space, spaces.Dict | spaces.Tuple | spaces.Sequence):
-        where = f"the key {key!r} of the observation" if key else "the observation"
-        raise UsageError(
-            f"{where} is {space}, but each key holds one array (Box, Discrete, MultiDiscrete, MultiBinary); flatten nested "
-            "spaces: gymnasium.wrappers.FlattenObservation, or polyathlon.wrappers.VectorObservation"
-        )
+    if space.shape is None or space.dtype is None or isinstance(space, _NESTED):
+        raise _no_array(key, space)
     kind = np.dtype(space.dtype)
     return tuple(space.shape), torch.float32 if kind.kind == "f" else torch.from_numpy(np.empty(0, kind)).dtype
 

@@ -56,8 +56,8 @@ class Sampler(Protocol):
         """Return what `set_state` needs."""
         ...
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+    def set_state(self, state: dict[str, Any] | None) -> None:
+        """Go on from there; None is the state of a memory without a sampler."""
         ...
 
 

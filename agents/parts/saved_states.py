@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from polyathlon import checkpoints
 from polyathlon.agents.parts.devices import find_device
 from polyathlon.envs.errors import UsageError, refuse_unknown_arguments
 
+from . import hub
 from .states import Stateful, load_state, refuse_other_names
 
 SelfSaved = TypeVar("SelfSaved", bound="SavedStates")
@@ -183,6 +184,62 @@ class SavedStates(BaseAlgorithm):
         if print_system_info:
             checkpoints.print_system_info(path)
         return cls._loaded(path, None, env, device, custom_objects, trust, kwargs)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        message: str = "Push an agent of polyathlon",
+        folder: str | Path | None = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Push the agent to the HuggingFace hub: its file, a card, and of a language agent the model for plain transformers.
+
+        Args:
+            name: user/name of the repository, which is made where there is none.
+            private: whether a new repository is.
+            token: of the hub; None takes the one that is stored (`hf auth login`).
+            message: of the commit.
+            folder: where the content is written first; None is to-push/NAME.
+            card: facts for the card, such as "task".
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            UsageError: the name is none, or the hub refuses or cannot be reached; the message says where the content was kept.
+        """
+        hub.check_repository(name)
+        place = Path(hub.KEPT) / name.replace("/", "-") if folder is None else Path(folder)
+        return hub.push(self, name, place, dict(card or {}), private, token, message)
+
+    @classmethod
+    def load_from_hub(
+        cls: type[SelfSaved],
+        name: str,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        **options: Any,
+    ) -> SelfSaved:
+        """Load an agent that `push_to_hub` pushed.
+
+        Args:
+            name: user/name of the repository; a folder of this machine is none.
+            revision: branch, tag or commit; None is the newest.
+            token: of the hub; None takes the one that is stored.
+            **options: of `load`.
+
+        Raises:
+            UsageError: there is no such repository, it holds another agent, or the hub cannot be reached.
+        """
+        file = hub.fetch(name, revision, token)
+        found = hub.class_path(file).partition(":")[2]
+        if found != cls.__qualname__:
+            raise UsageError(f"{name} holds a {found}, not a {cls.__name__}: load it with {found}.load_from_hub")
+        return cls.load(file, **options)
 
     @classmethod
     def _loaded(

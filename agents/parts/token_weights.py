@@ -65,7 +65,7 @@ def clip_cov_mask(
     rho = (logp.detach() - old_logp).exp()
     is_free = -each * rho.clamp(1 - clip_low, 1 + clip_high) <= -each * rho
     is_candidate = (mask > 0) & (cov > low) & (cov < high) & is_free
-    number = _share(ratio, int(mask.sum()))
+    number = _share(ratio, mask)
     return 1 - _largest(-choice, is_candidate, number)
 
 
@@ -78,7 +78,7 @@ def kl_cov_mask(adv: Tensor, logp: Tensor, mask: Tensor, *, k_percent: NonNegati
         mask: [N, T] 1 on the policy's tokens.
         k_percent: percentage of the marked tokens; 0 marks none.
     """
-    number = _share(k_percent / 100, int(mask.sum()))
+    number = _share(k_percent / 100, mask)
     return _largest(covariance(adv, logp, mask), mask > 0, number)
 
 
@@ -123,7 +123,9 @@ def entropy_top_mask(entropy: Tensor, mask: Tensor, *, rho: Fraction = 0.2) -> T
     Returns:
         [N, T] in {0, 1}.
     """
-    count = int(mask.sum())
+    count = _count(mask)
+    if isinstance(count, Tensor):
+        return _largest(entropy, mask > 0, (rho * count).round(decimals=9).ceil().clamp(min=1))
     return _largest(entropy, mask > 0, max(1, math.ceil(round(rho * count, 9))))
 
 
@@ -165,13 +167,26 @@ def _by_token(adv: Tensor, mask: Tensor) -> Tensor:
     return adv if adv.dim() == mask.dim() else adv[:, None].expand_as(mask)
 
 
-def _share(share: float, count: int) -> int:
+def _count(mask: Tensor) -> int | Tensor:
+    """Count the marks; on an accelerator the number stays there."""
+    return int(mask.sum()) if mask.device.type == "cpu" else mask.sum(dtype=torch.float64)
+
+
+def _share(share: float, mask: Tensor) -> int | Tensor:
+    """Return the share of the marks, rounded down, but at least one of them."""
+    count = _count(mask)
+    if isinstance(count, Tensor):
+        return (share * count).floor().clamp(min=1) * (count > 0) if share > 0 else 0
     return max(1, int(share * count)) if share > 0 and count else 0
 
 
-def _largest(score: Tensor, allowed: Tensor, number: int) -> Tensor:
+def _largest(score: Tensor, allowed: Tensor, number: int | Tensor) -> Tensor:
     """Mark the `number` largest scores among the allowed places, as numbers."""
     found = torch.zeros_like(score.detach())
+    if isinstance(number, Tensor):
+        order = score.detach().masked_fill(~allowed, -math.inf).flatten().argsort(descending=True, stable=True)
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return ((rank.view_as(score) < number) & allowed).to(found)
     number = min(number, int(allowed.sum()))
     if number:
         places = score.detach().masked_fill(~allowed, -math.inf).flatten().topk(number).indices

@@ -13,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
+from polyathlon.agents.parts.parts_replay import refuse_nested
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.copies import changes_since_made, copy_envs, without_monitor
 from polyathlon.envs.tensor.players import num_players
@@ -46,10 +47,12 @@ def as_vec_env(env: Any) -> VecEnv:
 
     Raises:
         TypeError: something else was given.
+        UsageError: a key of the observation is itself a Dict, a Tuple or a Sequence.
     """
     if isinstance(env, gym.vector.VectorEnv):
         env = SB3VecEnv(env, takes_objectives=True)
     elif isinstance(env, gym.Env):
+        refuse_nested(env.observation_space)
         env = ScalarEnvs([monitored(env)])
     elif not isinstance(env, VecEnv):
         raise TypeError(

@@ -332,7 +332,7 @@ def _open_folder(path: Path, split: str | None) -> Rows:
     if (path / "dataset_dict.json").is_file():
         splits = list(_read_object(path / "dataset_dict.json")["splits"])
         chosen = split or ("train" if "train" in splits else splits[0] if len(splits) == 1 else None)
-        if chosen not in splits:
+        if chosen is None or chosen not in splits:
             raise unknown_name(f"split of {str(path)!r}", str(split), splits)
         return _open_folder(path / chosen, None)
     if (path / "state.json").is_file():

@@ -180,7 +180,7 @@ class RecordSet:
         first = found[0]
         if len(found) == 1:
             return first
-        joined = {
+        joined: dict[str, Any] = {
             name: [value for record in found for value in getattr(record, name)]
             for name in ("answers", "sides", "scores")
         }

@@ -92,7 +92,7 @@ def load_model(
     else:
         transformers = require("transformers", "language")
         more = {} if attn is None else {"attn_implementation": attn}
-        model = _from_pretrained(transformers.AutoModelForCausalLM, where, dtype=torch.float32, **more)
+        model = _from_pretrained(transformers.AutoModelForCausalLM, where, dtype=dtype, **more)
         if where.kind == "gguf":
             model = model_files.without_quantisation(model)
     if getattr(model.config, "rescale_every", 0):

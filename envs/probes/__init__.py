@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .language_probes import CopyAnswer as CopyAnswer
     from .language_probes import FixedAnswer as FixedAnswer
     from .language_probes import TableTask as TableTask
+    from .picture_probes import MatchChoices as MatchChoices
+    from .picture_probes import MatchPicture as MatchPicture
     from .tensor_probes import FORBIDDEN_REWARD as FORBIDDEN_REWARD
     from .tensor_probes import OBJECTIVE_PROBES as OBJECTIVE_PROBES
     from .tensor_probes import TENSOR_PROBES as TENSOR_PROBES
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from .tensor_probes import ValueNow as ValueNow
 
 _LANGUAGE = ("TEXT_PROBES", "CopyAnswer", "FixedAnswer", "TableTask")
+_PICTURES = ("MatchChoices", "MatchPicture")
 _TENSOR = (
     "FORBIDDEN_REWARD",
     "OBJECTIVE_PROBES",
@@ -46,6 +49,7 @@ _GOALS = ("ReachPoint", "ReachState")
 _EXPORTS = {
     **dict.fromkeys(_GOALS, "goal_probes"),
     **dict.fromkeys(_LANGUAGE, "language_probes"),
+    **dict.fromkeys(_PICTURES, "picture_probes"),
     **dict.fromkeys(_TENSOR, "tensor_probes"),
 }
 __all__ = sorted(_EXPORTS)

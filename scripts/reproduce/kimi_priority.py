@@ -13,11 +13,12 @@ from _claim import Claim, Comparison, Control, Run, main
 PROMPTS, ARMS, STEPS = 256, 16, 300
 
 
-def train(seed: int, task: str, order: str, steps: int = STEPS) -> Run:
+def train(seed: int, task: str, prompts: str, steps: int = STEPS) -> Run:
     """A quarter of 256 prompts is hard (.05, the others .3); 16 a batch. Score the success on hard ones."""
     import torch
     from _tables import chosen, iterations, learner
 
+    from polyathlon.agents.parts.wiring import part
     from polyathlon.envs.probes import TableTask
 
     problem = TableTask(PROMPTS, 1, ARMS, seed=seed)
@@ -25,7 +26,7 @@ def train(seed: int, task: str, order: str, steps: int = STEPS) -> Run:
     hard = torch.arange(PROMPTS) < PROMPTS // 4
     agent = learner(
         seed, "kimi_k15", f"table:{PROMPTS},1,{ARMS}", problem, 0.5, 16, start=lambda model, _: model.prefer(targets, torch.where(hard, 0.05, 0.3)),
-        group_size=8, recipe_kwargs={"order": order, "n_epochs": 1, "tau": 0.1},
+        group_size=8, recipe_kwargs={"prompts": part(f"prompt_samplers:{prompts}", pool=PROMPTS), "n_epochs": 1, "tau": 0.1},
     )  # fmt: skip
     iterations(agent, steps)
     right = chosen(agent).gather(1, targets)[:, 0]
@@ -38,9 +39,9 @@ CLAIM = Claim(
     source="Kimi Team 2025, section 2.3.4, arXiv 2501.12599",
     metric="success on the hard quarter",
     arms={
-        "priority": partial(train, order="priority"),
-        "even": partial(train, order="uniform"),
-        "nothing learnt": partial(train, order="priority", steps=0),
+        "priority": partial(train, prompts="Prioritized"),
+        "even": partial(train, prompts="Evenly"),
+        "nothing learnt": partial(train, prompts="Prioritized", steps=0),
     },
     comparisons=[Comparison("priority", "even", "higher", margin=0.1)],
     controls=[Control("nothing learnt", ("priority",))],

@@ -99,6 +99,8 @@ by_token_agent = pytest.mark.parametrize("name", TOKEN_AGENTS)
 def known_settings(agent_class: type[Agent], **changes: Any) -> dict[str, Any]:
     """Return those settings that some constructor of the agent names."""
     known = constructor_keywords(agent_class)
+    if "n_epochs" not in known:
+        known -= {"n_steps"}  # of a return there, not of a rollout
     return {key: value for key, value in {**SETTINGS, **changes}.items() if key in known}
 
 

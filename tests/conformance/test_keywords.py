@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.noise import NormalActionNoise
 
 import polyathlon
 from polyathlon.agents.base import Agent
@@ -35,7 +36,6 @@ SMALL: dict[str, Any] = {
     "learning_starts": 8,
     "train_freq": 2,
     "gradient_steps": 4,
-    "n_steps": 8,
     "n_epochs": 4,
     "num_initial_policies": 2,
     "num_extension_policies": 1,
@@ -49,6 +49,7 @@ SMALL: dict[str, Any] = {
 }
 # what some agents have besides
 EXTRA: dict[str, dict[str, Any]] = {
+    **{name: {"n_steps": 8} for name in ("ppo", "pmoe_ppo", "cmorl")},
     "language": {"num_prompts": 2, "group_size": 4, "recipe_kwargs": {"kl_coef": 0.1, "clip_high": 0.2}},
     "reward": {"num_prompts": 4, "data": PAIRS},
     "rlpd": {"dataset": DATASET},
@@ -66,6 +67,7 @@ CONTEXT: dict[str, dict[str, Any]] = {
 }
 # another value of each keyword; of flags, the other one, of numbers that are not named here, half of the number
 OTHER: dict[str, Any] = {
+    "action_noise": NormalActionNoise(np.zeros(1), np.ones(1)),
     "archive_size": 1,
     "barrier": "code",
     "data": PAIRS[:20],
@@ -95,6 +97,7 @@ OTHER: dict[str, Any] = {
     "max_weight": 1e-3,
     "method": "nonsense",
     "n_envs": 3,
+    "n_steps": 4,
     "num_min_critics": 1,
     "num_prompts": 3,
     "num_starts": 4,
@@ -104,6 +107,8 @@ OTHER: dict[str, Any] = {
     "pretraining_steps": 2,
     "recipe": "reinforce",
     "recipe_kwargs": {"n_epochs": 2},
+    "replay_buffer_class": "nonsense",
+    "replay_buffer_kwargs": {"nonsense": 1},
     "reference_logps": "nonsense",
     "reference_point": [-3.0, -3.0],
     "route_order": "as_given",

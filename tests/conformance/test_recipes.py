@@ -117,7 +117,7 @@ def test_it_refuses_what_it_does_not_take(row):
     with pytest.raises(UsageError, match="aggregation"):
         learner(row, recipe_kwargs={"aggregation": "mean"})
     for model in row.models:
-        if model.start == "given":
+        if model.start != "policy":
             with pytest.raises(UsageError, match=f"needs a model for '{model.role}'"):
                 learner(row, side_models={})
 

@@ -289,6 +289,13 @@ def test_the_command_line_finds_modules_of_the_current_folder(tmp_path, monkeypa
     sys.modules.pop("own_here")
 
 
+def test_an_environment_of_one_s_own_can_be_described(own_line, capsys):
+    assert main(["info", "own_line:Line"]) == 0
+    said = capsys.readouterr().out
+    assert "takes: Discrete(2)" in said and "length = 5" in said and "Go right" in said
+    assert "polyathlon train ppo own_line:Line" in said
+
+
 @pytest.mark.parametrize("guarded", [True, False])
 def test_an_environment_of_the_script_itself_is_kept_where_the_script_can_be_imported(tmp_path, monkeypatch, guarded):
     call = "polyathlon.train('ppo', Line)"

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import quickstart
-from _quickstart_page import Row, text_table, write_page
+from _quickstart_page import Exchange, Row, text_table, write_page
 
 from polyathlon.evaluation import evaluate, random_policy
 from polyathlon.run_folder import RunConfig, RunFolder
@@ -33,6 +33,25 @@ def test_the_page_shows_numbers_pictures_films_and_errors(tmp_path):
     for part in ("A &lt;on&gt; B", "2.5", "3 (best)", '<img src="a.png"', '<video src="a.mp4"', "say &amp; see"):
         assert part in page
     assert "no &lt;luck&gt;" in page and page.count("FAILED") == 1
+
+
+def test_questions_answers_and_verdicts_are_shown_once_and_the_page_holds_on_a_phone(tmp_path):
+    info = {
+        "episode_log": [{"observation": "State 2 < 3?\n", "action": "yes & no", "reward": 0.0}],
+        "verdict": {"correct": False, "score": 0.0, "invalid": False, "reason": "expected <yes>", "parts": {}},
+    }
+    said = quickstart.exchange(info, 0.0)
+    assert said == Exchange("State 2 < 3?", "yes & no", "expected <yes>", False)
+    assert quickstart.exchange({}, 1.5) == Exchange("", "", "return 1.5", None)
+    env = gym.make("polyathlon/Reasoning-v0", task="chain_sum")
+    question, _ = env.reset(seed=0)
+    real = quickstart.exchange(env.step("7 million")[4], 0.0)
+    assert (real.question, real.answer, real.is_right) == (question.strip(), "7 million", False) and real.verdict
+    row = Row("c", "c", exchanges=[said, Exchange("q", "", "right", True)])
+    page = write_page([row], {}, 1.0, tmp_path).read_text()
+    for part in ("State 2 &lt; 3?", "yes &amp; no", "(nothing)", 'class="wrong"', 'class="right"', 'name="viewport"'):
+        assert part in page
+    assert page.count("expected &lt;yes&gt;") == 1 and "What next" in page
 
 
 def test_the_table_tells_learning_from_failing():

@@ -115,7 +115,7 @@ def test_bad_actions_are_refused():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(UsageError, match="wraps Discrete actions"):
+    with pytest.raises(UsageError, match="wraps Discrete, MultiDiscrete and MultiBinary actions"):
         ContinuousAction(gym.make("Pendulum-v1"))
     with pytest.raises(UsageError, match="TokenAction"):
         ContinuousAction(TEXT_PROBES["CopyAnswer"]())
@@ -171,3 +171,44 @@ def test_tokens_are_chosen_by_direction():
     observation, *_, info = env.step(env.point_of(token))
     assert info["choice"] == token
     assert observation["tokens"][int(observation["length"]) - 1] == token
+
+
+class Several(Choices):
+    """Three choices at once, the second counted from 5."""
+
+    def __init__(self, mask=None, space=None):
+        super().__init__(mask=mask)
+        self.action_space = space or spaces.MultiDiscrete([2, 3, 40], start=[0, 5, 0])
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.taken = action
+        return np.zeros(1, np.float32), 1.0, False, False, self._info()
+
+
+def test_several_choices_lie_side_by_side():
+    env = ContinuousAction(Several())
+    assert env.action_space.shape == (1 + 3 + 32,)
+    point = np.concatenate([[-0.2], [0.1, 0.0, 0.9], choice_codes(40)[17]]).astype(np.float32)
+    env.reset(seed=0)
+    assert env.step(point)[4]["choice"].tolist() == [0, 7, 17] == env.unwrapped.taken.tolist()
+    assert env.choice(env.point_of([1, 6, 39])).tolist() == [1, 6, 39]
+    binary = ContinuousAction(Several(space=spaces.MultiBinary(3)))
+    binary.reset(seed=0)
+    assert binary.step(np.array([0.5, -0.5, 0.1], np.float32))[4]["choice"].tolist() == [1, 0, 1]
+    check_env(ContinuousAction(Several()), skip_render_check=True)
+
+
+def test_masks_of_several_choices_lie_side_by_side():
+    mask = np.array([True, False, False, True, True] + [True] * 40)
+    env = ContinuousAction(Several(mask))
+    env.reset(seed=0)
+    assert env.step(np.concatenate([[1.0], [1.0, 0.2, 0.1], choice_codes(40)[3]]).astype(np.float32))[4][
+        "choice"
+    ].tolist() == [0, 6, 3]
+    env.unwrapped.mask = np.array([True, True, False, False, False] + [True] * 40)
+    env.reset()
+    with pytest.raises(UsageError, match="no action at all"):
+        env.choice(np.zeros(36))
+    with pytest.raises(UsageError, match="leave codes out"):
+        ContinuousAction(Several(), codes=np.eye(3))

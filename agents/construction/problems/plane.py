@@ -57,7 +57,7 @@ class PlaneFeatures:
         ahead = from_origin[:, 1]
         length = ahead.norm(dim=1, keepdim=True)
         is_path = length > TINY
-        forward = torch.tensor([1.0, 0.0], dtype=points.dtype, device=points.device)
+        forward = torch.eye(1, 2, dtype=points.dtype, device=points.device)[0]
         direction = torch.where(is_path, ahead / length.clamp(min=TINY), forward)
         here = _turned(from_origin, direction) / unit.unsqueeze(2)
         reach = here.norm(dim=2, keepdim=True)

@@ -48,7 +48,7 @@ ROWS = (
         "mirror descent on log-ratios of answers, paid for being short, on problems that are seldom solved",
         KIMI + " (its tau, w and k are not published)",
         loss=part("mirror_descent:mirror_loss", tau=0.2, center="mean", old_logp="@reference_logp"),
-        collect=part("collectors:ProblemPool", group_size=8, pool=256, order="priority"),
+        collect=part("collectors:Groups", group_size=8, prompts=part("prompt_samplers:Prioritized", pool=256)),
         rewards=(part("length_rewards:kimi_length", length_weight=Schedule("step", 0.0, 0.5, until=0.1)),),
         models=(SideModel("reference", follows=Target(every=1), reset_optimiser=True),),
         n_epochs=2,

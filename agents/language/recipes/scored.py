@@ -5,11 +5,12 @@ from __future__ import annotations
 from polyathlon.agents.parts.wiring import Noise, part
 
 from .group_relative import CLIPPED
-from .records import Penalty, Recipe
+from .records import Penalty, Recipe, SideModel
 
 CONTRAST = part("contrastive_rewards:copg", beta=0.1)
 IMITATION = part("surrogates:negative_logp")
 CLAMPED = part("answer_selection:clamped_reward", limit=10.0)
+VALUES = Penalty("vf", 0.1, part("surrogates:clipped_value_loss", clip_range_vf=0.2))
 TO_REFERENCE = part("kl_rewards:KLReward", beta=0.05, target=None, horizon=10_000, kind="k1")
 
 ROWS = (
@@ -54,8 +55,51 @@ ROWS = (
         collect=part("collectors:Groups", group_size=1, dynamic_sampling=0),
         rewards=(CLAMPED, TO_REFERENCE),
         advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
-        penalties=(Penalty("vf", 0.1, part("surrogates:clipped_value_loss", clip_range_vf=0.2)),),
+        penalties=(VALUES,),
         n_epochs=2,
         minibatches=2,
+    ),
+    Recipe(
+        "rto",
+        "rlhf_ppo with a dense reward: what a model that dpo trained (side_models={'dpo': ...}) thinks of each token",
+        "Zhong et al. 2024, arXiv 2404.18922",
+        loss=CLIPPED,
+        collect=part("collectors:Groups", group_size=1, dynamic_sampling=0),
+        rewards=(CLAMPED, part("kl_rewards:KLReward", beta=0.01), part("kl_rewards:extra_token_reward", b1=0.05)),
+        advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
+        penalties=(VALUES,),
+        models=(SideModel("dpo", start="given"),),
+        n_epochs=2,
+        minibatches=2,
+    ),
+    Recipe(
+        "salsa",
+        "rlhf_ppo near the average of two fine-tuned models (side_models={'reference': [...]}) instead of one of them",
+        "Chegini et al. 2024, arXiv 2411.01798",
+        loss=CLIPPED,
+        collect=part("collectors:Groups", group_size=1, dynamic_sampling=0),
+        rewards=(CLAMPED, TO_REFERENCE),
+        advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
+        penalties=(VALUES,),
+        models=(SideModel("reference", start="soup"),),
+        n_epochs=2,
+        minibatches=2,
+    ),
+    Recipe(
+        "p3o",
+        "differences of rewards of two answers to a prompt, clipped by ratios of whole answers; joint=True clips their quotient",
+        "Wu et al. 2023, arXiv 2310.00212",
+        loss=part("pairwise_ppo:p3o", beta=0.1, clip=0.2, joint=False),
+        collect=part("collectors:Groups", group_size=2, dynamic_sampling=0),
+        n_epochs=2,
+    ),
+    Recipe(
+        "fdpg",
+        "match reference exp(reward / beta) by an f-divergence; divergence='forward_kl' covers, 'reverse_kl' seeks modes",
+        "Go et al. 2023, arXiv 2302.08215",
+        loss=CLIPPED,
+        collect=part("collectors:Groups", group_size=8, dynamic_sampling=0),
+        advantage=part("distribution_matching:MatchTarget", divergence="js", target="tilted", beta=0.1),
+        aggregation="seq-mean-token-sum",
     ),
 )

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import distributions as peer
 
+from polyathlon.agents.engine.choice_mixture import ChoiceMixture
 from polyathlon.agents.engine.distributions import (
     Categorical,
     Diffusion,
@@ -111,6 +112,32 @@ def test_product():
     torch.testing.assert_close(logp, expected)
     torch.testing.assert_close(d.entropy(), sum(peer.Categorical(logits=x).entropy() for x in d.logits))
     assert action.shape == d.mode().shape == (5, 2) and d.noise_shape == (5,)
+
+
+def test_choice_mixture():
+    d = ChoiceMixture(draw(5, 4).log_softmax(-1), (draw(5, 4, 3, seed=1), draw(5, 4, 2, seed=2)))
+    assert d.noise_shape == (9,) and d.noise_kind == "gumbel"
+    noise = gumbel(5, 9)
+    action, logp = d.sample(noise)
+    expert = (d.log_w + noise[:, :4]).argmax(-1)
+    rows = torch.arange(5)
+    wanted = torch.stack(
+        [(d.logits[0][rows, expert] + noise[:, 4:7]).argmax(-1), (d.logits[1][rows, expert] + noise[:, 7:]).argmax(-1)],
+        -1,
+    )
+    assert torch.equal(action, wanted)
+    chances = [peer.Categorical(logits=x).log_prob(action[:, None, i]) for i, x in enumerate(d.logits)]
+    torch.testing.assert_close(logp, (d.log_w + sum(chances)).logsumexp(-1))
+    torch.testing.assert_close(d.entropies(), sum(peer.Categorical(logits=x).entropy() for x in d.logits))
+    assert torch.equal(d.mode(), d.expert(d.log_w.argmax(-1)).mode())
+    assert d.encoded(torch.tensor([[2, 0]])).tolist() == [[0, 0, 1, 1, 0]]
+    tried, tried_logp = d.experts(gumbel(5, 4, 5))
+    assert tried.shape == (5, 4, 2)
+    torch.testing.assert_close(tried_logp[:, 1], d.expert(torch.ones(5, dtype=torch.int64)).log_prob(tried[:, 1]))
+    mask = torch.tensor([True, False, True, False, True]).expand(5, -1)
+    assert (d.masked(mask).sample(noise)[0][:, 0] != 1).all() and (d.masked(mask).mode()[:, 1] == 1).all()
+    with pytest.raises(UsageError, match="no closed form"):
+        d.entropy()
 
 
 def test_a_diffusion_policy_has_no_density():

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from polyathlon.agents.language.collectors import AdaptiveSecondPass, Groups, HintStages, ProblemPool, ThinkingGroups
+from polyathlon.agents.language.collectors import AdaptiveSecondPass, Groups, HintStages, ThinkingGroups
 from polyathlon.agents.language.episodes import Episode
-from polyathlon.agents.language.pools import priorities
 from polyathlon.agents.language.recipes import check_recipe, find_recipe
 from polyathlon.agents.parts.aggregation import agg_loss
+from polyathlon.agents.parts.wiring import part
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_tokenizer
 
@@ -20,31 +20,22 @@ from .test_every_recipe import TABLE, Probe, iterate, make
 
 
 def test_problems_are_drawn_by_how_seldom_they_are_solved():
-    found = priorities(torch.tensor([0.9, 0.5, 0.0], dtype=torch.float64))
-    torch.testing.assert_close(found, torch.tensor([0.0625, 0.3125, 0.625], dtype=torch.float64))
-    assert priorities(torch.ones(4)).tolist() == [0.25] * 4
     agent = iterate(make("kimi_k15"), 3)
-    pool = agent._wiring.collector
-    assert sorted(pool.tasks) == [0, 1, 2, 3] and sum(pool.tried) == 3 * 24 and 0 < sum(pool.right) < sum(pool.tried)
-    even = ProblemPool(order="uniform")
-    even.tasks = list(range(5))
-    assert even.probabilities(0.1).tolist() == [0.2] * 5
-    easy = ProblemPool(order="curriculum")
-    easy.tasks = list(range(5))
-    assert easy.probabilities(0.0).tolist() == [1, 0, 0, 0, 0] and easy.probabilities(0.5).tolist() == pytest.approx(
-        [1 / 3] * 3 + [0, 0]
-    )
+    sampler = agent._wiring.objects["collect.prompts"]
+    assert sorted(sampler.tasks) == [0, 1, 2, 3] and sum(sampler.asked.values()) == 3 * 24
+    assert 0 < sum(sampler.right.values()) < 72
 
 
-def test_a_curriculum_asks_the_task_for_levels():
-    with pytest.raises(UsageError, match="give it level"):
-        make("kimi_k15", recipe_kwargs={"order": "curriculum"})
-    Probe.level = lambda self, task: -task
+def test_a_curriculum_asks_the_task_for_difficulties():
+    curriculum = part("prompt_samplers:Curriculum", pool=256)
+    with pytest.raises(UsageError, match="needs difficulty"):
+        iterate(make("kimi_k15", recipe_kwargs={"prompts": curriculum}))
+    Probe.difficulty = lambda self, task: -task
     try:
-        agent = iterate(make("kimi_k15", recipe_kwargs={"order": "curriculum"}))
+        agent = make("kimi_k15", recipe_kwargs={"prompts": curriculum})
+        assert {e.task for e in agent.collect_episodes()} == {3}  # the easiest quarter
     finally:
-        del Probe.level
-    assert agent._wiring.collector.tasks == [3, 2, 1, 0]
+        del Probe.difficulty
 
 
 def test_tokens_within_think_tags_are_marked():
@@ -107,7 +98,7 @@ def test_sums_over_tokens_are_divided_by_a_constant_alone():
         (lambda: find_recipe("hapo", shape="cosin"), "cosine"),
         (lambda: find_recipe("pf_ppo", ranks="best_worse"), "best_worst"),
         (lambda: find_recipe("kdrl", applies="wrongs"), "wrong"),
-        (lambda: find_recipe("kimi_k15", order="prio"), "priority"),
+        (lambda: check_recipe(find_recipe("kimi_k15", prompts="prompt_samplers:Evenlly")), "Evenly"),
         (lambda: find_recipe("disco", kind="L"), "logL"),
         (lambda: find_recipe("apo", base=0.5), "at least 1"),
         (lambda: find_recipe("prime", proces_learning_rate=1.0), "process_learning_rate"),

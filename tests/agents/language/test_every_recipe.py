@@ -89,6 +89,7 @@ def make(name, is_shuffled=False, **words):
         max_length=32,
     )
     given = {model.role: TABLE for model in row.models if model.start == "given"}
+    given |= {model.role: [TABLE, TABLE] for model in row.models if model.start == "soup"}
     size = dict(row.collect.options).get("group_size", 1)
     options = {"group_size": 6} if size > 1 else {}
     options |= {"num_prompts": 4, "seed": 0, "side_models": given or None, "learning_rate": 0.05}

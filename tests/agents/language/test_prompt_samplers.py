@@ -11,7 +11,7 @@ import torch
 
 import polyathlon  # noqa: F401  registers the ids
 from polyathlon.agents import LanguageAgent
-from polyathlon.agents.language.prompt_samplers import Curriculum, Every, Prioritized
+from polyathlon.agents.language.prompt_samplers import Curriculum, Evenly, Every, Prioritized
 from polyathlon.agents.language.recipes import Recipe, check_recipe, find_recipe
 from polyathlon.agents.parts.wiring import part
 from polyathlon.envs.errors import UsageError
@@ -30,6 +30,9 @@ class Source:
 
     def task_ids(self):
         return self.ids
+
+    def drawn(self, n):
+        return [self.ids[i] for i in torch.randint(len(self.ids), (n,), generator=self.generator).tolist()]
 
 
 def test_every_task_comes_once_a_pass():
@@ -72,6 +75,19 @@ def test_a_curriculum_lets_the_easy_ones_in_first():
         return set(sampler.draw(400, Source("abcdefgh", progress, hard.get)))
 
     assert drawn(0.0) == set("gh") and drawn(0.25) == set("defgh") and drawn(0.5) == drawn(1.0) == set("abcdefgh")
+
+
+def test_a_pool_is_drawn_once_and_kept():
+    for sampler in (Every(pool=3), Evenly(pool=3), Prioritized(pool=3), Curriculum(pool=3, begin=1.0)):
+        source = Source("abcdefgh", difficulty=ord)
+        first = {task for _ in range(6) for task in sampler.draw(3, source)}
+        assert len(first) == 3 == len(sampler.tasks), type(sampler)
+        again = type(sampler)(pool=3)
+        again.load_state_dict(sampler.state_dict())
+        assert {task for _ in range(6) for task in again.draw(3, Source("abcdefgh", difficulty=ord, seed=5))} <= first
+    assert sorted(Every(pool=99).ids(Source("ab"))) == ["a", "b"]  # fewer where there are fewer
+    even = Evenly(pool=3)
+    assert all(len(set(even.draw(3, source))) == 3 for _ in range(5)) and len(even.draw(7, source)) == 7
 
 
 def learner(prompts, env=None, **words):
@@ -121,6 +137,8 @@ def test_samplers_that_mean_nothing_are_refused(prompts, message):
 def test_what_a_task_cannot_say_is_told():
     with pytest.raises(UsageError, match="gives no task_ids"):
         learner(part("prompt_samplers:Every"), letters()).learn(1)
+    learner(part("prompt_samplers:Every", pool=2), letters()).learn(1)
+    learner("prompt_samplers:Every").learn(1)
     with pytest.raises(UsageError, match="needs difficulty"):
         learner(part("prompt_samplers:Curriculum")).learn(1)
     assert gym.make("polyathlon/Reasoning-v0", size=3, first=2).unwrapped.task_ids == range(2, 5)

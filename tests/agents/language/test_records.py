@@ -222,6 +222,16 @@ def test_an_epoch_reads_every_record_once_in_an_order_of_the_seed():
     assert agent.logger.name_to_value["data/epoch"] == 1.5 and agent._episode_num == 72
 
 
+def test_the_same_rows_in_any_form_give_the_same_batches(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = preferences(Probe())
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    sources = (rows, written(tmp_path / "pairs.jsonl", rows), tmp_path / "pairs.parquet", tmp_path / "pairs.json")
+    batches = [[(e.ids, e.side, e.rewards, e.extra) for e in learner(source).collect_episodes()] for source in sources]
+    assert all(batch == batches[0] for batch in batches)
+
+
 def test_held_out_records_are_never_learnt_from_and_their_numbers_are_logged():
     rows = [{"prompt": f"p{i % 4}", "chosen": f"{i % 3} 4", "rejected": "3 4"} for i in range(40)]
     agent = learner(rows, holdout=0.25, seed=3)
@@ -278,7 +288,13 @@ def test_it_resumes_in_the_middle_of_an_epoch(recipe, tmp_path):
     def start():
         env = TokenAction(Probe(), model=TABLE, max_new_tokens=4, max_length=32)
         agent = LanguageAgent(
-            TABLE, env, recipe=recipe, data=data, num_prompts=4, seed=0, learning_rate=0.05, holdout=0.1
+            TABLE,
+            env,
+            recipe=recipe,
+            num_prompts=4,
+            seed=0,
+            learning_rate=0.05,
+            **({"data": data, "holdout": 0.25} if data else {}),
         )
         agent.policy.language_model.z.data[:] = torch.randn(
             agent.policy.language_model.z.shape, generator=torch.Generator().manual_seed(0)
@@ -389,6 +405,22 @@ def test_a_stored_reference_gives_the_same_numbers(tmp_path):
         each._current_progress_remaining = 0.5
         iterate(each, 2)
     assert torch.equal(table_of(agent), table_of(again))
+
+
+def test_a_given_reference_is_stored_and_let_go(tmp_path):
+    data = written(tmp_path / "pairs.jsonl", preferences(Probe()))
+    tables = []
+    for where in ("computed", "stored"):
+        agent = learner(data, "dpo", reference_logps=where, side_models={"reference": TABLE})
+        agent.policy.language_model.z.data[0, 0, 0, :2] = 0.7  # the policy is another one
+        iterate(agent, 3)
+        tables.append(table_of(agent))
+        assert ("reference" in agent.side_models.given) == (where == "computed") and not agent.side_models.copies
+    torch.testing.assert_close(*tables, atol=1e-6, rtol=0)
+    with pytest.raises(UsageError, match="another reference: model differ"):
+        other = learner(data, "dpo", reference_logps="stored")
+        other.policy.language_model.z.data[0, 0, 0, :2] = 0.7
+        iterate(other, 1)
 
 
 def test_another_model_tokenizer_template_or_row_is_another_reference(tmp_path):

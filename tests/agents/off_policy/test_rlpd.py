@@ -125,7 +125,7 @@ def test_half_of_a_minibatch_is_recorded():
     online, offline, generator = memory(1.0, 30), memory(2.0, 30), torch.Generator().manual_seed(0)
     for ratio, count in ((0.5, 5), (0.2, 2), (0.0, 0), (1.0, 10)):
         batch = symmetric_sample(online, offline, 10, ratio, generator)
-        assert [int((x == 2).sum()) for x in batch] == [count, count, 2 * count, count, count, 0]
+        assert [int((x == 2).sum()) for x in batch[:6]] == [count, count, 2 * count, count, count, 0]
     assert (symmetric_sample(memory(1.0, 0), offline, 10, 0.5, generator).obs == 2).all()
     assert (symmetric_sample(online, memory(2.0, 0), 10, 0.5, generator).obs == 1).all()
 

@@ -167,5 +167,87 @@ def test_steps_are_those_of_sb3s_ppo():
 def test_what_has_no_such_policy_is_refused():
     with pytest.raises(UsageError, match="of one axis"):
         ActorCritic(Choices.observation_space, spaces.MultiDiscrete([[2, 2], [2, 2]]), lambda _: 1e-3)
-    with pytest.raises(UsageError, match="PMOEPPO acts in the form box"):
-        PMOEPPO("MlpPolicy", Choices(), **SMALL)
+    with pytest.raises(UsageError, match="PMOEPPO acts in the form box or multidiscrete"):
+        PMOEPPO("MlpPolicy", "CartPole-v1", **SMALL)
+
+
+def mixture(space=THREE, **words):
+    """A mixture of three experts whose routers and choices differ."""
+    agent = PMOEPPO("MlpPolicy", Choices(space), num_experts=3, **{**SMALL, **words})
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in (agent.policy.router, agent.policy.action_net):
+            layer.weight.normal_(generator=generator)
+    return agent
+
+
+@pytest.mark.parametrize("space", [THREE, spaces.MultiBinary(3)])
+def test_the_density_of_experts_is_the_weighted_sum_of_theirs(space):
+    agent = mixture(space)
+    obs = torch.tensor([[0.3, -0.2, 0.9], [0.1, 0.5, -0.4]])
+    policy = agent.policy
+    features = policy.extract_features(obs)
+    w = policy.router(features).softmax(-1)
+    logits = policy.action_net(policy.mlp_extractor.forward_actor(features)).view(2, 3, -1)
+    if space is THREE:
+        parts = [part.softmax(-1) for part in logits.split([2, 3, 2], -1)]
+        everything = [[a, b, c] for a in (0, 1) for b in (1, 2, 3) for c in (0, 1)]
+        start = (0, 1, 0)
+    else:
+        parts = [torch.stack([1 - p, p], -1) for p in logits.sigmoid().unbind(-1)]
+        everything, start = [[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], (0, 0, 0)
+    total = 0.0
+    for one in everything:
+        chances = torch.stack([part[..., a - first] for part, a, first in zip(parts, one, start)]).prod(0)  # [B, K]
+        found = agent.log_prob(obs, torch.tensor([one, one]))
+        torch.testing.assert_close(found, (w * chances).sum(-1).log(), rtol=1e-4, atol=1e-5)
+        total = total + found.exp()
+    torch.testing.assert_close(total, torch.ones(2))
+    drawn = agent.predict(obs[:1].expand(3000, -1).numpy())[0]
+    first = (w * parts[0][..., 1]).sum(-1)[0]
+    assert (drawn[:, 0] == 1).mean() == pytest.approx(float(first.detach()), abs=0.04)
+
+
+def test_the_frequency_loss_of_choices_by_hand():
+    agent = mixture()
+    agent.learn(64)
+    callback = agent._init_callback(None)
+    callback.on_training_start({}, {})
+    agent.collect(callback)
+    data = agent.prepare_minibatches(agent.rollout)
+    noise = -torch.rand(64, 3, 7, generator=torch.Generator().manual_seed(0)).log().neg().log()
+    assert agent.method.noise["noise"].kind == "gumbel" and agent._sizes["choices"] == 7
+    agent.engine.step({**data._asdict(), **agent.numbers(), "learning_rate": 0.0, "noise": noise})
+    found = agent.engine.metrics()
+    policy = agent.policy
+    with torch.no_grad():
+        features = policy.extract_features(data.obs)
+        w = policy.router(features).softmax(-1)
+        logits = policy.action_net(policy.mlp_extractor.forward_actor(features)).view(64, 3, 7)
+        hot = [
+            torch.eye(n)[(l + g).argmax(-1)]
+            for n, l, g in zip((2, 3, 2), *(x.split([2, 3, 2], -1) for x in (logits, noise)))
+        ]
+        tried = torch.cat([features.unsqueeze(1).expand(-1, 3, -1), *hot], -1)
+        best = policy.q_net(tried)[..., 0].argmax(1)
+        taken = torch.cat([features, *[torch.eye(n)[data.action[:, d]] for d, n in enumerate((2, 3, 2))]], -1)
+        q_loss = (policy.q_net(taken)[:, 0] - data.returns).square().mean()
+    assert found["router_loss"] == pytest.approx(float((w - torch.eye(3)[best]).square().mean()), rel=1e-4)
+    assert found["q_loss"] == pytest.approx(float(q_loss), rel=1e-4)
+
+
+def test_experts_keep_to_the_masks_and_one_expert_is_ppo():
+    agent = mixture()
+    mask = np.tile(np.array([False, True, True, False, True, True, True]), (300, 1))
+    drawn = agent.predict(np.zeros((300, 3), np.float32), action_masks=mask)[0]
+    assert set(drawn[:, 0]) == {1} and set(drawn[:, 1]) == {1, 3} and set(drawn[:, 2]) == {0, 1}
+    PMOEPPO("MlpPolicy", Masked(True), **SMALL).learn(64)
+    one = PMOEPPO("MlpPolicy", Choices(), num_experts=1, **SMALL).learn(64).policy.state_dict()
+    plain = PPO("MlpPolicy", Choices(), **SMALL).learn(64).policy.state_dict()
+    assert one.keys() == plain.keys() and all(torch.equal(one[name], plain[name]) for name in one)
+
+
+@pytest.mark.parametrize(("name", "space"), [("CnnPolicy", THREE), ("MultiInputPolicy", THREE)])
+def test_names_of_policies_for_other_observations_are_refused(name, space):
+    with pytest.raises(UsageError, match="use PPO\\('MlpPolicy'"):
+        PPO(name, Choices(space), **SMALL)

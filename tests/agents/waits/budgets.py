@@ -1,0 +1,64 @@
+"""How often each agent and recipe may wait for the device, and how many copies it may send there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Budget(NamedTuple):
+    """Most waits and uploads for each step, update or token of a case; `why` says what is left, where it is much."""
+
+    waits: float
+    uploads: float = 0.0
+    why: str = ""
+
+
+ONE_TOKEN = Budget(1.2, 2.0, "1 a token, 2 a call")
+UPDATE = Budget(3, 10, "orders of the rows, the gap between sampling and training, the report")
+
+BUDGETS: dict[str, Budget] = {
+    "awac": Budget(0.3),
+    "bc": Budget(0.1),
+    "bqnco": Budget(1, 0, "the report"),
+    "cmorl": Budget(0.5, 0.4, "choices of the archive, which lies on the processor, between rollouts"),
+    "expo": Budget(0.3),
+    "iql": Budget(0.3),
+    "language": ONE_TOKEN,
+    "pmoe": Budget(0.3),
+    "pmoe_ppo": Budget(0.3),
+    "ppo": Budget(0.3),
+    "prdc": Budget(0.1),
+    "rlpd": Budget(0.3),
+    "sac": Budget(0.3),
+    "td3": Budget(0.3),
+    "td3_bc": Budget(0.1),
+    # other ways through the agents
+    "ppo AttentionPolicy": Budget(0.5, 0.1),
+    "ppo scalar": Budget(1.2, 1.1, "one transfer each way a step: the environment runs on the processor"),
+    "sac scalar": Budget(1.1, 1.1, "one transfer each way a step: the environment runs on the processor"),
+    "ppo target_kl": Budget(0.3, 0.1),
+    "bqnco rewards": Budget(4, 1, "the length of the longest solution, the number of decisions, two reports"),
+    "bqnco decoding": Budget(0, 0.5, "the instances"),
+    "bqnco beam": Budget(0, 0.5, "the instances"),
+    "language sampling, 64 answers": ONE_TOKEN,
+    "language sampling, adapters": ONE_TOKEN,
+    "language sampling, dapo": ONE_TOKEN,
+    "language sampling, own forward pass": Budget(4.0, 3.0, "transformers' own masks ask once a token; its cache is tried once"),
+    "language update": UPDATE,
+    "language update, micro_batch": Budget(3, 40, "an index of each part"),
+    "language update, own forward pass": Budget(5, 10, "transformers' own masks ask once a forward pass"),
+    "language update, ppo": Budget(3, 20),
+    # recipes: an update of a table
+    **{
+        f"recipe {name}": UPDATE
+        for name in (
+            "sft", "reinforce", "rloo", "grpo", "dr_grpo", "dapo", "reinforce_pp", "reinforce_pp_baseline", "overlong_filtering",
+            "bnpo", "bnpo_components", "lite_ppo", "gspo", "clip_cov", "kl_cov", "forking_tokens", "disco", "disco_b", "hapo", "apo",
+            "empo", "empo_gspo", "s_grpo", "critic_r1", "dars", "dars_b", "ghpo", "kimi_k15", "kimi_shortest", "kdrl", "ppo",
+            "pf_ppo", "t_ppo", "function_calls",
+        )
+    },
+    "recipe prime": Budget(4, 10, "its reward is made on the device, and must be finite"),
+    "recipe kimi_pairs": Budget(30, 10, "pairs of answers are looked up group by group"),
+    "recipe tw_grpo": Budget(20, 10, "distributions are compared group by group"),
+}  # fmt: skip
