@@ -49,7 +49,7 @@ class BestOfN:
                 f"best-of-n chooses among whole answers: give texts, not observations of tokens ({type(observation).__name__})"
             )
         if deterministic:
-            return self.agent.predict(observation, state, episode_start, deterministic=True)  # type: ignore[no-any-return]
+            return self.agent.predict(observation, state, episode_start, deterministic=True)
         asked = [text for text in texts for _ in range(self.n)]
         answers, _ = self.agent.predict(asked)
         found = [float(score) for score in self.scores(asked, answers)]
