@@ -55,6 +55,18 @@ ensure_browser() {
     fi
 }
 
+# The pretend accelerator of tests/agents/test_device_waits.py is built from C++; without a compiler that test is skipped and says so.
+ensure_compiler() {
+    local include
+    include="$("$(find_python)" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')"
+    command -v c++ >/dev/null 2>&1 && [ -f "$include/Python.h" ] && return
+    if can_apt; then
+        apt_install g++ python3-dev || printf 'warning: g++ and python3-dev could not be installed; waits on a device are not counted\n' >&2
+    else
+        printf 'warning: no C++ compiler or no Python.h; waits on a device are not counted. Install them with: sudo apt-get install g++ python3-dev\n' >&2
+    fi
+}
+
 # The CPU build of torch unless an NVIDIA GPU is there: several GB less.
 install_torch() {
     local pip="$1"

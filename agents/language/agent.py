@@ -95,8 +95,6 @@ class LanguageAgent(OfflineAgent):
         num_prompts: int | None = None,
         temperature: float = 1.0,
         lora: int | None = None,
-        dtype: str = "float32",
-        gradient_checkpointing: bool = False,
         max_logp_gap: float | None = None,
         fast_forward: bool = True,
         recipe_kwargs: dict[str, Any] | None = None,
@@ -106,6 +104,8 @@ class LanguageAgent(OfflineAgent):
         data: Any = None,
         holdout: float | None = None,
         reference_logps: Literal["computed", "stored"] = "computed",
+        dtype: str = "float32",
+        gradient_checkpointing: bool = False,
         _init_setup_model: bool = True,
         **kwargs: Unpack[BareWords],
     ) -> None:

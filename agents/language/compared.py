@@ -34,10 +34,20 @@ def compared_metrics(rows: Fields, reading: Reading, is_paired: bool) -> dict[st
         found = {"margin": margin.mean(), "accuracy": (margin > 0).float().mean(), "score": reading.score.mean()}
     elif is_paired:
         found = preference_metrics(reading.logp, rows["mask"], rows["side"], rows["group"], reference)
-    own = rows["on_policy"] > 0
-    if reference is not None and bool(own.any()):
-        group = rows["group"][own]
+    if reference is None:
+        return found
+    logp, mask, own, group = reading.logp, rows["mask"], rows["on_policy"] > 0, rows["group"]
+    if logp.device.type != "cpu":  # in one transfer, where groups that are looked up would ask often
+        wide = [
+            x.double() if x.dim() == 2 else x.double()[:, None].expand_as(mask)
+            for x in (logp, reference, mask, own, group)
+        ]
+        logp, reference, mask, own, group = torch.stack(wide).cpu()
+        logp, reference, mask = (x.to(reading.logp.dtype) for x in (logp, reference, mask))
+        own, group = own[:, 0] > 0, group[:, 0].long()
+    if bool(own.any()):
+        group = group[own]
         if len(group.unique()) < len(group):
-            entropy, size = did_entropy(reading.logp[own], reference[own], rows["mask"][own], group)
+            entropy, size = did_entropy(logp[own], reference[own], mask[own], group)
             found |= {"did_entropy": entropy, "did_effective_samples": size}
     return found

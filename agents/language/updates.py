@@ -92,7 +92,7 @@ class Update:
             self._call(part)
         names = sorted({name for metrics in self.seen for name in metrics})
         means = [torch.stack([m[n] for m in self.seen if n in m]).mean().double() for n in names]
-        report = dict(zip(names, torch.stack(means).tolist()))
+        report = dict(zip(names, _numbers(means)))
         return report if self.gap is None else report | {"logp_gap": self.gap}
 
     def _call(self, part: Any) -> Any:
@@ -116,7 +116,7 @@ class Update:
         loss, metrics = self._loss(self.fields, reading)
         whole = (reading.logp * self.fields["mask"]).sum(1).mean()
         found = metrics | {"loss": loss, "logp": whole}
-        return dict(zip(found, torch.stack([value.double() for value in found.values()]).tolist()))
+        return dict(zip(found, _numbers([value.double() for value in found.values()])))
 
     def _minibatches(self, order: Tensor) -> list[Tensor]:
         """Return the rows of each minibatch, on the processor; `order` is one of all rows, or of groups, none of which is cut."""
@@ -388,6 +388,13 @@ def _joined(parts: Sequence[Any], index: Tensor | None = None) -> Any:
         return None
     whole = torch.cat(list(parts))
     return whole if index is None else whole[index.to(whole.device)]
+
+
+def _numbers(values: Sequence[Tensor]) -> list[float]:
+    """Return scalars as numbers; those of a device come in one transfer."""
+    there = [value for value in values if value.device.type != "cpu"]
+    moved = iter(torch.stack(there).tolist() if there else [])
+    return [float(value) if value.device.type == "cpu" else next(moved) for value in values]
 
 
 def _leaf(value: Tensor | None) -> Any:

@@ -49,6 +49,9 @@ def pairs(side: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         UsageError: a group has chosen answers and no rejected ones or the other way round, or there is no pair at all.
     """
+    if side.device.type != "cpu":  # asked once, where looking rows up would ask five times
+        won, lost = pairs(*torch.stack([side.to(group.dtype), group]).cpu())
+        return won.to(side.device), lost.to(side.device)
     chosen, rejected = (side > 0).nonzero()[:, 0], (side < 0).nonzero()[:, 0]
     is_pair = group[chosen][:, None] == group[rejected][None]
     if not (len(chosen) and len(rejected) and bool(is_pair.any(1).all()) and bool(is_pair.any(0).all())):

@@ -193,7 +193,7 @@ bool waits(const std::string& name, const std::vector<c10::IValue>& given) {
   if (name == "index" || name == "index_put_" || name == "_index_put_impl_") {
     const auto indices = given[1].toOptionalTensorVector();
     const bool has_mask = std::any_of(indices.begin(), indices.end(), is_mask);
-    return has_mask && (name == "index" || given[2].toTensor().numel() != 1);  // one number is filled in where the mask is
+    return has_mask;
   }
   if (name == "repeat_interleave") return given.back().isNone();
   if (name == "multinomial") return given[1].toInt() == 1 || !given[2].toBool();  // are the probabilities fine?
