@@ -217,8 +217,7 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
     def _new_replay(self) -> Replay:
         normalize = vec_normalize_of(self.env)
         # VecNormalize shows pictures as real numbers: what is a flat Box then is kept as one
-        is_shown = normalize is None or self._is_flat
-        raw = self.observation_space if is_shown else normalize.venv.observation_space
+        raw = self.observation_space if normalize is None or self._is_flat else normalize.venv.observation_space
         replay = new_replay(self._room(self.buffer_size), raw, self._low.numel(), self.device, tell=self._tell)
         replay.normalize = normalize
         return self._sampled(replay)
