@@ -16,6 +16,9 @@ class Budget(NamedTuple):
 ONE_TOKEN = Budget(1.2, 2.0, "1 a token, 2 a call")
 UPDATE = Budget(3, 10, "orders of the rows, the gap between sampling and training, the report")
 
+WATCHED = Budget(4, 10, "how the policy differs from its reference, once a minibatch")
+PAIRS = Budget(9, 10, "pairs of answers are looked up for the loss and for what is watched")
+
 BUDGETS: dict[str, Budget] = {
     "awac": Budget(0.3),
     "bc": Budget(0.1),
@@ -55,12 +58,23 @@ BUDGETS: dict[str, Budget] = {
         f"recipe {name}": UPDATE
         for name in (
             "sft", "reinforce", "rloo", "grpo", "dr_grpo", "dapo", "reinforce_pp", "reinforce_pp_baseline", "overlong_filtering",
-            "bnpo", "bnpo_components", "lite_ppo", "gspo", "clip_cov", "kl_cov", "forking_tokens", "disco", "disco_b", "hapo", "apo",
-            "empo", "empo_gspo", "s_grpo", "critic_r1", "dars", "dars_b", "ghpo", "kimi_k15", "kimi_shortest", "kdrl", "ppo",
-            "pf_ppo", "t_ppo", "function_calls",
+            "bnpo", "bnpo_components", "lite_ppo", "gspo", "clip_cov", "kl_cov", "forking_tokens", "disco", "disco_b", "hapo",
+            "empo", "empo_gspo", "s_grpo", "dars", "dars_b", "ghpo", "kimi_shortest", "kdrl", "ppo", "pf_ppo", "t_ppo", "best_of_n",
+            "rejection_sampling",
         )
     },
-    "recipe prime": Budget(4, 10, "its reward is made on the device, and must be finite"),
+    **{f"recipe {name}": WATCHED for name in ("apo", "function_calls", "critic_r1")},
+    "recipe kimi_k15": Budget(5, 10, "two minibatches, each WATCHED"),
+    **{f"recipe {name}": PAIRS for name in ("dpo", "ipo", "hinge", "slic", "simpo", "rpo")},
+    "recipe hypo": Budget(10, 10, "PAIRS, and rows that the policy wrote itself"),
+    "recipe pref_ft": Budget(6, 10, "chosen answers are looked up"),
+    **{f"recipe {name}": Budget(7, 10, "chosen answers are looked up") for name in ("implicit_sft", "implicit_sft_value")},
+    **{f"recipe {name}": Budget(9, 10, "groups of one are refused three times") for name in ("copg", "copg_online")},
+    **{f"recipe {name}": Budget(9, 10, "four minibatches, each WATCHED; rewards of the device must be finite") for name in ("rlhf_ppo", "salsa", "rto")},
+    "recipe p3o": Budget(11, 10, "pairs are looked up in each of two minibatches"),
+    "recipe fdpg": Budget(9, 10, "its constant is kept on the processor"),
+    "reward": Budget(10, 12, "an own forward pass, pairs, and running moments on the processor"),
+    "recipe prime": Budget(5, 10, "WATCHED; its reward is made on the device, and must be finite"),
     "recipe kimi_pairs": Budget(30, 10, "pairs of answers are looked up group by group"),
     "recipe tw_grpo": Budget(20, 10, "distributions are compared group by group"),
 }  # fmt: skip
