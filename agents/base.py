@@ -27,7 +27,7 @@ from polyathlon.agents.parts.features import mask_in
 from polyathlon.agents.parts.optimizer_words import check_learning_rate
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
 from polyathlon.checkpoints import FILE_FORMAT
-from polyathlon.envs.errors import UsageError, check_int, refuse_unknown_arguments, refuse_words
+from polyathlon.envs.errors import UsageError, check_int, refuse_unknown_arguments
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
@@ -82,7 +82,6 @@ class Agent(Densities):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Refuse unknown keywords before anything is made."""
-        refuse_words(cls.__name__, cls.refused_words, kwargs)
         refuse_unknown_arguments(cls, kwargs, hidden=("_init_setup_model",))
         agent = super().__new__(cls)
         agent._states = {}

@@ -164,7 +164,7 @@ def constructor_keywords(cls: type) -> set[str]:
 def refuse_unknown_arguments(
     cls: type, given: Iterable[str], hidden: Iterable[str] = (), given_as: str | None = None
 ) -> None:
-    """Refuse keywords that no constructor of a class names.
+    """Refuse keywords that no constructor of a class names; `cls.refused_words` has the reasons of words known from elsewhere.
 
     Args:
         cls: the class that is to be made.
@@ -175,27 +175,13 @@ def refuse_unknown_arguments(
     Raises:
         UnknownArgument: naming the first one, and the nearest that there is.
     """
-    known = constructor_keywords(cls)
+    known, refused = constructor_keywords(cls), getattr(cls, "refused_words", {})
     for name in given:
+        if name in refused and given_as is None:
+            raise UnknownArgument(f"{cls.__name__} does not take {name}, whatever its value: {refused[name]}")
         if name not in known:
             kind = f"argument of {cls.__name__}" + (f" in {given_as}" if given_as else "")
             raise UnknownArgument(str(unknown_name(kind, name, known - set(hidden))))
-
-
-def refuse_words(owner: str, refused: Mapping[str, str], given: Iterable[str]) -> None:
-    """Refuse keywords that are known from elsewhere, with the reason.
-
-    Args:
-        owner: who does not take them.
-        refused: word -> why not, and what to do instead.
-        given: names of the keywords.
-
-    Raises:
-        UnknownArgument: naming the first one.
-    """
-    for name in given:
-        if name in refused:
-            raise UnknownArgument(f"{owner} does not take {name}, whatever its value: {refused[name]}")
 
 
 def refuse_without_effect(cls: type, given: Mapping[str, object], reason: str) -> None:

@@ -125,7 +125,7 @@ def compare(
     check_positive_int(jobs=jobs)
     tasks = [on] if isinstance(on, str) else list(on)
     refuse_twins(tasks)
-    options = {
+    options: dict[str, Any] = {
         key: dict(value or {})
         for key, value in (
             ("env_kwargs", env_kwargs),

@@ -272,7 +272,7 @@ def as_env(made: Any, name: str, max_episode_steps: int | None = None, **words: 
         UsageError: it is nothing of the kind, a game without an opponent, or an opponent without a game.
     """
     task = made if isinstance(made, TensorEnv) else _tensor_task(made)
-    limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    limit: dict[str, Any] = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
     if (is_game(made) or (task is not None and num_players(task) > 1)) and words.get("opponent") is None:
         raise UsageError(
             f"{name} is a game of several players: give an opponent for the other seats (opponent='random', on the command line "

@@ -126,6 +126,7 @@ def _solve_by_policy(policy: Path, agent_name: str, read: Any, device: str, opti
 
     if not read.given or (read.problem != "atsp" and "xy" not in read.given):
         raise UsageError(f"{read.name} has no coordinates, which a policy of {read.problem} observes; use a solver")
+    agent: Any
     env: Any = None
     if str(policy) == PRETRAINED:
         from polyathlon.agents import BQNCO

@@ -131,7 +131,12 @@ def tune(
     optuna: Any = require("optuna", "tune")
     check_positive_int(trials=trials, seeds=seeds, evaluations=evaluations, episodes=episodes)
     check_int(0, seed=seed)
-    words = {"env_kwargs": env_kwargs, "agent_kwargs": agent_kwargs, "wrapper_kwargs": wrapper_kwargs, "n_envs": n_envs}
+    words: dict[str, Any] = {
+        "env_kwargs": env_kwargs,
+        "agent_kwargs": agent_kwargs,
+        "wrapper_kwargs": wrapper_kwargs,
+        "n_envs": n_envs,
+    }
     config = run_config(name, on, total_timesteps, seed=seed, model=model, warm_start=warm_start, **words)
     fixed = set(config.agent_kwargs)
     drawn = tuple(word for word in read_space(name, space) if word.name not in fixed)

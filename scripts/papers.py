@@ -56,6 +56,11 @@ agent = LanguageAgent(TABLE, hinted, recipe="ghpo", num_prompts=4, seed=0).learn
 """,
     "kdrl": """agent = LanguageAgent(TABLE, env, recipe="kdrl", side_models={"teacher": TABLE}, num_prompts=4, seed=0).learn(1)
 """,
+    "rto": """agent = LanguageAgent(TABLE, env, recipe="rto", side_models={"dpo": TABLE}, num_prompts=4, seed=0).learn(1)
+""",
+    "salsa": """models = {"reference": [TABLE, TABLE]}
+agent = LanguageAgent(TABLE, env, recipe="salsa", side_models=models, num_prompts=4, seed=0).learn(1)
+""",
     "tw_grpo": """choice = gym.make("polyathlon/MultipleChoice-v0", invert=0.5, **SUMS)
 choice = TokenAction(choice, model="tiny", max_new_tokens=4, max_length=512)
 agent = LanguageAgent("tiny", choice, recipe="tw_grpo", group_size=4, num_prompts=2, seed=0).learn(1)

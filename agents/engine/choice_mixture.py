@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
@@ -71,7 +70,8 @@ class ChoiceMixture(NamedTuple):
 
     def encoded(self, action: Tensor) -> Tensor:
         """Actions [..., D] as rows of numbers [..., n_1 + ... + n_D]: each choice one-hot."""
-        parts = [F.one_hot(action[..., d], one.shape[-1]) for d, one in enumerate(self.logits)]
+        places = [torch.arange(one.shape[-1], device=action.device) for one in self.logits]
+        parts = [action[..., d, None] == place for d, place in enumerate(places)]
         return torch.cat(parts, -1).to(self.log_w.dtype)
 
     def entropy(self) -> Tensor:

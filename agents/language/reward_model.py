@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -215,6 +216,17 @@ class RewardModel(LanguageAgent):
         return save_scorer(
             folder, self.policy.language_model, self.policy.value_net.weight, self._rules().tokenizer, norm
         )
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write the agent as every agent is written; into the run folder of `train` also the folder "reward_model" of `save_scorer`."""
+        super().save(path, exclude, include)
+        if isinstance(path, str | Path) and Path(path).name == "agent.zip":
+            self.save_scorer(Path(path).parent / "reward_model")
 
     def warm_start(self, *_: Any, **__: Any) -> Any:
         """Refuse: a reward model writes nothing that could imitate.

@@ -266,8 +266,9 @@ class EXPO(SAC):
         self.pretraining_steps, self.base_policy, self.base_steps = pretraining_steps, base_policy, base_steps
         self.num_samples, self.num_edits, self.edit_scale = num_samples, num_edits, edit_scale
         self.base_tau, self.num_min_critics = base_tau, num_min_critics
-        kwargs.update(dataset=dataset, offline_ratio=offline_ratio, gradient_steps=gradient_steps)
-        super().__init__(policy, env, learning_rate, *args, **kwargs)
+        data = {"dataset": dataset, "offline_ratio": offline_ratio, "gradient_steps": gradient_steps}
+        words: dict[str, Any] = {**kwargs, **data}
+        super().__init__(policy, env, learning_rate, *args, **words)
 
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """See `OffPolicy.method_words`."""

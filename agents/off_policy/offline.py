@@ -181,7 +181,7 @@ class FromDataset(ReplayAgent):
         assert self.dataset_source is not None
         spaces = (self.observation_space, self.action_space)
         data = reopen(self.dataset_source)
-        replay = dataset_replay(data, *spaces, self.device, spare=spare, on_disk=self.on_disk)
+        replay = dataset_replay(data, *spaces, self.device, spare=spare, on_disk=self.on_disk, tell=self._tell)
         replay.normalize = vec_normalize_of(self.env)
         return self._sampled(replay, is_own=False)
 

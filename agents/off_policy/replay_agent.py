@@ -59,7 +59,7 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
         UsageError: a number is impossible, or the environment's form does not fit.
     """
 
-    action_forms = ("box",)
+    action_forms: ClassVar[tuple[str, ...]] = ("box",)
     refused_words = OFF_POLICY
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
     log_interval = 4
@@ -213,15 +213,19 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
         """Make the memory, at first use."""
         if self.replay is None:
             self.replay = self._new_replay()
-            if self.verbose >= 1:
-                print(self.replay.memory)
 
     def _new_replay(self) -> Replay:
         normalize = vec_normalize_of(self.env)
-        raw = self.observation_space if normalize is None else normalize.venv.observation_space
-        replay = new_replay(self._room(self.buffer_size), raw, self._low.numel(), self.device)
+        # VecNormalize shows pictures as real numbers: what is a flat Box then is kept as one
+        raw = self.observation_space if normalize is None or self._is_flat else normalize.venv.observation_space
+        replay = new_replay(self._room(self.buffer_size), raw, self._low.numel(), self.device, tell=self._tell)
         replay.normalize = normalize
         return self._sampled(replay)
+
+    @property
+    def _tell(self) -> Any:
+        """What says how much memory is going to be taken."""
+        return print if self.verbose >= 1 else None
 
     def _reset_source(self) -> None:
         if self.replay is not None:

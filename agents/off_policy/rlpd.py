@@ -128,8 +128,9 @@ class RLPD(SAC):
     ) -> None:
         check_positive_int(num_min_critics=num_min_critics)
         self.num_min_critics, self.backup_entropy = num_min_critics, backup_entropy
-        kwargs.update(dataset=dataset, offline_ratio=offline_ratio, gradient_steps=gradient_steps)
-        super().__init__(policy, env, learning_rate, *args, **kwargs)
+        data = {"dataset": dataset, "offline_ratio": offline_ratio, "gradient_steps": gradient_steps}
+        words: dict[str, Any] = {**kwargs, **data}
+        super().__init__(policy, env, learning_rate, *args, **words)
 
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """See `OffPolicy.method_words`."""

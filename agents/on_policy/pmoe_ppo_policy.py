@@ -62,8 +62,9 @@ class MixtureActorCritic(ActorCritic):
             )
         if self.num_experts == 1:
             return
-        size, width = sum(self.choices) or int(np.prod(self.action_space.shape)), self.mlp_extractor.latent_dim_pi
-        self.action_net = nn.Linear(width, self.num_experts * self.action_net.out_features)  # type: ignore[has-type]
+        size, width = sum(self.choices) or int(np.prod(self.action_space.shape or ())), self.mlp_extractor.latent_dim_pi
+        single: Any = self.action_net
+        self.action_net = nn.Linear(width, self.num_experts * single.out_features)
         if self.ortho_init:
             self.init_weights(self.action_net, gain=0.01)
         if not self.choices:
@@ -122,7 +123,8 @@ class MixtureActorCritic(ActorCritic):
         log_w, mean = self.mixture(self.extract_features(obs))
         expert = log_w.argmax(-1) if deterministic else sample_categorical(log_w, generator)
         if self.choices:
-            return self._drawn(self._experts_of(log_w, mean, obs, mask).expert(expert).logits, generator, deterministic)
+            chosen: Any = self._experts_of(log_w, mean, obs, mask).expert(expert)
+            return self._drawn(chosen.logits, generator, deterministic)
         action = of_expert(mean, expert)
         if not deterministic:
             noise = torch.empty_like(action).normal_(generator=generator)

@@ -224,7 +224,7 @@ class ActorCritic(ActorCriticPolicy):
         assert self.action_space.shape is not None
         return parameters.reshape(-1, *self.action_space.shape)
 
-    def _drawn(self, logits: tuple[Tensor, ...], generator: torch.Generator | None, deterministic: bool) -> Tensor:
+    def _drawn(self, logits: Any, generator: torch.Generator | None, deterministic: bool) -> Tensor:
         """Choose [B, D] of D choices with logits [B, n_d]."""
         drawn = [p.argmax(-1) if deterministic else sample_categorical(p.log_softmax(-1), generator) for p in logits]
         start = getattr(self.action_space, "start", 0)

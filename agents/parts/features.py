@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium as gym
 import torch
-import torch.nn.functional as F
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
@@ -84,6 +83,11 @@ def extractor_for(space: gym.Space[Any], normalize_images: bool = True) -> type[
     return NatureCNN if is_image_space(space, normalized_image=not normalize_images) else FlattenExtractor
 
 
+def one_hot(number: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """Return classes [...] as rows [..., count]; unlike torch's it asks nothing about the values, so that it compiles."""
+    return (number.unsqueeze(-1) == torch.arange(count, device=number.device)).to(dtype)
+
+
 class Preparation:
     """SB3's `preprocess_obs` of one space, with what depends on the space decided once: plain tensor code that compiles.
 
@@ -137,10 +141,10 @@ class Preparation:
         if self.parts:
             return {key: part(obs[key]) for key, part in self.parts.items() if key in obs}
         if self.is_single:
-            return F.one_hot(obs.long().reshape(-1) - self.starts[0], self.sizes[0]).to(self.dtype)
+            return one_hot(obs.long().reshape(-1) - self.starts[0], self.sizes[0], self.dtype)
         if self.sizes:
             columns = zip(obs.long().flatten(1).unbind(1), self.sizes, self.starts)
-            return torch.cat([F.one_hot(column - start, n) for column, n, start in columns], -1).to(self.dtype)
+            return torch.cat([one_hot(column - start, n, self.dtype) for column, n, start in columns], -1)
         numbers = obs.to(self.dtype).reshape(-1, *self.shape)
         numbers = numbers / self.scale if self.scale != 1.0 else numbers
         return numbers.permute(0, 3, 1, 2) if self.is_turned else numbers

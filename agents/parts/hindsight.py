@@ -14,7 +14,7 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError, check_int, unknown_name
 
 from .parts_replay import PartsReplay
-from .replay import Transitions
+from .replay import Replay, Transitions
 from .whole_episodes import WholeEpisodes
 
 ACHIEVED, DESIRED = "achieved_goal", "desired_goal"
@@ -137,7 +137,7 @@ class HerReplayBuffer:
         """Note the ends of episodes."""
         self.episodes.add(replay.added - number, ended)
 
-    def note(self, replay: PartsReplay, infos: list[dict[str, Any]]) -> None:
+    def note(self, replay: Replay, infos: list[dict[str, Any]]) -> None:
         """Keep the infos of the step that was added last."""
         start = (replay.position - len(infos)) % replay.capacity
         self.infos.update({start + i: _plain(info) for i, info in enumerate(infos)})

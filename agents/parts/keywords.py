@@ -115,7 +115,9 @@ class ScorerWords(BareWords, total=False):
 
     group_size: int | None
     temperature: float
-    max_logp_gap: float
+    dtype: str
+    gradient_checkpointing: bool
+    max_logp_gap: float | None
     side_models: dict[str, str | Sequence[str]] | None
     reference_logps: Literal["computed", "stored"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,13 @@ def numbers_of(obs: Any) -> Tensor:
 
 
 def new_replay(
-    capacity: int, space: spaces.Space[Any], action_size: int, device: torch.device, *, on_disk: bool = False
+    capacity: int,
+    space: spaces.Space[Any],
+    action_size: int,
+    device: torch.device,
+    *,
+    on_disk: bool = False,
+    tell: Callable[[str], object] | None = None,
 ) -> Replay:
     """Make the replay memory for observations of a space.
 
@@ -59,8 +66,8 @@ def new_replay(
     """
     if is_flat(space):
         size = int(np.prod(space.shape or (), dtype=int))
-        return Replay(capacity, size, action_size, device, on_disk=on_disk)
-    return PartsReplay(capacity, space, action_size, device, on_disk=on_disk)
+        return Replay(capacity, size, action_size, device, on_disk=on_disk, tell=tell)
+    return PartsReplay(capacity, space, action_size, device, on_disk=on_disk, tell=tell)
 
 
 def has_channels_first(space: spaces.Box) -> bool:
@@ -93,7 +100,8 @@ def channels_first(space: spaces.Space[Any]) -> spaces.Space[Any]:
 def moved_forward(space: spaces.Box) -> spaces.Box:
     """Return a space of pictures [H, W, C] with its channels in front."""
     low, high = (np.moveaxis(x, -1, 0) for x in (space.low, space.high))
-    return spaces.Box(low, high, dtype=space.dtype.type)
+    kind: Any = space.dtype
+    return spaces.Box(low, high, dtype=kind.type)
 
 
 def is_turned(shown: spaces.Space[Any], wanted: spaces.Space[Any]) -> bool:

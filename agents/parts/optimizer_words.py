@@ -61,5 +61,5 @@ def adam_words(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     given = dict(policy_kwargs.get("optimizer_kwargs") or {})
     if is_decoupled:
         given.setdefault("weight_decay", 0.01)
-    names = {"weight_decay": "weight_decay" if is_decoupled else "l2"}
-    return {names.get(name, name): value for name, value in given.items()}
+    decay = "weight_decay" if is_decoupled else "l2"
+    return {decay if name == "weight_decay" else str(name): value for name, value in given.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ class PartsReplay(Replay):
         action_size: A.
         device: where it lies.
         on_disk: keep it in temporary files mapped into memory.
+        tell: see `Replay`.
 
     Attributes:
         obs: part -> [N, ...] observations acted on.
@@ -86,9 +88,10 @@ class PartsReplay(Replay):
         device: torch.device,
         *,
         on_disk: bool = False,
+        tell: Callable[[str], object] | None = None,
     ) -> None:
         self.kinds = part_kinds(space)
-        super().__init__(capacity, 0, action_size, device, on_disk=on_disk)
+        super().__init__(capacity, 0, action_size, device, on_disk=on_disk, tell=tell)
         self.obs, self.next_obs = (
             {key: new_rows((capacity, *shape), dtype, device, on_disk) for key, (shape, dtype) in self.kinds.items()}
             for _ in range(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -80,6 +81,7 @@ class Replay:
         action_size: A.
         device: where it lies.
         on_disk: keep the rows in a temporary file mapped into memory, for more transitions than memory holds.
+        tell: called with `memory` before that is taken.
 
     Attributes:
         ended: [capacity] bool, the episode goes no further than this transition: it terminated, or was cut.
@@ -93,7 +95,14 @@ class Replay:
     """
 
     def __init__(
-        self, capacity: int, obs_size: int, action_size: int, device: torch.device, *, on_disk: bool = False
+        self,
+        capacity: int,
+        obs_size: int,
+        action_size: int,
+        device: torch.device,
+        *,
+        on_disk: bool = False,
+        tell: Callable[[str], object] | None = None,
     ) -> None:
         if capacity <= 0:
             raise UsageError(f"buffer_size must be a positive number of transitions, got {capacity}")
@@ -103,6 +112,8 @@ class Replay:
         # pages of `empty` are taken from the system as they are written, so a large capacity costs nothing at first
         shape = (capacity, 2 * obs_size + action_size + 2)
         self.memory = replay_memory(capacity, 4 * shape[1] + self._part_bytes(), device, on_disk=on_disk)
+        if tell is not None:
+            tell(self.memory)
         self.rows = new_rows(shape, torch.float32, device, on_disk)
         self.ended = torch.ones(capacity, dtype=torch.bool, device=device)
         self.position, self.size, self.added = 0, 0, 0

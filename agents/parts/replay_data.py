@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ def dataset_replay(
     *,
     spare: int = 0,
     on_disk: bool = False,
+    tell: Callable[[str], object] | None = None,
 ) -> Replay:
     """Make a replay buffer that holds a dataset.
 
@@ -48,6 +49,7 @@ def dataset_replay(
         device: where the rows lie.
         spare: number of further transitions that the memory has room for.
         on_disk: keep the rows in a temporary file that is mapped into memory, for data larger than that.
+        tell: called with how much memory it takes, before that is taken.
 
     Raises:
         UsageError: there is no such dataset, it is damaged, or its spaces are not the agent's.
@@ -56,7 +58,7 @@ def dataset_replay(
     shown, acted = agent_spaces(data, observation_space, action_space)
     size = int(np.prod(acted.shape or (), dtype=int))
     wanted = shown if observation_space is None else observation_space
-    replay = new_replay(data.total_steps + spare, wanted, size, torch.device(device), on_disk=on_disk)
+    replay = new_replay(data.total_steps + spare, wanted, size, torch.device(device), on_disk=on_disk, tell=tell)
     fill(replay, data, acted, wanted)
     return replay
 

@@ -138,7 +138,7 @@ class EnvStream(ABC):
         Arrays go to an accelerator side by side in one transfer.
         """
         self.check("observation", observation)
-        names = list(observation) if isinstance(observation, dict) else [None]
+        names: list[Any] = list(observation) if isinstance(observation, dict) else [None]
         values = [observation if name is None else observation[name] for name in names]
         values += [*more] if mask is None else [*more, mask]
         if self._packing is not None and all(isinstance(value, np.ndarray) for value in values):

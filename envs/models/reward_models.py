@@ -12,6 +12,8 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, require
 
+from .models import _without_bars
+
 NORM_FILE = "polyathlon_scores.json"
 
 
@@ -60,7 +62,8 @@ def save_scorer(
     prefix = scorer.base_model_prefix
     getattr(scorer, prefix).load_state_dict(getattr(base, prefix).state_dict())
     scorer.score.weight.data.copy_(head.detach())
-    scorer.eval().save_pretrained(path)
+    with _without_bars():
+        scorer.eval().save_pretrained(path)
     tokenizer.save_pretrained(path)
     if norm is not None:
         (path / NORM_FILE).write_text(json.dumps(norm) + "\n", encoding="utf-8")

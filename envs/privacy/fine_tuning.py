@@ -139,7 +139,8 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         self.action_space = spaces.Box(-1.0, 1.0, (number + 1,), np.float32)
         shown = [LOG_NORM] * (3 * number) + [1.0] * number + [self.loss_bound, 1.0, 1.0] + [1.0] * (number + 1)
         low = [-LOG_NORM] * (3 * number) + [0.0] * (number + 3) + [-1.0] * (number + 1)
-        self.observation_space = spaces.Box(np.array(low, np.float32), np.array(shown, np.float32))
+        self._low, self._high = np.array(low, np.float32), np.array(shown, np.float32)
+        self.observation_space = spaces.Box(self._low, self._high)
         self._is_running = False
 
     # ------------------------------------------------------------------------------------------------------ episode
@@ -257,7 +258,7 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         left = 1 - self.mu2 / self.most_mu2
         rest = [self.loss, self.steps / self.total_steps, left]
         shown = np.concatenate([self._norms, self._clipped, rest, self._action])
-        return shown.clip(self.observation_space.low, self.observation_space.high).astype(np.float32)
+        return shown.clip(self._low, self._high).astype(np.float32)
 
     def _info(self, clip: Tensor | None, sigma: float | None) -> dict[str, Any]:
         mu = self.sample_rate * math.sqrt(self.mu2)

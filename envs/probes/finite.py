@@ -41,7 +41,8 @@ class FiniteTask(gym.Env[int, int]):
         for name, rows in (("transitions", self.transitions), ("start", self.start)):
             if not ((rows >= 0).all() and np.allclose(rows.sum(-1), 1)):
                 raise UsageError(f"{name}: every row must hold probabilities that sum to 1")
-        self.observation_space, self.action_space = spaces.Discrete(states), spaces.Discrete(actions)
+        self.observation_space: gym.Space[Any] = spaces.Discrete(states)
+        self.action_space: gym.Space[Any] = spaces.Discrete(actions)
         self.state, self.t = 0, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:

@@ -552,3 +552,25 @@ def test_data_and_recipes_that_do_not_fit_are_refused():
             collector(**words)
     assert find_recipe(PAIRS, take="chosen").collect == part("collectors:Records", batch=4, take="chosen")
     assert Both(batch=3).completions_of(learner().opened_data) == 48 + 8 * 3 * 2
+
+
+def test_a_template_s_own_end_token_stands_once_and_is_learnt_from():
+    """A tokenizer whose end token is the template's and whose padding is that end token, as in many chat models."""
+    rules = rules_of(CHATML)
+    tokenizer = rules.tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+    tokenizer.chat_template = CHATML.replace("<s>", "<|im_start|>").replace("</s>", "<|im_end|>")
+    rules.eos = rules.pad = end = tokenizer.eos_token_id
+    rules.ends = (end,)
+    rows = [{"prompt": "Hi", "chosen": "Hello<|im_end|>\n", "rejected": "no"}]
+    chosen, rejected = RecordRows(rules).episodes(records(rows)[0], 0)
+    for episode, said in ((chosen, "Hello"), (rejected, "no")):
+        own = [i for i, is_own in zip(episode.ids, episode.written) if is_own]
+        assert tokenizer.decode(own) == f"{said}<|im_end|>" and own.count(end) == 1
+        assert tokenizer.decode(episode.ids).startswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    fields = collate([chosen, rejected], rules.pad, torch.device("cpu"))
+    assert fields["mask"].sum(1).tolist() == [6.0, 3.0]  # the end tokens count, the padding of the same id does not
+    inside = records([{"prompt": "Hi", "completion": "a<|im_end|>b"}])[0]
+    with pytest.raises(UsageError, match=r"end token '<\|im_end\|>' before its end"):
+        RecordRows(rules).episodes(inside, 0)

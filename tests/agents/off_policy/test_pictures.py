@@ -16,6 +16,9 @@ from torch import nn
 from polyathlon.agents import AWAC, EXPO, IQL, PMOE, RLPD, SAC, TD3
 from polyathlon.agents.engine import Network
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.probes import MatchPicture
+from polyathlon.envs.random import make_keys
+from polyathlon.envs.tensor import make_vector
 
 PICTURE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
 PARTS = spaces.Dict({"eye": PICTURE, "speed": spaces.Box(-1, 1, (3,)), "gear": spaces.Discrete(4, start=0)})
@@ -381,3 +384,25 @@ def test_memory_is_printed_before_it_is_taken(capsys):
     assert "replay buffer: 50 transitions of 7,792 bytes, 0.4 MiB on cpu" in capsys.readouterr().out
     make().learn(3)
     assert "replay buffer" not in capsys.readouterr().out
+
+
+def test_sac_follows_pictures():
+    """0 is the best constant action, 1 the optimum; the claim pictures_and_goals has NatureCNN, PPO and shuffled pictures."""
+    task = MatchPicture()
+    rows = make_vector(task, num_envs=16, output="torch", autoreset_mode="same_step")
+
+    class Small(nn.Module):
+        def __init__(self, space: spaces.Box) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Conv2d(1, 4, 4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(324, 32), nn.ReLU())
+
+        def forward(self, obs: torch.Tensor) -> torch.Tensor:
+            return self.net(obs)
+
+    words = {"net_arch": [32], "features_extractor_class": Small}
+    settings = {"learning_rate": 2e-3, "batch_size": 64, "gamma": 0.0, "ent_coef": 0.01, "learning_starts": 1000}
+    agent = SAC("CnnPolicy", rows, policy_kwargs=words, buffer_size=20_000, seed=0, device="cpu", **settings)
+    agent.learn(14_400)
+    state = task.reset(make_keys(torch.arange(500) + 10**6, torch.zeros(500, dtype=torch.int64)))
+    action = torch.as_tensor(agent.predict(task.observe(state).numpy(), deterministic=True)[0])
+    assert float(task.step(state, action)[1].mean()) > 0.9

@@ -39,6 +39,8 @@ BUDGETS: dict[str, Budget] = {
     "ppo AttentionPolicy": Budget(0.5, 0.1),
     "ppo scalar": Budget(1.2, 1.1, "one transfer each way a step: the environment runs on the processor"),
     "sac scalar": Budget(1.1, 1.1, "one transfer each way a step: the environment runs on the processor"),
+    "sac n_steps, action_noise": Budget(0.3),
+    "sac goals in hindsight": Budget(0.3),
     "ppo target_kl": Budget(0.3, 0.1),
     "bqnco rewards": Budget(4, 1, "the length of the longest solution, the number of decisions, two reports"),
     "bqnco decoding": Budget(0, 0.5, "the instances"),

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 
 import polyathlon
 from polyathlon.agents import LanguageAgent
@@ -19,7 +21,7 @@ from polyathlon.agents.language.recipes import recipe_rows
 from polyathlon.datasets import play_episodes
 from polyathlon.envs.data.datasets import DatasetWriter
 from polyathlon.envs.errors import constructor_keywords
-from polyathlon.envs.probes import OBJECTIVE_PROBES, TEXT_PROBES
+from polyathlon.envs.probes import OBJECTIVE_PROBES, TEXT_PROBES, ReachPoint
 from polyathlon.envs.tensor import make_vector
 from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.tokens.token_action import TokenAction
@@ -69,6 +71,8 @@ def counted(agent: Any, steps: int, units: int, warm: int = 0) -> tuple[Counts, 
 
 def make(name: str, env: Any, policy: str | None = None, **words: Any) -> Any:
     known = constructor_keywords(CLASSES[name].load())
+    if "n_epochs" not in known:
+        known -= {"n_steps"} - set(words)  # of a return there, not of a rollout
     given = {key: value for key, value in {**SMALL, **words}.items() if key in known}
     return (
         polyathlon.make_agent(name, env, policy=policy, **given)
@@ -118,6 +122,14 @@ def front(rows: int, device: str = DEVICE) -> Any:
     return make_vector(
         probe, rows, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form="box", device=torch.device(device)
     )
+
+
+def walk() -> OrnsteinUhlenbeckActionNoise:
+    return OrnsteinUhlenbeckActionNoise(np.zeros(1), 0.1 * np.ones(1))
+
+
+def goals() -> Any:
+    return make_vector(ReachPoint(device=DEVICE), 4, output="torch", autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 def exploration() -> tuple[Counts, int]:
@@ -232,6 +244,17 @@ def others() -> dict[str, Case]:
         ),
         "ppo scalar": control("ppo", 1, 64, 0, "Pendulum-v1"),
         "sac scalar": control("sac", 1, 64, 16, "Pendulum-v1"),
+        "sac n_steps, action_noise": control("sac", n_steps=3, action_noise=walk()),
+        "sac goals in hindsight": control(
+            "sac",
+            4,
+            64,
+            32,
+            goals,
+            policy="MultiInputPolicy",
+            learning_starts=100,
+            replay_buffer_class="HerReplayBuffer",
+        ),
         "ppo target_kl": control("ppo", 4, 128, 0, target_kl=0.5),
         "bqnco rewards": Case(exploration, "update"),
         "bqnco decoding": Case(decoding(1), "step"),
