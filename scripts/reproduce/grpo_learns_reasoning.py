@@ -54,7 +54,9 @@ def _train(seed: int, shuffle: bool, tokens: int, **words) -> Run:
             return episodes
 
     agent_class = Shuffled if shuffle else LanguageAgent
-    agent = agent_class("tiny", _env(), recipe="grpo", learning_rate=6e-4, num_prompts=16, group_size=8, seed=seed, **words)
+    agent = agent_class(
+        "tiny", _env(), recipe="grpo", learning_rate=6e-4, num_prompts=16, group_size=8, seed=seed, **words
+    )
     agent.warm_start(n=1024, epochs=14, learning_rate=4e-3)
     curve = [(0.0, _score(agent, seed))]
     for k in range(STEPS if tokens else 0):
