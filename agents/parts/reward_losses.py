@@ -68,6 +68,7 @@ def reward_loss(
     side: Tensor,
     group: Tensor,
     margin: Tensor | None = None,
+    label: Tensor | None = None,
     *,
     centring: NonNegative = 0.0,
     barrier: NonNegative = 0.0,
@@ -81,19 +82,23 @@ def reward_loss(
         side: [N] 1 chosen, -1 rejected, 0 neither.
         group: [N] int64, the pair that a row belongs to.
         margin: [N] of the pair, on both of its rows; NaN is 0.
+        label: [N] of the pair likewise, how likely the chosen answer is the better one; None and NaN are 1.
         centring: see `bradley_terry`.
         barrier: see `bradley_terry`.
         focal: see `bradley_terry`.
-        smoothing: share of wrong labels: the label of every pair is 1 - smoothing.
+        smoothing: share e of wrong labels: a label p counts as p (1 - e) + (1 - p) e.
     """
     won, lost = pairs(side, group)
     asked: Tensor | float = 0.0 if margin is None else torch.nan_to_num(margin[won], nan=0.0)
-    label = torch.full_like(policy_score[won], 1 - smoothing) if smoothing else None
+    share = None if label is None else torch.nan_to_num(label[won], nan=1.0)
+    if smoothing:
+        share = torch.ones_like(policy_score[won]) if share is None else share
+        share = share * (1 - smoothing) + (1 - share) * smoothing
     return bradley_terry(
         policy_score[won],
         policy_score[lost],
         margin=asked,
-        label=label,
+        label=share,
         centring=centring,
         barrier=barrier,
         focal=focal,

@@ -46,8 +46,8 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         examples that were clipped; the moving average of the loss, cut to [0, `loss_bound`]; the shares of steps done and of the
         budget (of mu^2) left; the action before.
     Rewards:
-        What the utility gained, the loss before minus the loss after, minus `privacy_cost` times the share of the budget (of mu^2)
-        that was spent.
+        `reward_scale` times what the utility gained, the loss before minus the loss after, minus `privacy_cost` times the share of
+        the budget (of mu^2) that was spent. Losses move by hundredths, which an entropy bonus of usual size would drown.
     Starting state:
         The problem's first parameters and an empty optimiser; zeros in the observation but for the public loss and the budget.
     Episode end:
@@ -74,6 +74,7 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         sigma_range: smallest and largest noise multiplier.
         clipping: "block" clips each block, "flat" all parameters as one (J = 1).
         utility: "training" (moving average of the training loss) or "public" (mean loss of the public examples).
+        reward_scale: multiplies the gain.
         privacy_cost: reward that the whole budget costs.
         loss_bound: largest loss that is shown, and that counts in the noisy loss.
         private_state: show noisy statistics, charged to the budget.
@@ -99,6 +100,7 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         sigma_range: tuple[float, float] = (0.5, 4.0),
         clipping: str = "block",
         utility: str = "training",
+        reward_scale: float = 100.0,
         privacy_cost: float = 0.0,
         loss_bound: float = 10.0,
         private_state: bool = False,
@@ -107,7 +109,11 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         check_budget(epsilon, delta)
         check_fraction(sample_rate=sample_rate)
         check_positive(
-            sample_rate=sample_rate, learning_rate=learning_rate, loss_bound=loss_bound, state_sigma=state_sigma
+            reward_scale=reward_scale,
+            sample_rate=sample_rate,
+            learning_rate=learning_rate,
+            loss_bound=loss_bound,
+            state_sigma=state_sigma,
         )
         check_positive_int(total_steps=total_steps, steps_per_action=steps_per_action)
         check_non_negative(privacy_cost=privacy_cost)
@@ -124,6 +130,7 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         self.epsilon, self.delta, self.sample_rate = float(epsilon), float(delta), float(sample_rate)
         self.total_steps, self.steps_per_action = int(total_steps), int(steps_per_action)
         self.learning_rate, self.utility, self.privacy_cost = float(learning_rate), utility, float(privacy_cost)
+        self.reward_scale = float(reward_scale)
         self.loss_bound, self.private_state, self.state_sigma = (
             float(loss_bound),
             bool(private_state),
@@ -180,7 +187,8 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         is_whole = self._train(clip, sigma)
         self._action = given.clip(-1, 1)
         self.public_loss = self.problem.public_loss(self.parameters)
-        reward = before - self._utility() - self.privacy_cost * (self.mu2 - spent_before) / self.most_mu2
+        gain, share = before - self._utility(), (self.mu2 - spent_before) / self.most_mu2
+        reward = self.reward_scale * gain - self.privacy_cost * share
         terminated = self.steps >= self.total_steps or not is_whole
         self._is_running = not terminated
         return self._observation(), float(reward), terminated, False, self._info(clip, sigma)

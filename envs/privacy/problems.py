@@ -87,7 +87,8 @@ class LogisticProblem(PrivateProblem):
 
         def draw(number: int) -> dict[str, Tensor]:
             x = random.normal(size=(number, 2 * features)) * scales
-            y = (random.random(number) < 1 / (1 + np.exp(-(x @ truth) / np.sqrt(features)))).astype(np.float32)
+            z = 2 * (x @ truth) / np.sqrt(2 * features)  # of standard deviation about 2
+            y = (random.random(number) < 1 / (1 + np.exp(-z))).astype(np.float32)
             return {"x": torch.as_tensor(x, dtype=torch.float32), "y": torch.as_tensor(y)}
 
         self.features = features

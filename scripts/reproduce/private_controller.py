@@ -28,7 +28,7 @@ def train(seed: int, task: str, controller: str = "sac") -> Run:
     rng = np.random.default_rng(seed)
     agent = None
     if controller == "sac":
-        words = {"learning_starts": 60, "batch_size": 64, "gradient_steps": 2, "ent_coef": "auto_0.1", "gamma": 1.0}
+        words = {"learning_starts": 60, "batch_size": 64, "gradient_steps": 2, "gamma": 0.95}
         steps = EPISODES * OPTIONS["total_steps"] // OPTIONS["steps_per_action"]
         agent = SAC("MlpPolicy", env, seed=seed, learning_rate=1e-3, policy_kwargs={"net_arch": [64, 64]}, **words)
         agent.learn(steps, log_interval=None)

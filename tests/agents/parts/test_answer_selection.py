@@ -121,6 +121,15 @@ def test_the_reward_loss_reads_pairs_and_their_margins():
     assert float(smoothed) == pytest.approx(float(want.mean()))
 
 
+def test_the_reward_loss_reads_how_likely_the_chosen_answer_is_the_better_one():
+    score, side, group = tensor(0.5, 2.0, 1.0, 0.0), torch.tensor([-1, 1, 1, -1]), torch.tensor([0, 0, 1, 1])
+    label, p = tensor(0.7, 0.7, math.nan, math.nan), tensor(0.7, 1.0)
+    for e in (0.0, 0.2):
+        q = p * (1 - e) + (1 - p) * e
+        want = (-q * logsigmoid(tensor(1.5, 1)) - (1 - q) * logsigmoid(-tensor(1.5, 1))).mean()
+        assert float(reward_loss(score, side, group, label=label, smoothing=e)) == pytest.approx(float(want))
+
+
 def test_the_rewards_of_rlhf_by_hand():
     """R = (-.01, .02, 1), V = (.2, .4, .5), gamma 1, lambda .95."""
     reward, value, mask = tensor([-0.01, 0.02, 1]), tensor([0.2, 0.4, 0.5]), tensor([1, 1, 1])

@@ -158,11 +158,12 @@ def test_the_options_do_what_they_say():
         return env, before, *env.step(action)
 
     env, start, obs, reward, _, _, info = one(utility="public")
-    assert reward == pytest.approx(start["public_loss"] - info["public_loss"])
+    assert reward == pytest.approx(100 * (start["public_loss"] - info["public_loss"]))
+    assert one(utility="public", reward_scale=2.0)[3] == pytest.approx(reward / 50)
     spent = 4 * step_cost(info["sigma"]) / env.most_mu2
     assert obs[10] == pytest.approx(1 - spent) and obs[9] == pytest.approx(4 / 12)
     assert one(utility="public", privacy_cost=2.0)[3] == pytest.approx(reward - 2 * spent, abs=1e-6)
-    assert one()[3] == pytest.approx(math.log(2) - one()[2][8], abs=1e-5)  # the average of training losses
+    assert one()[3] == pytest.approx(100 * (math.log(2) - one()[2][8]), abs=1e-3)  # the average of training losses
     flat = PrivateFineTune(**SMALL, clipping="flat")
     assert flat.action_space.shape == (2,) and flat.observation_space.shape == (9,)
     # every statistic that is shown privately is noisy, and charged
@@ -201,6 +202,7 @@ def test_clipping_far_too_small_learns_slower():
         ({"sample_rate": 0.0}, "sample_rate"),
         ({"total_steps": 0}, "total_steps"),
         ({"privacy_cost": -1.0}, "privacy_cost"),
+        ({"reward_scale": 0.0}, "reward_scale"),
         ({"problem": "language", "problem_kwargs": {"texts": ["a"] * 9}}, "at least 10 texts"),
         ({"problem": "language", "problem_kwargs": {"texts": "nowhere.txt"}}, "no file of texts"),
         ({"problem": LogisticProblem(size=20), "problem_kwargs": {"size": 3}}, "is made already"),
