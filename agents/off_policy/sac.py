@@ -10,13 +10,14 @@ from typing import Any, Unpack
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
-from polyathlon.agents.engine import Loss, Method, Network, Scalar
+from polyathlon.agents.engine import Loss, Method, Network, Scalar, replace_loss
 from polyathlon.agents.parts.keywords import OffPolicyWords
 from polyathlon.agents.parts.targets import temperature_loss
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.registration import register_agent
 
+from . import near_reference
 from .agent import OffPolicy
 from .networks import SquashedActor, critics, read_sizes
 from .policy import MethodPolicy
@@ -74,6 +75,18 @@ sac = Method(
 )
 
 
+def networks_near(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:
+    """`networks`, and a reference that no loss moves."""
+    words = dict(policy_kwargs)
+    record = words.pop(near_reference.REFERENCE)
+    made = networks(observation_space, action_space, words, generator)
+    reference = near_reference.reference_network(observation_space, action_space, record, generator)
+    return {**made, near_reference.REFERENCE: reference}
+
+
+sac_near = replace(replace_loss(sac, critic=near_reference.critic, actor=near_reference.actor), networks=networks_near)
+
+
 @register_agent("sac", family="off_policy", summary="soft actor-critic, for continuous actions")
 class SAC(OffPolicy):
     """Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), an SB3 algorithm.
@@ -97,6 +110,8 @@ class SAC(OffPolicy):
         target_entropy: entropy that "auto" aims at; "auto" is minus the number of action components.
         target_update_interval: gradient steps between moves of the target critics.
         matmul_precision: "highest" for float32 products; "medium" for bfloat16 products where the processor has them.
+        reference: a trained agent whose policy has a density, such as `BC`: the divergence from it takes the place of the entropy, with
+            `ent_coef`, a number then, as its weight. Its weights join the agent's.
         **kwargs: those of `OffPolicy`: `method`, `compile`, `dataset`, `policy_kwargs` (SB3's words:
             `net_arch`, `activation_fn`, `n_critics`, of features extractors, of Adam), `n_envs`, `verbose`, `seed`, `device`, `tensorboard_log` and so on.
 
@@ -122,11 +137,13 @@ class SAC(OffPolicy):
         target_entropy: str | float = "auto",
         target_update_interval: int = 1,
         matmul_precision: str = "highest",
+        *,
+        reference: Any = None,
         **kwargs: Unpack[OffPolicyWords],
     ) -> None:
         check_positive_int(target_update_interval=target_update_interval)
         parse_temperature(ent_coef)
-        self.ent_coef, self.target_entropy = ent_coef, target_entropy
+        self.ent_coef, self.target_entropy, self._reference = ent_coef, target_entropy, reference
         self.target_update_interval = target_update_interval
         sizes = (buffer_size, learning_starts, batch_size, tau, gamma, train_freq, gradient_steps)
         super().__init__(policy, env, learning_rate, *sizes, matmul_precision, **kwargs)
@@ -139,6 +156,25 @@ class SAC(OffPolicy):
             "target_update_interval": {"critic_target.every": self.target_update_interval},
             "target_entropy": {"ent_coef.target_entropy": goal},
         }
+
+    def own_row(self) -> Method | None:
+        """See `MethodAgent.own_row`."""
+        if self._reference is not None:
+            self._refuse_reference()
+            spaces = (self.observation_space, self.action_space)
+            record = near_reference.reference_record(self._reference, *spaces)
+            self.policy_kwargs = {**self.policy_kwargs, near_reference.REFERENCE: record}
+        return sac_near if near_reference.REFERENCE in self.policy_kwargs else super().own_row()
+
+    def _refuse_reference(self) -> None:
+        if type(self).row is not sac or self._given_method is not None:
+            raise UsageError(
+                f"reference= is a word of SAC's own method, which {type(self).__name__} does not learn by here"
+            )
+        if isinstance(self.ent_coef, str):
+            raise UsageError(
+                f"with a reference ent_coef is the weight of the divergence from it, a number such as 0.05; got {self.ent_coef!r}"
+            )
 
     def update_every(self, *losses: str) -> dict[str, object]:
         """Return the words by which losses take one turn in an update, whose other steps are the critics' alone."""
@@ -153,6 +189,10 @@ class SAC(OffPolicy):
         return replace(method, losses=tuple(loss for loss in method.losses if loss.key != "ent_coef"))
 
     def _start_networks(self) -> None:
+        if self._reference is not None:
+            self._refuse_reference()
+            near_reference.take_weights(self.networks[near_reference.REFERENCE], self._reference)
+            self._reference = None  # its weights are the agent's now
         if "log_alpha" in self.networks:
             self.networks["log_alpha"].vector.fill_(math.log(parse_temperature(self.ent_coef)[0]))
 

@@ -249,7 +249,7 @@ class OnPolicy(MethodAgent):
         self.reward_moments.update(sums.flatten())
         return self.reward_moments.scale_only(rollout.reward)
 
-    def _reward(self, rollout: Rollout) -> Tensor:
+    def _reward(self, rollout: Rollout, log_prob: Tensor) -> Tensor:
         """Return the environment's rewards [T, N], scaled, with the bonus of this moment; the rollout keeps its own."""
         reward = self._scaled_reward(rollout)
         if self.bonus is None:
@@ -260,7 +260,8 @@ class OnPolicy(MethodAgent):
             following = tree_join(rollout.obs, self.source.obs)
         captions = torch.stack(self._captions).numpy() if self.bonus.reads_captions else None
         self._captions = []
-        batch = BonusBatch(rollout.done, captions, following)
+        acted = (*rollout.flat(), log_prob) if getattr(self.bonus, "reads_policy", False) else None
+        batch = BonusBatch(rollout.done, captions, following, acted)
         reward = self.bonus.extrinsic * reward + self.bonus.bonus(batch)
         with torch.enable_grad():
             self.bonus.update(batch)
@@ -277,7 +278,9 @@ class OnPolicy(MethodAgent):
         finals = [self._actor.values(obs) for _, _, obs in rollout.truncated_final_obs]
         following = rollout.next_values(value, last, finals)
         ends = (rollout.terminated, rollout.done)
-        advantage, returns = gae_time(self._reward(rollout), value, following, *ends, self.gamma, self.gae_lambda)
+        advantage, returns = gae_time(
+            self._reward(rollout, log_prob), value, following, *ends, self.gamma, self.gae_lambda
+        )
         obs, action, mask = rollout.flat()
         numbers = (value.flatten(), log_prob.flatten(), advantage.flatten(), returns.flatten())
         return Minibatches(obs, self._actor.coded(action), mask, *numbers)

@@ -14,6 +14,7 @@ from torch import Tensor
 from polyathlon.agents.engine import Adam, Loss, Method, Network
 from polyathlon.agents.parts.intrinsic import Bonus
 from polyathlon.agents.parts.keywords import AgentWords
+from polyathlon.agents.parts.kl_to_reference import KLToReference
 from polyathlon.agents.parts.optimizer_words import adam_words
 from polyathlon.agents.parts.surrogates import ppo_surrogate
 from polyathlon.envs.errors import UsageError
@@ -169,6 +170,9 @@ class PPO(OnPolicy):
             up to rounding.
         bonus: an intrinsic reward (see `polyathlon.agents.parts.intrinsic`); None takes the environment's alone. It is saved in
             checkpoints, not by `save`: give it again to `resume`.
+        reference: a trained agent whose policy has a density, such as `BC`: a reward of -reference_coef (log pi - log reference) for every action
+            keeps the policy near it (see `polyathlon.agents.parts.kl_to_reference`). Given again to `resume`, as a bonus is.
+        reference_coef: its weight; None is 0.05.
         method: what is learned; None is `ppo`. Words that are given in the constructor change it, their defaults do not.
         compile: whether gradient steps are compiled; "auto" does so where at least 20,000 of them follow and the hand-written
             minibatch does not apply.
@@ -212,9 +216,12 @@ class PPO(OnPolicy):
         bonus: Bonus | None = None,
         method: Method | None = None,
         compile: bool | Literal["auto"] = "auto",
+        reference: Any = None,
+        reference_coef: float | None = None,
         _init_setup_model: bool = True,
         **kwargs: Unpack[AgentWords],
     ) -> None:
+        bonus = _with_reference(bonus, reference, reference_coef)
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
         self.normalize_advantage = normalize_advantage
         self.ent_coef, self.vf_coef, self.max_grad_norm = ent_coef, vf_coef, max_grad_norm
@@ -294,3 +301,18 @@ class PPO(OnPolicy):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_fast"]
+
+
+def _with_reference(bonus: Bonus | None, reference: Any, coef: float | None) -> Bonus | None:
+    """Return the bonus that a reference means.
+
+    Raises:
+        UsageError: a weight without a reference, or a reference and a bonus.
+    """
+    if reference is None:
+        if coef is not None:
+            raise UsageError(f"reference_coef={coef} weighs the divergence from a reference: give reference=")
+        return bonus
+    if bonus is not None:
+        raise UsageError("reference= is an intrinsic reward itself: give reference= or bonus=")
+    return KLToReference(reference, 0.05 if coef is None else coef)

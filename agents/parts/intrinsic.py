@@ -31,11 +31,14 @@ class BonusBatch:
         caption: [T, N, L] uint8, what was said after each action; None where the environment says nothing.
         cut: [T, N] bool, the episode ended with this step.
         next_obs: [T, N, ...] tensor or a dict of them, what was seen after each action (after an end: the next episode's first).
+        policy: observations [T N, ...], actions, masks (or None) and the policy's log-probabilities [T, N]; for a bonus whose
+            `reads_policy` is true.
     """
 
     cut: Tensor
     caption: np.ndarray | None = None
     next_obs: Any = None
+    policy: tuple[Any, Tensor, Tensor | None, Tensor] | None = None
 
     def captions(self) -> Captions:
         """Return the captions as texts, [T][N], without their padding: the one place where zeros are stripped.

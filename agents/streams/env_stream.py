@@ -124,6 +124,12 @@ class EnvStream(ABC):
     def info_rows(self, step: Step) -> list[dict[str, Any]]:
         """Return the infos of the last step as SB3 has them, a dict for each row."""
 
+    @property
+    def episodes(self) -> list[tuple[float, int]]:
+        """(return, length) of the finished episodes that nobody took; an accelerator is waited for."""
+        self.ring.read()
+        return self.ring.finished
+
     def pop_episode_stats(self) -> list[tuple[float, int]]:
         """Return the (return, length) of the episodes finished since the last call, and forget them.
 

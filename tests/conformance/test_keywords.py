@@ -109,6 +109,8 @@ OTHER: dict[str, Any] = {
     "recipe_kwargs": {"n_epochs": 2},
     "replay_buffer_class": "nonsense",
     "replay_buffer_kwargs": {"nonsense": 1},
+    "reference": "nonsense",
+    "reference_coef": 0.1,
     "reference_logps": "nonsense",
     "reference_point": [-3.0, -3.0],
     "route_order": "as_given",

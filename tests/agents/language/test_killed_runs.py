@@ -51,7 +51,7 @@ def one_thread():
 
 def trained(name, out, **words):
     recipe, model, further = RUNS[name]
-    given = {role: MODEL for role in given_roles(recipe)}
+    given = {model.role: given_model(model) for model in row_of(recipe).models if model.start != "policy"}
     return polyathlon.train(
         recipe,
         ENV,
@@ -73,8 +73,9 @@ def row_of(recipe):
     return find_recipe(recipe.removeprefix("language:"))
 
 
-def given_roles(recipe):
-    return [model.role for model in row_of(recipe).models if model.start == "given"]
+def given_model(side):
+    """What a side model starts from: one model, or those of a soup."""
+    return [MODEL, MODEL] if side.start == "soup" else MODEL
 
 
 def data_of(recipe, folder):
