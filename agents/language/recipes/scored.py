@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from polyathlon.agents.parts.wiring import Noise, part
 
 from .group_relative import CLIPPED
@@ -12,6 +14,19 @@ IMITATION = part("surrogates:negative_logp")
 CLAMPED = part("answer_selection:clamped_reward", limit=10.0)
 VALUES = Penalty("vf", 0.1, part("surrogates:clipped_value_loss", clip_range_vf=0.2))
 TO_REFERENCE = part("kl_rewards:KLReward", beta=0.05, target=None, horizon=10_000, kind="k1")
+
+RLHF_PPO = Recipe(
+    "rlhf_ppo",
+    "ppo whose reward of each token is the divergence from the reference; target=6.0 lets its coefficient follow a divergence",
+    "Ziegler et al. 2019, arXiv 1909.08593",
+    loss=CLIPPED,
+    collect=part("collectors:Groups", group_size=1, dynamic_sampling=0),
+    rewards=(CLAMPED, TO_REFERENCE),
+    advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
+    penalties=(VALUES,),
+    n_epochs=2,
+    minibatches=2,
+)
 
 ROWS = (
     Recipe(
@@ -47,43 +62,21 @@ ROWS = (
         noise=(("accept", Noise("uniform", ("rows",))),),
         denominator="kept",
     ),
-    Recipe(
-        "rlhf_ppo",
-        "ppo whose reward of each token is the divergence from the reference; target=6.0 lets its coefficient follow a divergence",
-        "Ziegler et al. 2019, arXiv 1909.08593",
-        loss=CLIPPED,
-        collect=part("collectors:Groups", group_size=1, dynamic_sampling=0),
-        rewards=(CLAMPED, TO_REFERENCE),
-        advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
-        penalties=(VALUES,),
-        n_epochs=2,
-        minibatches=2,
-    ),
-    Recipe(
-        "rto",
-        "rlhf_ppo with a dense reward: what a model that dpo trained (side_models={'dpo': ...}) thinks of each token",
-        "Zhong et al. 2024, arXiv 2404.18922",
-        loss=CLIPPED,
-        collect=part("collectors:Groups", group_size=1, dynamic_sampling=0),
+    RLHF_PPO,
+    replace(
+        RLHF_PPO,
+        name="rto",
+        summary="rlhf_ppo with a dense reward: what a model that dpo trained (side_models={'dpo': ...}) thinks of each token",
+        source="Zhong et al. 2024, arXiv 2404.18922",
         rewards=(CLAMPED, part("kl_rewards:KLReward", beta=0.01), part("kl_rewards:extra_token_reward", b1=0.05)),
-        advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
-        penalties=(VALUES,),
         models=(SideModel("dpo", start="given"),),
-        n_epochs=2,
-        minibatches=2,
     ),
-    Recipe(
-        "salsa",
-        "rlhf_ppo near the average of two fine-tuned models (side_models={'reference': [...]}) instead of one of them",
-        "Chegini et al. 2024, arXiv 2411.01798",
-        loss=CLIPPED,
-        collect=part("collectors:Groups", group_size=1, dynamic_sampling=0),
-        rewards=(CLAMPED, TO_REFERENCE),
-        advantage=part("token_returns:token_gae", gamma=1.0, gae_lambda=0.95, whiten=True),
-        penalties=(VALUES,),
+    replace(
+        RLHF_PPO,
+        name="salsa",
+        summary="rlhf_ppo near the average of two fine-tuned models (side_models={'reference': [...]}) instead of one of them",
+        source="Chegini et al. 2024, arXiv 2411.01798",
         models=(SideModel("reference", start="soup"),),
-        n_epochs=2,
-        minibatches=2,
     ),
     Recipe(
         "p3o",
