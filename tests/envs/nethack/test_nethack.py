@@ -439,12 +439,13 @@ def test_a_resumed_run_gives_the_numbers_of_an_unbroken_one(tmp_path):
 def test_features_read_rows_and_scalars_alike(observation):
     import torch
 
-    from polyathlon.agents.parts.features import extractor_for
+    from polyathlon.agents.parts.features import Preparation, extractor_for
 
     vec = NetHackVector(2, observation=observation, crop=5, output="torch")
     obs, _ = vec.reset(seed=1)
-    extractor = extractor_for(vec.single_observation_space)(vec.single_observation_space)
-    rows = {k: v.float() for k, v in obs.items()} if isinstance(obs, dict) else obs.float() / 255
+    prepare = Preparation(vec.single_observation_space)  # which puts the channels of pictures in front
+    extractor = extractor_for(prepare.space)(prepare.space)
+    rows = {k: v.float() for k, v in obs.items()} if isinstance(obs, dict) else prepare(obs)
     both = extractor(rows)
     one = extractor({k: v[1:] for k, v in rows.items()} if isinstance(rows, dict) else rows[1:])
     assert torch.allclose(both[1:], one, atol=1e-5) and both.shape == (2, extractor.features_dim)
