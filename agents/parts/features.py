@@ -122,7 +122,10 @@ class Preparation:
         elif isinstance(space, spaces.MultiDiscrete):
             self.sizes, self.starts = ([int(n) for n in x.reshape(-1)] for x in (space.nvec, space.start))
         elif not isinstance(space, spaces.Box | spaces.MultiBinary):
-            raise UsageError(f"observations of {space} have no form that networks read")
+            raise UsageError(
+                f"observations of {space} have no form that networks read: wrap the environment with "
+                "polyathlon.wrappers.VectorObservation"
+            )
         else:
             self.shape = space.shape
             self._read_pictures(space, normalize_images)

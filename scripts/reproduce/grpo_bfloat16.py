@@ -29,7 +29,7 @@ CLAIM = Claim(
     ],
     controls=[Control("warm start", ("bfloat16",))],
     tasks=("chain_sum",),
-    seeds=5,
+    seeds=8,
     curve="share of right answers to fresh problems",
     step_label="tokens written by the policy",
     setting=(
