@@ -87,6 +87,7 @@ OTHER: dict[str, Any] = {
     "gradient_steps": 2,
     "group_size": 2,
     "initial_weights": [[0.3, 0.7], [0.9, 0.1]],
+    "dtype": "bfloat16",
     "labels": "nonsense",
     "learn_from": "nonsense",
     "learning_starts": 20,
@@ -129,6 +130,7 @@ OTHER: dict[str, Any] = {
 # keywords that a run of this size on these probes cannot show, each with the test that does
 ELSEWHERE: dict[str, str] = {
     "fast_forward": "the same numbers by another way: tests/agents/language/test_llama.py",
+    "gradient_checkpointing": "the same numbers in less memory: tests/agents/language/test_precision.py",
     "fast_update": "the same numbers by another way: tests/agents/on_policy/test_ppo_fast.py",
     "matmul_precision": "read where the processor has bfloat16: tests/agents/engine/test_engine.py",
     "micro_batch": "the same numbers in less memory: tests/agents/language/test_recipe_seam.py",
