@@ -189,6 +189,7 @@ def read_scores(
     attention: Tensor,
     starts: Tensor,
     fast: bool = True,
+    is_checkpointed: bool = False,
 ) -> Tensor:
     """Return what a head says of whole rows, [N] float32: a linear map of the last hidden state at each row's last token.
 
@@ -201,17 +202,20 @@ def read_scores(
         attention: [N, L].
         starts: [N] int64, at least 1: where answers begin; rows share the computation of what they have in common before.
         fast: see `read_episodes`.
+        is_checkpointed: likewise.
     """
     last = attention.sum(1) - 1
     rows = torch.arange(len(tokens), device=tokens.device)
     if fast and is_plain_llama(model):
-        hidden = _llama_hidden(model, tokens, starts, _asked(tokens, attention, starts))[1][rows, last - (starts - 1)]
+        known = _asked(tokens, attention, starts)
+        hidden = _llama_hidden(model, tokens, starts, known, is_checkpointed)[1][rows, last - (starts - 1)]
     else:
         kept = {"logits_to_keep": 1} if keeps_last(model) else {}
         alone = known_alone(model, attention_mask=attention)
         out = model(input_ids=tokens, use_cache=False, output_hidden_states=True, **alone, **kept)
         hidden = out.hidden_states[-1][rows, last]
-    scores: Tensor = head(hidden.float()).squeeze(-1)
+    with torch.autocast(hidden.device.type, enabled=False):
+        scores: Tensor = head(hidden.float()).squeeze(-1)
     return scores
 
 

@@ -139,11 +139,17 @@ class RewardModel(LanguageAgent):
     ) -> Reading:
         """Read scores; of tokens a reward model says nothing."""
         starts = fields["mask"].argmax(1) + 1
-        head, fast = self.policy.value_net, self.fast_forward
-        score = read_scores(self.policy.language_model, head, fields["tokens"], fields["attention"], starts, fast)
+        score = self._scores_of(fields["tokens"], fields["attention"], starts)
         self._scores.append(score.detach())
         nothing = torch.zeros_like(fields["mask"])
         return Reading(nothing, nothing, nothing, None, score)
+
+    def _scores_of(self, tokens: Tensor, attention: Tensor, starts: Tensor) -> Tensor:
+        model, head = self.policy.language_model, self.policy.value_net
+        with self.policy.precision():
+            return read_scores(
+                model, head, tokens, attention, starts, self.fast_forward, self.policy.gradient_checkpointing
+            )
 
     def update(self, episodes: Sequence[Episode], recipe: Recipe) -> dict[str, float]:
         """Update the model on pairs, and the mean and deviation of its scores; see `LanguageAgent.update`."""
@@ -179,8 +185,7 @@ class RewardModel(LanguageAgent):
             length = torch.tensor([len(ids) for ids, _ in part_], device=self.device)
             attention = (torch.arange(longest, device=self.device) < length[:, None]).long()
             starts = torch.tensor([start for _, start in part_], device=self.device)
-            model, head = self.policy.language_model, self.policy.value_net
-            found.append(read_scores(model, head, tokens, attention, starts, self.fast_forward))
+            found.append(self._scores_of(tokens, attention, starts))
         scores = torch.cat(found)
         listed: list[float] = (self.norm(scores) if normalised else scores).tolist()
         return listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from polyathlon.agents import LanguageAgent
+from polyathlon.agents import LanguageAgent, RewardModel
 from polyathlon.agents.language.reading import read_episodes
 from polyathlon.agents.parts.devices import refuse_no_bfloat16
 from polyathlon.envs.errors import UsageError
@@ -125,3 +125,19 @@ def test_a_device_without_bfloat16_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     with pytest.raises(UsageError, match="'cuda' has no bfloat16: use dtype='float32'"):
         refuse_no_bfloat16(torch.device("cuda"))
+
+
+def test_reward_models_take_both():
+    env = TokenAction(TEXT_PROBES["CopyAnswer"](), model="tiny", max_new_tokens=8, max_length=64)
+    rows = [{"prompt": f"say {i}", "chosen": "yes", "rejected": "no, not now"} for i in range(8)]
+
+    def made(**words):
+        one = RewardModel("tiny", env, data=rows, holdout=0.0, seed=0, device="cpu", num_prompts=4, **words)
+        torch.nn.init.normal_(one.policy.value_net.weight, generator=torch.Generator().manual_seed(1))
+        return one
+
+    plain, mixed = (made(**words).score(["say 1"], ["yes"])[0] for words in ({}, {"dtype": "bfloat16"}))
+    assert 0 < abs(plain - mixed) < 0.05 * max(1, abs(plain))
+    first, second = (made(gradient_checkpointing=kept).learn(8, log_interval=None) for kept in (False, True))
+    for name, value in weights(first).items():
+        torch.testing.assert_close(weights(second)[name], value, atol=1e-6, rtol=1e-5)
