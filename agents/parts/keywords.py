@@ -82,6 +82,7 @@ class EntropyWords(TypedDict, total=False):
     ent_coef: str | float
     target_entropy: str | float
     target_update_interval: int
+    reference: Any
 
 
 class OffPolicyWords(AgentWords, ReplayWords, DatasetWords, total=False):
@@ -143,4 +144,6 @@ class PPOWords(BareWords, total=False):
     bonus: Bonus | None
     method: Method | None
     compile: bool | Literal["auto"]
+    reference: Any
+    reference_coef: float | None
     _init_setup_model: bool
