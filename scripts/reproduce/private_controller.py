@@ -58,7 +58,7 @@ CLAIM = Claim(
         "C = .1": partial(train, controller="fixed"),
     },
     comparisons=[Comparison("SAC", "random", "lower"), Comparison("SAC", "C = .1", "lower")],
-    controls=[Control("random", ("SAC",))],
+    controls=[Control("C = .1", ("SAC",))],
     tasks=("logistic regression",),
     seeds=8,
     curve="public loss",
