@@ -194,8 +194,7 @@ CLAIM = Claim(
         Control(HER, (NO_HER,)),
     ],
     tasks=("MatchPicture, MatchChoices, ReachPoint",),
-    seeds=5,
-    why_few="a run either follows what it sees or does not, so that five tell the two apart",
+    seeds=8,
     setting=(
         f"The probes MatchPicture (36 x 36 pictures), MatchChoices and ReachPoint, one step an episode but for the last. SAC: {ROWS} environments, "
         f"{SAC_STEPS:,} steps ({PARTS_STEPS:,} with two parts), a gradient step for each step of all environments after 1,000 random steps, batches of 64, "
