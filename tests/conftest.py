@@ -1,0 +1,22 @@
+"""For all tests: what is imported is no garbage, and loggers write below pytest's folder."""
+
+import gc
+
+import pytest
+
+# a third of the time of importing the tests would go into looking for garbage among the imported
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_of_sb3(tmp_path_factory):
+    """Stable-Baselines3 makes a folder for each logger, in the system's folder where it is not told another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SB3_LOGDIR", str(tmp_path_factory.mktemp("logs")))
+        yield
