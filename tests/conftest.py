@@ -1,8 +1,12 @@
 """For all tests: what is imported is no garbage, and loggers write below pytest's folder."""
 
 import gc
+import os
 
 import pytest
+
+# two workers share the cores: no further processes that import torch to compile in
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 # a third of the time of importing the tests would go into looking for garbage among the imported
 gc.disable()
