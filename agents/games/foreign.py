@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,13 @@ class ForeignGame:
             raise UsageError(f"a game has players (PettingZoo's possible_agents), which {game} has not")
         self.num_players = len(game.possible_agents)
         self.observation_space, self.action_space, _ = player_spaces(game)
-        self.name = str(getattr(game, "metadata", {}).get("name", game))
+        self.metadata: dict[str, Any] = {"render_modes": [], **getattr(game, "metadata", {})}
+        self.name = str(self.metadata.get("name", game))
         game.close()
 
-    def make(self) -> Any:
-        """Return a new game in the turn-based form."""
-        return as_turns(self.env_fn(**self.env_kwargs))
+    def make(self, **more: Any) -> Any:
+        """Return a new game in the turn-based form; `more` are options beside its own."""
+        return as_turns(self.env_fn(**{**self.env_kwargs, **more}))
 
     def reset(self, keys: Tensor) -> Tensor:
         """Return what tells how many games start, [k, 2]; a `TensorEnv` returns their state here."""
@@ -147,6 +149,50 @@ def play_foreign_games(
         lengths[first : first + count] = torch.tensor([len(rows.played[i]) for i in range(count)], device=device)
     rows.close()
     return totals, lengths
+
+
+class _Recorder(AECRows):
+    """A game that keeps what is seen of it: pictures, or its moves in words."""
+
+    def __init__(self, game: ForeignGame, dispatch: Any, is_text: bool) -> None:
+        super().__init__(
+            partial(game.make, **({} if is_text else {"render_mode": "rgb_array"})), 1, dispatch, game.device
+        )
+        self.is_text, self.shown = is_text, list[Any]()
+
+    def begin(self, i: int, seat: int) -> None:
+        super().begin(i, seat)
+        self.shown = [", ".join(self.players) if self.is_text else self.games[i].render()]
+
+    def act(self, i: int, action: int | None) -> None:
+        said = f"{self.games[i].agent_selection}: {action}"
+        super().act(i, action)
+        if action is not None:
+            self.shown.append(said if self.is_text else self.games[i].render())
+
+
+def record_foreign_game(
+    game: ForeignGame, players: Sequence[Any], owners: Sequence[int], seed: int, limit: int | None, is_text: bool
+) -> tuple[list[Any], list[float]]:
+    """Play one game and keep what is seen of it.
+
+    Args:
+        game: the game.
+        players: callables (obs, mask, player, env_index, key) -> action.
+        owners: which of them has each seat.
+        seed: of the game.
+        limit: moves after which it is cut.
+        is_text: keep moves in words, else pictures (height, width, 3) uint8.
+
+    Returns:
+        Pictures or lines, and the sum of each seat's rewards.
+    """
+    rows = _Recorder(game, _Dispatch(players, torch.tensor([list(owners)], device=game.device)), is_text)
+    rows.seeds[0] = seed
+    rows.begin(0, -1)
+    rows.play_others([0], limit)
+    rows.close()
+    return rows.shown, rows.paid[0].tolist()
 
 
 class _Dispatch:

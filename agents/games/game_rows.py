@@ -69,4 +69,4 @@ def find_groups(task: TensorEnv | ForeignGame, per_role: bool | Groups | None) -
     if sides is not None and per_role is not False:
         return sides
     seats = torch.arange(task.num_players, device=task.device)
-    return lambda state: seats.expand(state.t.shape[0], -1)  # type: ignore[attr-defined]
+    return lambda state: seats.expand(state.t.shape[0], -1)

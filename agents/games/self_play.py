@@ -140,15 +140,16 @@ class SelfPlay:
         for word in ("normalize_rewards", "bonus"):
             if words.get(word):
                 raise UsageError(f"{word} has no meaning in self-play: leave it out")
+        assert isinstance(self.task, TensorEnv)
         rows = GameRows(self.task, self.num_envs, self.max_episode_steps)
         self.agent: Any = self.agent_class(policy, rows, **{**DEFAULTS, **words})
         self.seats = SeatPlay(rows, self.pool, self.groups, self.latest_share, generator)
         self.agent.seats, self.agent.rollout_class = self.seats, SeatRollout
 
     def _play_one_seat(self, policy: Any, words: dict[str, Any]) -> None:
-        is_choice = isinstance(self.task.action_space, spaces.Discrete)
-        if is_choice and "discrete" not in self.agent_class.action_forms:
-            self.points = Points(int(self.task.action_space.n), self.device)  # type: ignore[attr-defined]
+        space = self.task.action_space
+        if isinstance(space, spaces.Discrete) and "discrete" not in self.agent_class.action_forms:
+            self.points = Points(int(space.n), self.device)
         member = member_of(self.points)
         others = PoolOpponents(self.task, self.num_envs, self.pool, self.groups, self.latest_share, member)
         seats: Any = ForeignSeats if isinstance(self.task, ForeignGame) else LeagueSeats

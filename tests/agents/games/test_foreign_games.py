@@ -9,7 +9,7 @@ from pettingzoo.classic import connect_four_v3, rps_v2, tictactoe_v3
 
 from polyathlon.agents import PPO, SAC, LanguageAgent, SelfPlay
 from polyathlon.agents.games.aec_rows import AECRows
-from polyathlon.agents.games.foreign import ForeignGame, play_foreign_games
+from polyathlon.agents.games.foreign import ForeignGame, play_foreign_games, record_foreign_game
 from polyathlon.agents.games.matches import play_games
 from polyathlon.agents.games.seat_rollout import LEARNER
 from polyathlon.envs.errors import UsageError
@@ -109,6 +109,15 @@ def test_a_row_adds_up_what_every_player_is_paid():
     # cells go down the columns: 0, 1, 2, ... the first player closes a diagonal with its fourth mark
     assert rows.is_over(0) and sorted(rows.paid[0].tolist()) == [-1.0, 1.0]
     assert np.asarray(rows.played[0]).tolist()[:4] == [0, 1, 2, 3]
+
+
+def test_a_match_is_recorded_in_words_or_pictures():
+    game = ForeignGame(tictactoe_v3.env, {}, CPU)
+    lines, paid = record_foreign_game(game, [first_allowed, last_allowed], [0, 1], 0, None, True)
+    assert lines[:4] == ["player_1, player_2", "player_1: 0", "player_2: 8", "player_1: 1"]
+    assert sorted(paid) == [-1.0, 1.0]
+    pictures, _ = record_foreign_game(game, [first_allowed, last_allowed], [1, 0], 0, 2, False)
+    assert len(pictures) == 3 and pictures[0].ndim == 3 and (pictures[0] != pictures[2]).any()
 
 
 def test_the_number_of_games_has_a_default_for_each_kind():
