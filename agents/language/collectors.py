@@ -10,6 +10,7 @@ from polyathlon.agents.parts.response_filters import second_pass
 from polyathlon.agents.parts.wiring import Part
 from polyathlon.envs.errors import UsageError
 
+from .critiqued import Critiqued
 from .episodes import Episode
 from .kept_answers import Both, Iterated, Refreshed
 from .offline import Records
@@ -20,6 +21,7 @@ from .signal import differing_groups
 __all__ = [
     "AdaptiveSecondPass",
     "Both",
+    "Critiqued",
     "Groups",
     "HintStages",
     "Iterated",
