@@ -71,6 +71,7 @@ BUDGETS: dict[str, Budget] = {
     **{f"recipe {name}": Budget(7, 10, "chosen answers are looked up") for name in ("implicit_sft", "implicit_sft_value")},
     **{f"recipe {name}": Budget(9, 10, "groups of one are refused three times") for name in ("copg", "copg_online")},
     **{f"recipe {name}": Budget(9, 10, "four minibatches, each WATCHED; rewards of the device must be finite") for name in ("rlhf_ppo", "salsa", "rto")},
+    "recipe text2grad": Budget(10, 10, "four minibatches, each WATCHED; rewards must be finite, and the coefficient of the divergence follows it"),
     "recipe p3o": Budget(11, 10, "pairs are looked up in each of two minibatches"),
     "recipe fdpg": Budget(9, 10, "its constant is kept on the processor"),
     "reward": Budget(10, 12, "an own forward pass, pairs, and running moments on the processor"),
