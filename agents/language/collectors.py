@@ -17,6 +17,7 @@ from .offline import Records
 from .pools import WindowPool
 from .rollout import RolloutContext
 from .signal import differing_groups
+from .triples import Triples
 
 __all__ = [
     "AdaptiveSecondPass",
@@ -29,6 +30,7 @@ __all__ = [
     "Refreshed",
     "Solutions",
     "ThinkingGroups",
+    "Triples",
     "WindowPool",
 ]
 
