@@ -186,19 +186,23 @@ def test_weights_and_advantages_by_hand():
     assert positive_advantage(d(0, 1, 2)).tolist() == [0, 0, 1]
 
 
-def test_removing_mass_takes_the_papers_number_of_steps():
-    """Gradient descent of a softmax from q = (.25, .25, .5) to p = (.5, .4999, .0001): steps until q3 < .02."""
-    p, steps = d(0.5, 0.4999, 0.0001), {}
-    for kind in ("forward", "reverse"):
-        z = d(0.25, 0.25, 0.5).log()
-        for step in range(1, 100):
-            q = z.softmax(0)
-            kl = (q * (q / p).log()).sum()
-            z = z - ((q - p) if kind == "forward" else q * ((q / p).log() - kl))
-            steps[kind] = step
-            if float(z.softmax(0)[2]) < 0.02:
-                break
-    assert steps == {"forward": 33, "reverse": 3}
+@pytest.mark.parametrize(
+    ("begin", "target", "is_there", "expected"),
+    [
+        ((0.25, 0.25, 0.5), (0.5, 0.4999, 0.0001), lambda q: q[2] < 0.02, {"forward": 33, "reverse": 3}),  # removing mass
+        ((0.1,) * 10, (0.91,) + (0.01,) * 9, lambda q: q[0] > 0.8, {"forward": 8, "reverse": 7}),  # concentrating it
+    ],
+)
+def test_the_reverse_divergence_takes_mass_away_faster_and_gathers_it_alike(begin, target, is_there, expected):
+    """Gradient descent of a softmax: logit gradients q - p, and q (log(q / p) - KL(q, p))."""
+    p, steps = d(*target), {}
+    for kind in expected:
+        z = d(*begin).log()
+        while not is_there(q := z.softmax(0)):
+            log_ratio = (q / p).log()
+            z = z - ((q - p) if kind == "forward" else q * (log_ratio - (q * log_ratio).sum()))
+            steps[kind] = steps.get(kind, 0) + 1
+    assert steps == expected
 
 
 @pytest.mark.parametrize(
