@@ -13,6 +13,7 @@ from polyathlon.envs.errors import UsageError
 from .episodes import Episode
 from .kept_answers import Both, Iterated, Refreshed
 from .offline import Records
+from .opponents import Opponents
 from .pools import WindowPool
 from .rollout import RolloutContext
 from .signal import differing_groups
@@ -23,6 +24,7 @@ __all__ = [
     "Groups",
     "HintStages",
     "Iterated",
+    "Opponents",
     "Records",
     "Refreshed",
     "Solutions",
