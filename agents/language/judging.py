@@ -11,7 +11,7 @@ import torch
 
 from polyathlon.agents.parts.nash import win_rate_vs_group
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.language.judges import Judge, make_judge
+from polyathlon.envs.language.judges import DENSITY_RATIO, Judge, make_judge
 
 from .episodes import Episode
 from .rollout import RolloutContext
@@ -31,7 +31,7 @@ def check_judge(name: str | None) -> None:
     Raises:
         UsageError: there is no such function.
     """
-    if name is not None and ":" in name:
+    if name is not None and ":" in name and not name.startswith(DENSITY_RATIO):
         judge_of(name)
 
 
