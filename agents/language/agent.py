@@ -352,7 +352,7 @@ class LanguageAgent(OfflineAgent):
         if judged:
             self.logger.record("rollout/correct", float(np.mean(judged)))
         self._log_data()
-        self.side_models.follow(self.policy)
+        self.side_models.follow(self.policy, self._wiring.held())
         if self._contents is not None:
             self._wiring.refuse_hidden_state(self._contents)
             self._contents, self._is_first_checked = None, True

@@ -307,3 +307,38 @@ def test_cdr_compares_the_best_and_the_worst_of_its_own_answers():
     for best, worst in zip(episodes[::2], episodes[1::2], strict=True):
         assert (best.side, worst.side) == (1, -1) and best.total > worst.total and best.task == worst.task
     assert "reference" not in agent._wiring.roles
+
+
+# ---------------------------------------------------------------------------------------------------------- f-DPG's proposal
+
+
+def test_a_proposal_writes_until_the_policy_is_nearer():
+    agent = started(make("fdpg_proposal", recipe_kwargs={"beta": 1.0}))
+    part, start, seen = agent._wiring.objects["advantage"], table_of(agent), []
+    for i in range(32):
+        agent._episodes = agent.collect_episodes()
+        assert all(v == -1 for e in agent._episodes for v in e.version)
+        agent.train()
+        seen.append(agent.side_models.copies["proposal"].weights["z"].clone())
+        if i % 16 == 15:
+            assert torch.equal(seen[-1], table_of(agent)) == (not part.holds)
+    assert all(torch.equal(z, start) for z in seen[:15]) and torch.equal(seen[15], seen[30])
+    assert not torch.equal(seen[-1], start)
+    part.nearer.clear()  # knows nothing: holds
+    before = seen[-1]
+    agent.side_models.iterations = 47
+    agent.side_models.follow(agent.policy, agent._wiring.held())
+    assert torch.equal(agent.side_models.copies["proposal"].weights["z"], before)
+
+
+def test_the_first_update_of_a_proposal_is_on_policy():
+    """Policy and proposal are one at first: the gradient is that of fdpg."""
+    gradients = []
+    for name in ("fdpg", "fdpg_proposal"):
+        agent = started(make(name, recipe_kwargs={"max_grad_norm": None}))
+        update = Update(agent, wire(agent.recipe), agent.collect_episodes())
+        update._before()
+        loss, _ = update._loss(update.fields, update._read(update.fields))
+        gradients.append(torch.autograd.grad(loss, agent.policy.language_model.z)[0])
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+    assert gradients[0].abs().max() > 0.01
