@@ -26,7 +26,7 @@ from .networks import ChoiceActor, GaussianActor, SquashedActor, TanhActor, read
 from .offline import ONLINE_WORDS
 from .policy import MethodPolicy
 
-HEADS = ("deterministic", "gaussian", "squashed")
+HEADS = ("gaussian", "squashed", "deterministic")
 EDGE = 1e-5  # recorded actions are taken as that far from their bounds, as in the authors' code
 DEFAULTS = {"alpha": 0.1, "bias": 0.5, "gamma": 0.99, "bc_coef": 0.0}
 
@@ -154,7 +154,7 @@ def squashed(observation_space: Any, action_space: Any, policy_kwargs: Any, gene
 NETWORKS = {"deterministic": deterministic, "gaussian": gaussian, "squashed": squashed}
 
 
-def cpl_method(head: str = "deterministic", by_scores: bool = False, to_reference: bool = False) -> Method:
+def cpl_method(head: str = "gaussian", by_scores: bool = False, to_reference: bool = False) -> Method:
     """Return the row of a head and of a way to compare; its losses are "imitation" (the BC phase) and "actor"."""
     plain, near = (scores, scores_kl) if by_scores else (pairs, pairs_kl)
     return Method(
@@ -187,8 +187,9 @@ class CPL(FromSegments):
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
-        head: density of actions of a Box: "deterministic" (minus the squared distance from tanh(mu(s)), as the authors'), "gaussian" around
-            it, or "squashed". Choices (MultiDiscrete, MultiBinary) have a categorical one.
+        head: density of actions of a Box: "gaussian" around tanh(mu(s)), whose standard deviations find the scale of preferences;
+            "squashed"; or "deterministic", minus the squared distance from tanh(mu(s)), as the authors' runs have it, for which `alpha` must
+            fit the number of steps and action components. Choices (MultiDiscrete, MultiBinary) have a categorical one.
         alpha: temperature of the regret.
         bias: lambda in (0, 1]: below 1 the loss is conservative, it favours preferred segments that the policy finds likely.
         by_scores: compare all segments of a minibatch by their scores, instead of pairs; equal scores make no pair. `batch_size` counts
@@ -213,7 +214,7 @@ class CPL(FromSegments):
         env: GymEnv | str | None = None,
         learning_rate: Any = 1e-4,
         *args: Any,
-        head: Literal["deterministic", "gaussian", "squashed"] = "deterministic",
+        head: Literal["gaussian", "squashed", "deterministic"] = "gaussian",
         alpha: float = 0.1,
         bias: float = 0.5,
         by_scores: bool = False,

@@ -66,7 +66,7 @@ class FromSegments(OffPolicy):
 
     Attributes:
         segments: what is compared; None before the first `learn`.
-        reads_segments: `data=` of the agent are segments.
+        reads_segments: `data=` of the agent are segments; its values, if it has some, are not those of the rewards.
 
     Raises:
         UsageError: there are no segments, they are of other spaces or of different lengths, or a number is impossible.

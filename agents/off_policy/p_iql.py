@@ -71,7 +71,6 @@ class PIQL(FromSegments, IQL):
 
     action_forms = ("box",)
     unread: ClassVar[tuple[str, ...]] = (*ONLINE_WORDS, "n_steps")
-    learns_reward = True
     row = p_iql
     _is_rewarded = False
 

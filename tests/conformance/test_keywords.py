@@ -92,7 +92,7 @@ OTHER: dict[str, Any] = {
     "evaluation_episodes": 3,
     "gradient_steps": 2,
     "group_size": 2,
-    "head": "gaussian",
+    "head": "deterministic",
     "initial_weights": [[0.3, 0.7], [0.9, 0.1]],
     "dtype": "bfloat16",
     "labels": "nonsense",
