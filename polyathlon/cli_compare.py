@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ def compare_names(options: argparse.Namespace) -> None:
         given = next((word for word in options.env or [] if "=" not in word), None)
         meant = f"--env takes KEY=VALUE; the environment is --on {given}" if given else NO_PLACE
         raise UsageError(f"{meant} (polyathlon envs lists them)")
+    from polyathlon.envs.data.progress import say
+
     from .comparing import compare
 
     if options.on is not None and len(options.on) == 1:
@@ -29,7 +30,7 @@ def compare_names(options: argparse.Namespace) -> None:
     words["data"] = data_words(options)
     for word in ("env", "agent", "wrapper"):
         words[f"{word}_kwargs"] = parse_options(getattr(options, word))
-    found = compare(options.names, report=lambda line: print(line, file=sys.stderr, flush=True), **words)
+    found = compare(options.names, report=say, **words)
     print(found)
     print(f"written: {found.page}")
 

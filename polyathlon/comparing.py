@@ -19,6 +19,7 @@ from .adaptation import resolve_agent
 from .archives import write_atomically
 from .comparison_data import PROMPTS, Lengths, SharedData, lengths, refuse_actors, shared_data
 from .comparison_page import write_page
+from .comparison_progress import watched_runs
 from .comparison_results import Results, plain_name, read_results, run_folder_of
 from .comparison_runs import Job, Names, Setting, StartJob, acts_in_words, each, make_start, run
 from .comparison_suites import SuiteComparison, SuiteResults, refuse_twins, write_suite_page
@@ -374,9 +375,11 @@ def _run_all(
     begun = [StartJob(setting, number, path, device) for number in needed if (path := starts[number]) is not None]
     for start in each(make_start, begun, processes, known):
         report(f"seed {start.number}: {setting.warm_start} answers imitated")
-    for done, job in enumerate(each(run, missing, processes, known), 1):
-        found = json.loads(job.result_path.read_text())
-        report(f"{done}/{len(missing)} {job.name} seed {job.number}: {found['score']:.4g} ({found['seconds']:.0f} s)")
+    with watched_runs([job.folder for job in missing]):
+        for done, job in enumerate(each(run, missing, processes, known), 1):
+            found = json.loads(job.result_path.read_text())
+            said = f"{job.name} seed {job.number}: {found['score']:.4g} ({found['seconds']:.0f} s)"
+            report(f"{done}/{len(missing)} {said}")
 
 
 def _names(names: list[str], setting: Setting) -> Names:
