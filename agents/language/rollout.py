@@ -255,6 +255,7 @@ class Rollout:
         """Count episodes that were given, not played: their tokens are steps."""
         self.agent.num_timesteps += sum(episode.length for episode in episodes)
         self.agent._episode_num += len(episodes)
+        self.agent.given_answers += len(episodes)
 
     def task_method(self, name: str) -> Any:
         """Return the method of that name of the task or of a wrapper around it; None where there is none."""
