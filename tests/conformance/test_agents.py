@@ -57,6 +57,8 @@ SETTINGS: dict[str, Any] = {
     "device": "cpu",
     "seed": 0,
 }
+# layers of specialists, in place of those of `policy_kwargs` above
+SMALL_LAYERS: dict[str, Any] = {"bqnco": {"width": 16, "num_layers": 2, "num_heads": 2}}
 WRAPPER = {  # what helps an agent that acts in one form of the second column, in an environment of the first
     ("discrete", "box"): "ContinuousAction",
     ("text", "box"): "TokenAction",
@@ -181,6 +183,8 @@ def make(name: str, env: Any, **changes: Any) -> Any:
     if name in SPECIALISTS or not {"box", "discrete"} & set(forms_of(name)):
         settings.pop("ent_coef", None)  # BQNCO's, which learns from solutions here, is of learning from rewards
         settings.pop("policy_kwargs", None)  # the layers of a language model or a specialist are its own
+    if name in SMALL_LAYERS:
+        settings["policy_kwargs"] = SMALL_LAYERS[name]
     return polyathlon.make_agent(name, env, **settings)
 
 
