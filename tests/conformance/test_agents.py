@@ -189,7 +189,7 @@ def make(name: str, env: Any, **changes: Any) -> Any:
 
 
 # agents that need less than the number of steps that the others get, and whose steps cost more
-SHARES = {"expo": 0.5, "rlpd": 0.5, "pmoe": 0.5}
+SHARES = dict.fromkeys(("awac", "expo", "iql", "pmoe", "rlpd"), 0.5)
 
 
 def train(name: str, probe: str, form: str, steps: int, **changes: Any) -> Any:

@@ -27,10 +27,7 @@ from polyathlon.training import Interrupted
 SMALL = {"n_steps": 50, "batch_size": 25, "n_epochs": 2}
 LAYERS = ["policy_kwargs.net_arch=[16]"]
 RUNS = {  # words of a short run of each kind of agent, and how often it writes a checkpoint
-    "ppo": (
-        ["ppo", "Pendulum-v1", "--agent", "n_steps=50", "batch_size=25", "n_epochs=2", *LAYERS, "--steps", "2000"],
-        "100",
-    ),
+    "ppo": (["ppo", "Pendulum-v1", "--agent", "n_steps=50", "batch_size=25", "n_epochs=2", "--steps", "2000"], "100"),
     "sac": (
         ["sac", "Pendulum-v1", "--agent", "learning_starts=100", "batch_size=32", *LAYERS, "--steps", "700"],
         "100",
