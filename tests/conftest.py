@@ -8,14 +8,17 @@ import pytest
 # two workers share the cores: no further processes that import torch to compile in
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
-# a third of the time of importing the tests would go into looking for garbage among the imported
-gc.disable()
 
-
-def pytest_collection_finish():
-    gc.enable()
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """A third of the time of importing the tests would go into looking for garbage among what was imported."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -188,8 +188,8 @@ def make(name: str, env: Any, **changes: Any) -> Any:
     return polyathlon.make_agent(name, env, **settings)
 
 
-# agents that need less than the number of steps that the others get, and whose steps cost more
-SHARES = dict.fromkeys(("awac", "expo", "iql", "pmoe", "rlpd"), 0.5)
+# agents that are well within every bound after a share of the steps that the others get
+SHARES = dict.fromkeys(("awac", "expo", "iql", "pmoe", "rlpd", "sac"), 0.5)
 
 
 def train(name: str, probe: str, form: str, steps: int, **changes: Any) -> Any:
