@@ -12,7 +12,8 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         metavar="FILE",
-        help="records: .jsonl, .json, .csv, .parquet, a folder (polyathlon data FILE shows them)",
+        help="records: .jsonl, .json, .csv, .parquet, a folder (polyathlon data FILE shows them); for cpl and p_iql segments: a Minari "
+        "dataset or a .npz file",
     )
     add(
         "--columns",

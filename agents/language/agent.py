@@ -164,7 +164,9 @@ class LanguageAgent(OfflineAgent):
         self._rows: TokenBatch | CopiedTokens | None = None
         self._set_data(data, holdout, reference_logps)
         self.register_state(
-            "sampling", AttributeState(self, "_sampled", "_initial_seed", "_silent_updates"), checkpoint_only=True
+            "sampling",
+            AttributeState(self, "_sampled", "_initial_seed", "_silent_updates", "given_answers"),
+            checkpoint_only=True,
         )
         self.register_state("rows", RowsState(self), checkpoint_only=True)
         if _init_setup_model:
@@ -318,6 +320,8 @@ class LanguageAgent(OfflineAgent):
     # ------------------------------------------------------------------------------------------------ learning
 
     def _before_training(self) -> None:
+        if not self._episode_num:
+            self.given_answers = 0
         self._make_or_start_rows()
         self.open_data()
         self._store_reference()

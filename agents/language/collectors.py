@@ -10,6 +10,7 @@ from polyathlon.agents.parts.response_filters import second_pass
 from polyathlon.agents.parts.wiring import Part
 from polyathlon.envs.errors import UsageError
 
+from .critiqued import Critiqued
 from .episodes import Episode
 from .kept_answers import Both, Iterated, Refreshed
 from .offline import Records
@@ -17,10 +18,12 @@ from .opponents import Opponents
 from .pools import WindowPool
 from .rollout import RolloutContext
 from .signal import differing_groups
+from .triples import Triples
 
 __all__ = [
     "AdaptiveSecondPass",
     "Both",
+    "Critiqued",
     "Groups",
     "HintStages",
     "Iterated",
@@ -30,6 +33,7 @@ __all__ = [
     "Refreshed",
     "Solutions",
     "ThinkingGroups",
+    "Triples",
     "WindowPool",
 ]
 

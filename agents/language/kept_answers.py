@@ -58,10 +58,10 @@ class Both(Records):
         super().__init__(batch=batch, take=take, too_long=too_long, empty=empty, equal=equal)
         self.group_size, self.problems = group_size, problems
 
-    def completions_of(self, data: OfflineData) -> int:
-        """Return how many answers an epoch of updates learns from, fresh ones among them."""
-        updates = -(-len(data.train) // self.batch)
-        return super().completions_of(data) + updates * (self.problems or self.batch) * self.group_size
+    def completions_of(self, data: OfflineData, number: int | None = None) -> int:
+        """Return how many answers `number` records learn from, fresh ones among them; None is an epoch."""
+        updates = -(-(len(data.train) if number is None else number) // self.batch)
+        return super().completions_of(data, number) + updates * (self.problems or self.batch) * self.group_size
 
     def collect(self, rollout: RolloutContext) -> list[Episode]:
         """Return the episodes of the next records, then those of fresh answers."""

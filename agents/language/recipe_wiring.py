@@ -27,7 +27,7 @@ from .recipes.records import Recipe
 EPISODE_FIELDS = frozenset(name for name, row in FIELDS.items() if row.recipe_shape and "episodes" in row.made_by)
 ALWAYS = frozenset({"max_length", "progress"})
 # what exists when: before the first step; without gradient at each minibatch; with gradient
-EARLY = EPISODE_FIELDS | ALWAYS | {"old_value", "old_entropy"}
+EARLY = EPISODE_FIELDS | ALWAYS | {"old_value", "old_entropy", "old_full_logp"}
 CURRENT = EARLY | {"logp", "entropy", "value", "full_logp", "adv", "returns"}
 LOSS = CURRENT | {"weight", "policy_score"}
 STAGES = {

@@ -256,6 +256,7 @@ class Rollout:
         """Count episodes that were given, not played: their tokens are steps."""
         self.agent.num_timesteps += sum(episode.length for episode in episodes)
         self.agent._episode_num += len(episodes)
+        self.agent.given_answers += len(episodes)
 
     def task_method(self, name: str) -> Any:
         """Return the method of that name of the task or of a wrapper around it; None where there is none."""
@@ -271,8 +272,8 @@ class _RoleDecoder:
         self.agent, self.role = agent, role
         with agent.weights_of(role) as model, agent.policy.precision():
             self.inner = make_decoder(model, contexts, room, device, agent.fast_forward)
-        if isinstance(self.inner, LlamaDecoder):  # reads no weights of the model any more
-            self.inner.llama.detach()
+            if isinstance(self.inner, LlamaDecoder):  # reads no weights of the model any more
+                self.inner.llama.detach()
         self.logits = self.inner.logits
 
     def advance(self, tokens: Tensor) -> Tensor:

@@ -73,12 +73,12 @@ def _scorer(judge: Any) -> Scorer:
         from polyathlon.envs.models.scorers import TextScorer
 
         model = TextScorer(str(judge))
-        return Scorer(Path(judge).name, lambda rows, answers: model.score([row.prompt for row in rows], answers))
+        return Scorer(Path(judge).name, _by_model(model))
     if isinstance(judge, str):
         return _scorer(_imported(judge))
     name = getattr(judge, "__name__", type(judge).__name__)
     if callable(getattr(judge, "score", None)):
-        return Scorer(name, lambda rows, answers: judge.score([row.prompt for row in rows], list(answers)))
+        return Scorer(name, _by_model(judge))
     if callable(getattr(judge, "p_win", None)):
         return Scorer(name, _against_reference(judge.p_win, name), 0.5)
     if callable(judge):
@@ -87,6 +87,27 @@ def _scorer(judge: Any) -> Scorer:
         "a judge is a reward function, 'module:function', the folder of a reward model, an object with score() or p_win(), or a list of "
         f"them; got {judge!r}"
     )
+
+
+def _by_model(model: Any) -> Callable[[Sequence[Record], Sequence[str]], Sequence[Any]]:
+    """Score by a reward model; one that compares with references gets those of the records."""
+
+    def score(rows: Sequence[Record], answers: Sequence[str]) -> Sequence[Any]:
+        prompts = [row.prompt for row in rows]
+        if getattr(model, "reads_references", False):
+            found: Sequence[Any] = model.score(prompts, list(answers), [_reference(row) for row in rows])
+            return found
+        return model.score(prompts, list(answers))  # type: ignore[no-any-return]
+
+    return score
+
+
+def _reference(row: Record) -> str:
+    if row.reference is None:
+        raise UsageError(
+            f"the reward model compares answers with a reference, and {row.where} has none: give the column 'reference'"
+        )
+    return row.reference
 
 
 def _is_model(name: str) -> bool:

@@ -88,6 +88,16 @@ ROWS = (
         source="Chegini et al. 2024, arXiv 2411.01798",
         models=(SideModel("reference", start="soup"),),
     ),
+    replace(
+        RLHF_PPO,
+        name="text2grad",
+        summary="rlhf_ppo whose words earn what a critic says of them (critic='module:function'), and whole answers nothing",
+        source="Wang et al. 2025, arXiv 2505.22338",
+        collect=part("collectors:Critiqued", group_size=1, critic=None, split=False),
+        rewards=(part("kl_rewards:FullKLReward", beta=0.05, target=3.0),),
+        n_epochs=4,
+        minibatches=1,
+    ),
     Recipe(
         "p3o",
         "differences of rewards of two answers to a prompt, clipped by ratios of whole answers; joint=True clips their quotient",
