@@ -109,6 +109,10 @@ class Wiring:
         """Whether a part stands there."""
         return bool(self.stages.get(name))
 
+    def held(self) -> tuple[str, ...]:
+        """Return the roles that parts (`holds`) do not let follow the policy now."""
+        return tuple(role for thing in self.objects.values() for role in getattr(thing, "holds", ()))
+
     def stateful(self) -> dict[str, Stateful]:
         """Return the parts and the collector that keep a state, by slot."""
         return {slot: thing for slot, thing in self.objects.items() if isinstance(thing, Stateful)}

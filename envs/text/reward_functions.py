@@ -12,6 +12,7 @@ from typing import Any
 
 from polyathlon.envs.data.records import Record
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.language.judges import DENSITY_RATIO
 
 Components = dict[str, float]
 
@@ -37,7 +38,7 @@ def scorers_of(judge: Any, weights: Sequence[float] | None = None) -> list[Score
     """Read what judges.
 
     Args:
-        judge: a reward function or "module:function"; a folder (or hub name) of a reward model; an object with `score(prompts, answers)` or
+        judge: a reward function or "module:function"; a folder (or hub name) of a reward model; "density_ratio:STRONG,WEAK"; an object with `score(prompts, answers)` or
             `p_win(prompts, a, b)` (see `polyathlon.envs.language.judges`), which compares with the record's reference; a list of these,
             each a component; None compares with the reference.
         weights: of the components; None is 1 each.
@@ -64,6 +65,10 @@ def scorers_of(judge: Any, weights: Sequence[float] | None = None) -> list[Score
 
 
 def _scorer(judge: Any) -> Scorer:
+    if isinstance(judge, str) and judge.startswith(DENSITY_RATIO):
+        from polyathlon.envs.models.density_ratio import density_ratio_of
+
+        return _scorer(density_ratio_of(judge.removeprefix(DENSITY_RATIO)))
     if isinstance(judge, Path) or (isinstance(judge, str) and _is_model(judge)):
         from polyathlon.envs.models.scorers import TextScorer
 

@@ -95,7 +95,7 @@ def control(name: str, rows: int = 4, steps: int = 64, warm: int = 16, env: Any 
 
 
 CLASSES = {record.name: record for record in polyathlon.algorithms()}
-OFFLINE = ("awac", "bc", "iql", "prdc", "td3_bc")
+OFFLINE = ("awac", "bc", "cpl", "iql", "p_iql", "prdc", "td3_bc")
 RECORDED: list[str] = []
 
 
