@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _claim import Claim, Comparison, Control, Run, main
 
-ACTIONS, CONTEXTS, ANSWERS, UPDATES, EVERY, BETA = 100, 10, 10, 120, 10, 0.05
-THIN, COMMON = 70, 20  # where rewards peak: there the data has few of its answers, or many
+ACTIONS, CONTEXTS, ANSWERS, UPDATES, EVERY, BETA, RATE = 20, 10, 10, 200, 10, 0.05, 0.1
+THIN, COMMON, WIDTH = 14, 4, 2  # where rewards peak: there the data has few of its answers, or many
 WORDS = {
     "dpo": {"label": "all", "loss": "dpo", "beta": BETA},
     "best": {"label": "best", "loss": "nll", "negative": False},
@@ -22,14 +22,14 @@ def learn(seed: int, task: str, peak: int, cell: str, every: int | None, is_chan
     """Learn from answers of the policy that are refreshed or kept; score its mean reward."""
     import numpy as np
     import torch
-    from _tables import iterations, learner
+    from _tables import learner
 
     from polyathlon.agents.language.recipes.pref_tune import PrefTune
     from polyathlon.envs.probes import TableTask
 
     drawn = np.tanh(-0.7 + 0.4 * np.random.default_rng(0).standard_cauchy(10_000))
     data = np.histogram(drawn, ACTIONS, (-1, 1))[0] + 0.1
-    reward = np.exp(-(((np.arange(ACTIONS) - peak) / 10) ** 2))
+    reward = np.exp(-(((np.arange(ACTIONS) - peak) / WIDTH) ** 2))
     coins = np.random.default_rng(seed)
 
     def paid(prompt: int, tokens: list[int]) -> float:
@@ -40,7 +40,7 @@ def learn(seed: int, task: str, peak: int, cell: str, every: int | None, is_chan
         PrefTune("policy", every=every, n=ANSWERS, **WORDS[cell]).row(),  # type: ignore[arg-type]
         f"table:{CONTEXTS},1,{ACTIONS}",
         TableTask(CONTEXTS, 1, ACTIONS, score=paid),
-        0.05,
+        RATE,
         CONTEXTS,
         adam=True,
     )
@@ -51,7 +51,11 @@ def learn(seed: int, task: str, peak: int, cell: str, every: int | None, is_chan
         return float((z.softmax(-1) @ torch.tensor(reward, dtype=z.dtype)).mean())
 
     curve: list[tuple[float, float]] = []
-    iterations(agent, UPDATES, lambda step: curve.append((float(step), value())) if step % 20 == 0 else None)
+    while agent._n_updates < UPDATES:  # a call makes the updates from one refreshment to the next
+        if agent._n_updates % (2 * EVERY) == 0:
+            curve.append((float(agent._n_updates), value()))
+        agent.learn(1, log_interval=None, reset_num_timesteps=False)
+    curve.append((float(agent._n_updates), value()))
     return Run(value(), curve)
 
 
@@ -86,8 +90,8 @@ CLAIM = Claim(
     seeds=8,
     curve="mean reward",
     step_label="updates",
-    setting=f"{CONTEXTS} contexts of {ACTIONS} actions, a table that starts at a histogram of tanh(Cauchy(-.7, .4)), rewards exp(-((a - {THIN}) / 10)^2) or with {COMMON}; {ANSWERS} answers to each "
-    f"context, {UPDATES} updates of all of them, Adam (.05), DPO with beta {BETA} on all pairs.",
+    setting=f"{CONTEXTS} contexts of {ACTIONS} actions, a table that starts at a histogram of tanh(Cauchy(-.7, .4)), rewards exp(-((a - {THIN}) / {WIDTH})^2) or with {COMMON}; {ANSWERS} answers to each "
+    f"context, {UPDATES} updates of all of them, Adam ({RATE}), DPO with beta {BETA} on all pairs.",
 )
 
 if __name__ == "__main__":
