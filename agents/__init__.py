@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .construction.bqnco import BQNCO as BQNCO
     from .games.self_play import SelfPlay as SelfPlay
     from .language.agent import LanguageAgent as LanguageAgent
+    from .language.polar import POLAR as POLAR
     from .language.policy import CausalLMPolicy as CausalLMPolicy
     from .language.reward_model import RewardModel as RewardModel
     from .off_policy.agent import OffPolicy as OffPolicy

@@ -19,6 +19,7 @@ from polyathlon.envs.errors import UsageError, refuse_unknown_arguments, unknown
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.action_kinds import action_form, is_picture_space, refusal
 from polyathlon.wrappers.candidate_action import offers_candidates
+from polyathlon.wrappers.node_action import is_table
 
 from .own_tasks import call
 from .registration import algorithms, recipes
@@ -145,12 +146,14 @@ def adapt(
     |---|---|---|---|
     | Box actions | Verbalize, TokenAction | - | - |
     | Discrete actions | Verbalize, TokenAction | ContinuousAction | - |
+    | Discrete actions that are rows of an observed table | Verbalize, TokenAction | NodeAction | - |
     | MultiDiscrete, MultiBinary | Verbalize, TokenAction | ContinuousAction | - |
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
-    | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
+    | text with candidates | TokenAction | CandidateAction, NodeAction | CandidateAction |
 
     A classic agent sees an observation that is no Box, or a picture, through `VectorObservation`, unless it reads any observation by
-    itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. A reward for several objectives
+    itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. Who acts in either form and sees
+    vectors alone (`CMORL`) chooses rows of a table through `NodeAction` too. A reward for several objectives
     becomes a number through `LinearReward` for every agent that maximises one.
 
     Args:
@@ -187,9 +190,9 @@ def adapt(
         return env
     if num_objectives(env) is not None and not getattr(agent_class, "takes_objectives", False):
         chain.add("LinearReward")
-    _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
+    _fit_actions(chain, agent_class.__name__, tuple(forms), reads_any)
     seen = chain.env.observation_space
     needs_vector = not reads_any and (not isinstance(seen, spaces.Box) or is_picture_space(seen))
     if needs_vector or (not is_language_agent(forms) and _has_parts(seen)):
@@ -236,6 +239,11 @@ class _Chain:
             return offers_candidates(self.env) and not writes
         return self.candidates
 
+    def chooses_rows(self) -> bool:
+        """Return whether the actions are the rows of an observed table, and no option of `ContinuousAction` is given."""
+        others = _options_of("ContinuousAction") & set(self.options)
+        return is_table(self.env.observation_space, self.env.action_space) and not others
+
     def add(self, name: str) -> None:
         """Wrap the environment in the wrapper called `name`."""
         from polyathlon import wrappers
@@ -275,18 +283,22 @@ def is_language_agent(forms: Sequence[str]) -> bool:
     return bool({"tokens", "text"} & set(forms)) and not {"box", "discrete"} & set(forms)
 
 
-def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...]) -> None:
-    if chain.form in forms:
+def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...], reads_any: bool) -> None:
+    if chain.form in forms and not chain.chooses_rows():
         return
     speaks_words = is_language_agent(forms)
     if speaks_words and chain.form not in ("text", "tokens"):
         chain.add("Verbalize")
     if chain.form == "text" and "text" not in forms:
         chain.add("CandidateAction" if not speaks_words and chain.chooses() else "TokenAction")
+    reads_vectors_alone = "box" in forms and not reads_any
+    if chain.form == "discrete" and reads_vectors_alone and chain.chooses_rows():
+        chain.add("NodeAction")  # in a vector the rows of a table lose which of them an action means
+        return
     if chain.form in forms or (chain.form == "tokens" and "discrete" in forms):
         return
     if chain.form in ("discrete", "tokens", "multidiscrete") and "box" in forms:
-        chain.add("ContinuousAction")
+        chain.add("NodeAction" if chain.chooses_rows() else "ContinuousAction")
         return
     raise UsageError(refusal(agent, forms, chain.form))
 

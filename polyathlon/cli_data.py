@@ -23,7 +23,11 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
         help="names of the data's columns, such as prompt=question",
     )
     add("--holdout", type=float, metavar="SHARE", help="share of the data's prompts that is held out (default 0.05)")
-    add("--reward", metavar="JUDGE", help="of polyathlon/Prompts-v0: module:function, or the folder of a reward model")
+    add(
+        "--reward",
+        metavar="JUDGE",
+        help="of polyathlon/Prompts-v0: module:function, the folder of a reward model, or density_ratio:STRONG,WEAK",
+    )
 
 
 def data_words(options: argparse.Namespace) -> Any:

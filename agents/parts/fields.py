@@ -61,6 +61,12 @@ _ROWS = (
     Field("full_logp", "log-probabilities of the whole vocabulary under the current parameters", "model", "[N, T, V]"),
     Field("old_logp", "log-probability under the policy that acted", "episodes, rollout", "[N, T]", "[B]"),
     Field("old_value", "value when the data was gathered", "model, rollout", "[N, T]", "[B]"),
+    Field(
+        "old_full_logp",
+        "log-probabilities of the whole vocabulary when the data was gathered",
+        "model",
+        "[N, T, V]",
+    ),
     Field("old_entropy", "entropy when the data was gathered", "model", "[N, T]"),
     Field("adv", "advantage, detached", "advantage, rollout", "[N] or [N, T]", "[B]"),
     Field("returns", "what the value is regressed on", "advantage, rollout", "[N] or [N, T]", "[B]"),

@@ -13,6 +13,8 @@ from polyathlon.envs.data.record_files import open_rows
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskId
 
+from .near_numbers import near_numbers
+
 TRIES = 64  # draws of other problems in search of a wrong answer
 
 
@@ -87,7 +89,7 @@ class AnswerSource:
             UsageError: not so many were found.
         """
         right = self.right(task_id)
-        offered = list(self.task.candidates(self.task.start(task_id))) + _near_numbers(right, rng)
+        offered = list(self.task.candidates(self.task.start(task_id))) + near_numbers(right, rng)
         found: dict[str, None] = {}
         for k in range(len(offered) + TRIES):
             text = offered[k] if k < len(offered) else self.task.solution(self.task.draw(rng))
@@ -98,11 +100,3 @@ class AnswerSource:
         raise UsageError(
             f"the task {task_id!r} has {len(found)} wrong answers to show, not {number}: ask for fewer options"
         )
-
-
-def _near_numbers(right: str, rng: np.random.Generator) -> list[str]:
-    """Return numbers near a right answer that is a whole number, in a random order."""
-    if not right.lstrip("-").isdecimal():
-        return []
-    steps = [-10, -2, -1, 1, 2, 10, 100]
-    return [str(int(right) + steps[i]) for i in rng.permutation(len(steps))]

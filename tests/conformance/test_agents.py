@@ -157,7 +157,9 @@ def needs_records(name: str) -> bool:
 @functools.cache
 def pairs_file() -> str:
     """Write pairs of answers once, for agents that learn from records."""
-    rows = [{"prompt": f"Say {i % 7}", "chosen": "x" * (1 + i % 3), "rejected": "yy"} for i in range(48)]
+    rows = [
+        {"prompt": f"Say {i % 7}", "chosen": "x" * (1 + i % 3), "rejected": "yy", "reference": "x"} for i in range(48)
+    ]
     file = Path(tempfile.mkdtemp(prefix="polyathlon-pairs-")) / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)

@@ -28,6 +28,7 @@ from polyathlon.wrappers.tokens.token_action import TokenAction
 DATASET = "keywords/data-v0"
 STEPS = {"bqnco": 24, "language": 32, "cmorl": 256}  # environment steps of a run, 32 where not named
 PAIRS = [{"prompt": f"say {i % 9}", "chosen": "x" * (1 + i % 3), "rejected": "yy", "margin": 0.5} for i in range(32)]
+TRIPLES = [{**row, "reference": "x"} for row in PAIRS]
 # what every run has, so that its few steps do all that longer ones do; an agent gets those that it knows
 SMALL: dict[str, Any] = {
     "learning_rate": 1e-2,
@@ -52,6 +53,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     **{name: {"n_steps": 8} for name in ("ppo", "pmoe_ppo", "cmorl")},
     "language": {"num_prompts": 2, "group_size": 4, "recipe_kwargs": {"kl_coef": 0.1, "clip_high": 0.2}},
     "reward": {"num_prompts": 4, "data": PAIRS},
+    "polar": {"num_prompts": 4, "data": TRIPLES},
     "rlpd": {"dataset": DATASET},
     "cpl": {"segment_length": 2, "num_segments": 20},
     "p_iql": {"segment_length": 2, "num_segments": 20, "reward_steps": 8},
@@ -76,7 +78,7 @@ OTHER: dict[str, Any] = {
     "bc_steps": 8,
     "bc_coef": 0.5,
     "by_scores": True,
-    "data": PAIRS[:20],
+    "data": TRIPLES[:20],
     "holdout": 0.4,
     "base_tau": 0.9,
     "bonus": "nonsense",
@@ -150,7 +152,7 @@ ELSEWHERE: dict[str, str] = {
     "prdc.beta": "the nearest neighbour must change: tests/agents/off_policy/test_prdc.py",
     **{
         f"{name}.stats_window_size": "of episodes, which a dataset alone has none of"
-        for name in ("bc", "td3_bc", "prdc", "reward", "cpl", "p_iql")
+        for name in ("bc", "td3_bc", "prdc", "reward", "polar", "cpl", "p_iql")
     },
     "language.holdout": "of data: tests/agents/language/test_records.py",
     "tensorboard_log": "below",
