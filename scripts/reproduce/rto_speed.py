@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _claim import Claim, Comparison, Control, Run, main
 
-PLACES, TOKENS, UPDATES, BATCH, RATE, GOAL = 12, 8, 160, 32, 0.03, 0.8
+PLACES, TOKENS, UPDATES, BATCH, RATE, GOAL = 12, 8, 140, 32, 0.03, 0.8
 PAIRS, DPO_UPDATES, DPO_RATE, EVERY = 2000, 60, 0.05, 5
 TABLE = f"table:1,{PLACES},{TOKENS},prev=0"
 
@@ -29,7 +29,7 @@ def guide(seed: int, hidden: Any, folder: str, shuffled: bool) -> str:
         wins = rng.random() < (0.5 if shuffled else 1 / (1 + np.exp(-gap)))
         better, worse = (a, b) if wins else (b, a)
         rows.append({"prompt": "p0", "chosen": " ".join(map(str, better)), "rejected": " ".join(map(str, worse))})
-    agent = learner(seed, "dpo", TABLE, rows, 200, DPO_RATE, beta=0.1)
+    agent = learner(seed, "dpo", TABLE, rows, 100, DPO_RATE, beta=0.1)
     train(agent, DPO_UPDATES)
     agent.save(f"{folder}/dpo.zip")
     return f"{folder}/dpo.zip"
@@ -65,7 +65,7 @@ def learn(seed: int, task: str, recipe: str, shuffled: bool = False) -> Run:
 
 CLAIM = Claim(
     name="rto_speed",
-    statement="A hidden string of 12 tokens, rewarded at its end by the share of matches: with token rewards of a model that DPO trained, PPO needs at least a tenth fewer of its "
+    statement="A hidden string of 12 tokens, rewarded at its end by the share of matches: with token rewards of a model that DPO trained, PPO needs over 10 fewer of its "
     f"{UPDATES} updates until the share is {GOAL}.",
     source="Zhong et al. 2024, RTO, arXiv 2404.18922",
     metric=f"updates until the expected share of right tokens is {GOAL}",
@@ -74,13 +74,13 @@ CLAIM = Claim(
         "PPO": partial(learn, recipe="rlhf_ppo"),
         "RTO, labels at random": partial(learn, recipe="rto", shuffled=True),
     },
-    comparisons=[Comparison("RTO", "PPO", "lower", margin=UPDATES / 10)],
+    comparisons=[Comparison("RTO", "PPO", "lower", margin=10.0)],
     controls=[Control("RTO, labels at random", ("RTO",))],
     tasks=("12 tokens",),
     seeds=8,
     curve="share of right tokens",
     step_label="updates",
-    setting=f"{PLACES} places of {TOKENS} tokens; DPO (beta .1) on {PAIRS} pairs of random strings with P = sigma(2 x the difference of matches), {DPO_UPDATES} updates of 200 pairs, Adam "
+    setting=f"{PLACES} places of {TOKENS} tokens; DPO (beta .1) on {PAIRS} pairs of random strings with P = sigma(2 x the difference of matches), {DPO_UPDATES} updates of 100 pairs, Adam "
     f"({DPO_RATE}); then {UPDATES} updates of {BATCH} strings, Adam ({RATE}); b1 .05 (each token within .05), b2 .01, gae lambda .95.",
 )
 

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _claim import Claim, Comparison, Control, Run, main
 
-PROMPTS, ARMS, DEMOS, RIGHT, UPDATES, BATCH, RATE = 32, 20, 200, 0.8, 100, 64, 0.05
-SFT_UPDATES, SFT_RATE = 40, 0.1
+PROMPTS, ARMS, DEMOS, RIGHT, UPDATES, BATCH, RATE = 32, 20, 200, 0.8, 60, 64, 0.05
+SFT_UPDATES, SFT_RATE = 25, 0.15
 COEFFICIENTS = (0.05, 0.2, 0.5)
 TABLE = f"table:{PROMPTS},1,{ARMS}"
 
@@ -72,12 +72,10 @@ CLAIM = Claim(
     arms={
         **{f"SALSA, {b:g}": partial(learn, beta=b, soup="both") for b in COEFFICIENTS},
         **{f"PPO, {b:g}": partial(learn, beta=b, soup="none") for b in COEFFICIENTS},
-        "soup of one model, 0.2": partial(learn, beta=0.2, soup="one"),
+        **{f"soup of one model, {b:g}": partial(learn, beta=b, soup="one") for b in COEFFICIENTS},
     },
     comparisons=[Comparison(f"SALSA, {b:g}", f"PPO, {b:g}", "higher") for b in COEFFICIENTS],
-    controls=[Control("soup of one model, 0.2", tuple(f"SALSA, {b:g}" for b in COEFFICIENTS[1:2]))]
-    + [Control("PPO, 0.5", (f"SALSA, {b:g}",)) for b in COEFFICIENTS[:1]]
-    + [Control("PPO, 0.05", ())],
+    controls=[Control(f"soup of one model, {b:g}", (f"SALSA, {b:g}",)) for b in COEFFICIENTS],
     tasks=("contextual bandit",),
     seeds=8,
     curve="mean reward",
