@@ -249,7 +249,7 @@ class CPL(FromSegments):
 
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """See `OffPolicy.method_words`."""
-        options = {name: {f"actor.{name}": float(getattr(self, name))} for name in DEFAULTS}
+        options: dict[str, dict[str, object]] = {n: {f"actor.{n}": float(getattr(self, n))} for n in DEFAULTS}
         return {**super().method_words(method), **options}
 
     def _refuse_spaces(self) -> None:

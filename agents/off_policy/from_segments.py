@@ -72,7 +72,7 @@ class FromSegments(OffPolicy):
         UsageError: there are no segments, they are of other spaces or of different lengths, or a number is impossible.
     """
 
-    action_forms = ("box", "multidiscrete")
+    action_forms: ClassVar[tuple[str, ...]] = ("box", "multidiscrete")
     needs_dataset = True
     reads_segments: ClassVar[bool] = True
     segments: Segments | None = None

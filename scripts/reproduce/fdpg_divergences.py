@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _claim import Claim, Comparison, Control, Run, main
 
-TOKENS, UPDATES, BATCH, RATE = 6, 150, 128, 0.05
+TOKENS, UPDATES, BATCH, RATE = 6, 250, 128, 0.03
 MODES = {(0, 0): 0.5, (5, 5): 0.3, (4, 4): 0.1}  # the rest is spread evenly
 
 

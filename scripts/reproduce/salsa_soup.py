@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _claim import Claim, Comparison, Control, Run, main
 
-PROMPTS, ARMS, DEMOS, RIGHT, UPDATES, BATCH, RATE = 32, 20, 200, 0.8, 60, 64, 0.05
+PROMPTS, ARMS, DEMOS, RIGHT, UPDATES, BATCH, RATE = 48, 20, 120, 0.8, 60, 64, 0.05
 SFT_UPDATES, SFT_RATE = 25, 0.15
 COEFFICIENTS = (0.05, 0.2, 0.5)
 TABLE = f"table:{PROMPTS},1,{ARMS}"
@@ -65,7 +65,7 @@ def learn(seed: int, task: str, beta: float, soup: str) -> Run:
 
 CLAIM = Claim(
     name="salsa_soup",
-    statement="Two tables that imitated 200 demonstrations each: PPO near their average ends with a higher reward than PPO near the first of them, at each of three prices of the "
+    statement="Two tables that imitated 120 demonstrations each: PPO near their average ends with a higher reward than PPO near the first of them, at each of three prices of the "
     "divergence.",
     source="Chegini et al. 2024, SALSA, arXiv 2411.01798",
     metric="mean reward of the policy, in [0, 1]",
