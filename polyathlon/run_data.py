@@ -113,6 +113,8 @@ def _dataset_of(agent: str, agent_kwargs: dict[str, Any], data: Any, holdout: fl
 
 def learns_from_dataset(agent: str, data: Any) -> bool:
     """Whether an agent takes `dataset=`, recorded transitions, and data may be one: Minari's are ids and folders, never files."""
+    if reads_segments(agent):  # of a dataset, or of a file
+        return True
     source = data.get("source") if isinstance(data, dict) else data
     is_file = isinstance(source, str | Path) and Path(source).expanduser().is_file()
     return not is_file and "dataset" in constructor_keywords(resolve_agent(agent)[0])
