@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from _claim import drawn_seeds
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.tuned import tuned_settings
 
+QUICK_EPISODES = 60  # of an evaluation, at most, in a quick run
 KINDS = ("sac", "pmoe", "expo", "cmorl", "ppo", "language")
 SEEDS, EXTRA_SEEDS = 5, 8
 LIMIT, QUICK_LIMIT = 75.0, 40.0  # CPU seconds of a run with its evaluations
@@ -136,6 +137,7 @@ def seeds_of(extra: bool = False) -> list[int]:
     return every[SEEDS:] if extra else every[:SEEDS]
 
 
-def in_order(cells: Sequence[Cell]) -> list[Cell]:
+def in_order(cells: Iterable[Cell]) -> list[Cell]:
     """Return cells in the order of the table."""
-    return [cell for cell in all_cells() if cell in set(cells)]
+    wanted = set(cells)
+    return [cell for cell in all_cells() if cell in wanted]

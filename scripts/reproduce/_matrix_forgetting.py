@@ -14,7 +14,7 @@ CACHE = REPOSITORY / ".cache" / "reproduce" / "matrix" / "forgetting.json"
 SEED, EPISODES = 0, 200
 EVALUATION_SEED = 1_900_000_000
 SUMS = {"task": "chain_sum", "config": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
-FORM = {"max_new_tokens": 96, "max_length": 2048}
+FORM = {"max_new_tokens": 96, "max_length": 1024}
 IMITATED = {"sums": 1024, "calls": 128}
 
 

@@ -15,7 +15,7 @@ if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from _matrix_cells import Cell
+from _matrix_cells import QUICK_EPISODES, QUICK_LIMIT, Cell
 from stable_baselines3.common.callbacks import BaseCallback
 
 EVALUATION_SEED = 1_900_000_000  # far from the seeds of runs, so that what is evaluated was not trained on
@@ -100,12 +100,13 @@ class Scorer:
     Args:
         cell: the cell.
         config: its run.
+        most: episodes of an evaluation, where the family has more.
     """
 
-    def __init__(self, cell: Cell, config: Any) -> None:
+    def __init__(self, cell: Cell, config: Any, most: int) -> None:
         from polyathlon.run_making import build_env
 
-        self.task, self.seed = cell.task, config.seed
+        self.task, self.seed, self.episodes = cell.task, config.seed, min(most, cell.task.episodes)
         self.speaks = cell.kind == "language"
         self.env = build_env(config)
         self._vec: Any = None
@@ -126,15 +127,15 @@ class Scorer:
         from polyathlon.evaluation import evaluate, random_policy
 
         if self.speaks:  # random tokens, a letter at a time; few episodes tell
-            few = min(self.task.episodes, 20)
+            few = min(self.episodes, 20)
             return evaluate(self.env, random_policy(self.env, self.seed), few, EVALUATION_SEED).rewards
-        return play_rows(self.vec, random_act(self.env.action_space, self.seed), self.task.episodes)
+        return play_rows(self.vec, random_act(self.env.action_space, self.seed), self.episodes)
 
     def agent(self, agent: Any, share: float = 1.0) -> list[float]:
         """Return what an agent earns in the first `share` of the episodes."""
         from polyathlon.evaluation import score_agent
 
-        episodes = max(1, round(share * self.task.episodes))
+        episodes = max(1, round(share * self.episodes))
         if self.speaks:
             return score_agent(agent, self.env, episodes, EVALUATION_SEED).rewards
         was_training = bool(agent.policy.training)
@@ -202,7 +203,7 @@ def run_cell(cell: Cell, seed: int, limit: float, shuffled: bool) -> dict[str, A
     found: dict[str, Any] = {"cell": str(cell), "seed": seed, "shuffled": shuffled, "curve": []}
     try:
         config = run_config(cell.kind, cell.task.env, seed=seed, env_kwargs=options)
-        scorer = Scorer(cell, config)
+        scorer = Scorer(cell, config, QUICK_EPISODES if limit <= QUICK_LIMIT else cell.task.episodes)
         random = scorer.random()
     except ImportError as error:
         return {**found, "status": "not installed", "reason": str(error).splitlines()[0], "seconds": 0.0}
