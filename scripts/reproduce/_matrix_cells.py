@@ -43,11 +43,21 @@ class Family:
     deterministic: bool = True
     rows: int = 10
 
+    @property
+    def words(self) -> str:
+        """The options as the command line takes them."""
+        flat: list[str] = []
+        for key, value in self.options.items():
+            inner = value.items() if isinstance(value, Mapping) else [("", value)]
+            flat += [f"{key}{f'.{name}' if name else ''}={one}" for name, one in inner]
+        return " ".join(flat)
 
+
+SUMS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 FAMILIES: dict[str, Family] = {
     "control": Family("Pendulum-v1", episodes=50, best="swing-up and balance"),
     "combinatorial": Family("polyathlon/TSP-v0", {"num_nodes": 20}, episodes=50, best="solver"),
-    "text": Family("polyathlon/Reasoning-v0"),
+    "text": Family("polyathlon/Reasoning-v0", {"task": "chain_sum", "config": SUMS}),
     "code": Family("polyathlon/Code-v0", episodes=100),
     "functions": Family("polyathlon/FunctionCall-v0"),
     "gui": Family("polyathlon/Widgets-v0", best="oracle"),
@@ -76,7 +86,7 @@ class Cell:
     @property
     def command(self) -> str:
         """The command that trains it."""
-        options = " ".join(f"{key}={value}" for key, value in self.task.options.items())
+        options = self.task.words
         return f"polyathlon train {self.kind} {self.task.env}{f' --env {options}' if options else ''}"
 
     @property

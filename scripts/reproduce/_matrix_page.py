@@ -121,7 +121,7 @@ def _line(row: Row) -> str:
 
 def _task(name: str, judged: Judged) -> str:
     family = FAMILIES[name]
-    options = " ".join(f"{key}={value}" for key, value in family.options.items())
+    options = family.words
     by = next((row.best_by for row in judged.rows if row.cell.family == name and row.best_by), "")
     return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {min(family.episodes, QUICK_EPISODES) if judged.is_quick else family.episodes} | {by} |"
 

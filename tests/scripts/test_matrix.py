@@ -61,6 +61,12 @@ def test_there_are_forty_eight_cells_and_words_name_cells_rows_and_columns(cells
     assert cells.parse_cells(None) == cells.all_cells()
 
 
+def test_a_cell_says_the_command_that_trains_it(cells):
+    assert cells.Cell("gui", "ppo").command == "polyathlon train ppo polyathlon/Widgets-v0"
+    command = cells.Cell("text", "sac").command
+    assert command.startswith("polyathlon train sac polyathlon/Reasoning-v0 --env task=chain_sum config.min_terms=2 ")
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
