@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from .cli_commands import Command, _path, _trust_argument, parse_options
+from .cli_data import data_arguments, data_words
 from .cli_types import whole_number
 
 
@@ -16,18 +16,21 @@ def compare_names(options: argparse.Namespace) -> None:
     """Train every name over the same seeds and write a page."""
     from polyathlon.envs.errors import UsageError
 
-    if options.on is None and not any(_is_run(name) for name in options.names):
+    if options.on is None and options.data is None and not any(_is_run(name) for name in options.names):
         given = next((word for word in options.env or [] if "=" not in word), None)
         meant = f"--env takes KEY=VALUE; the environment is --on {given}" if given else NO_PLACE
         raise UsageError(f"{meant} (polyathlon envs lists them)")
+    from polyathlon.envs.data.progress import say
+
     from .comparing import compare
 
     if options.on is not None and len(options.on) == 1:
         (options.on,) = options.on
     words: dict[str, Any] = {key: getattr(options, key) for key in _SAME}
+    words["data"] = data_words(options)
     for word in ("env", "agent", "wrapper"):
         words[f"{word}_kwargs"] = parse_options(getattr(options, word))
-    found = compare(options.names, report=lambda line: print(line, file=sys.stderr, flush=True), **words)
+    found = compare(options.names, report=say, **words)
     print(found)
     print(f"written: {found.page}")
 
@@ -41,7 +44,7 @@ def _is_run(name: str) -> bool:
 
 _SAME = (
     *("on", "seeds", "completions", "steps", "quick", "model", "warm_start", "episodes", "threshold", "jobs", "out"),
-    *("device", "best", "trust"),
+    *("device", "best", "trust", "holdout", "reward", "records"),
 )
 
 
@@ -58,12 +61,18 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of every agent")
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
     add("--seeds", type=int, default=5, help="number of seeds (default 5; a claim needs 8)")
-    add("--completions", type=whole_number, help="answers in each run of a recipe (default 2048)")
+    add("--completions", type=whole_number, help="answers that each recipe writes (default 2048)")
     add("--quick", action="store_true", help="512 answers in each run of a recipe")
     add(
         "--steps",
         type=whole_number,
         help="instead, environment steps in each run (default for agents: as the YAML file says)",
+    )
+    data_arguments(parser)
+    add(
+        "--records",
+        type=whole_number,
+        help="records that each recipe of records reads (default one epoch); without --on the data's held-out prompts are the task",
     )
     add("--model", help="language model (default tiny)")
     add("--warm-start", type=int, metavar="N", help="solutions that recipes imitate first (default 1024)")

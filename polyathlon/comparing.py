@@ -17,12 +17,15 @@ from polyathlon.envs.errors import UsageError, check_int, check_positive_int
 
 from .adaptation import resolve_agent
 from .archives import write_atomically
+from .comparison_data import PROMPTS, Lengths, SharedData, lengths, refuse_actors, shared_data
 from .comparison_page import write_page
+from .comparison_progress import watched_runs
 from .comparison_results import Results, plain_name, read_results, run_folder_of
 from .comparison_runs import Job, Names, Setting, StartJob, acts_in_words, each, make_start, run
 from .comparison_suites import SuiteComparison, SuiteResults, refuse_twins, write_suite_page
 from .folder_lock import FolderLock
 from .registration import algorithms
+from .run_data import learns_from_records
 from .run_folder import in_file
 from .training import new_agent
 
@@ -61,6 +64,10 @@ def compare(
     env_kwargs: dict[str, Any] | None = None,
     agent_kwargs: dict[str, Any] | None = None,
     wrapper_kwargs: dict[str, Any] | None = None,
+    data: Any = None,
+    holdout: float | None = None,
+    reward: Any = None,
+    records: int | None = None,
     episodes: int | None = None,
     threshold: float | None = None,
     jobs: int = 1,
@@ -72,7 +79,7 @@ def compare(
 ) -> Comparison | SuiteComparison:
     """Compare recipes and agents on a task, or on several, over several seeds, or runs that exist, and write a page.
 
-    Recipes get equally many completions, and in each seed the same weights after imitation; names of one seed see the same
+    Recipes get equally many completions (those of records equally many records), and in each seed the same weights after imitation; names of one seed see the same
     problems, and are scored on the same fresh ones. Agents get environment steps and the hyper-parameters of `train`; where agents
     and recipes stand side by side, steps count for all. Every run is a run folder: called again, a comparison goes on with what is
     missing. All intervals are those of `polyathlon.statistics`. Over several tasks every task has a page of its own, and one page has what
@@ -81,9 +88,10 @@ def compare(
     Args:
         names: agents and recipes, as `train` takes them; the first is what the others are compared with. Without `on`: run folders, of
             which those that differ in the seed alone are one name.
-        on: id of the environment, or several; None compares runs that exist.
+        on: id of the environment, or several; None compares runs that exist, with `data` it is `polyathlon/Prompts-v0`, whose held-out
+            prompts give the scores.
         seeds: number of seeds, at least 2; a claim needs 8.
-        completions: answers in each run of a recipe; None is 2,048, with `quick` 512.
+        completions: answers in each run of a recipe; None is 2,048, with `quick` 512, beside recipes of records as many as their records have.
         steps: instead, environment steps in each run (tokens for a recipe); None takes the length in each agent's file of
             hyper-parameters, where an agent is among the names.
         quick: a short comparison of recipes.
@@ -92,6 +100,10 @@ def compare(
         env_kwargs: options of the environment.
         agent_kwargs: options of every agent.
         wrapper_kwargs: options of the wrappers of language agents (see `adapt`).
+        data: file of what recipes of records learn from, or whose prompts are asked; the dataset of agents that take one.
+        holdout: share of the data's prompts that is never learnt from; None is 0.05.
+        reward: what judges answers in `polyathlon/Prompts-v0`: "module:function", the folder of a reward model, or a list of these.
+        records: how many each run of a recipe of records reads; None is one epoch, with `quick` at most 256.
         episodes: fresh episodes that a final score averages over; None is 256 for completions, 20 for steps.
         threshold: score whose first reaching is counted; None is half way from the first to the best last mean.
         jobs: processes at a time; with 1 everything runs in this one.
@@ -111,8 +123,9 @@ def compare(
     say = report or (lambda line: None)
     if threshold is not None and not math.isfinite(threshold):
         raise UsageError(f"threshold is a score, a finite number, got {threshold!r}")
-    if on is None:
+    if on is None and data is None:
         given = (completions, steps, model, warm_start, env_kwargs, agent_kwargs, wrapper_kwargs)
+        given += (holdout, reward, records)
         if quick or any(word is not None and word != {} for word in given):
             raise UsageError(
                 "runs that exist are as they are: without on= (--on) only episodes, threshold, out and best have a meaning"
@@ -123,7 +136,10 @@ def compare(
     checked = _checked_names(names)
     check_int(2, seeds=seeds)
     check_positive_int(jobs=jobs)
-    tasks = [on] if isinstance(on, str) else list(on)
+    tasks = [on] if isinstance(on, str) else list(on or [])
+    if not tasks:
+        refuse_actors([name for name in checked if not acts_in_words(name)])
+        tasks, warm_start = [PROMPTS], warm_start or 0
     refuse_twins(tasks)
     options: dict[str, Any] = {
         key: dict(value or {})
@@ -133,10 +149,12 @@ def compare(
             ("wrapper_kwargs", wrapper_kwargs),
         )
     }
-    settings = [
-        replace(_setting(checked, task, completions, steps, quick, model, warm_start, episodes), **options)
-        for task in tasks
-    ]
+    given_lengths = Lengths(completions, records)
+    settings = []
+    for task in tasks:
+        shared = shared_data(checked, task, data, holdout, reward, options["agent_kwargs"])
+        setting = _setting(checked, task, given_lengths, steps, quick, model, warm_start, episodes, shared, options)
+        settings.append(replace(setting, **options))
     where = plain_name(tasks[0]) if len(tasks) == 1 else f"{len(tasks)}-tasks"
     folder = Path(out) if out is not None else Path("runs") / f"compare-{plain_name('-'.join(checked))}-{where}"
     folders = [folder] if len(tasks) == 1 else [folder / plain_name(task) for task in tasks]
@@ -219,15 +237,18 @@ def _checked_names(names: Sequence[Any]) -> list[str]:
 def _setting(
     names: list[str],
     on: str,
-    completions: int | None,
+    given: Lengths,
     steps: int | None,
     quick: bool,
     model: str | None,
     warm_start: int | None,
     episodes: int | None,
+    shared: SharedData | None,
+    options: dict[str, Any],
 ) -> Setting:
     """Return the setting without its options."""
     find_spec(on)
+    completions = given.completions
     speakers = [name for name in names if acts_in_words(name)]
     by_steps = steps is not None or len(speakers) < len(names)
     if by_steps and (completions is not None or quick):
@@ -241,9 +262,20 @@ def _setting(
         raise UsageError(
             f"{speakers[0]} needs the number of steps: recipes and agents side by side get equal steps (--steps)"
         )
-    length = steps if by_steps else completions or (QUICK_COMPLETIONS if quick else COMPLETIONS)
     if completions is not None:
         check_positive_int(completions=completions)
+    readers = [name for name in speakers if learns_from_records(name, options["agent_kwargs"])]
+    if by_steps and given.records is not None:
+        raise UsageError(
+            "records are counted where completions are; here steps are equal: leave records (--records) out"
+        )
+    if by_steps:
+        length = steps
+    else:
+        writers = [name for name in speakers if name not in readers]
+        found = lengths(shared, readers, writers, given, QUICK_COMPLETIONS if quick else COMPLETIONS, quick)
+        length = found.completions
+        shared = replace(shared, records=found.records) if shared is not None else None
     unit = "steps" if by_steps else "completions"
     number = EPISODES[unit] if episodes is None else episodes
     check_positive_int(episodes=number)
@@ -251,7 +283,7 @@ def _setting(
     check_int(0, warm_start=imitated)
     if not speakers and (model is not None or warm_start):
         raise UsageError(f"{names[0]} and the others use no language model: leave model and warm_start out")
-    return Setting(on, unit, length, number, {}, {}, {}, (model or "tiny") if speakers else None, imitated)
+    return Setting(on, unit, length, number, {}, {}, {}, (model or "tiny") if speakers else None, imitated, shared)
 
 
 def _check(setting: Setting, name: str, device: str) -> None:
@@ -278,14 +310,20 @@ def _refuse_other_setting(folder: Path, setting: Setting) -> None:
             raise UsageError(f"{folder} holds something else than a comparison: choose another --out")
         return
     try:
-        stored = Setting(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        stored = Setting.from_json(json.loads(path.read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is damaged: {error}; choose another --out") from error
-    mine, theirs = vars(setting), vars(stored)
+    mine, theirs = _flat(setting), _flat(stored)
     changed = [key for key in mine if in_file(mine[key]) != in_file(theirs[key])]
     if changed:
         listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
         raise UsageError(f"{folder} holds a comparison of another setting: {listed}. Choose another --out")
+
+
+def _flat(setting: Setting) -> dict[str, Any]:
+    """Return a setting by name, its data's words beside the others."""
+    found = asdict(setting)
+    return {**found, **(found.pop("shared") or asdict(SharedData()))}
 
 
 def _keep(folder: Path, setting: Setting) -> None:
@@ -337,9 +375,11 @@ def _run_all(
     begun = [StartJob(setting, number, path, device) for number in needed if (path := starts[number]) is not None]
     for start in each(make_start, begun, processes, known):
         report(f"seed {start.number}: {setting.warm_start} answers imitated")
-    for done, job in enumerate(each(run, missing, processes, known), 1):
-        found = json.loads(job.result_path.read_text())
-        report(f"{done}/{len(missing)} {job.name} seed {job.number}: {found['score']:.4g} ({found['seconds']:.0f} s)")
+    with watched_runs([job.folder for job in missing]):
+        for done, job in enumerate(each(run, missing, processes, known), 1):
+            found = json.loads(job.result_path.read_text())
+            said = f"{job.name} seed {job.number}: {found['score']:.4g} ({found['seconds']:.0f} s)"
+            report(f"{done}/{len(missing)} {said}")
 
 
 def _names(names: list[str], setting: Setting) -> Names:

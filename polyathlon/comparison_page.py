@@ -11,7 +11,8 @@ from typing import Any
 from polyathlon.envs.errors import UsageError
 
 from .archives import write_atomically
-from .comparison_results import SCORE, Results, Row
+from .comparison_data import judge_of
+from .comparison_results import COUNTED, SCORE, Results, Row
 from .statistics import CONFIDENCE
 
 FEWEST_FOR_A_CLAIM = 8
@@ -40,12 +41,11 @@ def write_page(results: Results, folder: Path) -> Path:
 def markdown(results: Results) -> str:
     """Return the page."""
     rows, unit = results.rows(), results.setting.unit
-    heads = ["name", "score", f"difference to {results.names[0]}", "verdict", _reach_head(results)]
-    body = [[r.name, str(r.score), _or_dash(r.difference), r.verdict or "–", _reached(r, results.seeds)] for r in rows]
-    costs = [
-        [r.name, f"{r.completions:g}", f"{r.steps:g}", f"{r.seconds.estimate:.3g}", _memory(r)]
-        for r in rows
-    ]  # fmt: skip
+    heads = ["name", "score", f"difference to {results.names[0]}", "verdict"]
+    body = [[r.name, str(r.score), _or_dash(r.difference), r.verdict or "–"] for r in rows]
+    if results.threshold is not None:
+        heads.append(_reach_head(results))
+        body = [[*cells, _reached(r, results.seeds)] for cells, r in zip(body, rows)]
     blocks = [
         f"# {', '.join(results.names)} on {results.setting.env}",
         _setting(results),
@@ -53,29 +53,82 @@ def markdown(results: Results) -> str:
         _how_to_read(results),
         f"![Final scores, and curves over {unit}](comparison.png)",
         "## What it cost",
-        grid(["name", "completions or episodes", "steps", "seconds", "peak memory, MB"], costs),
-        "Means over seeds. A step is a token for recipes; seconds are those of training and scoring together.",
+        _costs(rows),
+        "Means over seeds. A step is a token for recipes; seconds are those of training and scoring together."
+        + _counted_said(rows),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+COUNTED_HEADS = dict(zip(COUNTED, ("records read", "answers written", "answers judged"), strict=True))
+
+
+def _costs(rows: Sequence[Row]) -> str:
+    """Return the table of what each name took, records and judged answers among it where a name reads records."""
+    counted = COUNTED if any(r.counted.get("records") for r in rows) else ()
+    heads = ["completions or episodes"] if not counted else [COUNTED_HEADS[key] for key in counted]
+    costs = [
+        [
+            r.name,
+            *([f"{r.counted[key]:g}" if key in r.counted else "–" for key in counted] or [f"{r.completions:g}"]),
+            f"{r.steps:g}",
+            f"{r.seconds.estimate:.3g}",
+            _memory(r),
+        ]
+        for r in rows
+    ]
+    return grid(["name", *heads, "steps", "seconds", "peak memory, MB"], costs)
+
+
+def _counted_said(rows: Sequence[Row]) -> str:
+    if not any(r.counted.get("records") for r in rows):
+        return ""
+    return (
+        " Answers judged are those whose judgement the method read; what judging the records cost stands in no count, for it was paid "
+        "when they were written."
+    )
+
+
+def _data_said(results: Results) -> list[str]:
+    """Return what is said of data and judge."""
+    shared = results.setting.shared
+    if shared is None:
+        return []
+    said = []
+    if shared.source is not None:
+        source = shared.source if isinstance(shared.source, str) else shared.source["source"]
+        of = f": {shared.kind}, {shared.learnt:,} to learn from and {shared.held:,} held out" if shared.kind else ""
+        said.append(f"Data: `{source}`{of}")
+    return [*said, f"Judge: {judge_of(results.setting.env, shared)}"]
+
+
+def _length_said(results: Results) -> str:
+    """Return how long each run is."""
+    s = results.setting
+    lengths = [] if s.length is None else [f"{s.length:,} {s.unit}"]
+    if s.shared is not None and s.shared.records is not None:
+        lengths = [f"{s.shared.records:,} records", *(f"{each} of a recipe that reads none" for each in lengths)]
+    if not lengths:
+        lengths = ["as long as it is" if results.seed_list else "as long as its file of hyper-parameters says"]
+    return ", ".join(lengths)
 
 
 def _setting(results: Results) -> str:
     s = results.setting
     options = {**s.env_kwargs, **{f"agent {k}": v for k, v in s.agent_kwargs.items()}, **s.wrapper_kwargs}
-    length = (
-        ("as long as it is" if results.seed_list else "as long as its file of hyper-parameters says")
-        if s.length is None
-        else f"{s.length:,} {s.unit}"
-    )
     said = [
         f"Environment: `{s.env}`" + (f" with {', '.join(f'{k} {v!r}' for k, v in options.items())}" if options else "")
     ]
     seeds = ", ".join(f"{results.seed_of(number):,}" for number in range(min(results.seeds, 2)))
-    said.append(f"Each run: {length}; {results.seeds} seeds ({seeds}{', ...' if results.seeds > 2 else ''})")
+    said += _data_said(results)
+    said.append(
+        f"Each run: {_length_said(results)}; {results.seeds} seeds ({seeds}{', ...' if results.seeds > 2 else ''})"
+    )
     if s.model is not None:
         begin = f"after the imitation of {s.warm_start:,} answers" if s.warm_start else "as it was made"
         said.append(f"Model: `{s.model}`, {begin}; the runs of a seed start from the same weights")
-    said.append(f"Score: mean return over {s.episodes:,} fresh episodes, the same for all names of a seed")
+    asked = "answers to held-out prompts" if s.asks_held_out else "fresh episodes"
+    said.append(f"Score: mean return over {s.episodes:,} {asked}, the same for all names of a seed")
     return "\n".join(f"- {line}" for line in said)
 
 
@@ -95,6 +148,8 @@ def _reach_head(results: Results) -> str:
 
 
 def _reached(row: Row, seeds: int) -> str:
+    if not row.has_curve:
+        return "–"  # a recipe of records plays nothing while it learns
     return str(row.reached) if row.reached is not None else f"{row.number_reached} of {seeds} seeds reached it"
 
 
@@ -116,10 +171,13 @@ def table(results: Results) -> str:
     """Return one line a run, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "seed", "score", "completions", "steps", "reached", "seconds", "memory_mb"])
+    has_data = any(outcome.counted.get("records") for outcome in results.outcomes)
+    counted = COUNTED if has_data else ()
+    writer.writerow(["name", "seed", "score", "completions", "steps", "reached", *counted, "seconds", "memory_mb"])
     for outcome in results.outcomes:
         reached = None if results.threshold is None else outcome.reached(results.threshold)
         counts = [outcome.completions, outcome.steps, "" if reached is None else f"{reached:g}"]
+        counts += [outcome.counted.get(key, "") for key in counted]
         costs = [outcome.seconds, outcome.memory_mb]
         writer.writerow([outcome.name, results.seed_of(outcome.number), repr(outcome.score), *counts, *costs])
     return text.getvalue()

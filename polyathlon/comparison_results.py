@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,11 @@ COLUMNS = {  # of the log of a language agent -> what the page calls it
     "rollout/ep_len_mean": "tokens of an answer",
     "train/groups_without_signal": "share of groups without signal",
     "rollout/start_kl": "divergence from the start, per token",
+    "holdout/accuracy": "accuracy on held-out pairs",
+    "holdout/margin": "margin of held-out pairs",
 }
 
+COUNTED = ("records", "written", "judged")
 Curve = tuple[NDArray[Any], NDArray[Any]]
 
 
@@ -41,6 +44,7 @@ class Outcome:
         steps, completions: how many it took.
         seconds, memory_mb: what it cost; NaN for the memory of a run that nobody measured.
         curves: by what they show, (completions or steps, values).
+        counted: of a language agent "records" that it read, answers that it has "written", and those whose judgement it read ("judged").
     """
 
     name: str
@@ -51,6 +55,7 @@ class Outcome:
     seconds: float
     memory_mb: float
     curves: dict[str, Curve]
+    counted: dict[str, int] = field(default_factory=dict)
 
     def reached(self, threshold: float) -> float | None:
         """Return where the curve of the score first stands at a threshold; None where it never does."""
@@ -73,6 +78,8 @@ class Row:
         reached: completions or steps to the threshold where every seed reached it; None otherwise.
         number_reached: seeds that reached it.
         seconds, memory_mb, completions, steps: means over seeds; None for memory that nobody measured.
+        counted: means over seeds of what `Outcome.counted` has.
+        has_curve: whether scores were logged in training.
     """
 
     name: str
@@ -85,6 +92,8 @@ class Row:
     memory_mb: Interval | None
     completions: float
     steps: float
+    counted: dict[str, float] = field(default_factory=dict)
+    has_curve: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,8 @@ class Results:
             mean(lambda run: run.memory_mb) if all(np.isfinite(run.memory_mb) for run in runs) else None,
             mean(lambda run: run.completions).estimate,
             mean(lambda run: run.steps).estimate,
+            {key: float(np.mean([run.counted[key] for run in runs])) for key in _shared_keys(runs)},
+            any(SCORE in run.curves for run in runs),
         )
 
     def bands(self, shown: str) -> dict[str, tuple[NDArray[Any], ...]]:
@@ -168,6 +179,11 @@ class Results:
         return found
 
 
+def _shared_keys(runs: Sequence[Outcome]) -> list[str]:
+    """Return what was counted in every run."""
+    return [key for key in COUNTED if all(key in run.counted for run in runs)]
+
+
 def read_results(folder: Path, setting: Setting, names: Sequence[str], seeds: int, threshold: float | None) -> Results:
     """Read the runs of a comparison.
 
@@ -193,6 +209,7 @@ def read_outcome(folder: Path, name: str, number: int, unit: str) -> Outcome:
     try:
         found = json.loads(path.read_text())
         values = {key: found[key] for key in ("score", "steps", "completions", "seconds", "memory_mb")}
+        values["counted"] = {key: int(found[key]) for key in COUNTED if key in found}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} cannot be read ({error}): remove it, and the run goes on") from error
     return Outcome(name, number, curves=read_curves(RunFolder(folder), name, unit), **values)

@@ -29,9 +29,11 @@ from polyathlon.agents.parts.divergences import kl_token
 from .adaptation import is_language_agent, resolve_agent
 from .archives import write_atomically
 from .checkpoints import read_state, save_state
+from .comparison_data import SharedData, counts
 from .evaluation import score_agent
 from .registration import AlgorithmRecord, register_algorithm
 from .run_callbacks import units_done
+from .run_data import takes_option
 from .run_folder import RunConfig, RunFolder
 from .training import build_env, new_agent, run_config, train
 
@@ -55,11 +57,12 @@ class Setting:
     Attributes:
         env: id of the environment.
         unit: "completions" or "steps".
-        length: of each run, in that unit; None takes each agent's own from its file of hyper-parameters.
+        length: of each run, in that unit, where it reads no records; None takes each agent's own from its file of hyper-parameters.
         episodes: fresh episodes that the final score averages over.
         env_kwargs, agent_kwargs, wrapper_kwargs: options, as in `train`.
         model: language model; None where none acts.
         warm_start: problems that language agents imitate first.
+        shared: data, and what judges answers to its prompts; None without either.
     """
 
     env: str
@@ -71,6 +74,18 @@ class Setting:
     wrapper_kwargs: dict[str, Any]
     model: str | None
     warm_start: int
+    shared: SharedData | None = None
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Setting:
+        """Return a setting that a file keeps."""
+        shared = record.get("shared")
+        return cls(**{**record, "shared": None if shared is None else SharedData(**shared)})
+
+    @property
+    def asks_held_out(self) -> bool:
+        """Whether scores are those of held-out prompts of the data."""
+        return self.shared is not None and self.shared.source is not None and takes_option(self.env, "held_out")
 
     def config(self, name: str, number: int) -> RunConfig:
         """Return what the run of a name and the number of a seed is.
@@ -83,15 +98,16 @@ class Setting:
     def words(self, name: str, number: int) -> dict[str, Any]:
         """Return the keyword arguments of `train`."""
         language = acts_in_words(name)
-        length = "completions" if self.unit == "completions" else "total_timesteps"
+        answers = None if self.shared is None else self.shared.answers(name, self.agent_kwargs)
         return {
-            length: self.length,
+            "completions" if self.unit == "completions" else "total_timesteps": answers or self.length,
             "seed": SEED_DISTANCE * number,
             "env_kwargs": self.env_kwargs,
             "agent_kwargs": self.agent_kwargs,
             "wrapper_kwargs": self.wrapper_kwargs if language else {},
             "model": self.model if language else None,
             "warm_start": self.warm_start if language else 0,
+            **({} if self.shared is None else self.shared.words(name, self.env, self.agent_kwargs)),
         }
 
 
@@ -143,6 +159,7 @@ def make_start(job: StartJob) -> None:
         "wrapper_kwargs": setting.wrapper_kwargs,
         "agent_kwargs": kept,
         "model": setting.model,
+        **({} if setting.shared is None else setting.shared.words("sft", setting.env, kept)),
     }
     agent = new_agent(run_config("sft", setting.env, 1, **words), job.device)
     agent.warm_start(n=setting.warm_start)
@@ -168,6 +185,7 @@ def run(job: Job) -> None:
         "completions": int(agent._episode_num),
         "seconds": round(seconds, 3),
         "memory_mb": round(peak_memory(agent.device), 1),
+        **counts(agent),
     }
     write_atomically(job.result_path, json.dumps(result, indent=1))
 
@@ -231,9 +249,12 @@ def divergence(agent: Any, episodes: Sequence[Any], weights: Mapping[str, Tensor
 
 
 def score(agent: Any, job: Job) -> float:
-    """Return the mean return over fresh episodes, the same for all names of a seed."""
+    """Return the mean return over fresh episodes, or held-out prompts of the data, the same for all names of a seed."""
     setting, seed = job.setting, FIRST_EVALUATION + SEED_DISTANCE * job.number
-    env = agent.env.envs[0] if acts_in_words(job.name) else build_env(setting.config(job.name, job.number))
+    if setting.asks_held_out:
+        env = build_env(setting.config(job.name, job.number), held_out=True)
+    else:
+        env = agent.env.envs[0] if acts_in_words(job.name) else build_env(setting.config(job.name, job.number))
     return score_agent(agent, env, setting.episodes, seed).mean
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from polyathlon.agents.base import Agent
+from polyathlon.envs.data.progress import Progress
 from polyathlon.envs.errors import UsageError
 
 from .run_folder import RunFolder
@@ -73,21 +74,19 @@ class RunProgress(BaseCallback):
     """A progress bar over the whole run, which starts where a resumed run stands."""
 
     def _on_training_start(self) -> None:
-        from tqdm import tqdm
-
         completions = getattr(self.model, "completions", None)
         total, unit = (self.model._total_timesteps, "step") if completions is None else (completions, "answer")
-        self.bar = tqdm(total=total, initial=units_done(self.model), unit=unit, dynamic_ncols=True)
+        self.bar = Progress(total, unit, units_done(self.model), shown=True)
 
     def _on_step(self) -> bool:
-        self.bar.update(units_done(self.model) - self.bar.n)
+        self.bar.reach(units_done(self.model))
         rewards = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         if rewards:
-            self.bar.set_postfix_str(f"return {sum(rewards) / len(rewards):.4g}", refresh=False)
+            self.bar.note(f"return {sum(rewards) / len(rewards):.4g}")
         return True
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         if hasattr(self, "bar"):
-            self.bar.update(units_done(self.model) - self.bar.n)
+            self.bar.reach(units_done(self.model))
             self.bar.close()

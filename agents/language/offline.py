@@ -56,6 +56,7 @@ class Records:
 
     extra_fields = EXTRA
     can_store = True
+    rows_class = RecordRows
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Records:
         self.batch, self.take = batch, take
         self.rows_options: dict[str, Any] = {"too_long": too_long, "empty": empty, "equal": equal}
         self.epoch = self.position = 0
+        self.learnt = 0  # records, without those that were left out
         self.share = 0.0
         self.counts: dict[str, int] = {}
         self.digest: str | None = None
@@ -98,11 +100,11 @@ class Records:
             "was understood)"
         )
 
-    def completions_of(self, data: OfflineData) -> int:
-        """Return how many answers an epoch of updates learns from."""
-        count = len(data.train)
+    def completions_of(self, data: OfflineData, number: int | None = None) -> int:
+        """Return how many answers `number` records have that are learnt from, on average rounded up; None is an epoch."""
+        count = len(data.train) if number is None else number
         return (
-            int(data.records.sizes[data.train].sum())
+            math.ceil(count * int(data.records.sizes[data.train].sum()) / len(data.train))
             if self.take == "all"
             else 2 * count
             if self.take == "pairs"
@@ -121,7 +123,7 @@ class Records:
         Raises:
             UsageError: nothing of an epoch is left to learn from, or the file has changed.
         """
-        data, rows = rollout.data, RecordRows(rollout.rules, **self.rows_options)
+        data, rows = rollout.data, self.rows_class(rollout.rules, **self.rows_options)
         data.records.refuse_changed()
         self.digest = data.records.digest
         found: list[Episode] = []
@@ -140,6 +142,7 @@ class Records:
             if own:
                 found += own
                 group += 1
+        self.learnt += number
         for reason, count in rows.counts.items():
             self.counts[reason] = self.counts.get(reason, 0) + count
         self.share = self.position / len(data.train)
@@ -147,7 +150,7 @@ class Records:
 
     def held_out(self, data: OfflineData, rules: Any, most: int) -> list[Episode]:
         """Return the episodes of the first `most` records that are held out."""
-        rows = RecordRows(rules, **self.rows_options)
+        rows = self.rows_class(rules, **self.rows_options)
         found: list[Episode] = []
         for group, unit in enumerate(data.held[:most].tolist()):
             found += self._episodes(data, rows, unit, group)
@@ -165,12 +168,13 @@ class Records:
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data, and which data it is."""
         place = {"epoch": self.epoch, "position": self.position, "share": self.share}
-        return {**place, "digest": self.digest, "counts": dict(self.counts)}
+        return {**place, "learnt": self.learnt, "digest": self.digest, "counts": dict(self.counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.epoch, self.position, self.share = int(state["epoch"]), int(state["position"]), float(state["share"])
         self.digest, self.counts = state["digest"], dict(state["counts"])
+        self.learnt = int(state["learnt"])
 
     def metrics(self) -> dict[str, float]:
         """Return how many epochs were read, and how many records were dropped, cut, empty or equal so far."""

@@ -68,6 +68,7 @@ class TokenAgent(Agent):
         fast_forward: sample from plain Llamas with this package's own forward pass.
         completions: `learn` ends after so many answers, counted as episodes are, and measures its progress by them; None goes
             by tokens.
+        given_answers: how many of the answers counted so far were given (records, the task's own solutions), not written.
     """
 
     action_forms = ("tokens",)
@@ -75,6 +76,7 @@ class TokenAgent(Agent):
     temperature: float
     fast_forward: bool
     completions: int | None = None
+    given_answers: int = 0
     _rules_options: dict[str, Any]  # those of the environment, for an agent that is loaded without one
 
     def _has_finished(self, total: int) -> bool:

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import torch
 
+from polyathlon.envs.data.progress import Progress
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.random import make_keys
 
@@ -176,11 +177,13 @@ def label_instances(
         if place is not None and _chunk_path(place, number).exists():
             done[number] = _read_chunk(_chunk_path(place, number))
     waiting = [number for number in range(len(parts)) if number not in done]
-    for number, result in _solved(problem, parts, waiting, name, options, workers):
-        if place is not None:
-            with replacing(_chunk_path(place, number)) as file:
-                np.savez(file, **result._asdict())
-        done[number] = result
+    with Progress(len(instances), "instance", sum(len(done[number].cost) for number in done), "labels") as bar:
+        for number, result in _solved(problem, parts, waiting, name, options, workers):
+            if place is not None:
+                with replacing(_chunk_path(place, number)) as file:
+                    np.savez(file, **result._asdict())
+            done[number] = result
+            bar.add(len(result.cost))
     ordered = [done[number] for number in range(len(parts))]
     rows = [row[row >= 0].tolist() for part in ordered for row in part.solution]
     costs = np.concatenate([part.cost for part in ordered]) if ordered else np.zeros(0)

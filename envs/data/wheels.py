@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from polyathlon.envs.data.progress import hidden, is_watched
 from polyathlon.envs.errors import UsageError
 
 
@@ -24,8 +25,9 @@ def download_wheel(requirement: str, folder: Path, sha256: str | None = None) ->
     Raises:
         UsageError: it cannot be downloaded, or has another hash.
     """
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest"]
-    done = subprocess.run([*command, str(folder), requirement], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+    with hidden():  # pip draws a bar of its own
+        done = _with_bar([*command, requirement]) if is_watched() else _quietly([*command, "--quiet", requirement])
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         raise UsageError(
@@ -38,3 +40,14 @@ def download_wheel(requirement: str, folder: Path, sha256: str | None = None) ->
             f"the wheel {requirement} has the hash {found}, expected {sha256}: it is not the published file"
         )
     return wheels[0]
+
+
+def _with_bar(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run pip so that its bar is seen: what it prints goes to this process's standard error, its errors are kept."""
+    return subprocess.run(
+        [*command, "--progress-bar", "on"], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+def _quietly(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
