@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import traceback
 import warnings
@@ -236,6 +237,8 @@ def run_cell(cell: Cell, seed: int, limit: float, shuffled: bool) -> dict[str, A
 def main(arguments: list[str]) -> int:
     """Run what the command line says and print the outcome as the last line, in JSON."""
     family, _, kind = arguments[0].partition(":")
+    most = int(3 * float(arguments[2])) + 60
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))
     warnings.simplefilter("ignore")
     try:
         found = run_cell(Cell(family, kind), int(arguments[1]), float(arguments[2]), arguments[3] == "shuffled")

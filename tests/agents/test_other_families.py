@@ -24,14 +24,18 @@ def test_classic_agents_of_equal_spaces_go_on_in_another_family_and_of_others_ar
 
 def test_a_language_agent_goes_on_in_another_family_of_the_same_context():
     def tokens(env_id, length):
-        return TokenAction(gym.make(env_id), max_new_tokens=8, max_length=length)
+        return TokenAction(gym.make(env_id), max_new_tokens=96, max_length=length)
 
     agent = LanguageAgent("tiny", tokens("polyathlon/Reasoning-v0", 1024), num_prompts=1, group_size=2, seed=0)
     agent.learn(16)
+    assert not isinstance(agent.collect_episodes()[0].task, str)
     before = agent.num_timesteps
     agent.set_env(tokens("polyathlon/FunctionCall-v0", 1024))
     agent.learn(16, reset_num_timesteps=False)
     assert agent.num_timesteps > before
     assert type(agent.token_env.unwrapped).__name__ == "FunctionCall"
+    # the problems that are answered are those of the new family, and so are the solutions that are imitated
+    assert all(str(episode.task).startswith("simple") for episode in agent.collect_episodes())
+    agent.warm_start(n=2, epochs=1)
     with pytest.raises(ValueError, match="spaces do not match"):
         agent.set_env(tokens("polyathlon/FunctionCall-v0", 512))
