@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from .construction.bqnco import BQNCO as BQNCO
     from .games.self_play import SelfPlay as SelfPlay
     from .language.agent import LanguageAgent as LanguageAgent
+    from .language.polar import POLAR as POLAR
     from .language.policy import CausalLMPolicy as CausalLMPolicy
     from .language.reward_model import RewardModel as RewardModel
     from .off_policy.agent import OffPolicy as OffPolicy
     from .off_policy.awac import AWAC as AWAC
     from .off_policy.bc import BC as BC
+    from .off_policy.cpl import CPL as CPL
     from .off_policy.expo import EXPO as EXPO
     from .off_policy.iql import IQL as IQL
+    from .off_policy.p_iql import PIQL as PIQL
     from .off_policy.pmoe import PMOE as PMOE
     from .off_policy.prdc import PRDC as PRDC
     from .off_policy.rlpd import RLPD as RLPD

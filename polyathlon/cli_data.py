@@ -12,7 +12,8 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         metavar="FILE",
-        help="records: .jsonl, .json, .csv, .parquet, a folder (polyathlon data FILE shows them)",
+        help="records: .jsonl, .json, .csv, .parquet, a folder (polyathlon data FILE shows them); for cpl and p_iql segments: a Minari "
+        "dataset or a .npz file",
     )
     add(
         "--columns",
@@ -22,7 +23,11 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
         help="names of the data's columns, such as prompt=question",
     )
     add("--holdout", type=float, metavar="SHARE", help="share of the data's prompts that is held out (default 0.05)")
-    add("--reward", metavar="JUDGE", help="of polyathlon/Prompts-v0: module:function, or the folder of a reward model")
+    add(
+        "--reward",
+        metavar="JUDGE",
+        help="of polyathlon/Prompts-v0: module:function, the folder of a reward model, or density_ratio:STRONG,WEAK",
+    )
 
 
 def data_words(options: argparse.Namespace) -> Any:

@@ -108,7 +108,9 @@ def _makers(row: Recipe, collector: Any) -> dict[str, str]:
 
     own = {name: "noise" for name, _ in row.noise} | dict.fromkeys(getattr(collector, "extra_fields", {}), "collector")
     made = {
-        name: ", ".join(maker for maker in field.made_by.split(", ") if maker not in ("minibatch", "rollout"))
+        name: ", ".join(
+            maker for maker in field.made_by.split(", ") if maker not in ("minibatch", "rollout", "segments")
+        )
         for name, field in FIELDS.items()
         if field.recipe_shape
     }

@@ -15,7 +15,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
-from polyathlon.agents.games.finding import find_task
+from polyathlon.agents.games.finding import find_game
+from polyathlon.agents.games.foreign import ForeignGame, record_foreign_game
 from polyathlon.agents.games.league_files import WORDS
 from polyathlon.agents.games.plots import plot_matrix, plot_ratings
 from polyathlon.agents.games.self_play import SelfPlay
@@ -181,6 +182,10 @@ def _recorded(
     league: SelfPlay, players: list[Any], names: tuple[str, str], number: int, seed: int, is_text: bool
 ) -> tuple[list[Any], list[float], list[str]]:
     task = league.task
+    if isinstance(task, ForeignGame):
+        owners = [int(seat != number % task.num_players) for seat in range(task.num_players)]
+        scene, paid = record_foreign_game(task, players, owners, seed, league.max_episode_steps, is_text)
+        return scene, paid, [names[owner] for owner in owners]
     state = task.reset(
         make_keys(torch.tensor([seed], device=task.device), torch.zeros(1, dtype=torch.int64, device=task.device))
     )
@@ -242,8 +247,8 @@ def play_person(
         KeyboardInterrupt: the person left.
     """
     check_int(0, seed=seed)
-    task = find_task(game, env_kwargs or {}, torch.device("cpu"))
-    if "ansi" not in task.metadata["render_modes"]:
+    task = find_game(game, env_kwargs or {}, torch.device("cpu"))
+    if isinstance(task, ForeignGame) or "ansi" not in task.metadata["render_modes"]:
         raise UsageError(f"{game} has no text form to play in a terminal")
     own, names = int(check_seat(task, 0 if seat is None else seat)), move_names(task)
     other = make_opponent(task, opponent)

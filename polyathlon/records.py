@@ -22,8 +22,22 @@ from .adaptation import make_env
 from .data_summary import describe_data
 from .datasets import seeded_draws
 from .evaluation import load_run
+from .record_triples import policy_rows, policy_triples, ranked_triples, reference_rows
 
-__all__ = ["COLUMNS", "KINDS", "Record", "RecordSet", "describe_data", "record_pairs", "record_scored", "records"]
+__all__ = [
+    "COLUMNS",
+    "KINDS",
+    "Record",
+    "RecordSet",
+    "describe_data",
+    "policy_rows",
+    "policy_triples",
+    "ranked_triples",
+    "record_pairs",
+    "record_scored",
+    "records",
+    "reference_rows",
+]
 
 BATCH = 64  # problems that are answered at once
 Answerer = Callable[[Sequence[str]], Sequence[str]]

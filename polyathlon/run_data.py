@@ -44,6 +44,8 @@ def with_data(
     Raises:
         UsageError: nobody reads what is given.
     """
+    if reads_segments(agent):
+        return _with_segments(agent, env_kwargs, agent_kwargs, data, holdout, reward)
     learns = learns_from_records(agent, agent_kwargs)
     asks = data is not None and takes_option(env_id, "data")
     replays = data is not None and not (learns or asks) and learns_from_dataset(agent, data)
@@ -92,10 +94,30 @@ def _dataset_of(agent: str, agent_kwargs: dict[str, Any], data: Any, holdout: fl
 
 
 def learns_from_dataset(agent: str, data: Any) -> bool:
-    """Whether an agent takes `dataset=`, recorded transitions, and data may be one: Minari's are ids and folders, never files."""
+    """Whether an agent reads segments, or takes `dataset=` and data may be one: Minari's are ids and folders, never files."""
+    if reads_segments(agent):
+        return True
     source = data.get("source") if isinstance(data, dict) else data
     is_file = isinstance(source, str | Path) and Path(source).expanduser().is_file()
     return not is_file and "dataset" in constructor_keywords(resolve_agent(agent)[0])
+
+
+def reads_segments(agent: str) -> bool:
+    """Whether data of an agent are segments of episodes that are compared."""
+    return bool(getattr(resolve_agent(agent)[0], "reads_segments", False))
+
+
+def _with_segments(
+    agent: str, env_kwargs: dict[str, Any], agent_kwargs: dict[str, Any], data: Any, holdout: Any, reward: Any
+) -> Given:
+    if holdout is not None or reward is not None:
+        word = "holdout" if holdout is not None else "reward"
+        raise UsageError(f"{word}= is of records of language, {agent!r} learns from segments: leave {word} out")
+    if isinstance(data, dict) and "source" in data:
+        raise UsageError(f"columns= (--columns) name columns of records; {agent!r} reads arrays by their own names")
+    if data is None:
+        return Given(dict(env_kwargs), dict(agent_kwargs))
+    return Given(dict(env_kwargs), {**agent_kwargs, "data": str(data) if isinstance(data, Path) else data})
 
 
 def learns_from_records(agent: str, agent_kwargs: dict[str, Any]) -> bool:
@@ -108,7 +130,7 @@ def row_of(agent: str, agent_kwargs: dict[str, Any]) -> Recipe | None:
     """Return the recipe of an agent that may have data; None where it can have none."""
     agent_class, implied = resolve_agent(agent)
     parameters = inspect.signature(agent_class.__init__).parameters
-    if "data" not in parameters:
+    if "data" not in parameters or reads_segments(agent):
         return None
     own = getattr(agent_class, "own_recipe", None)
     recipe = own or implied.get("recipe") or agent_kwargs.get("recipe") or parameters["recipe"].default

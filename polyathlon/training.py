@@ -79,10 +79,11 @@ def train(
         model: language model; None is "tiny" where one is needed.
         warm_start: number of problems whose solutions a language agent imitates first.
         data: records (see `polyathlon.records.records`) that the agent learns from, or whose prompts the environment asks, or both. A run
-            that learns from records is as long as one epoch of them where nothing else says how long.
+            that learns from records is as long as one epoch of them where nothing else says how long. Of `cpl` and `p_iql`: segments, a
+            Minari dataset or a .npz file (see `polyathlon.agents.parts.segments.read_segments`).
         holdout: share of the data's prompts that is never learnt from; None is 0.05 where an agent learns from records.
         reward: what judges answers to the data's prompts in `polyathlon/Prompts-v0`: a function, "module:function", a reward model's
-            folder, or a list of them.
+            folder, "density_ratio:STRONG,WEAK", or a list of them.
         n_envs: number of environments; a batched twin of the environment is used where there is one. None takes what the file of
             hyper-parameters says, else 1.
         tuned: take the hyper-parameters of `polyathlon/data/hyperparameters/AGENT.yml` where it has the environment (what

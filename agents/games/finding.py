@@ -10,6 +10,9 @@ from polyathlon.agents.streams.environments import find_spec
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor import TensorEnv, load_task
 
+from .foreign import ForeignGame
+from .league_files import find_class
+
 
 def find_task(env_fn: Any, env_kwargs: dict[str, Any], device: torch.device) -> TensorEnv:
     """Return the game on tensors.
@@ -42,18 +45,55 @@ def find_task(env_fn: Any, env_kwargs: dict[str, Any], device: torch.device) -> 
     return task
 
 
+def find_game(env_fn: Any, env_kwargs: dict[str, Any], device: torch.device) -> TensorEnv | ForeignGame:
+    """Return the game on tensors where it has that form, else how it is made in PettingZoo's.
+
+    Args:
+        env_fn: see `find_task`; also "module:function".
+        env_kwargs: options of it.
+        device: where agents that play it lie.
+
+    Raises:
+        UsageError: it is no game of several players.
+    """
+    if isinstance(env_fn, str) and _is_class_path(env_fn):
+        named = find_class(env_fn)
+        env_fn = env_fn if isinstance(named, type) and issubclass(named, TensorEnv) else named
+    is_task = isinstance(env_fn, str | TensorEnv) or (isinstance(env_fn, type) and issubclass(env_fn, TensorEnv))
+    if is_task or not callable(env_fn):
+        return find_task(env_fn, env_kwargs, device)
+    made = env_fn(**env_kwargs)
+    if isinstance(made, TensorEnv) or tensor_task(made) is not None:
+        return find_task(env_fn, env_kwargs, device)
+    close = getattr(made, "close", None)
+    if close is not None:
+        close()
+    game = ForeignGame(env_fn, env_kwargs, device)
+    if game.num_players < 2:
+        raise UsageError(f"{game.name} has one player: train the agent on it directly")
+    return game
+
+
 def _is_class_path(name: str) -> bool:
     return ":" in name and "/" not in name.partition(":")[2]
 
 
-def _task_of(env: Any) -> TensorEnv:
-    if isinstance(env, TensorEnv):
-        return env
+def tensor_task(env: Any) -> TensorEnv | None:
+    """Return the game on tensors that an environment of PettingZoo tells of, or None."""
     for layer in (env, getattr(env, "unwrapped", None)):
         tell = getattr(layer, "tensor_task", None)
         if callable(tell) and (task := tell()) is not None:
             found: TensorEnv = task
             return found
+    return None
+
+
+def _task_of(env: Any) -> TensorEnv:
+    if isinstance(env, TensorEnv):
+        return env
+    task = tensor_task(env)
+    if task is not None:
+        return task
     raise UsageError(
         f"{env} tells no tensor_task(), so its seats cannot be played at once on tensors; "
         "AECSeats (polyathlon.agents.games.aec_seats) makes one seat of it, on which any agent trains"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from gymnasium.vector import AutoresetMode
@@ -12,7 +13,9 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor import TensorEnv, TensorVectorEnv
 
-Groups = Callable[[object], Tensor]
+from .foreign import ForeignGame
+
+Groups = Callable[[Any], Tensor]
 
 
 class GameRows(TensorVectorEnv):
@@ -42,7 +45,7 @@ class GameRows(TensorVectorEnv):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
 
-def find_groups(task: TensorEnv, per_role: bool | Groups | None) -> Groups:
+def find_groups(task: TensorEnv | ForeignGame, per_role: bool | Groups | None) -> Groups:
     """Return which seats are played by one policy: state -> [N, P] int64 number of each seat's group, from 0.
 
     Args:
@@ -52,6 +55,10 @@ def find_groups(task: TensorEnv, per_role: bool | Groups | None) -> Groups:
     Raises:
         UsageError: `per_role=True`, and the task has no sides; or it is something else.
     """
+    if isinstance(task, ForeignGame):
+        if per_role not in (None, False):
+            raise UsageError(f"in a game of PettingZoo each seat is played by itself: leave per_role={per_role!r} out")
+        return task.groups
     sides = getattr(task, "sides", None)
     if callable(per_role):
         return per_role
@@ -62,4 +69,4 @@ def find_groups(task: TensorEnv, per_role: bool | Groups | None) -> Groups:
     if sides is not None and per_role is not False:
         return sides
     seats = torch.arange(task.num_players, device=task.device)
-    return lambda state: seats.expand(state.t.shape[0], -1)  # type: ignore[attr-defined]
+    return lambda state: seats.expand(state.t.shape[0], -1)

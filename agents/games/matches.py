@@ -18,6 +18,7 @@ from polyathlon.envs.tensor.opponents import Guarded, PlayerFault, seat_keys
 from polyathlon.envs.tensor.rules import advance, allowed
 from polyathlon.envs.tensor.trees import take
 
+from .foreign import ForeignGame, play_foreign_games
 from .game_rows import Groups
 
 NO_LIMIT = 2**62
@@ -147,7 +148,7 @@ class Match:
 
 
 def play_match(
-    task: TensorEnv,
+    task: TensorEnv | ForeignGame,
     players: Sequence[Any],
     names: Sequence[str],
     games: int,
@@ -177,7 +178,11 @@ def play_match(
     number = int(group.max()) + 1
     is_first = group == (rows % number)[:, None]
     guarded = [Guarded(task, one, name, time_limit) for one, name in zip(players, names)]
-    totals, lengths = play_games(task, guarded, (~is_first).long(), seed, limit)
+    seats = (~is_first).long()
+    if isinstance(task, ForeignGame):
+        totals, lengths = play_foreign_games(task, guarded, seats, seed, limit)
+    else:
+        totals, lengths = play_games(task, guarded, seats, seed, limit)
     for one in guarded:
         one.close()
     faults = tuple(fault for one in guarded for fault in one.faults)

@@ -19,9 +19,11 @@ from polyathlon.envs.tensor import TensorEnv
 from polyathlon.envs.tensor.seats import SeatVectorEnv
 from polyathlon.wrappers.continuous_action import choice_codes
 
+from .foreign import ForeignGame
 from .game_rows import Groups
 from .members import DRAW, ActorMember, Opponents
 from .pool import Pool
+from .seat_rollout import LEARNER
 
 Member = Callable[[Actor, bool], Opponents]
 
@@ -70,13 +72,24 @@ class PoolOpponents:
         groups: which seats are played by one member.
         latest_share: share of the games against the newest member alone.
         member: makes a player of an actor.
+
+    Attributes:
+        owner: [N, P] int64 number of the member at each seat.
+        results: points of the learner in finished games since `pop_results`.
     """
 
     def __init__(
-        self, task: TensorEnv, num_envs: int, pool: Pool, groups: Groups, latest_share: float, member: Member
+        self,
+        task: TensorEnv | ForeignGame,
+        num_envs: int,
+        pool: Pool,
+        groups: Groups,
+        latest_share: float,
+        member: Member,
     ) -> None:
         self.task, self.pool, self.groups, self.latest_share, self.member = task, pool, groups, latest_share, member
         self.owner = torch.zeros(num_envs, task.num_players, dtype=torch.int64, device=task.device)
+        self.results: list[float] = []
 
     def start(self, rows: Tensor, keys: Tensor) -> None:
         """Draw the members of games that start, `rows` [k] with their keys [k, 2]."""
@@ -102,6 +115,25 @@ class PoolOpponents:
             action.index_copy_(0, index, found)
         assert action is not None
         return action
+
+    def note(self, rows: Tensor, totals: Tensor, seat: Tensor) -> None:
+        """Count finished games for the members that the learner met.
+
+        Args:
+            rows: [k] int64 numbers of the games.
+            totals: [k, P] what each seat was paid in them.
+            seat: [k] int64, the learner's.
+        """
+        mine = totals.gather(1, seat[:, None])[:, 0]
+        others = (totals.sum(1) - mine) / (totals.shape[1] - 1)
+        points = (mine > others).float() + 0.5 * (mine == others).float()
+        self.pool.note(self.owner[rows].scatter(1, seat[:, None], LEARNER), points)
+        self.results += points.tolist()
+
+    def pop_results(self) -> list[float]:
+        """Return the learner's points in finished games since the last call, and forget them."""
+        found, self.results = self.results, []
+        return found
 
     def get_state(self) -> dict[str, Any]:
         """Return who sits where."""
@@ -133,7 +165,8 @@ class LeagueSeats(SeatVectorEnv):
     ) -> None:
         mode = AutoresetMode.SAME_STEP
         super().__init__(task, num_envs, opponents, "random", "torch", mode, max_episode_steps)
-        self.points = points
+        self.points, self.pool_opponents = points, opponents
+        self.totals = torch.zeros(self.num_envs, task.num_players, device=self.device)
         if points is not None:
             self.single_action_space = points.space
             self.action_space = batch_space(points.space, self.num_envs)
@@ -143,6 +176,23 @@ class LeagueSeats(SeatVectorEnv):
             return super()._read(actions)
         point = torch.as_tensor(actions, device=self.device)
         return super()._read(self.points.choices(point, self._mask()))
+
+    def _restarts(self, ended: Tensor, waiting: Tensor, illegal: Tensor, rewards: Tensor) -> dict[str, Any]:
+        self.totals += rewards
+        over = ended.nonzero()[:, 0]
+        if len(over):
+            self.pool_opponents.note(over, self.totals[over], self.seat[over])
+            self.totals[over] = 0.0
+        return super()._restarts(ended, waiting, illegal, rewards)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the games stand, who sits where, and what the seats were paid so far."""
+        return {**super().get_state(), "totals": self.totals.clone()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on where `get_state` was called."""
+        super().set_state(state)
+        self.totals = state["totals"].to(self.device, copy=True)
 
     def _info_out(self, info: dict[str, Tensor]) -> dict[str, Any]:
         kept = {name: value for name, value in info.items() if name != "action_mask" or self.points is None}

@@ -8,6 +8,7 @@ import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
 
+from .aec_rows import as_turns
 from .aec_seats import AECSeats
 
 
@@ -29,11 +30,7 @@ class SeatOfGame(gym.Env[Any, Any]):
     def __init__(
         self, game: Any, opponent: Any = "random", seat: str | int = "random", max_episode_steps: int | None = None
     ) -> None:
-        if hasattr(game, "step") and not hasattr(game, "agent_selection") and not hasattr(game, "agent_iter"):
-            from pettingzoo.utils import parallel_to_aec
-
-            game = parallel_to_aec(game)
-        self.game = game
+        game = self.game = as_turns(game)
         self.rows = AECSeats(lambda: game, 1, opponent, seat, max_episode_steps)
         self.observation_space = self.rows.single_observation_space
         self.action_space = self.rows.single_action_space

@@ -17,11 +17,13 @@ from polyathlon.agents.language.agent import LanguageAgent
 from polyathlon.agents.on_policy.ppo import PPO
 from polyathlon.agents.parts.devices import find_device
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
+from polyathlon.envs.tensor import TensorEnv
 from polyathlon.envs.tensor.opponents import player_names
 from polyathlon.wrappers.tokens.token_action import TokenAction
 
 from . import league_files
-from .finding import find_task
+from .finding import find_game
+from .foreign import ForeignGame, ForeignSeats
 from .game_rows import GameRows, find_groups
 from .matches import Match, play_match
 from .members import find_player, find_speaker
@@ -44,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "policy_kwargs": {"net_arch": [128, 128]},
 }
 SNAPSHOT_ROLLOUTS = 5
+GAMES, FOREIGN_GAMES = 256, 16  # played at once
 STEPS_BETWEEN, TOKENS_BETWEEN = 10_000, 20_000  # snapshots of agents in one seat, and of language agents
 
 
@@ -58,9 +61,10 @@ class SelfPlay:
             in one seat of a game in words (`max_new_tokens` and `max_length` are those of `TokenAction`, `policy` is its
             model, `view` how much the game tells);
             all others act in one seat, of a game of choices by points in a box where they need one.
-        env_fn: the game: a `TensorEnv` or its class, an id, or a function that makes a PettingZoo environment with `tensor_task()`.
+        env_fn: the game: a `TensorEnv` or its class, an id, or a function that makes a PettingZoo environment, also as
+            "module:function". One without `tensor_task()` is played in one seat by every agent, PPO among them.
         env_kwargs: its options.
-        num_envs: games at once.
+        num_envs: games at once; None for 256 on tensors and 16 of PettingZoo's own.
         pool_size: most past selves in the pool.
         opponents: which of them meet the learner: "uniform", "prioritised" or "latest", see `Pool`.
         latest_share: share of the games in which the learner has all seats.
@@ -86,7 +90,7 @@ class SelfPlay:
         env_fn: Any,
         *,
         env_kwargs: dict[str, Any] | None = None,
-        num_envs: int = 256,
+        num_envs: int | None = None,
         pool_size: int = 4,
         opponents: str = "uniform",
         latest_share: float = 0.5,
@@ -98,7 +102,7 @@ class SelfPlay:
         policy: Any = "MlpPolicy",
         **agent_kwargs: Any,
     ) -> None:
-        check_positive_int(num_envs=num_envs, pool_size=pool_size)
+        check_positive_int(pool_size=pool_size, **({} if num_envs is None else {"num_envs": num_envs}))
         check_fraction(latest_share=latest_share)
         if snapshot_every is not None:
             check_positive_int(snapshot_every=snapshot_every)
@@ -108,9 +112,10 @@ class SelfPlay:
             if word in agent_kwargs:
                 raise UsageError(f"{word} is no word of SelfPlay: it takes env_fn, env_kwargs and num_envs")
         self.device = find_device(device)
-        self.task = find_task(env_fn, env_kwargs or {}, self.device)
+        self.task = find_game(env_fn, env_kwargs or {}, self.device)
         self.agent_class: Any = _class_of(agent)  # every agent has words of its own
-        self.num_envs, self.latest_share = int(num_envs), float(latest_share)
+        self.num_envs = int(num_envs or (FOREIGN_GAMES if isinstance(self.task, ForeignGame) else GAMES))
+        self.latest_share = float(latest_share)
         self.groups = find_groups(self.task, per_role)
         self.max_episode_steps = max_episode_steps
         seeds = np.random.SeedSequence(seed).spawn(1)[0].generate_state(2, np.uint64) >> np.uint64(1)
@@ -118,9 +123,10 @@ class SelfPlay:
         self.pool = Pool(pool_size, opponents, generators[0])
         self.seats: SeatPlay | None = None
         self.points: Points | None = None
+        self.others: PoolOpponents | None = None
         words = {"seed": seed, "device": self.device, **agent_kwargs}
         self.is_language = issubclass(self.agent_class, LanguageAgent)
-        if issubclass(self.agent_class, PPO):
+        if issubclass(self.agent_class, PPO) and isinstance(self.task, TensorEnv):
             self._play_all_seats(policy, words, generators[1])
         elif self.is_language:
             self._speak(policy, words)
@@ -134,21 +140,26 @@ class SelfPlay:
         for word in ("normalize_rewards", "bonus"):
             if words.get(word):
                 raise UsageError(f"{word} has no meaning in self-play: leave it out")
+        assert isinstance(self.task, TensorEnv)
         rows = GameRows(self.task, self.num_envs, self.max_episode_steps)
         self.agent: Any = self.agent_class(policy, rows, **{**DEFAULTS, **words})
         self.seats = SeatPlay(rows, self.pool, self.groups, self.latest_share, generator)
         self.agent.seats, self.agent.rollout_class = self.seats, SeatRollout
 
     def _play_one_seat(self, policy: Any, words: dict[str, Any]) -> None:
-        is_choice = isinstance(self.task.action_space, spaces.Discrete)
-        if is_choice and "discrete" not in self.agent_class.action_forms:
-            self.points = Points(int(self.task.action_space.n), self.device)  # type: ignore[attr-defined]
+        space = self.task.action_space
+        if isinstance(space, spaces.Discrete) and "discrete" not in self.agent_class.action_forms:
+            self.points = Points(int(space.n), self.device)
         member = member_of(self.points)
         others = PoolOpponents(self.task, self.num_envs, self.pool, self.groups, self.latest_share, member)
-        env = LeagueSeats(self.task, self.num_envs, others, self.points, self.max_episode_steps)
-        self.agent = self.agent_class(policy, env, **words)
+        seats: Any = ForeignSeats if isinstance(self.task, ForeignGame) else LeagueSeats
+        env = seats(self.task, self.num_envs, others, self.points, self.max_episode_steps)
+        own = DEFAULTS if issubclass(self.agent_class, PPO) else {}
+        self.agent, self.others = self.agent_class(policy, env, **{**own, **words}), others
 
     def _speak(self, policy: Any, words: dict[str, Any]) -> None:
+        if isinstance(self.task, ForeignGame):
+            raise UsageError(f"a language agent plays games in words, and {self.task.name} has no such form")
         model = "tiny" if policy == "MlpPolicy" else policy
         own = {word: words.pop(word) for word in ("max_new_tokens", "max_length") if word in words}
         self.view = str(words.pop("view", "brief" if model == "tiny" else "full"))
@@ -309,7 +320,8 @@ class _Snapshots(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         league = self.league
-        found = [] if league.seats is None else league.seats.pop_results()
+        source = league.seats or league.others
+        found = [] if source is None else source.pop_results()
         if found:
             self.logger.record("rollout/score_against_pool", sum(found) / len(found))
         self.logger.record("rollout/pool_size", len(league.pool.active))

@@ -245,9 +245,9 @@ class LanguageAgent(OfflineAgent):
         self._differs = rollout.differs
         return list(episodes)
 
-    def _note(self, episodes: Sequence[Episode]) -> None:
+    def _note(self, episodes: Sequence[Episode], by_policy: bool = True) -> None:
         self._failed += sum(e.failure is not None for e in episodes)
-        if self.ep_info_buffer is not None:  # there are statistics once learning has begun
+        if by_policy and self.ep_info_buffer is not None:  # there are statistics once learning has begun
             self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes if e.failure is None)
         self._episode_num += len(episodes)
 
@@ -356,7 +356,7 @@ class LanguageAgent(OfflineAgent):
         if judged:
             self.logger.record("rollout/correct", float(np.mean(judged)))
         self._log_data()
-        self.side_models.follow(self.policy)
+        self.side_models.follow(self.policy, self._wiring.held())
         if self._contents is not None:
             self._wiring.refuse_hidden_state(self._contents)
             self._contents, self._is_first_checked = None, True

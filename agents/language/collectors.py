@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from polyathlon.agents.parts.option_types import Count, Fraction, PositiveCount
 from polyathlon.agents.parts.response_filters import second_pass
 from polyathlon.agents.parts.wiring import Part
 from polyathlon.envs.errors import UsageError
 
+from .critiqued import Critiqued
 from .episodes import Episode
 from .kept_answers import Both, Iterated, Refreshed
 from .offline import Records
+from .opponents import Opponents
 from .pools import WindowPool
 from .rollout import RolloutContext
 from .signal import differing_groups
+from .triples import Triples
 
 __all__ = [
     "AdaptiveSecondPass",
     "Both",
+    "Critiqued",
     "Groups",
     "HintStages",
     "Iterated",
+    "Opponents",
+    "Proposals",
     "Records",
     "Refreshed",
     "Solutions",
     "ThinkingGroups",
+    "Triples",
     "WindowPool",
 ]
 
@@ -63,7 +70,7 @@ class Groups:
         for _ in range(max(self.dynamic_sampling, 1)):
             first = len(kept) // size
             tasks = [task for task in rollout.draw(rollout.num_prompts) for _ in range(size)]
-            drawn = rollout.play(tasks, [first + i // size for i in range(len(tasks))])
+            drawn = self._write(rollout, tasks, [first + i // size for i in range(len(tasks))])
             rollout.log_episodes(drawn)
             found = differing_groups(drawn, size, by_verdict=is_filtered)
             rollout.log_signal(found)
@@ -76,8 +83,31 @@ class Groups:
                 break
         return kept[:wanted]
 
+    def _write(self, rollout: RolloutContext, tasks: list[Any], groups: list[int]) -> list[Episode]:
+        return rollout.play(tasks, groups)
+
     def _is_learnable(self, group: Sequence[Episode]) -> bool:
         return self.least_accuracy <= _accuracy(group) <= self.most_accuracy
+
+
+class Proposals(Groups):
+    """Groups that a copy of the policy writes, the side model "proposal": the rows that read them weigh them by `proposal_logp`.
+
+    Args:
+        group_size: answers to each problem.
+        prompts: see `Groups`.
+    """
+
+    roles = ("proposal",)
+
+    def __init__(self, *, group_size: PositiveCount = 8, prompts: Part | str | None = None) -> None:
+        super().__init__(group_size=group_size, prompts=prompts)
+
+    def _write(self, rollout: RolloutContext, tasks: list[Any], groups: list[int]) -> list[Episode]:
+        found = rollout.play(tasks, groups, rollout.sampler(*self.roles))
+        for episode in found:
+            episode.version = [-1] * len(episode.ids)  # not the policy's own
+        return found
 
 
 class ThinkingGroups(Groups):

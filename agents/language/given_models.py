@@ -13,6 +13,7 @@ from polyathlon.checkpoints import read_agent
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model, load_tokenizer
 from polyathlon.envs.models.models import load_scorer
+from polyathlon.envs.models.reward_models import reads_references
 from polyathlon.envs.models.scorers import read_head
 
 from .recipes.records import SideModel
@@ -50,6 +51,11 @@ def _load(row: SideModel, name: str, policy: str, vocabulary: int) -> Any:
     path = Path(name).expanduser()
     file = path / "agent.zip" if (path / "agent.zip").is_file() else path
     if row.head != "token":
+        if reads_references(name):
+            raise UsageError(
+                f"the side model {name!r} compares answers with references (POLAR), and a side model reads prompt and answer alone: let it judge the "
+                "task (judge= of polyathlon/Prompts-v0)"
+            )
         base, model = name, load_scorer(name, row.head == "value")
     elif file.is_file() and file.suffix == ".zip":
         base, model = _trained_model(file)

@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 import torch
 
-from polyathlon.agents.parts.option_types import Fraction, NonNegative, PositiveCount
+from polyathlon.agents.parts.option_types import Count, Fraction, NonNegative, PositiveCount
+from polyathlon.agents.parts.wiring import Part
 from polyathlon.envs.errors import UsageError
 
 from .episodes import Episode
+from .judging import check_judge, own_answers, repeats, write_win_rates
 from .offline import EXTRA, Records, Take, unlabelled
 from .offline_data import OfflineData
 from .record_rows import Sieve, TooLong
@@ -86,10 +88,10 @@ class _Kept:
 
     def collect(self, rollout: RolloutContext) -> list[Episode]:
         """Return the next `num_prompts` groups; after `every` updates all of them are written anew."""
-        if self.updates % self.every == 0 or not self.groups:
+        is_new = self.updates % self.every == 0 or not self.groups
+        if is_new:
             self._refresh(rollout)
-            self.updates = 0
-        self.updates += 1
+        self.updates = self.updates % self.every + 1  # in step with a reference that follows every so many updates
         found: list[Episode] = []
         for number in range(min(rollout.num_prompts, len(self.groups))):
             if not self.order:
@@ -98,7 +100,8 @@ class _Kept:
             for episode in self.groups[self.order.pop()]:
                 episode.group = number
                 found.append(Episode(**vars(episode)))
-                episode.version = [-1] * len(episode.ids)  # the policy moves on from here
+                if not is_new:  # the policy has moved on since
+                    found[-1].version = [-1] * len(episode.ids)
         return found
 
     def _refresh(self, rollout: RolloutContext) -> None:
@@ -169,17 +172,27 @@ class Iterated(_Kept):
     """An outer loop: the policy of an iteration answers each problem k times, a judge ranks them, pairs of a clear gap are learnt from.
 
     With `SideModel("reference", follows=Target("copy", every=refresh))` the reference is the policy that wrote the answers (Rosset et al.
-    2024, DNO, arXiv 2404.03715). Older pairs may stay in the pool.
+    2024, DNO, arXiv 2404.03715); where `refresh` is changed by name, `every` of such a model goes with it. Older pairs may stay in the pool.
 
     Args:
         k: answers to each problem.
-        rank: what ranks them: "reward" of the task; "win_rate", of each answer the share of the others that earn less (half of those that
-            earn the same); or "module:function", a function of (prompts, completions) that returns a number a completion.
+        rank: what ranks them: "reward" of the task; "win_rate", of each answer how likely it is better than another one of the k; or
+            "module:function", a function of (prompts, completions) that returns a number a completion.
         filter: "best_worst", one pair a problem; "all", every pair of two.
-        min_gap: pairs whose scores differ by less are left out; equal ones always are.
+        min_gap: pairs whose scores differ by less are left out.
         refresh: updates of an iteration.
         problems: problems of an iteration; None is as many as its updates learn from.
         older: of the pairs of an iteration, how many of the iteration before may stay, of the one before that, ..., as shares of the new ones.
+            Their scores stay those of the policy that wrote them, so this is for losses that read who won, not by how much.
+        judge: what "win_rate" asks: "module:function", a function f(prompts, a, b) of probabilities, or the folder of a reward model (see
+            `polyathlon.envs.language.judges`); None says that what earns more wins, and that equals win half the time.
+        ties: whether pairs of equal scores are left out ("drop") or kept.
+        least: smallest score of a better answer.
+        gold: let the task's own answer, where it has one, be ranked with the k.
+        gold_gap: `min_gap` of pairs whose better answer is the task's own; None is `min_gap`.
+        repeats: answers in which a run of three tokens comes again more often lose to all others; 0 looks at none.
+        one_pass: with filter="all", answer only so many problems that the updates of an iteration read each pair about once.
+        prompts: see `Groups`; "prompt_samplers:Every" gives each iteration problems of its own.
     """
 
     def __init__(
@@ -192,21 +205,45 @@ class Iterated(_Kept):
         refresh: PositiveCount = 8,
         problems: PositiveCount | None = None,
         older: tuple[Fraction, ...] = (),
+        judge: str | None = None,
+        ties: Literal["drop", "keep"] = "drop",
+        least: float = -math.inf,
+        gold: bool = False,
+        gold_gap: NonNegative | None = None,
+        repeats: Count = 0,
+        one_pass: bool = False,
+        prompts: Part | str | None = None,
     ) -> None:
         if k < 2:
             raise UsageError(f"pairs are made of at least two answers to a problem, got k={k}")
+        if judge is not None and rank != "win_rate":
+            raise UsageError(f"judge={judge!r} is asked for rank='win_rate', got rank={rank!r}")
+        check_judge(judge)
         super().__init__(k, refresh, problems)
         self.k, self.filter, self.min_gap, self.older = k, filter, min_gap, tuple(older)
-        self.rank = rank
+        self.rank, self.judge, self.gold, self.repeats, self.one_pass = rank, judge, gold, repeats, one_pass
+        self.words: dict[str, Any] = {"ties": ties, "least": least, "gold_gap": gold_gap}
+        self.prompts = prompts
         self._rank = _ranking(rank)
         self.before: list[list[Group]] = []
 
     def _number(self, rollout: RolloutContext) -> int:
-        return self.problems or rollout.num_prompts * self.every
+        size = self.k + self.gold
+        pairs = size * (size - 1) // 2 if self.one_pass and self.filter == "all" else 1
+        return self.problems or -(-rollout.num_prompts * self.every // pairs)
 
     def _chosen(self, groups: list[Group], rollout: RolloutContext) -> list[Group]:
-        self._rank(groups, rollout.rules)
-        new = paired(groups, self.filter, self.min_gap)
+        if self.gold:
+            given = own_answers(rollout, [group[0] for group in groups])
+            groups = [[*group, *unlabelled([own] if own else [])] for group, own in zip(groups, given, strict=True)]
+        if self.rank == "win_rate" and self.judge is not None:
+            write_win_rates(rollout, self.judge, groups)
+        else:
+            self._rank(groups, rollout.rules)
+        for episode in (episode for group in groups for episode in group if self.repeats):
+            if repeats(episode) > self.repeats:
+                episode.score = min(other.score for group in groups for other in group) - 1
+        new = paired(groups, self.filter, self.min_gap, **self.words)
         kept = [pair for share, old in zip(self.older, self.before) for pair in old[: math.floor(share * len(new))]]
         self.before = [new, *self.before][: len(self.older)]
         return new + kept
@@ -226,13 +263,23 @@ def _episode(kept: Mapping[str, Any]) -> Episode:
     return Episode(**{**kept, "key": None if kept["key"] is None else tuple(kept["key"])})
 
 
-def paired(groups: Sequence[Group], mode: PairFilter, min_gap: float) -> list[Group]:
+def paired(
+    groups: Sequence[Group],
+    mode: PairFilter,
+    min_gap: float,
+    ties: Literal["drop", "keep"] = "drop",
+    least: float = -math.inf,
+    gold_gap: float | None = None,
+) -> list[Group]:
     """Make pairs of groups by their scores: (better, worse) each, with sides and the label 1.
 
     Args:
         groups: answers to a problem each.
         mode: "best_worst" or "all".
-        min_gap: smallest difference of scores; pairs of equal scores are left out in any case.
+        min_gap: smallest difference of scores.
+        ties: what happens to pairs of equal scores.
+        least: smallest score of a better answer.
+        gold_gap: smallest difference where the better answer was given, not written by the policy; None is `min_gap`.
     """
     found: list[Group] = []
     for group in groups:
@@ -241,7 +288,8 @@ def paired(groups: Sequence[Group], mode: PairFilter, min_gap: float) -> list[Gr
         every = [(i, j) for i in range(len(ranked)) for j in range(i + 1, len(ranked))]
         for i, j in ends if mode == "best_worst" else every:
             gap = ranked[i].score - ranked[j].score
-            if gap > 0 and gap >= min_gap:
+            wanted = gold_gap if gold_gap is not None and ranked[i].end == "given" else min_gap
+            if (gap > 0 or ties == "keep") and gap >= wanted and ranked[i].score >= least:
                 found.append([_with_side(ranked[i], 1), _with_side(ranked[j], -1)])
     return found
 

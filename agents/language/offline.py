@@ -56,6 +56,7 @@ class Records:
 
     extra_fields = EXTRA
     can_store = True
+    rows_class = RecordRows
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ class Records:
         Raises:
             UsageError: nothing of an epoch is left to learn from, or the file has changed.
         """
-        data, rows = rollout.data, RecordRows(rollout.rules, **self.rows_options)
+        data, rows = rollout.data, self.rows_class(rollout.rules, **self.rows_options)
         data.records.refuse_changed()
         self.digest = data.records.digest
         found: list[Episode] = []
@@ -149,7 +150,7 @@ class Records:
 
     def held_out(self, data: OfflineData, rules: Any, most: int) -> list[Episode]:
         """Return the episodes of the first `most` records that are held out."""
-        rows = RecordRows(rules, **self.rows_options)
+        rows = self.rows_class(rules, **self.rows_options)
         found: list[Episode] = []
         for group, unit in enumerate(data.held[:most].tolist()):
             found += self._episodes(data, rows, unit, group)

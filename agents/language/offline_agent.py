@@ -188,13 +188,13 @@ class OfflineAgent(TokenAgent):
             )
 
     def _log_data(self) -> None:
-        """Log where the data stands, and at times what the policy says of what is held out."""
+        """Log where the data stands or what else a collector counts, and at times what the policy says of what is held out."""
         metrics = getattr(self._wiring.collector, "metrics", None)
-        if metrics is None or self.opened_data is None:
+        if metrics is None:
             return
         for name, value in metrics().items():
-            self.logger.record(f"data/{name}", value)
-        if len(self.opened_data.held) and self._iterations % self.holdout_every == 0:
+            self.logger.record(f"{getattr(self._wiring.collector, 'log_as', 'data')}/{name}", value)
+        if self.opened_data is not None and len(self.opened_data.held) and self._iterations % self.holdout_every == 0:
             for name, value in self.held_out().items():
                 self.logger.record(f"holdout/{name}", value)
 

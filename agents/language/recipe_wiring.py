@@ -27,7 +27,7 @@ from .recipes.records import Recipe
 EPISODE_FIELDS = frozenset(name for name, row in FIELDS.items() if row.recipe_shape and "episodes" in row.made_by)
 ALWAYS = frozenset({"max_length", "progress"})
 # what exists when: before the first step; without gradient at each minibatch; with gradient
-EARLY = EPISODE_FIELDS | ALWAYS | {"old_value", "old_entropy"}
+EARLY = EPISODE_FIELDS | ALWAYS | {"old_value", "old_entropy", "old_full_logp"}
 CURRENT = EARLY | {"logp", "entropy", "value", "full_logp", "adv", "returns"}
 LOSS = CURRENT | {"weight", "policy_score"}
 STAGES = {
@@ -108,6 +108,10 @@ class Wiring:
     def has_stage(self, name: str) -> bool:
         """Whether a part stands there."""
         return bool(self.stages.get(name))
+
+    def held(self) -> tuple[str, ...]:
+        """Return the roles that parts (`holds`) do not let follow the policy now."""
+        return tuple(role for thing in self.objects.values() for role in getattr(thing, "holds", ()))
 
     def stateful(self) -> dict[str, Stateful]:
         """Return the parts and the collector that keep a state, by slot."""

@@ -66,13 +66,18 @@ class RecordRows:
         if record.kind == "conversations":
             rows = [self._conversation(record)]
         else:
-            prompt = self.rules.render(record.prompt, record.tools)
+            prompt = self.context(record)
             rows = [[(prompt, False), (self._answer(record, i), True)] for i in wanted]
         if any(not part for row in rows for part, is_own in row if is_own):
             self.counts["empty"] += 1
             return []
         fitting = self._fitted(record, rows)
         return [self._episode(record, i, group, row) for i, row in zip(wanted, fitting)]
+
+    def context(self, record: Record) -> Ids:
+        """Return the ids before an answer of a record."""
+        ids: Ids = self.rules.render(record.prompt, record.tools)
+        return ids
 
     def _answer(self, record: Record, index: int, text: str | None = None) -> Ids:
         """Return the ids of an answer and its one end token; none for an empty answer that is to be dropped."""

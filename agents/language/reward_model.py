@@ -16,7 +16,7 @@ from polyathlon.agents.parts.score_norm import ScoreNorm
 from polyathlon.agents.parts.wiring import part
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models.models import load_scorer, scores_answers
-from polyathlon.envs.models.reward_models import save_scorer
+from polyathlon.envs.models.reward_models import checked_references, save_scorer
 from polyathlon.envs.models.table_model import TableModel
 from polyathlon.registration import register_agent
 
@@ -86,6 +86,7 @@ class RewardModel(LanguageAgent):
     gives_scores = True
     needs_records = True
     own_recipe = BRADLEY_TERRY
+    reads_references = False
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class RewardModel(LanguageAgent):
         super().__init__(
             policy,
             env,
-            recipe=BRADLEY_TERRY,
+            recipe=self.own_recipe,
             learning_rate=learning_rate,
             num_prompts=num_prompts,
             lora=lora,
@@ -160,23 +161,30 @@ class RewardModel(LanguageAgent):
 
     @torch.no_grad()
     def score(
-        self, prompts: Sequence[str | Sequence[dict[str, Any]]], answers: Sequence[str], normalised: bool = False
+        self,
+        prompts: Sequence[str | Sequence[dict[str, Any]]],
+        answers: Sequence[str],
+        references: Sequence[str] | None = None,
+        normalised: bool = False,
     ) -> list[float]:
         """Score each answer to its prompt.
 
         Args:
             prompts: texts, or conversations before the answer; rendered as the environment renders prompts.
             answers: one to each; closed with one end token.
+            references: an answer to each that is compared with; of reward models that read some (`POLAR`).
             normalised: centre, scale and clamp by the scores of training.
 
         Raises:
-            UsageError: there are more or fewer answers than prompts, or one does not fit into `max_length`.
+            UsageError: there are more or fewer answers or references than prompts, references where none are read or none where they
+                are, or one does not fit into `max_length`.
         """
         if len(prompts) != len(answers):
             raise UsageError(f"scores of {len(prompts)} prompts and {len(answers)} answers: give one answer to each")
+        compared = checked_references(answers, references, self.reads_references)
         if not answers:
             return []
-        rows = [self._row(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        rows = [self._row(*given) for given in zip(prompts, answers, compared, strict=True)]
         longest = max(len(ids) for ids, _ in rows)
         size, found = self.micro_batch or 64, []
         for first in range(0, len(rows), size):
@@ -190,14 +198,16 @@ class RewardModel(LanguageAgent):
         listed: list[float] = (self.norm(scores) if normalised else scores).tolist()
         return listed
 
-    def _row(self, prompt: str | Sequence[dict[str, Any]], answer: str) -> tuple[list[int], int]:
+    def _row(
+        self, prompt: str | Sequence[dict[str, Any]], answer: str, reference: str | None = None
+    ) -> tuple[list[int], int]:
         """Return the ids of a prompt and an answer, and where the answer begins."""
         rules = self._rules()
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         start = rules.prompt(messages)
-        for end in rules.tokenizer.convert_ids_to_tokens(list(rules.ends)):
-            answer = answer.removesuffix(end or "")
-        ids = [*start, *rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]
+        if reference is not None:
+            start = [*start, *closed_ids(reference, rules), *start]
+        ids = [*start, *closed_ids(answer, rules)]
         if len(ids) > rules.max_length:
             raise UsageError(
                 f"the answer {answer[:60]!r} has {len(ids)} tokens with its prompt, more than max_length={rules.max_length} of TokenAction: "
@@ -218,9 +228,8 @@ class RewardModel(LanguageAgent):
             UsageError: transformers has no sequence classification model for this kind of model.
         """
         norm = {"mean": self.norm.mean, "std": self.norm.std, "clamp": self.norm.clamp}
-        return save_scorer(
-            folder, self.policy.language_model, self.policy.value_net.weight, self._rules().tokenizer, norm
-        )
+        model, head = self.policy.language_model, self.policy.value_net.weight
+        return save_scorer(folder, model, head, self._rules().tokenizer, norm, self.reads_references)
 
     def save(
         self,
@@ -243,3 +252,10 @@ class RewardModel(LanguageAgent):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "norm", "_scores"]
+
+
+def closed_ids(answer: str, rules: Any) -> list[int]:
+    """Return the ids of an answer and one end token, whether or not it has one."""
+    for end in rules.tokenizer.convert_ids_to_tokens(list(rules.ends)):
+        answer = answer.removesuffix(end or "")
+    return [*rules.tokenizer.encode(answer, add_special_tokens=False), rules.eos]

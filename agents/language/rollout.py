@@ -32,6 +32,7 @@ class RolloutContext(Protocol):
         rules: the `TokenRules`: end ids, stop texts, limits.
         data: what `data=` of the agent read; None without.
         num_prompts: problems that an iteration asks for.
+        knows_tasks: whether what is drawn and played are the task's own ids; False where a wrapper of the user's stands around it.
     """
 
     progress: float
@@ -39,6 +40,7 @@ class RolloutContext(Protocol):
     rules: Any
     data: Any
     num_prompts: int
+    knows_tasks: bool
 
     def draw(self, n: int) -> list[Any]:
         """Draw n task ids."""
@@ -64,8 +66,8 @@ class RolloutContext(Protocol):
         """Return a sampler of a model, or of a mixture of several with a cache each."""
         ...
 
-    def log_episodes(self, episodes: list[Episode]) -> None:
-        """Count episodes in the statistics of the run."""
+    def log_episodes(self, episodes: list[Episode], by_policy: bool = True) -> None:
+        """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""
         ...
 
     def log_signal(self, differs: Sequence[bool]) -> None:
@@ -230,9 +232,14 @@ class Rollout:
 
         return make
 
-    def log_episodes(self, episodes: list[Episode]) -> None:
-        """Count episodes in the statistics of the run."""
-        self.agent._note(episodes)
+    @property
+    def knows_tasks(self) -> bool:
+        """Whether what is drawn and played are the task's own ids."""
+        return not isinstance(self.agent._prompts, CopiedTokens)
+
+    def log_episodes(self, episodes: list[Episode], by_policy: bool = True) -> None:
+        """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""
+        self.agent._note(episodes, by_policy)
 
     def log_signal(self, differs: Sequence[bool]) -> None:
         """Tell of groups whether their answers differ in what they earned."""

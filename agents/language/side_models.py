@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -72,12 +72,12 @@ class SideModels:
         self.optimizers.clear()
         self.iterations = 0
 
-    def follow(self, policy: Any) -> None:
-        """Let copies follow the policy at the end of an iteration, each at its k-th, 2k-th ... one."""
+    def follow(self, policy: Any, held: Collection[str] = ()) -> None:
+        """Let copies follow the policy at the end of an iteration, each at its k-th, 2k-th ... one; those of `held` stay."""
         self.iterations += 1
         for role, copy in self.copies.items():
             target = self.rows[role].follows
-            if target.kind == "frozen" or self.iterations % target.every:
+            if target.kind == "frozen" or self.iterations % target.every or role in held:
                 continue
             copy.follow(policy.language_model, 1.0 if target.kind == "copy" else target.tau)
             if self.rows[role].reset_optimiser:

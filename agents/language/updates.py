@@ -155,12 +155,12 @@ class Update:
     def _read_before(self) -> None:
         needs, fields = self.wiring.needs, self.fields
         is_read = self.row.old_logp == "read" and "old_logp" in needs
-        if is_read or {"old_value", "old_entropy"} & needs:
+        if is_read or {"old_value", "old_entropy", "old_full_logp"} & needs:
             old = self._read_rows(is_read)
             if is_read:
                 self._check_gap(old.logp, fields)
                 self._put("old_logp", old.logp)
-            fields |= {"old_value": old.value, "old_entropy": old.entropy}
+            fields |= {"old_value": old.value, "old_entropy": old.entropy, "old_full_logp": old.full_logp}
         for role in self.wiring.roles:
             wanted = {ending for name in needs if (s := role_field(name)) and s[0] == role for ending in (s[1],)}
             if role == "reference" and "reference_logp" in fields and "full_logp" not in wanted:
@@ -176,27 +176,28 @@ class Update:
     def _read_rows(self, by_minibatch: bool) -> Reading:
         """Read all rows without gradient; by the minibatches of the first epoch where the numbers must be theirs to a bit."""
         if not by_minibatch:
-            return self._read(self.fields)
+            return self._read(self.fields, True)
         index = torch.cat(self.orders[0])
-        parts = [self._read_in_parts(select(self.fields, order, self.number)) for order in self.orders[0]]
+        parts = [self._read_in_parts(select(self.fields, order, self.number), True) for order in self.orders[0]]
         back = index.argsort()
         return Reading(*(_joined(each, back) for each in zip(*parts, strict=True)))
 
     # ------------------------------------------------------------------------------------------------ the policy
 
-    def _read(self, rows: Fields) -> Reading:
+    def _read(self, rows: Fields, is_old: bool = False) -> Reading:
         needs = self.wiring.needs
         has_value = bool({"value", "old_value"} & needs)
-        return self.agent._read(rows, has_value, "full_logp" in needs, "entropy" in self.wiring.differentiated)
+        has_full = "full_logp" in needs or (is_old and "old_full_logp" in needs)
+        return self.agent._read(rows, has_value, has_full, "entropy" in self.wiring.differentiated)
 
-    def _read_in_parts(self, rows: Fields) -> Reading:
+    def _read_in_parts(self, rows: Fields, is_old: bool = False) -> Reading:
         """Read rows without gradient, `micro_batch` at a time where that is given."""
         number, size = len(rows["mask"]), self.agent.micro_batch
         with torch.no_grad():
             if size is None or size >= number:
-                return self._read(rows)
+                return self._read(rows, is_old)
             index = torch.arange(number)
-            parts = [self._read(select(rows, part, number)) for part in index.split(size)]
+            parts = [self._read(select(rows, part, number), is_old) for part in index.split(size)]
         return Reading(*(_joined(each) for each in zip(*parts, strict=True)))
 
     def _step(self, rows: Fields, is_first: bool) -> Metrics:

@@ -73,6 +73,7 @@ class FromDataset(ReplayAgent):
     is_standardised = False
     _given_words: list[str]
     offline: Replay | None = None
+    _has_other_data = False  # than a dataset
     _was_offline = False  # in the iteration that runs
 
     def __init__(
@@ -106,7 +107,7 @@ class FromDataset(ReplayAgent):
         self.dataset_source: dict[str, Any] | None = None
         if not _init_setup_model:
             return
-        if dataset is None and self.needs_dataset:
+        if dataset is None and self.needs_dataset and not self._has_other_data:
             raise UsageError(
                 f"{type(self).__name__} learns from recorded actions: give dataset=, the id of a local Minari dataset "
                 "(polyathlon.datasets.record makes one)"

@@ -1,7 +1,7 @@
 """The fields that losses and parts may read: name, meaning, who makes each, and its shape; imports no torch.
 
-N utterances or episodes of T tokens (recipes), B transitions (engine), A components of an action. Where a name has both
-shapes it means the same thing.
+N utterances or episodes of T tokens (recipes), B transitions (engine), A components of an action; S segments in P pairs, whose steps
+are the B transitions one after the other. Where a name has both shapes it means the same thing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Field:
     Attributes:
         name: as arguments have it.
         meaning: in a line.
-        made_by: who makes it: "episodes", "model", "side model", "advantage", "weights", "minibatch", "rollout", "agent".
+        made_by: who makes it: "episodes", "model", "side model", "advantage", "weights", "minibatch", "segments", "rollout", "agent".
         recipe_shape: in recipes; None where recipes have no such field.
         engine_shape: in the losses of the engine; None where the engine has no such field.
     """
@@ -50,7 +50,8 @@ _ROWS = (
     Field("text", "the answer as text", "episodes", "[N] strings"),
     Field("turn", "number of the turn that a token was written in", "episodes", "[N, T] int64"),
     Field("side", "of data: 1 chosen, -1 rejected, 0 neither", "episodes", "[N] int64"),
-    Field("score", "of data: how good it is said to be, NaN where nothing is said", "episodes", "[N]"),
+    Field("score", "of data: how good it is said to be, NaN where nothing is said", "episodes, segments", "[N]", "[S]"),
+    Field("preferred", "of pairs of segments: how likely the first one is the better one", "segments", None, "[P]"),
     Field("on_policy", "1 where the policy itself wrote the row", "episodes", "[N]"),
     Field("max_length", "most tokens of one utterance", "agent", "number"),
     Field("progress", "share of training that is done, in [0, 1]", "agent", "number", "[]"),
@@ -60,6 +61,12 @@ _ROWS = (
     Field("full_logp", "log-probabilities of the whole vocabulary under the current parameters", "model", "[N, T, V]"),
     Field("old_logp", "log-probability under the policy that acted", "episodes, rollout", "[N, T]", "[B]"),
     Field("old_value", "value when the data was gathered", "model, rollout", "[N, T]", "[B]"),
+    Field(
+        "old_full_logp",
+        "log-probabilities of the whole vocabulary when the data was gathered",
+        "model",
+        "[N, T, V]",
+    ),
     Field("old_entropy", "entropy when the data was gathered", "model", "[N, T]"),
     Field("adv", "advantage, detached", "advantage, rollout", "[N] or [N, T]", "[B]"),
     Field("returns", "what the value is regressed on", "advantage, rollout", "[N] or [N, T]", "[B]"),

@@ -111,6 +111,30 @@ class TD3BCWords(OfflineWords, total=False):
     standardise: bool
 
 
+class SegmentDataWords(TypedDict, total=False):
+    """Segments that are compared; see `FromSegments`."""
+
+    data: Any
+    segment_length: int | None
+    num_segments: int
+    num_pairs: int | None
+    labels: Literal["returns", "regret"]
+    oracle: Any
+    temperature: float
+
+
+class SegmentWords(OfflineWords, SegmentDataWords, total=False):
+    """What agents that learn from segments pass on."""
+
+
+class SegmentValueWords(SegmentWords, total=False):
+    """What P-IQL passes on."""
+
+    expectile: float
+    beta: float
+    max_weight: float
+
+
 class ScorerWords(BareWords, total=False):
     """What a reward model passes on to `LanguageAgent`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .divergences import Kind, kl_token
@@ -54,10 +55,14 @@ class KLReward:
 
     def after(self, old_logp: Tensor, reference_logp: Tensor, mask: Tensor) -> None:
         """Let the coefficient follow."""
+        self._follow((old_logp - reference_logp) * mask)
+
+    def _follow(self, kl: Tensor) -> None:
+        """Change the coefficient by the divergence of each token [N, T]."""
         if self.target:
-            found = float(((old_logp - reference_logp) * mask).sum(1).mean())
+            found = float(kl.sum(1).mean())
             error = min(max(found / self.target - 1, -0.2), 0.2)
-            self.beta *= 1 + error * len(mask) / self.horizon
+            self.beta *= 1 + error * len(kl) / self.horizon
 
     def state_dict(self) -> dict[str, Any]:
         """Return the coefficient."""
@@ -66,6 +71,43 @@ class KLReward:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with a coefficient."""
         self.beta = float(state["beta"])
+
+
+def full_kl(logp: Tensor, other_logp: Tensor, mask: Tensor) -> Tensor:
+    """KL(p, q) = sum over the vocabulary of p (log p - log q) at each place, [N, T], 0 where `mask` is.
+
+    Args:
+        logp: [N, T, V] log p.
+        other_logp: [N, T, V] log q.
+        mask: [N, T].
+    """
+    found = (logp.exp() * (logp - other_logp).masked_fill(logp == -torch.inf, 0.0)).sum(-1)
+    return torch.where(mask > 0, found, torch.zeros_like(found))
+
+
+class FullKLReward(KLReward):
+    """`KLReward` whose divergence is that of whole distributions and no estimate: sum_v p(v) (log p(v) - log p_reference(v)) at each place.
+
+    It keeps the log-probabilities of the whole vocabulary of a batch, twice.
+
+    Args:
+        beta: coefficient at first.
+        target: divergence of an answer, in nats, that is aimed at; None keeps the coefficient.
+        horizon: answers in which the coefficient may change by a factor of e.
+    """
+
+    def __init__(
+        self, *, beta: NonNegative = 0.05, target: NonNegative | None = None, horizon: PositiveCount = 10_000
+    ) -> None:
+        super().__init__(beta=beta, target=target, horizon=horizon)
+
+    def __call__(self, old_full_logp: Tensor, reference_full_logp: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the reward of each token, [N, T]."""
+        return -self.beta * full_kl(old_full_logp, reference_full_logp, mask)
+
+    def after(self, old_full_logp: Tensor, reference_full_logp: Tensor, mask: Tensor) -> None:  # type: ignore[override]
+        """Let the coefficient follow."""
+        self._follow(full_kl(old_full_logp, reference_full_logp, mask))
 
 
 def extra_token_reward(

@@ -222,6 +222,46 @@ def simpo(
     return pair_loss(mean[won] - mean[lost] - gamma_beta_ratio, beta=beta).mean()
 
 
+def dno(
+    logp: Tensor,
+    reference_logp: Tensor,
+    mask: Tensor,
+    side: Tensor,
+    group: Tensor,
+    score: Tensor,
+    *,
+    eta: NonNegative = 0.1,
+) -> Tensor:
+    """Direct Nash Optimization (Rosset et al. 2024, arXiv 2404.03715, algorithm 1): -z log sigmoid(d) - (1 - z) log sigmoid(-d).
+
+    d = eta (rho_1 - rho_2) with the policy that wrote the answers as the reference, z = sigmoid(r_1 - r_2), r the share of that policy's
+    other answers that an answer is better than. The loss is least at policy ~ reference exp(r / eta). At z = 1 it is DPO.
+
+    Args:
+        logp: [N, T] under the current parameters.
+        reference_logp: [N, T] under the policy of the iteration.
+        mask: [N, T] 1 on the policy's tokens.
+        side: [N] 1 the better answer, -1 the other one, 0 neither.
+        group: [N] int64.
+        score: [N] r.
+        eta: how far an iteration's policy is held to the one before.
+
+    Returns:
+        A scalar, the mean over pairs.
+
+    Raises:
+        UsageError: an answer has no score.
+    """
+    rho = log_ratio(logp, reference_logp, mask)
+    won, lost = pairs(side, group)
+    gap = (score[won] - score[lost]).to(rho.dtype)
+    if not bool(gap.isfinite().all()):
+        raise UsageError(
+            "dno reads how often each answer wins (score), but some have none: collect with Iterated, or give scores"
+        )
+    return pair_loss(rho[won] - rho[lost], kind="regress", beta=eta, target=gap.sigmoid()).mean()
+
+
 Averaged = Literal["sum", "answer-mean", "token-mean"]
 
 

@@ -13,6 +13,7 @@ from polyathlon.envs.errors import UsageError
 from .task import LanguageTask
 
 PairFunction = Callable[[Sequence[Any], Sequence[str], Sequence[str]], Sequence[float]]
+DENSITY_RATIO = "density_ratio:"  # of two models, see `polyathlon.envs.models.density_ratio`
 TEMPLATE = "Which answer to the question is better?\n\nQuestion: {prompt}\n\nAnswer A: {a}\n\nAnswer B: {b}\n\nSay A or B alone."
 
 
@@ -194,8 +195,8 @@ def make_judge(judge: Any, task: LanguageTask | None = None) -> Judge:
     """Make a judge of whatever says one.
 
     Args:
-        judge: a `Judge`; a function `f(prompts, a, b)`, also as "module:function"; the folder or hub name of a reward model; None takes the
-            task's verdict.
+        judge: a `Judge`; a function `f(prompts, a, b)`, also as "module:function"; the folder or hub name of a reward model;
+            "density_ratio:STRONG,WEAK"; None takes the task's verdict.
         task: whose verdict it is.
 
     Raises:
@@ -207,6 +208,10 @@ def make_judge(judge: Any, task: LanguageTask | None = None) -> Judge:
         if task is None:
             raise UsageError("there is no judge and no task whose verdict could be one: give judge=")
         return VerdictJudge(task)
+    if isinstance(judge, str) and judge.startswith(DENSITY_RATIO):
+        from polyathlon.envs.models.density_ratio import density_ratio_of
+
+        return ScoreJudge(density_ratio_of(judge.removeprefix(DENSITY_RATIO)).score)
     if isinstance(judge, str) and ":" in judge and not Path(judge).expanduser().exists():
         judge = function_of(judge)
     if isinstance(judge, str | Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, require
 
+from .model_tokens import without_reasoning
 from .models import _without_bars
 
 NORM_FILE = "polyathlon_scores.json"
@@ -26,8 +28,54 @@ def read_norm(folder: str | Path) -> dict[str, float] | None:
     return {name: float(found[name]) for name in ("mean", "std", "clamp")}
 
 
+def reads_references(folder: str | Path) -> bool:
+    """Tell whether a reward model's folder is of one that compares answers with references (POLAR)."""
+    file = Path(folder).expanduser() / NORM_FILE
+    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("reads_references"))
+
+
+def spoken(text: str) -> str:
+    """Return what of an answer POLAR reads: all but the reasoning in `<think>` tags."""
+    return without_reasoning(text) if "think>" in text else text
+
+
+def checked_references(
+    answers: Sequence[str], references: Sequence[str | None] | None, are_read: bool
+) -> Sequence[str | None]:
+    """Return the reference of each answer; None each where none are read.
+
+    Raises:
+        UsageError: they are needed and there is none, or not one to each, or they are given and not read.
+    """
+    if not are_read:
+        if references is not None:
+            raise UsageError(
+                "this reward model reads no references: leave references out, or train one that does (POLAR)"
+            )
+        return [None] * len(answers)
+    if references is None:
+        given = "none"
+    elif isinstance(references, str):
+        given = "a text"
+    elif len(references) != len(answers):
+        given = str(len(references))
+    elif None in references:
+        given = "some that are None"
+    else:
+        return references
+    raise UsageError(
+        f"POLAR scores an answer by how close it is to a reference: give one to each of {len(answers)} answers (references=; in data and tasks "
+        f"the column 'reference'), got {given}"
+    )
+
+
 def save_scorer(
-    folder: str | Path, model: Any, head: Tensor, tokenizer: Any, norm: dict[str, float] | None = None
+    folder: str | Path,
+    model: Any,
+    head: Tensor,
+    tokenizer: Any,
+    norm: dict[str, float] | None = None,
+    has_references: bool = False,
 ) -> Path:
     """Write a reward model as transformers and TRL read it (`AutoModelForSequenceClassification` with one label).
 
@@ -40,6 +88,7 @@ def save_scorer(
         head: [1, width] weights of the head.
         tokenizer: the model's.
         norm: "mean", "std" and "clamp" of normalised scores.
+        has_references: it compares answers with references.
 
     Returns:
         The folder.
@@ -66,7 +115,8 @@ def save_scorer(
         scorer.eval().save_pretrained(path)
     tokenizer.save_pretrained(path)
     if norm is not None:
-        (path / NORM_FILE).write_text(json.dumps(norm) + "\n", encoding="utf-8")
+        said = {**norm, **({"reads_references": True} if has_references else {})}
+        (path / NORM_FILE).write_text(json.dumps(said) + "\n", encoding="utf-8")
     return path
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .models import closing_id, load_end_ids, load_scorer, load_tokenizer, render_prompt
-from .reward_models import read_norm
+from .reward_models import checked_references, read_norm, reads_references, spoken
 
 
 @torch.no_grad()
@@ -52,16 +52,29 @@ class TextScorer:
         self.model, self.tokenizer, self.rows = load_scorer(name), load_tokenizer(name), rows
         self.end = closing_id(self.tokenizer, load_end_ids(name))
         self.norm = read_norm(name) if normalised else None
+        self.reads_references = reads_references(name)
 
-    def score(self, prompts: Sequence[str | Sequence[dict[str, Any]]], answers: Sequence[str]) -> list[float]:
-        """Return the score of each answer to its prompt (a text, or messages); the answer closes with one end token."""
+    def score(
+        self,
+        prompts: Sequence[str | Sequence[dict[str, Any]]],
+        answers: Sequence[str],
+        references: Sequence[str] | None = None,
+    ) -> list[float]:
+        """Return the score of each answer to its prompt (a text, or messages); the answer closes with one end token.
+
+        Raises:
+            UsageError: the model compares with references and there are none, or the other way round.
+        """
+        compared = checked_references(answers, references, self.reads_references)
         if not len(prompts):
             return []
         ids = []
-        for given, answer in zip(prompts, answers, strict=True):
-            prompt = [{"role": "user", "content": given}] if isinstance(given, str) else given
-            said = self.tokenizer.encode(answer, add_special_tokens=False)
-            ids.append([*render_prompt(self.tokenizer, prompt), *said, self.end])
+        for given, answer, reference in zip(prompts, answers, compared, strict=True):
+            messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
+            prompt = render_prompt(self.tokenizer, messages)
+            if reference is not None:
+                prompt, answer = [*prompt, *self._closed(spoken(reference)), *prompt], spoken(answer)
+            ids.append([*prompt, *self._closed(answer)])
         longest, pad = max(map(len, ids)), int(self.tokenizer.pad_token_id)
         tokens = torch.tensor([row + [pad] * (longest - len(row)) for row in ids])
         attention = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
@@ -71,3 +84,6 @@ class TextScorer:
             found = ((found - self.norm["mean"]) / self.norm["std"]).clamp(-largest, largest)
         listed: list[float] = found.tolist()
         return listed
+
+    def _closed(self, answer: str) -> list[int]:
+        return [*self.tokenizer.encode(answer, add_special_tokens=False), self.end]

@@ -58,7 +58,7 @@ class RandomPlayer:
         return low + (high - low) * uniform(key, 0, self.space.shape, self.dtype, DRAW)
 
 
-def player_names(task: TensorEnv) -> list[str]:
+def player_names(task: Any) -> list[str]:
     """Return the names of the built-in players of a game: "random", and those of its own `players`."""
     return ["random", *sorted(set(getattr(task, "players", {})) - {"random"})]
 
@@ -162,7 +162,7 @@ class Guarded:
     action that the mask forbids, for the rows whose answer is wrong; where everything is allowed, one is drawn.
 
     Args:
-        task: the game.
+        task: the game; of one that is not a `TensorEnv` its `action_space` and `dtype` are read.
         player: the player.
         name: of it, for messages.
         time_limit: seconds that an answer may take; None for no limit.
@@ -174,7 +174,7 @@ class Guarded:
         UsageError: the time limit is not positive.
     """
 
-    def __init__(self, task: TensorEnv, player: Opponent, name: str, time_limit: float | None = None) -> None:
+    def __init__(self, task: Any, player: Opponent, name: str, time_limit: float | None = None) -> None:
         if time_limit is not None and not time_limit > 0:
             raise UsageError(f"time_limit is a positive number of seconds or None, got {time_limit!r}")
         self.task, self.player, self.name, self.time_limit = task, player, name, time_limit

@@ -12,6 +12,7 @@ from typing import Any
 
 from polyathlon.envs.data.records import Record
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.language.judges import DENSITY_RATIO
 
 Components = dict[str, float]
 
@@ -37,7 +38,7 @@ def scorers_of(judge: Any, weights: Sequence[float] | None = None) -> list[Score
     """Read what judges.
 
     Args:
-        judge: a reward function or "module:function"; a folder (or hub name) of a reward model; an object with `score(prompts, answers)` or
+        judge: a reward function or "module:function"; a folder (or hub name) of a reward model; "density_ratio:STRONG,WEAK"; an object with `score(prompts, answers)` or
             `p_win(prompts, a, b)` (see `polyathlon.envs.language.judges`), which compares with the record's reference; a list of these,
             each a component; None compares with the reference.
         weights: of the components; None is 1 each.
@@ -64,16 +65,20 @@ def scorers_of(judge: Any, weights: Sequence[float] | None = None) -> list[Score
 
 
 def _scorer(judge: Any) -> Scorer:
+    if isinstance(judge, str) and judge.startswith(DENSITY_RATIO):
+        from polyathlon.envs.models.density_ratio import density_ratio_of
+
+        return _scorer(density_ratio_of(judge.removeprefix(DENSITY_RATIO)))
     if isinstance(judge, Path) or (isinstance(judge, str) and _is_model(judge)):
         from polyathlon.envs.models.scorers import TextScorer
 
         model = TextScorer(str(judge))
-        return Scorer(Path(judge).name, lambda rows, answers: model.score([row.prompt for row in rows], answers))
+        return Scorer(Path(judge).name, _by_model(model))
     if isinstance(judge, str):
         return _scorer(_imported(judge))
     name = getattr(judge, "__name__", type(judge).__name__)
     if callable(getattr(judge, "score", None)):
-        return Scorer(name, lambda rows, answers: judge.score([row.prompt for row in rows], list(answers)))
+        return Scorer(name, _by_model(judge))
     if callable(getattr(judge, "p_win", None)):
         return Scorer(name, _against_reference(judge.p_win, name), 0.5)
     if callable(judge):
@@ -82,6 +87,27 @@ def _scorer(judge: Any) -> Scorer:
         "a judge is a reward function, 'module:function', the folder of a reward model, an object with score() or p_win(), or a list of "
         f"them; got {judge!r}"
     )
+
+
+def _by_model(model: Any) -> Callable[[Sequence[Record], Sequence[str]], Sequence[Any]]:
+    """Score by a reward model; one that compares with references gets those of the records."""
+
+    def score(rows: Sequence[Record], answers: Sequence[str]) -> Sequence[Any]:
+        prompts = [row.prompt for row in rows]
+        if getattr(model, "reads_references", False):
+            found: Sequence[Any] = model.score(prompts, list(answers), [_reference(row) for row in rows])
+            return found
+        return model.score(prompts, list(answers))  # type: ignore[no-any-return]
+
+    return score
+
+
+def _reference(row: Record) -> str:
+    if row.reference is None:
+        raise UsageError(
+            f"the reward model compares answers with a reference, and {row.where} has none: give the column 'reference'"
+        )
+    return row.reference
 
 
 def _is_model(name: str) -> bool:

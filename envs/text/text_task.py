@@ -43,7 +43,7 @@ class TextTask(LanguageTask):
     Args:
         data: the prompts: whatever `polyathlon.records.records` takes; None asks for six capitals.
         judge: what judges: a reward function of TRL's signature `f(prompts, completions, **columns) -> list` or "module:function", the
-            folder of a reward model, an object with `score` or `p_win` (see `polyathlon.envs.text.reward_functions.scorers_of`), or a list
+            folder of a reward model, "density_ratio:STRONG,WEAK", an object with `score` or `p_win` (see `polyathlon.envs.text.reward_functions.scorers_of`), or a list
             of these. None compares with the column "reference".
         weights: of several judges in the sum.
         columns: {our name: name in the file}, such as {"prompt": "question"}.

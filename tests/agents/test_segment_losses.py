@@ -8,6 +8,7 @@ import torch
 
 import polyathlon
 from polyathlon.agents.language.reading import read_episodes
+from polyathlon.agents.parts.contrastive_preference import cpl_pairs
 from polyathlon.agents.parts.contrastive_rewards import copg
 from polyathlon.agents.parts.preferences import dpo, ipo, rpo
 from polyathlon.agents.parts.score_function import hypo
@@ -56,6 +57,11 @@ def weights(name, rho):
     fresh = torch.tensor([4, 5])
     for w, l in ((0, 1), (2, 3)):
         delta = rho[w] - rho[l]
+        if name == "cpl":  # softplus(.5 A_l - A_w)
+            slope = torch.sigmoid(BETA * (0.5 * rho[l] - rho[w])) / 2
+            c[w] -= BETA * slope
+            c[l] += 0.5 * BETA * slope
+            continue
         if name in ("dpo", "rpo", "hypo"):
             slope = -BETA * torch.sigmoid(-BETA * delta) / 2
         elif name == "ipo":
@@ -79,6 +85,7 @@ LOSSES = {
     "ipo": lambda logp, ref: ipo(logp, ref, MASK, SIDE, GROUP, tau=BETA, length_norm=False),
     "copg": lambda logp, ref: copg(logp, ref, MASK, REWARD, GROUP, beta=BETA),
     "rpo": lambda logp, ref: rpo(logp, ref, MASK, SIDE, GROUP, beta=BETA, eta=0.2),
+    "cpl": lambda logp, ref: cpl_pairs(logp, ref, MASK, SIDE, GROUP, alpha=BETA, bias=0.5),
     "hypo": lambda logp, ref: hypo(logp, ref, MASK, SIDE, GROUP, beta=BETA, lam=0.5),
 }
 

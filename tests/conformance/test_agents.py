@@ -47,6 +47,7 @@ SETTINGS: dict[str, Any] = {
     "base_steps": 3,
     "beta": 10.0,
     "alpha": 20.0,
+    "reward_steps": 500,
     "num_initial_policies": 1,
     "num_extension_policies": 1,
     "policy_kwargs": {"net_arch": [32, 32]},
@@ -86,10 +87,17 @@ def forms_of(name: str) -> tuple[str, ...]:
     return tuple(RECORDS[name].load().action_forms)
 
 
+def reads_segments(name: str) -> bool:
+    """Whether an agent learns from preferences: its values, if it has some, are in units of their own."""
+    return getattr(RECORDS[name].load(), "reads_segments", False)
+
+
 VECTOR_AGENTS = [(name, form) for name in AGENTS for form in ("box", "discrete") if form in forms_of(name)]
 TOKEN_AGENTS = [name for name in AGENTS if "tokens" in forms_of(name)]
 VALUED_AGENTS = [
-    (name, form) for name, form in VECTOR_AGENTS if not getattr(AGENTS[name].load(), "needs_demonstrations", False)
+    (name, form)
+    for name, form in VECTOR_AGENTS
+    if not getattr(AGENTS[name].load(), "needs_demonstrations", False) and not reads_segments(name)
 ]
 by_valued_agent = pytest.mark.parametrize(("name", "form"), VALUED_AGENTS)
 by_vector_agent = pytest.mark.parametrize(("name", "form"), VECTOR_AGENTS)
@@ -149,7 +157,9 @@ def needs_records(name: str) -> bool:
 @functools.cache
 def pairs_file() -> str:
     """Write pairs of answers once, for agents that learn from records."""
-    rows = [{"prompt": f"Say {i % 7}", "chosen": "x" * (1 + i % 3), "rejected": "yy"} for i in range(48)]
+    rows = [
+        {"prompt": f"Say {i % 7}", "chosen": "x" * (1 + i % 3), "rejected": "yy", "reference": "x"} for i in range(48)
+    ]
     file = Path(tempfile.mkdtemp(prefix="polyathlon-pairs-")) / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)
@@ -162,6 +172,8 @@ def make(name: str, env: Any, **changes: Any) -> Any:
         settings.pop(
             "beta", None
         )  # C-MORL's is the share of a return that a constraint holds, not an inverse temperature
+    if reads_segments(name):
+        settings.pop("alpha", None)  # CPL's is a temperature, not TD3+BC's weight of values
     if needs_data(name):
         settings["dataset"] = recorded(env, agent_class.needs_demonstrations)
     if needs_records(name):
@@ -201,7 +213,7 @@ def values(agent: Any, observations: np.ndarray, best: Any = None) -> np.ndarray
 def check_values(
     agent: Any, probe: str, form: str, tolerance: float, only_optimal: bool = True, best: Any = None
 ) -> None:
-    if not has_values(agent):  # it only imitates
+    if not has_values(agent) or getattr(agent, "reads_segments", False):  # it only imitates, or pays itself
         return
     known = TENSOR_PROBES[probe](form=form).values(DISCOUNT)
     if only_optimal:  # what no good policy ever sees has no value to be learnt

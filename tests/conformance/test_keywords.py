@@ -28,6 +28,7 @@ from polyathlon.wrappers.tokens.token_action import TokenAction
 DATASET = "keywords/data-v0"
 STEPS = {"bqnco": 24, "language": 32, "cmorl": 256}  # environment steps of a run, 32 where not named
 PAIRS = [{"prompt": f"say {i % 9}", "chosen": "x" * (1 + i % 3), "rejected": "yy", "margin": 0.5} for i in range(32)]
+TRIPLES = [{**row, "reference": "x"} for row in PAIRS]
 # what every run has, so that its few steps do all that longer ones do; an agent gets those that it knows
 SMALL: dict[str, Any] = {
     "learning_rate": 1e-2,
@@ -52,7 +53,10 @@ EXTRA: dict[str, dict[str, Any]] = {
     **{name: {"n_steps": 8} for name in ("ppo", "pmoe_ppo", "cmorl")},
     "language": {"num_prompts": 2, "group_size": 4, "recipe_kwargs": {"kl_coef": 0.1, "clip_high": 0.2}},
     "reward": {"num_prompts": 4, "data": PAIRS},
+    "polar": {"num_prompts": 4, "data": TRIPLES},
     "rlpd": {"dataset": DATASET},
+    "cpl": {"segment_length": 2, "num_segments": 20},
+    "p_iql": {"segment_length": 2, "num_segments": 20, "reward_steps": 8},
     "expo": {"dataset": DATASET, "pretraining_steps": 4},
     "awac": {"dataset": DATASET, "offline_steps": 16},
     "iql": {"dataset": DATASET, "offline_steps": 16},
@@ -70,7 +74,11 @@ OTHER: dict[str, Any] = {
     "action_noise": NormalActionNoise(np.zeros(1), np.ones(1)),
     "archive_size": 1,
     "barrier": "code",
-    "data": PAIRS[:20],
+    "bc_on": "nonsense",
+    "bc_steps": 8,
+    "bc_coef": 0.5,
+    "by_scores": True,
+    "data": TRIPLES[:20],
     "holdout": 0.4,
     "base_tau": 0.9,
     "bonus": "nonsense",
@@ -86,6 +94,7 @@ OTHER: dict[str, Any] = {
     "evaluation_episodes": 3,
     "gradient_steps": 2,
     "group_size": 2,
+    "head": "deterministic",
     "initial_weights": [[0.3, 0.7], [0.9, 0.1]],
     "dtype": "bfloat16",
     "labels": "nonsense",
@@ -100,10 +109,12 @@ OTHER: dict[str, Any] = {
     "n_envs": 3,
     "n_steps": 4,
     "num_min_critics": 1,
+    "num_pairs": 3,
     "num_prompts": 3,
     "num_starts": 4,
     "offline_ratio": 0.25,
     "offline_steps": 6,
+    "oracle": "nonsense",
     "policy_kwargs": {"net_arch": [4]},
     "pretraining_steps": 2,
     "recipe": "reinforce",
@@ -116,13 +127,16 @@ OTHER: dict[str, Any] = {
     "reference_point": [-3.0, -3.0],
     "route_order": "as_given",
     "sampling": "suffix",
+    "segment_length": 1,
     "schedule": "one_cycle",
     "seed": 1,
     "side_models": "nonsense",
     "solver": "nonsense",
     "stats_window_size": 2,
     "target_entropy": -3.0,
+    "temperature": 0.5,
     "warmup_fraction": 0.9,
+    "warmup_steps": 20,
     "target_kl": 1e-9,
     "target_update_interval": 3,
     "train_freq": 4,
@@ -138,7 +152,7 @@ ELSEWHERE: dict[str, str] = {
     "prdc.beta": "the nearest neighbour must change: tests/agents/off_policy/test_prdc.py",
     **{
         f"{name}.stats_window_size": "of episodes, which a dataset alone has none of"
-        for name in ("bc", "td3_bc", "prdc", "reward")
+        for name in ("bc", "td3_bc", "prdc", "reward", "polar", "cpl", "p_iql")
     },
     "language.holdout": "of data: tests/agents/language/test_records.py",
     "tensorboard_log": "below",

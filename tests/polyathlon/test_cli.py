@@ -49,6 +49,6 @@ def test_listing_is_quick_and_light():
 
 
 def test_a_reader_that_leaves_is_no_error():
-    command = f"{sys.executable} -P -m polyathlon.cli envs | head -1"
+    command = f"{sys.executable} -P -m polyathlon envs | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""

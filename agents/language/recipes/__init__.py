@@ -11,6 +11,7 @@ from . import (
     answer_sets,
     group_relative,
     imitation,
+    judged,
     normalised,
     preferences,
     resampled,
@@ -45,6 +46,7 @@ _FAMILIES = (
     actor_critic,
     preferences,
     scored,
+    judged,
 )
 _TABLE: dict[str, Recipe] = {row.name: row for family in _FAMILIES for row in family.ROWS}
 

@@ -138,7 +138,19 @@ def _changed(row: Recipe, name: str, value: object) -> Recipe:
     slot, option = chosen[0]
     _check(slot, option, value)
     options = dict(slot.part.options) | {option: value}
-    return slot.put(row, _replace(slot.part, options=tuple(options.items())))
+    changed = slot.put(row, _replace(slot.part, options=tuple(options.items())))
+    return _in_step(changed, option_at(row, "refresh"), value) if option == "refresh" else changed
+
+
+def _in_step(row: Recipe, before: object, now: object) -> Recipe:
+    """Let the copies that follow the policy once an iteration of the collector go with its length."""
+    models = [
+        _replace(m, follows=_replace(m.follows, every=now))
+        if m.follows.kind == "copy" and m.follows.every == before
+        else m
+        for m in row.models
+    ]
+    return _replace(row, models=tuple(models))
 
 
 def _names(slot: Slot, option: str) -> tuple[str, ...]:

@@ -65,6 +65,14 @@ ROWS = (
         collect=PAIRS,
     ),
     Recipe(
+        "cpl_pairs",
+        "contrastive preference learning on pairs of answers: dpo that favours likely answers (bias below 1); reference_free=True is CPL itself",
+        "Hejna et al. 2024, CPL, arXiv 2310.13639",
+        loss=part("contrastive_preference:cpl_pairs", alpha=0.1, bias=0.5, gamma=1.0),
+        collect=PAIRS,
+        penalties=(IMITATED,),
+    ),
+    Recipe(
         "hypo",
         "dpo on pairs, and the divergence from the reference on fresh answers of the policy, which need no labels",
         "Song et al. 2024, HyPO, arXiv 2406.01462",

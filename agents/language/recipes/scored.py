@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from polyathlon.agents.parts.wiring import Noise, part
+from polyathlon.agents.parts.wiring import Noise, Target, part
 
 from .group_relative import CLIPPED
 from .records import Penalty, Recipe, SideModel
@@ -26,6 +26,16 @@ RLHF_PPO = Recipe(
     penalties=(VALUES,),
     n_epochs=2,
     minibatches=2,
+)
+
+FDPG = Recipe(
+    "fdpg",
+    "match reference exp(reward / beta) by an f-divergence; divergence='forward_kl' covers, 'reverse_kl' seeks modes",
+    "Go et al. 2023, arXiv 2302.08215",
+    loss=CLIPPED,
+    collect=part("collectors:Groups", group_size=8, dynamic_sampling=0),
+    advantage=part("distribution_matching:MatchTarget", divergence="js", target="tilted", beta=0.1),
+    aggregation="seq-mean-token-sum",
 )
 
 ROWS = (
@@ -78,6 +88,16 @@ ROWS = (
         source="Chegini et al. 2024, arXiv 2411.01798",
         models=(SideModel("reference", start="soup"),),
     ),
+    replace(
+        RLHF_PPO,
+        name="text2grad",
+        summary="rlhf_ppo whose words earn what a critic says of them (critic='module:function'), and whole answers nothing",
+        source="Wang et al. 2025, arXiv 2505.22338",
+        collect=part("collectors:Critiqued", group_size=1, critic=None, split=False),
+        rewards=(part("kl_rewards:FullKLReward", beta=0.05, target=3.0),),
+        n_epochs=4,
+        minibatches=1,
+    ),
     Recipe(
         "p3o",
         "differences of rewards of two answers to a prompt, clipped by ratios of whole answers; joint=True clips their quotient",
@@ -86,13 +106,14 @@ ROWS = (
         collect=part("collectors:Groups", group_size=2, dynamic_sampling=0),
         n_epochs=2,
     ),
-    Recipe(
-        "fdpg",
-        "match reference exp(reward / beta) by an f-divergence; divergence='forward_kl' covers, 'reverse_kl' seeks modes",
-        "Go et al. 2023, arXiv 2302.08215",
-        loss=CLIPPED,
-        collect=part("collectors:Groups", group_size=8, dynamic_sampling=0),
-        advantage=part("distribution_matching:MatchTarget", divergence="js", target="tilted", beta=0.1),
-        aggregation="seq-mean-token-sum",
+    FDPG,
+    replace(
+        FDPG,
+        name="fdpg_proposal",
+        summary="fdpg on answers of an older policy, weighed by importance; every 16 updates the policy takes its place if it is nearer",
+        loss=part("distribution_matching:importance_weighted"),
+        collect=part("collectors:Proposals", group_size=8),
+        models=(SideModel("proposal", follows=Target("copy", every=16)),),
+        old_logp="read",
     ),
 )

@@ -46,6 +46,12 @@ class Probe(TableTask):
         named = dict.fromkeys(("right", "format", "verdict", "suggestion"), float(right))
         return Verdict(right, float(right), False, "", {**named, "share": share})
 
+    def solution(self, task_id):
+        """Return the target, which is what critics without another rule read; chance where chance decides."""
+        if self.draws is None:
+            return super().solution(task_id)
+        return " ".join(map(str, self.draws.integers(4, size=2)))
+
 
 def preferences(task):
     """Pairs with scores: the target, and an answer that ends otherwise, to every prompt; where chance decides, all are alike."""

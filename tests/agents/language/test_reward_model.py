@@ -133,11 +133,11 @@ def test_it_saves_loads_and_resumes_to_the_same_bits(tmp_path):
     assert again.norm.state_dict() == agent.norm.state_dict()
     agent.save(tmp_path / "agent")
     loaded = RewardModel.load(tmp_path / "agent", env=agent.env)
-    assert loaded.score(PROMPTS, ANSWERS, True) == agent.score(PROMPTS, ANSWERS, True)
+    assert loaded.score(PROMPTS, ANSWERS, normalised=True) == agent.score(PROMPTS, ANSWERS, normalised=True)
     assert not (tmp_path / "reward_model").exists()
     agent.save(tmp_path / "agent.zip")  # as `train` saves into its run folder
     assert TextScorer(str(tmp_path / "reward_model")).score(PROMPTS, ANSWERS) == pytest.approx(
-        agent.score(PROMPTS, ANSWERS, True), abs=1e-5
+        agent.score(PROMPTS, ANSWERS, normalised=True), abs=1e-5
     )
 
 

@@ -11,7 +11,7 @@ RECIPE = """tokens attention mask old_logp token_reward reward group length corr
 score on_policy logp entropy value old_value old_entropy full_logp adv returns weight max_length progress"""
 ENGINE = (
     "obs action reward next_obs discount action_mask next_action_mask old_logp old_value adv returns env_returns weight "
-    "progress"
+    "progress score preferred"
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyathlon.agents.parts.contrastive_rewards import copg
-from polyathlon.agents.parts.distribution_matching import MatchTarget
+from polyathlon.agents.parts.distribution_matching import MatchTarget, importance_weighted
 from polyathlon.agents.parts.f_divergences import f_prime
 from polyathlon.agents.parts.kl_rewards import extra_token_reward, kl_token_reward
 from polyathlon.agents.parts.pairwise_ppo import p3o
@@ -158,3 +158,53 @@ def test_rto_s_worked_rewards():
     torch.testing.assert_close(
         extra_token_reward(dpo, ref, mask, b1=0.3, clip=0) + kl_token_reward(dpo, ref, mask, beta=0.3), 0 * mask
     )
+
+
+# ---------------------------------------------------------------------------------------------------------- off policy
+
+
+def test_importance_weights_give_the_policy_s_own_gradient():
+    """E_q[grad of -(pi / q) A] = E_pi[-A grad log pi], over three answers."""
+    q, z, adv = d(0.6, 0.3, 0.1), d(0.2, -0.4, 0.7).requires_grad_(), d(1, -0.5, 2)
+    logp, one = z.log_softmax(0)[:, None], torch.ones(3, 1, dtype=torch.float64)
+    total = sum(
+        q[i] * importance_weighted(logp[i : i + 1], q.log()[i : i + 1, None], one[:1], adv[i : i + 1]) for i in range(3)
+    )
+    (found,) = torch.autograd.grad(total, z)
+    (wanted,) = torch.autograd.grad(-(z.softmax(0) * adv).sum(), z)
+    torch.testing.assert_close(found, wanted)
+    far = importance_weighted(d(0)[:, None], d(-1e4)[:, None], one[:1], adv[:1])
+    assert float(far) == pytest.approx(-math.exp(20))
+
+
+def test_an_off_policy_target_is_the_exact_one():
+    """Answers of q, each once: log t is the policy's own against p, whatever q is; on-policy it is the row without a proposal."""
+    beta, reward = 0.5, d(1, 0, 0.5)
+    ref, pi, q = d(0.2, 0.3, 0.5), d(0.5, 0.3, 0.2), d(1, 1, 1) / 3
+    p = (ref.log() + reward / beta).softmax(0)
+    logs = [x.log()[:, None] for x in (pi, ref, q)]
+    target, mask = MatchTarget(divergence="js", beta=beta), torch.ones(3, 1)
+    found = target("aaa", reward, logs[0], logs[1], mask, logs[2])
+    torch.testing.assert_close(found, -f_prime((pi / p).log(), "js"))  # Z is exact: each answer once under a uniform q
+    old = MatchTarget(divergence="js", beta=beta)("aaa", reward, logs[0], logs[1], mask)
+    same = MatchTarget(divergence="js", beta=beta)("aaa", reward, logs[0], logs[1], mask, logs[0])
+    assert torch.equal(old, same) and not torch.allclose(old, found)
+
+
+@pytest.mark.parametrize(("pi", "is_nearer"), [((0.5, 0.2, 0.3), True), ((0.1, 0.2, 0.7), False), ((1, 1, 1), False)])
+def test_the_proposal_is_held_unless_the_policy_is_nearer(pi, is_nearer):
+    reward, q = d(1, 0, 0.5), d(1, 1, 1) / 3
+    p, pi = (q.log() + reward).softmax(0), d(*pi) / sum(pi)
+    target, mask = MatchTarget(beta=1.0, proposal_window=3), torch.ones(3, 1)
+    assert target.holds == ("proposal",)
+    logs = [x.log()[:, None] for x in (pi, q, q)]
+    target.after("aaa", d(-5, 3, 1), *logs[:2], mask, logs[2])  # leaves the window again
+    target.after("aaa", reward, *logs[:2], mask, logs[2])
+    gap = float((p * (q / pi).log()).sum())  # KL(p, pi) - KL(p, q)
+    assert (gap < 0) == is_nearer and target.holds == (() if is_nearer else ("proposal",))
+    again = MatchTarget(beta=1.0, proposal_window=3)
+    again.load_state_dict(target.state_dict())
+    assert again.holds == target.holds and list(again.nearer) == list(target.nearer)
+    alone = MatchTarget(beta=1.0, proposal_window=3)
+    alone.after("aaa", reward, *logs[:2], mask, logs[2])
+    assert sum(alone.nearer) / 3 == pytest.approx(gap)

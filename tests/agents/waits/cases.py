@@ -25,7 +25,7 @@ from polyathlon.envs.probes import OBJECTIVE_PROBES, TEXT_PROBES, ReachPoint
 from polyathlon.envs.tensor import make_vector
 from polyathlon.evaluation import random_policy
 from polyathlon.wrappers.tokens.token_action import TokenAction
-from tests.agents.language import test_every_recipe, test_reward_model
+from tests.agents.language import test_every_recipe, test_polar, test_reward_model
 
 from .pretend import Counter, Counts
 
@@ -95,7 +95,7 @@ def control(name: str, rows: int = 4, steps: int = 64, warm: int = 16, env: Any 
 
 
 CLASSES = {record.name: record for record in polyathlon.algorithms()}
-OFFLINE = ("awac", "bc", "iql", "prdc", "td3_bc")
+OFFLINE = ("awac", "bc", "cpl", "iql", "p_iql", "prdc", "td3_bc")
 RECORDED: list[str] = []
 
 
@@ -177,7 +177,8 @@ def agents() -> dict[str, Case]:
         "bqnco": Case(imitation, "update"),
         "cmorl": Case(lambda: counted(make("cmorl", front(4), n_steps=64), 4 * 128, 128), "step"),
         "language": Case(lambda: sampling(16), "token"),
-        "reward": Case(scoring, "update"),
+        "reward": Case(lambda: scoring(test_reward_model), "update"),
+        "polar": Case(lambda: scoring(test_polar), "update"),
     }
     return {record.name: own.get(record.name) or control(record.name) for record in polyathlon.algorithms()}
 
@@ -221,9 +222,9 @@ def reading(**words: Any) -> tuple[Counts, int]:
     return counted_update(agent)
 
 
-def scoring() -> tuple[Counts, int]:
+def scoring(module: Any) -> tuple[Counts, int]:
     """Count an update of a reward model."""
-    agent = test_reward_model.learner(device=DEVICE)
+    agent = module.learner(device=DEVICE)
     agent.learn(1, log_interval=None)
     counter = Counter()
     with counter:
