@@ -165,7 +165,7 @@ class LanguageAgent(OfflineAgent):
         self._set_data(data, holdout, reference_logps)
         self.register_state(
             "sampling",
-            AttributeState(self, "_sampled", "_initial_seed", "_silent_updates", "given_answers"),
+            AttributeState(self, "_sampled", "_initial_seed", "_silent_updates", "given_answers", "judged_pairs"),
             checkpoint_only=True,
         )
         self.register_state("rows", RowsState(self), checkpoint_only=True)
@@ -331,7 +331,7 @@ class LanguageAgent(OfflineAgent):
 
     def _before_training(self) -> None:
         if not self._episode_num:
-            self.given_answers = 0
+            self.given_answers = self.judged_pairs = 0
         self._make_or_start_rows()
         self.open_data()
         self._store_reference()

@@ -49,6 +49,7 @@ def wins(rollout: RolloutContext, judge: str | None, a: Sequence[Episode], b: Se
     """
     if judge is None:
         return [0.5 + 0.5 * ((x.total > y.total) - (x.total < y.total)) for x, y in zip(a, b, strict=True)]
+    rollout.log_judged(len(a))
     return judge_of(judge).p_win(prompts_of(rollout, a), [x.text for x in a], [y.text for y in b])
 
 
