@@ -71,6 +71,10 @@ class RolloutContext(Protocol):
         """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""
         ...
 
+    def log_judged(self, pairs: int) -> None:
+        """Count pairs of answers that a judge beside the task compared."""
+        ...
+
     def log_signal(self, differs: Sequence[bool]) -> None:
         """Tell of groups whether their answers differ in what they earned."""
         ...
@@ -241,6 +245,10 @@ class Rollout:
     def log_episodes(self, episodes: list[Episode], by_policy: bool = True) -> None:
         """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""
         self.agent._note(episodes, by_policy)
+
+    def log_judged(self, pairs: int) -> None:
+        """Count pairs of answers that a judge beside the task compared."""
+        self.agent.judged_pairs += pairs
 
     def log_signal(self, differs: Sequence[bool]) -> None:
         """Tell of groups whether their answers differ in what they earned."""
