@@ -138,6 +138,7 @@ def adapt(
     *,
     policy: Any = "MlpPolicy",
     candidates: bool | None = None,
+    by_features: bool | None = None,
     **options: Any,
 ) -> gym.Env[Any, Any]:
     """Put the wrappers on an environment that an agent needs to act in it; one that fits is returned as it is.
@@ -146,14 +147,15 @@ def adapt(
     |---|---|---|---|
     | Box actions | Verbalize, TokenAction | - | - |
     | Discrete actions | Verbalize, TokenAction | ContinuousAction | - |
-    | Discrete actions that are rows of an observed table | Verbalize, TokenAction | NodeAction | - |
+    | Discrete actions that are rows of an observed table of fewer features | Verbalize, TokenAction | NodeAction | - |
     | MultiDiscrete, MultiBinary | Verbalize, TokenAction | ContinuousAction | - |
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
-    | text with candidates | TokenAction | CandidateAction, NodeAction | CandidateAction |
+    | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
     A classic agent sees an observation that is no Box, or a picture, through `VectorObservation`, unless it reads any observation by
     itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. Who acts in either form and sees
-    vectors alone (`CMORL`) chooses rows of a table through `NodeAction` too. A reward for several objectives
+    vectors alone (`CMORL`) chooses rows of a table through `NodeAction` too; who takes several objectives is given a second one by `cost=`
+    (`CostObjective`). A reward for several objectives
     becomes a number through `LinearReward` for every agent that maximises one.
 
     Args:
@@ -164,6 +166,8 @@ def adapt(
         candidates: whether a classic agent answers a text task by choosing among the answers that it offers (`True`) or
             token by token (`False`). None: it chooses where the task offers answers, unless `model` or an option of
             `TokenAction` is given.
+        by_features: whether an agent that acts in a Box chooses the rows of a table by their features (`NodeAction`) or by their
+            numbers. None: by features where these are fewer than the rows, as the two of a city are.
         **options: arguments of the wrappers that are put on, such as `max_new_tokens`.
 
     Returns:
@@ -183,7 +187,7 @@ def adapt(
         raise UsageError(
             "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
         )
-    chain = _Chain(env, model, options, candidates)
+    chain = _Chain(env, model, options, candidates, by_features)
     if getattr(agent_class, "environments", None) is not None:
         agent_class.refuse_wrong_form(env.observation_space, env.action_space)  # type: ignore[attr-defined]
         chain.finish()
@@ -197,6 +201,8 @@ def adapt(
     needs_vector = not reads_any and (not isinstance(seen, spaces.Box) or is_picture_space(seen))
     if needs_vector or (not is_language_agent(forms) and _has_parts(seen)):
         chain.add("VectorObservation")
+    if "cost" in options and getattr(agent_class, "takes_objectives", False):
+        chain.add("CostObjective")
     chain.finish()
     return chain.env
 
@@ -216,12 +222,19 @@ class _Chain:
         model: name of the language model; None is "tiny".
         options: arguments for the wrappers to come.
         candidates: whether answers are chosen; None leaves it to the rule of `adapt`.
+        by_features: whether rows are chosen by their features; None leaves it to the rule of `adapt`.
     """
 
     def __init__(
-        self, env: gym.Env[Any, Any], model: str | None, options: dict[str, Any], candidates: bool | None = None
+        self,
+        env: gym.Env[Any, Any],
+        model: str | None,
+        options: dict[str, Any],
+        candidates: bool | None = None,
+        by_features: bool | None = None,
     ) -> None:
         self.env, self.model, self.options, self.candidates = env, model, options, candidates
+        self.by_features = by_features
         self.used: set[str] = set()
         self.known: set[str] = set()
         if model is not None:
@@ -240,9 +253,13 @@ class _Chain:
         return self.candidates
 
     def chooses_rows(self) -> bool:
-        """Return whether the actions are the rows of an observed table, and no option of `ContinuousAction` is given."""
-        others = _options_of("ContinuousAction") & set(self.options)
-        return is_table(self.env.observation_space, self.env.action_space) and not others
+        """Return whether rows of an observed table are chosen by their features."""
+        if not is_table(self.env.observation_space, self.env.action_space):
+            return False
+        if self.by_features is not None:
+            return self.by_features
+        rows, features = self.env.observation_space["nodes"].shape  # type: ignore[index]
+        return bool(features < rows) and not _options_of("ContinuousAction") & set(self.options)
 
     def add(self, name: str) -> None:
         """Wrap the environment in the wrapper called `name`."""

@@ -221,9 +221,9 @@ def lengths(
 
 
 def counts(agent: Any) -> dict[str, int]:
-    """Return what a language agent has read and written: "records", "written" answers and those whose judgement it read ("judged").
+    """Return what a language agent has read and written: "records", "written" answers and calls of judges ("judged").
 
-    Every answer that is written is judged by the environment, once an episode; a recipe of records that writes answers for their
+    Every answer that is written is judged by the environment, once an episode, and a judge beside it once a pair; a recipe of records that writes answers for their
     log-probabilities alone (HyPO) reads no judgement.
     """
     if not hasattr(agent, "given_answers"):
@@ -231,7 +231,7 @@ def counts(agent: Any) -> dict[str, int]:
     wiring, written = agent._wiring, int(agent._episode_num) - agent.given_answers
     read = getattr(wiring.collector, "learnt", None)
     is_judged = read is None or bool(wiring.needs & JUDGED_FIELDS)
-    return {"records": int(read or 0), "written": written, "judged": written if is_judged else 0}
+    return {"records": int(read or 0), "written": written, "judged": (written if is_judged else 0) + agent.judged_pairs}
 
 
 def judge_of(env: str, shared: SharedData | None) -> str:

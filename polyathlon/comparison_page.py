@@ -60,7 +60,7 @@ def markdown(results: Results) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-COUNTED_HEADS = dict(zip(COUNTED, ("records read", "answers written", "answers judged"), strict=True))
+COUNTED_HEADS = dict(zip(COUNTED, ("records read", "answers written", "judge calls"), strict=True))
 
 
 def _costs(rows: Sequence[Row]) -> str:
@@ -84,8 +84,8 @@ def _counted_said(rows: Sequence[Row]) -> str:
     if not any(r.counted.get("records") for r in rows):
         return ""
     return (
-        " Answers judged are those whose judgement the method read; what judging the records cost stands in no count, for it was paid "
-        "when they were written."
+        " Judge calls are written answers whose reward the method reads, and pairs that a judge of its own compares; what judging the "
+        "records cost stands in no count, for it was paid when they were written."
     )
 
 

@@ -44,7 +44,7 @@ class Outcome:
         steps, completions: how many it took.
         seconds, memory_mb: what it cost; NaN for the memory of a run that nobody measured.
         curves: by what they show, (completions or steps, values).
-        counted: of a language agent "records" that it read, answers that it has "written", and those whose judgement it read ("judged").
+        counted: of a language agent "records" that it read, answers that it has "written", and calls of judges ("judged").
     """
 
     name: str

@@ -247,8 +247,8 @@ def known_learners(env_id: str, record: Path = MATRIX) -> list[str]:
         env_id: the environment.
         record: what the page's script wrote.
     """
-    content = json.loads(record.read_text()) if record.exists() else {"cells": {}, "quick": True}
-    cells = content["cells"].get(env_id, {})
+    content: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"cells": {}}
+    cells = {kind: status for kind, status in content["cells"].get(env_id, {}).items() if status != "not run"}
     if not cells:
         return []
     learned = [kind for kind, status in cells.items() if status in ("holds", "rose")]

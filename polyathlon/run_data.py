@@ -79,6 +79,29 @@ def with_data(
     return Given(env, own)
 
 
+def _dataset_of(agent: str, agent_kwargs: dict[str, Any], data: Any, holdout: float | None) -> Any:
+    """Return the dataset of an agent of control.
+
+    Raises:
+        UsageError: it is given twice, or with words for records.
+    """
+    if agent_kwargs.get("dataset") is not None:
+        raise UsageError(f"{agent!r} has two datasets: data={data!r} (--data) and dataset={agent_kwargs['dataset']!r}")
+    if holdout is not None or isinstance(data, dict):
+        word = "columns" if holdout is None else f"holdout={holdout}"
+        raise UsageError(f"{word} is for records; {agent!r} learns from a dataset of transitions: leave it out")
+    return data
+
+
+def learns_from_dataset(agent: str, data: Any) -> bool:
+    """Whether an agent reads segments, or takes `dataset=` and data may be one: Minari's are ids and folders, never files."""
+    if reads_segments(agent):
+        return True
+    source = data.get("source") if isinstance(data, dict) else data
+    is_file = isinstance(source, str | Path) and Path(source).expanduser().is_file()
+    return not is_file and "dataset" in constructor_keywords(resolve_agent(agent)[0])
+
+
 def reads_segments(agent: str) -> bool:
     """Whether data of an agent are segments of episodes that are compared."""
     return bool(getattr(resolve_agent(agent)[0], "reads_segments", False))
@@ -95,27 +118,6 @@ def _with_segments(
     if data is None:
         return Given(dict(env_kwargs), dict(agent_kwargs))
     return Given(dict(env_kwargs), {**agent_kwargs, "data": str(data) if isinstance(data, Path) else data})
-
-
-def _dataset_of(agent: str, agent_kwargs: dict[str, Any], data: Any, holdout: float | None) -> Any:
-    """Return the dataset of an agent of control.
-
-    Raises:
-        UsageError: it is given twice, or with words for records.
-    """
-    if agent_kwargs.get("dataset") is not None:
-        raise UsageError(f"{agent!r} has two datasets: data={data!r} (--data) and dataset={agent_kwargs['dataset']!r}")
-    if holdout is not None or isinstance(data, dict):
-        word = "columns" if holdout is None else f"holdout={holdout}"
-        raise UsageError(f"{word} is for records; {agent!r} learns from a dataset of transitions: leave it out")
-    return data
-
-
-def learns_from_dataset(agent: str, data: Any) -> bool:
-    """Whether an agent takes `dataset=`, recorded transitions, and data may be one: Minari's are ids and folders, never files."""
-    source = data.get("source") if isinstance(data, dict) else data
-    is_file = isinstance(source, str | Path) and Path(source).expanduser().is_file()
-    return not is_file and "dataset" in constructor_keywords(resolve_agent(agent)[0])
 
 
 def learns_from_records(agent: str, agent_kwargs: dict[str, Any]) -> bool:

@@ -165,7 +165,7 @@ class LanguageAgent(OfflineAgent):
         self._set_data(data, holdout, reference_logps)
         self.register_state(
             "sampling",
-            AttributeState(self, "_sampled", "_initial_seed", "_silent_updates", "given_answers"),
+            AttributeState(self, "_sampled", "_initial_seed", "_silent_updates", "given_answers", "judged_pairs"),
             checkpoint_only=True,
         )
         self.register_state("rows", RowsState(self), checkpoint_only=True)
@@ -219,6 +219,16 @@ class LanguageAgent(OfflineAgent):
         if is_first:
             self._prompts.reset(seed=seed)
             self._rows.reset(seed=seed)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Exchange the environment for another one of equal spaces, of another family too; its problems are drawn from the start.
+
+        Raises:
+            ValueError: the spaces differ, such as those of another `max_length`.
+            UsageError: see `Agent`.
+        """
+        super().set_env(env, force_reset)
+        self._prompts = self._rows = None
 
     def _make_vec_env(self) -> None:
         if self._prompts is None:
@@ -321,7 +331,7 @@ class LanguageAgent(OfflineAgent):
 
     def _before_training(self) -> None:
         if not self._episode_num:
-            self.given_answers = 0
+            self.given_answers = self.judged_pairs = 0
         self._make_or_start_rows()
         self.open_data()
         self._store_reference()

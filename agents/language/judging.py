@@ -49,6 +49,7 @@ def wins(rollout: RolloutContext, judge: str | None, a: Sequence[Episode], b: Se
     """
     if judge is None:
         return [0.5 + 0.5 * ((x.total > y.total) - (x.total < y.total)) for x, y in zip(a, b, strict=True)]
+    rollout.log_judged(len(a))
     return judge_of(judge).p_win(prompts_of(rollout, a), [x.text for x in a], [y.text for y in b])
 
 
@@ -91,7 +92,8 @@ def own_answers(rollout: RolloutContext, episodes: Sequence[Episode]) -> list[Ep
         raise UsageError(
             "gold=True takes the task's own answers, but it has none (LanguageTask.solution): leave it out"
         )
-    rules, begun, found = rollout.rules, [], []
+    rules, begun = rollout.rules, []
+    found: list[Episode | None] = []
     for episode in episodes:
         text, prompt = solve(episode.task), episode.ids[: episode.written.index(True)]
         ids = [] if text is None else [*rules.tokenizer.encode(text, add_special_tokens=False), rules.eos]

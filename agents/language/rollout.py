@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +13,7 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens
 
-from .decoders import Decoder, make_decoder
+from .decoders import Decoder, LlamaDecoder, make_decoder
 from .episodes import Episode, collate, play
 from .imitation import find_method
 from .recipe_wiring import PROMPTS
@@ -68,6 +69,10 @@ class RolloutContext(Protocol):
 
     def log_episodes(self, episodes: list[Episode], by_policy: bool = True) -> None:
         """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""
+        ...
+
+    def log_judged(self, pairs: int) -> None:
+        """Count pairs of answers that a judge beside the task compared."""
         ...
 
     def log_signal(self, differs: Sequence[bool]) -> None:
@@ -241,6 +246,10 @@ class Rollout:
         """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""
         self.agent._note(episodes, by_policy)
 
+    def log_judged(self, pairs: int) -> None:
+        """Count pairs of answers that a judge beside the task compared."""
+        self.agent.judged_pairs += pairs
+
     def log_signal(self, differs: Sequence[bool]) -> None:
         """Tell of groups whether their answers differ in what they earned."""
         self.differs += differs
@@ -271,11 +280,14 @@ class _RoleDecoder:
         self.agent, self.role = agent, role
         with agent.weights_of(role) as model, agent.policy.precision():
             self.inner = make_decoder(model, contexts, room, device, agent.fast_forward)
+            if isinstance(self.inner, LlamaDecoder):  # reads no weights of the model any more
+                self.inner.llama.detach()
         self.logits = self.inner.logits
 
     def advance(self, tokens: Tensor) -> Tensor:
         """Read tokens [n] and return the logits [n, V] of the next."""
-        with self.agent.weights_of(self.role), self.agent.policy.precision():
+        is_apart = isinstance(self.inner, LlamaDecoder)
+        with contextlib.nullcontext() if is_apart else self.agent.weights_of(self.role), self.agent.policy.precision():
             return self.inner.advance(tokens)
 
     def keep(self, index: Tensor) -> None:

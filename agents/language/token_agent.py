@@ -69,6 +69,7 @@ class TokenAgent(Agent):
         completions: `learn` ends after so many answers, counted as episodes are, and measures its progress by them; None goes
             by tokens.
         given_answers: how many of the answers counted so far were given (records, the task's own solutions), not written.
+        judged_pairs: pairs of answers that a judge beside the task compared.
     """
 
     action_forms = ("tokens",)
@@ -77,6 +78,7 @@ class TokenAgent(Agent):
     fast_forward: bool
     completions: int | None = None
     given_answers: int = 0
+    judged_pairs: int = 0
     _rules_options: dict[str, Any]  # those of the environment, for an agent that is loaded without one
 
     def _has_finished(self, total: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +83,14 @@ class AnswerSource:
         return self.task.judge(self.task.start(task_id), text).verdict.correct
 
     def wrong(self, task_id: TaskId, rng: np.random.Generator, number: int = 1) -> list[str]:
-        """Return different wrong answers: those that the task offers, near numbers, then right answers to other problems.
+        """Return different wrong answers: near numbers, those that the task offers, then right answers to other problems.
 
         Raises:
             UsageError: not so many were found.
         """
         right = self.right(task_id)
-        offered = list(self.task.candidates(self.task.start(task_id))) + near_numbers(right, rng)
         found: dict[str, None] = {}
-        for k in range(len(offered) + TRIES):
-            text = offered[k] if k < len(offered) else self.task.solution(self.task.draw(rng))
+        for text in self._texts(task_id, right, rng):
             if text is not None and text != right and text not in found and not self.is_right(task_id, text):
                 found[text] = None
             if len(found) == number:
@@ -100,3 +98,9 @@ class AnswerSource:
         raise UsageError(
             f"the task {task_id!r} has {len(found)} wrong answers to show, not {number}: ask for fewer options"
         )
+
+    def _texts(self, task_id: TaskId, right: str, rng: np.random.Generator) -> Iterator[str | None]:
+        yield from near_numbers(right, rng)
+        yield from self.task.candidates(self.task.start(task_id))
+        for _ in range(TRIES):
+            yield self.task.solution(self.task.draw(rng))

@@ -62,22 +62,15 @@ def jobs_of(cells: Iterable[Cell], seeds: Sequence[int], limit: float, control: 
 
 
 def run_job(job: Job) -> Outcome:
-    """Run a job in a process of its own, which is killed at three times its CPU seconds."""
-    import resource
-
+    """Run a job in a process of its own, which ends itself at three times its CPU seconds and a minute."""
     script = Path(__file__).with_name("_matrix_run.py")
     words = [str(job.cell), str(job.seed), str(job.limit), "shuffled" if job.shuffled else "rewards"]
-    most = int(3 * job.limit) + 60
-
-    def bounded() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
 
     done = subprocess.run(
         [sys.executable, str(script), *words],
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=bounded,
         env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
     )
     lines = done.stdout.strip().splitlines()
@@ -150,16 +143,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = in_order(options.cells)
     limit = QUICK_LIMIT if options.quick else LIMIT
     seeds = [QUICK_SEED] if options.quick else seeds_of()
-    jobs = jobs_of(cells, seeds, limit, control=not options.quick)
-    outcomes = collect(jobs, options.jobs, options.fresh)
-    judged = judge(outcomes, best_known({cell.family for cell in cells}), options.quick)
-    flagged = [row.cell for row in judged.rows if row.is_flagged]
+    outcomes = collect(jobs_of(cells, seeds, limit, control=not options.quick), options.jobs, options.fresh)
+    outcomes = {**_kept(seeds, limit, not options.quick), **outcomes}
+    best = best_known({cell.family for cell in in_order({job.cell for job in outcomes})})
+    judged = judge(outcomes, best, options.quick, all_cells())
+    flagged = [row.cell for row in judged.rows if row.is_flagged and row.cell in cells]
     if flagged and not options.quick:
         print(f"{', '.join(map(str, flagged))}: shuffled rewards gained; repeated with new seeds")
         more = collect([Job(c, s, limit, True) for c in flagged for s in seeds_of(extra=True)], options.jobs)
-        judged = judge({**outcomes, **more}, best_known({cell.family for cell in cells}), options.quick)
+        judged = judge({**outcomes, **more}, best, options.quick, all_cells())
     for row in judged.rows:
-        print(row.words)
+        if row.cell in cells:
+            print(row.words)
     print(judged.headline)
     print(f"written: {write_page(judged, options.out, committed('_matrix_cells'))}")
     from _matrix_forgetting import report_forgetting
@@ -167,6 +162,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quick and any(cell.kind == "language" for cell in cells):
         print(report_forgetting(options.out, options.fresh))
     return 0
+
+
+def _kept(seeds: Sequence[int], limit: float, control: bool) -> dict[Job, Outcome]:
+    """Return the outcomes of all cells from earlier calls under the same settings, so that the page grows call by call."""
+    every = jobs_of(all_cells(), seeds, limit, control)
+    return {job: kept for job in every if (kept := job.kept()) is not None}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -191,7 +192,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(str(error))
     if options.out is None:
         if len(options.cells) < len(all_cells()):
-            parser.error("some cells are not the whole matrix: name another folder for their page with --out")
+            parser.error("some cells are not the whole matrix: name the folder of their page with --out")
         if not options.quick and committed("_matrix_cells") is None:
             parser.error("commit scripts/reproduce/_matrix_cells.py before it runs, or name another folder with --out")
         options.out = RESULTS

@@ -104,7 +104,6 @@ WORDS = {
 def _measured(family: Family) -> float:
     import gymnasium as gym
 
-
     env = gym.make(family.env, **family.options)
     try:
         if family.best == "solver":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from _claim import drawn_seeds
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.tuned import tuned_settings
 
+QUICK_EPISODES = 60  # of an evaluation, at most, in a quick run
 KINDS = ("sac", "pmoe", "expo", "cmorl", "ppo", "language")
 SEEDS, EXTRA_SEEDS = 5, 8
 LIMIT, QUICK_LIMIT = 75.0, 40.0  # CPU seconds of a run with its evaluations
@@ -42,11 +43,21 @@ class Family:
     deterministic: bool = True
     rows: int = 10
 
+    @property
+    def words(self) -> str:
+        """The options as the command line takes them."""
+        flat: list[str] = []
+        for key, value in self.options.items():
+            inner = value.items() if isinstance(value, Mapping) else [("", value)]
+            flat += [f"{key}{f'.{name}' if name else ''}={one}" for name, one in inner]
+        return " ".join(flat)
 
+
+SUMS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 FAMILIES: dict[str, Family] = {
     "control": Family("Pendulum-v1", episodes=50, best="swing-up and balance"),
     "combinatorial": Family("polyathlon/TSP-v0", {"num_nodes": 20}, episodes=50, best="solver"),
-    "text": Family("polyathlon/Reasoning-v0"),
+    "text": Family("polyathlon/Reasoning-v0", {"task": "chain_sum", "config": SUMS}),
     "code": Family("polyathlon/Code-v0", episodes=100),
     "functions": Family("polyathlon/FunctionCall-v0"),
     "gui": Family("polyathlon/Widgets-v0", best="oracle"),
@@ -75,7 +86,7 @@ class Cell:
     @property
     def command(self) -> str:
         """The command that trains it."""
-        options = " ".join(f"{key}={value}" for key, value in self.task.options.items())
+        options = self.task.words
         return f"polyathlon train {self.kind} {self.task.env}{f' --env {options}' if options else ''}"
 
     @property
@@ -136,6 +147,7 @@ def seeds_of(extra: bool = False) -> list[int]:
     return every[SEEDS:] if extra else every[:SEEDS]
 
 
-def in_order(cells: Sequence[Cell]) -> list[Cell]:
+def in_order(cells: Iterable[Cell]) -> list[Cell]:
     """Return cells in the order of the table."""
-    return [cell for cell in all_cells() if cell in set(cells)]
+    wanted = set(cells)
+    return [cell for cell in all_cells() if cell in wanted]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from _claim import REPOSITORY
+from _matrix_cells import FAMILIES
 
 CACHE = REPOSITORY / ".cache" / "reproduce" / "matrix" / "forgetting.json"
 SEED, EPISODES = 0, 200
 EVALUATION_SEED = 1_900_000_000
-SUMS = {"task": "chain_sum", "config": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
-FORM = {"max_new_tokens": 96, "max_length": 2048}
+FORM = {"max_new_tokens": 96, "max_length": 1024}
 IMITATED = {"sums": 1024, "calls": 128}
 
 
@@ -41,7 +41,7 @@ def measure(
 
     torch.set_num_threads(1)
     imitated = IMITATED if imitated is None else imitated
-    sums = adapt(make_env("polyathlon/Reasoning-v0", **SUMS), "language", **FORM)
+    sums = adapt(make_env("polyathlon/Reasoning-v0", **FAMILIES["text"].options), "language", **FORM)
     calls = adapt(make_env("polyathlon/FunctionCall-v0"), "language", **FORM)
     agent = make_agent("language", sums, seed=seed, device="cpu")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,24 +88,33 @@ class Judged:
         total = len(self.rows)
         held = sum(row.status in ("holds", "rose") for row in self.rows)
         half = sum(row.status in ("holds", "rose") and row.share >= HALF for row in self.rows)
+        idle = sum(row.status == "not run" for row in self.rows)
+        waiting = f" {idle} were not run." if idle else ""
         if self.is_quick:
-            return f"Quick: one seed, not a claim. {held} of {total} cells rose above their start and random play, {half} of them half of the way to the best known play."
-        said = f"{held} of {total} cells hold, {half} of them reach half of the way from their start to the best known play."
+            return f"Quick: one seed, not a claim. {held} of {total} cells rose above their start and random play, {half} of them half of the way to the best known play.{waiting}"
+        said = f"{held} of {total} cells hold, {half} of them reach half of the way from their start to the best known play.{waiting}"
         if self.control is not None:
             has_none = self.control.low <= 0 <= self.control.high
             said += f" Shuffled rewards: {'no gain' if has_none else 'a gain, so the table is void'} ({self.control})."
         return said
 
 
-def judge(outcomes: Mapping[Any, dict[str, Any]], best: Mapping[str, tuple[float, str]], is_quick: bool) -> Judged:
-    """Judge the cells that were run; every cell of them stays in the table.
+def judge(
+    outcomes: Mapping[Any, dict[str, Any]],
+    best: Mapping[str, tuple[float, str]],
+    is_quick: bool,
+    cells: Sequence[Cell] | None = None,
+) -> Judged:
+    """Judge cells by their runs; every one of them stays in the table.
 
     Args:
         outcomes: job -> outcome.
         best: family -> (return of the best known play, who plays it).
         is_quick: one seed, no claim.
+        cells: the cells of the table, in order; None means those that were run.
     """
-    cells = [cell for cell in all_cells() if any(job.cell == cell for job in outcomes)]
+    if cells is None:
+        cells = [cell for cell in all_cells() if any(job.cell == cell for job in outcomes)]
     rows = [_row(cell, outcomes, best.get(cell.family, (float("nan"), "")), is_quick) for cell in cells]
     if is_quick:
         return Judged(rows, True)

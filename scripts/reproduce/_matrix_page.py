@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from _claim import REPOSITORY
-from _matrix_cells import FAMILIES, KINDS, LIMIT, PROTOCOL, QUICK_LIMIT, SEEDS, Cell
+from _matrix_cells import FAMILIES, KINDS, LIMIT, PROTOCOL, QUICK_EPISODES, QUICK_LIMIT, SEEDS, Cell
 from _matrix_judge import Judged, Row
 from _page import with_table
 from _runs import versions
@@ -121,9 +121,9 @@ def _line(row: Row) -> str:
 
 def _task(name: str, judged: Judged) -> str:
     family = FAMILIES[name]
-    options = " ".join(f"{key}={value}" for key, value in family.options.items())
+    options = family.words
     by = next((row.best_by for row in judged.rows if row.cell.family == name and row.best_by), "")
-    return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {family.episodes} | {by} |"
+    return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {min(family.episodes, QUICK_EPISODES) if judged.is_quick else family.episodes} | {by} |"
 
 
 def _notes(row: Row) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -15,12 +16,18 @@ if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from _matrix_cells import Cell
+from _matrix_cells import QUICK_EPISODES, QUICK_LIMIT, Cell
 from stable_baselines3.common.callbacks import BaseCallback
 
 EVALUATION_SEED = 1_900_000_000  # far from the seeds of runs, so that what is evaluated was not trained on
 POINTS = 4  # of a learning curve behind its start
 Act = Callable[[Any, Any], Any]
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of those that it started and that are over."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def play_rows(vec: Any, act: Act, episodes: int) -> list[float]:
@@ -100,12 +107,13 @@ class Scorer:
     Args:
         cell: the cell.
         config: its run.
+        most: episodes of an evaluation, where the family has more.
     """
 
-    def __init__(self, cell: Cell, config: Any) -> None:
+    def __init__(self, cell: Cell, config: Any, most: int) -> None:
         from polyathlon.run_making import build_env
 
-        self.task, self.seed = cell.task, config.seed
+        self.task, self.seed, self.episodes = cell.task, config.seed, min(most, cell.task.episodes)
         self.speaks = cell.kind == "language"
         self.env = build_env(config)
         self._vec: Any = None
@@ -126,15 +134,15 @@ class Scorer:
         from polyathlon.evaluation import evaluate, random_policy
 
         if self.speaks:  # random tokens, a letter at a time; few episodes tell
-            few = min(self.task.episodes, 20)
+            few = min(self.episodes, 20)
             return evaluate(self.env, random_policy(self.env, self.seed), few, EVALUATION_SEED).rewards
-        return play_rows(self.vec, random_act(self.env.action_space, self.seed), self.task.episodes)
+        return play_rows(self.vec, random_act(self.env.action_space, self.seed), self.episodes)
 
     def agent(self, agent: Any, share: float = 1.0) -> list[float]:
         """Return what an agent earns in the first `share` of the episodes."""
         from polyathlon.evaluation import score_agent
 
-        episodes = max(1, round(share * self.task.episodes))
+        episodes = max(1, round(share * self.episodes))
         if self.speaks:
             return score_agent(agent, self.env, episodes, EVALUATION_SEED).rewards
         was_training = bool(agent.policy.training)
@@ -165,21 +173,21 @@ class Watch(BaseCallback):
     def _on_training_start(self) -> None:
         if self.start:
             return
-        before = time.process_time()
+        before = cpu_seconds()
         self.start = self.scorer.agent(self.model)
-        self._reserve = 1.25 * (time.process_time() - before)
+        self._reserve = 1.25 * (cpu_seconds() - before)
         self.curve.append((0, float(np.mean(self.start))))
         self.is_constant = self._is_constant(self.start)
 
     def _on_step(self) -> bool:
         if self.is_constant:
             return False
-        if time.process_time() + self._reserve > self.deadline:
+        if cpu_seconds() + self._reserve > self.deadline:
             self.was_cut = True
             return False
         if self.num_timesteps >= (self._points + 1) * self.total / POINTS and self._points + 1 < POINTS:
             self._points += 1
-            if time.process_time() + 1.5 * self._reserve < self.deadline:
+            if cpu_seconds() + 1.5 * self._reserve < self.deadline:
                 self.curve.append((self.num_timesteps, float(np.mean(self.scorer.agent(self.model, 0.25)))))
         return True
 
@@ -197,12 +205,12 @@ def run_cell(cell: Cell, seed: int, limit: float, shuffled: bool) -> dict[str, A
     from polyathlon.training import train
 
     torch.set_num_threads(1)
-    began = time.process_time()
+    began = cpu_seconds()
     options = dict(cell.task.options)
     found: dict[str, Any] = {"cell": str(cell), "seed": seed, "shuffled": shuffled, "curve": []}
     try:
         config = run_config(cell.kind, cell.task.env, seed=seed, env_kwargs=options)
-        scorer = Scorer(cell, config)
+        scorer = Scorer(cell, config, QUICK_EPISODES if limit <= QUICK_LIMIT else cell.task.episodes)
         random = scorer.random()
     except ImportError as error:
         return {**found, "status": "not installed", "reason": str(error).splitlines()[0], "seconds": 0.0}
@@ -219,16 +227,18 @@ def run_cell(cell: Cell, seed: int, limit: float, shuffled: bool) -> dict[str, A
     found |= {"random": float(np.mean(random)), "start": float(np.mean(watch.start)), "steps": int(agent.num_timesteps)}
     if watch.is_constant:
         reason = f"every episode of random play and of the start paid {random[0]:g}"
-        return {**found, "status": "constant reward", "reason": reason, "seconds": time.process_time() - began}
+        return {**found, "status": "constant reward", "reason": reason, "seconds": cpu_seconds() - began}
     trained = float(np.mean(scorer.agent(agent)))
     curve = [*watch.curve, (int(agent.num_timesteps), trained)]
-    seconds = time.process_time() - began
+    seconds = cpu_seconds() - began
     return {**found, "status": "done", "trained": trained, "curve": curve, "cut": watch.was_cut, "seconds": seconds}
 
 
 def main(arguments: list[str]) -> int:
     """Run what the command line says and print the outcome as the last line, in JSON."""
     family, _, kind = arguments[0].partition(":")
+    most = int(3 * float(arguments[2])) + 60
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))
     warnings.simplefilter("ignore")
     try:
         found = run_cell(Cell(family, kind), int(arguments[1]), float(arguments[2]), arguments[3] == "shuffled")

@@ -10,14 +10,16 @@ import pytest
 
 import polyathlon
 from polyathlon import comparison_page
+from polyathlon.agents import LanguageAgent
 from polyathlon.cli import main
-from polyathlon.comparison_data import SharedData
+from polyathlon.comparison_data import SharedData, counts
 from polyathlon.comparison_results import Outcome, Results
 from polyathlon.comparison_runs import Setting
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.probes import TableTask
 from polyathlon.records import record_pairs, record_scored, records
 from polyathlon.run_folder import RunFolder
+from polyathlon.wrappers import TokenAction
 
 from .comparison_names import ENV, HERE, MODEL
 
@@ -181,6 +183,22 @@ def test_what_has_no_meaning_is_refused_in_a_line(words, message, pairs, capsys)
     assert not (pairs.parent / "run").exists()
 
 
+def even(prompts, a, b):
+    """Judge of pairs of the tests."""
+    return [0.5] * len(a)
+
+
+def test_pairs_that_a_judge_compares_are_calls_beside_the_task_s_own():
+    env = TokenAction(TableTask(PROMPTS, 1, TOKENS), model=MODEL, max_new_tokens=1)
+    words = {"recipe": "nash_md", "num_prompts": 2, "group_size": 4, "seed": 0, "device": "cpu"}
+    plain = LanguageAgent(MODEL, env, **words).learn(1)
+    asked = LanguageAgent(MODEL, env, **words, recipe_kwargs={"judge": f"{__name__}:even"}).learn(1)
+    assert counts(plain) == {"records": 0, "written": 16, "judged": 16}  # 8 answers, and one of the opponent to each
+    assert counts(asked) == {"records": 0, "written": 16, "judged": 16 + 8}
+    asked.learn(1, reset_num_timesteps=True)
+    assert counts(asked)["judged"] == 16 + 8
+
+
 def test_rows_in_memory_and_judges_without_a_name_are_refused(pairs):
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]
     with pytest.raises(UsageError, match="cannot keep rows in memory"):
@@ -203,4 +221,4 @@ def test_the_page_of_runs_that_count_no_records_is_as_it_was():
         Outcome("a", i, 1.0, 10, 20, 1.0, 100.0, {}, {"records": 0, "written": 20, "judged": 20}) for i in (0, 1)
     )
     page = comparison_page.markdown(Results(setting, ("a",), 2, runs, None))
-    assert "completions or episodes" in page and "answers judged" not in page
+    assert "completions or episodes" in page and "judge calls" not in page

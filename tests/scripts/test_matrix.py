@@ -61,6 +61,12 @@ def test_there_are_forty_eight_cells_and_words_name_cells_rows_and_columns(cells
     assert cells.parse_cells(None) == cells.all_cells()
 
 
+def test_a_cell_says_the_command_that_trains_it(cells):
+    assert cells.Cell("gui", "ppo").command == "polyathlon train ppo polyathlon/Widgets-v0"
+    command = cells.Cell("text", "sac").command
+    assert command.startswith("polyathlon train sac polyathlon/Reasoning-v0 --env task=chain_sum config.min_terms=2 ")
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -262,3 +268,33 @@ def test_the_swing_up_controller_is_far_better_than_random_play(modules):
     env = gym.make("Pendulum-v1")
     best = modules["matrix_best"]
     assert np.mean([best._play(env, best.swing_up, seed) for seed in range(5)]) > -300  # random play: about -1200
+
+
+def test_a_model_that_learned_sums_is_asked_them_again_after_function_calls(modules):
+    forgetting = modules["matrix_forgetting"]
+    found = forgetting.measure(episodes=2, imitated={"sums": 2, "calls": 2}, steps=32)
+    assert set(found) == {"sums before", "calls before", "sums", "calls", "sums after calls"}
+    assert all(0 <= value <= 1 for value in found.values())
+    text = forgetting.words_of(
+        {"sums before": 0.0, "calls before": 0.0, "sums": 0.4, "calls": 0.2, "sums after calls": 0.1}
+    )
+    assert "right in 10% of the same sums afterwards: it loses that skill" in text
+
+
+def test_a_cell_runs_to_its_end_and_a_constant_reward_is_said_before_training(modules, monkeypatch):
+    run, cells = modules["matrix_run"], modules["matrix_cells"]
+    short = cells.tuned_settings("cmorl", "polyathlon/FunctionCall-v0")
+    words = {**short.agent_kwargs, "n_steps": 4, "batch_size": 8, "n_epochs": 1, "iterations_per_round": 1}
+    quick = short.__class__(**{**vars(short), "total_timesteps": 64, "agent_kwargs": words})
+    monkeypatch.setattr("polyathlon.run_calls.tuned_settings", lambda *given: quick)
+    monkeypatch.setitem(cells.FAMILIES, "functions", cells.Family("polyathlon/FunctionCall-v0", episodes=10))
+    found = run.run_cell(cells.Cell("functions", "cmorl"), 3, 60.0, False)
+    assert found["status"] == "done" and not found["cut"] and found["steps"] >= 64
+    assert found["curve"][0][0] == 0 and found["curve"][-1][1] == found["trained"]
+    monkeypatch.setattr(run.Scorer, "random", lambda self: [0.0, 0.0])
+    monkeypatch.setattr(run.Scorer, "agent", lambda self, agent, share=1.0: [0.0])
+    told = run.run_cell(cells.Cell("functions", "cmorl"), 3, 60.0, False)
+    assert told["status"] == "constant reward" and "paid 0" in told["reason"] and "trained" not in told
+    # a first rollout may be under way when it is noticed, no update
+    cut = run.run_cell(cells.Cell("functions", "cmorl"), 3, 0.01, True)
+    assert cut["status"] in ("done", "constant reward")
