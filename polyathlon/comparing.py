@@ -124,8 +124,18 @@ def compare(
     if threshold is not None and not math.isfinite(threshold):
         raise UsageError(f"threshold is a score, a finite number, got {threshold!r}")
     if on is None and data is None:
-        given = (completions, steps, model, warm_start, env_kwargs, agent_kwargs, wrapper_kwargs)
-        given += (holdout, reward, records)
+        given = (
+            completions,
+            steps,
+            model,
+            warm_start,
+            env_kwargs,
+            agent_kwargs,
+            wrapper_kwargs,
+            holdout,
+            reward,
+            records,
+        )
         if quick or any(word is not None and word != {} for word in given):
             raise UsageError(
                 "runs that exist are as they are: without on= (--on) only episodes, threshold, out and best have a meaning"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from polyathlon.agents.language.recipes import Recipe, find_recipe
@@ -16,6 +18,7 @@ from polyathlon.envs.errors import unknown_name
 from .registration import AlgorithmRecord, algorithms, environments, recipes
 
 WIDTH = 118
+MATRIX = Path(__file__).parent / "data" / "matrix.json"  # written by polyathlon reproduce matrix
 SECTIONS = ("Description", "Rewards", "Starting State", "Episode End")
 
 
@@ -231,9 +234,28 @@ def describe_environment(env_id: str) -> list[str]:
     lines += list(_sections(inspect.getdoc(with_class) or ""))
     options = _options(made, hidden=("render_mode",)) if made is not None else []
     lines += ["", "options (--env NAME=VALUE):", *options] if options else []
+    lines += known_learners(env_id)
     agent = "grpo" if "Utterance" in str(env.observation_space) else "sac" if "Box" in str(env.action_space) else "ppo"
     is_game = record is not None and record.family == "games"  # which one agent does not play alone
     return lines if is_game else [*lines, f"example: polyathlon train {agent} {env_id} --steps 5000"]
+
+
+def known_learners(env_id: str, record: Path = MATRIX) -> list[str]:
+    """Say which kinds of agent learned on an environment in the last `polyathlon reproduce matrix`; nothing where it was not measured.
+
+    Args:
+        env_id: the environment.
+        record: what the page's script wrote.
+    """
+    content: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"cells": {}}
+    cells = {kind: status for kind, status in content["cells"].get(env_id, {}).items() if status != "not run"}
+    if not cells:
+        return []
+    learned = [kind for kind, status in cells.items() if status in ("holds", "rose")]
+    how = "one seed, not a claim" if content["quick"] else "five seeds"
+    others = [f"{kind} ({status})" for kind, status in cells.items() if kind not in learned]
+    lines = [f"known to learn here: {', '.join(learned) or 'none'} ({how}; docs/results/matrix.md)"]
+    return ["", *lines, *([f"not shown to: {', '.join(others)}"] if others else [])]
 
 
 def _space(space: Any) -> str:

@@ -22,6 +22,7 @@ from .adaptation import make_env
 from .data_summary import describe_data
 from .datasets import seeded_draws
 from .evaluation import load_run
+from .record_did import did_pairs, rejected_weights
 from .record_triples import policy_rows, policy_triples, ranked_triples, reference_rows
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Record",
     "RecordSet",
     "describe_data",
+    "did_pairs",
     "policy_rows",
     "policy_triples",
     "ranked_triples",
@@ -37,6 +39,7 @@ __all__ = [
     "record_scored",
     "records",
     "reference_rows",
+    "rejected_weights",
 ]
 
 BATCH = 64  # problems that are answered at once

@@ -27,7 +27,7 @@ def run_config(
     agent_kwargs: dict[str, Any] | None = None,
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
-    warm_start: int = 0,
+    warm_start: int | None = None,
     data: Any = None,
     holdout: float | None = None,
     reward: Any = None,
@@ -35,14 +35,14 @@ def run_config(
     tuned: bool | str | Path = True,
 ) -> RunConfig:
     """Return what a call of `train` means, its words checked; see there for the arguments and errors."""
-    check_int(0, seed=seed, warm_start=warm_start)
+    check_int(0, seed=seed, **({} if warm_start is None else {"warm_start": warm_start}))
     if n_envs is not None:
         check_positive_int(n_envs=n_envs)
     registered = _registered_name(name)
     _refuse_words_given_elsewhere(agent_kwargs or {})
     given = given_task(env) if isinstance(env, str) else env
     found = _tuned(registered, given.name, tuned)
-    options = {**given.env_kwargs, **(env_kwargs or {})}
+    options = {**found.env_kwargs, **given.env_kwargs, **(env_kwargs or {})}
     words = with_data(registered, given.name, options, dict(agent_kwargs or {}), data, holdout, reward)
     if total_timesteps is None and completions is None and found.total_timesteps is None:
         completions = epoch_of(registered, {**found.agent_kwargs, **words.agent})
@@ -53,10 +53,10 @@ def run_config(
         seed,
         (found.n_envs or 1) if n_envs is None else n_envs,
         model,
-        warm_start,
+        found.warm_start if warm_start is None else warm_start,
         words.env,
         words.agent,
-        dict(wrapper_kwargs or {}),
+        {**found.wrapper_kwargs, **(wrapper_kwargs or {})},
         found.agent_kwargs,
         "steps" if completions is None else "completions",
         given.spec,

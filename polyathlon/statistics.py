@@ -123,6 +123,59 @@ def paired_difference(scores: ArrayLike, baseline: ArrayLike, confidence: float 
     return t_interval(difference.mean(axis=tuple(range(1, difference.ndim))), confidence)
 
 
+def t_test(values: ArrayLike) -> float:
+    """Return the two-sided p-value of a mean of 0, P(|T| >= |mean| sqrt(n) / s) with T ~ t(n - 1).
+
+    Values that are all the same number give 0, or 1 where that number is 0.
+
+    Args:
+        values: [n] one number a seed, n >= 2.
+
+    Raises:
+        UsageError: fewer than two values, or one that is not finite.
+    """
+    from scipy.special import stdtr
+
+    x = _finite(values, 1)
+    if x.size < 2:
+        raise UsageError(f"a test needs at least two seeds, got {x.size}")
+    mean, deviation = float(x.mean()), float(x.std(ddof=1))
+    if deviation == 0:
+        return float(mean == 0)
+    return float(2 * stdtr(x.size - 1, -abs(mean) * math.sqrt(x.size) / deviation))
+
+
+def holm_confidences(p_values: ArrayLike, confidence: float = CONFIDENCE) -> NDArray[Any]:
+    """Return the confidence at which each of several intervals is judged, so that all together keep `confidence` (Holm 1979).
+
+    The k-th smallest of m p-values (k = 1, 2, ...) is judged at the level alpha / (m - k + 1), alpha = 1 - confidence, as long as all
+    smaller ones passed theirs; the first that fails ends the procedure, and every larger one is judged at that level too, where it
+    fails as well.
+
+    Args:
+        p_values: [m] two-sided p-values.
+        confidence: that of the whole family.
+
+    Returns:
+        [m] confidences, in the order given; an interval of its confidence leaves out 0 exactly where Holm rejects.
+
+    Raises:
+        UsageError: a p-value lies outside [0, 1], or an impossible confidence.
+    """
+    p = _finite(p_values, 1)
+    _check_confidence(confidence)
+    if ((p < 0) | (p > 1)).any():
+        raise UsageError(f"p-values lie between 0 and 1, got {p[(p < 0) | (p > 1)][0]}")
+    order = np.argsort(p, kind="stable")
+    levels = (1 - confidence) / (p.size - np.arange(p.size))
+    failed = np.flatnonzero(p[order] > levels)
+    if failed.size:
+        levels[failed[0] :] = levels[failed[0]]
+    found = np.empty(p.size)
+    found[order] = 1 - levels
+    return found
+
+
 def verdict(difference: Interval, higher_is_better: bool = True) -> Verdict:
     """Tell whether a difference to a baseline is better, worse or not shown: whether its interval lies on one side of zero.
 

@@ -41,7 +41,7 @@ def train(
     agent_kwargs: dict[str, Any] | None = None,
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
-    warm_start: int = 0,
+    warm_start: int | None = None,
     data: Any = None,
     holdout: float | None = None,
     reward: Any = None,
@@ -77,7 +77,8 @@ def train(
         agent_kwargs: options of the agent.
         wrapper_kwargs: options of the wrappers (see `adapt`).
         model: language model; None is "tiny" where one is needed.
-        warm_start: number of problems whose solutions a language agent imitates first.
+        warm_start: number of problems whose solutions a language agent imitates first; None is what the file of
+            hyper-parameters says, else 0.
         data: records (see `polyathlon.records.records`) that the agent learns from, or whose prompts the environment asks, or both. A run
             that learns from records is as long as one epoch of them where nothing else says how long. Of `cpl` and `p_iql`: segments, a
             Minari dataset or a .npz file (see `polyathlon.agents.parts.segments.read_segments`).
@@ -155,7 +156,7 @@ def train(
                 stacklevel=2,
             )
         if not agent.num_timesteps:
-            _start(agent, warm_start, prepare)
+            _start(agent, config.warm_start, prepare)
         remaining = length - units_done(agent)
         if remaining > 0:
             more = [] if callback is None else [_as_callback(callback)]

@@ -26,12 +26,18 @@ class Tuned:
         n_envs: number of environments; None when it says nothing.
         agent_kwargs: options of the agent.
         path: the file; None when there is no entry.
+        env_kwargs: options of the environment that give it the form this agent learns in, such as `text: true`.
+        wrapper_kwargs: options of the wrappers that `adapt` puts on.
+        warm_start: number of problems whose solutions a language agent imitates first.
     """
 
     total_timesteps: int | None = None
     n_envs: int | None = None
     agent_kwargs: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    wrapper_kwargs: dict[str, Any] = field(default_factory=dict)
+    warm_start: int = 0
 
 
 def tuned_settings(agent: str, env_id: str, file: str | Path | None = None) -> Tuned:
@@ -57,7 +63,9 @@ def tuned_settings(agent: str, env_id: str, file: str | Path | None = None) -> T
             return Tuned()
         raise UsageError(f"{path} has no entry for {env_id}; it has {', '.join(table)}")
     settings = dict(entry)
-    return Tuned(settings.pop("total_timesteps", None), settings.pop("n_envs", None), settings, path)
+    length, rows, imitated = (settings.pop(key, None) for key in ("total_timesteps", "n_envs", "warm_start"))
+    forms = {key: settings.pop(key, {}) for key in ("env_kwargs", "wrapper_kwargs")}
+    return Tuned(length, rows, settings, path, **forms, warm_start=imitated or 0)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .candidate_action import CandidateAction as CandidateAction
     from .continuous_action import ContinuousAction as ContinuousAction
+    from .cost_objective import CostObjective as CostObjective
     from .linear_reward import LinearReward as LinearReward
+    from .node_action import NodeAction as NodeAction
     from .pre_operative_critic import PreOperativeCritic as PreOperativeCritic
     from .reflective import Reflective as Reflective
     from .tokens.token_action import TokenAction as TokenAction
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "CandidateAction": "polyathlon.wrappers.candidate_action",
     "ContinuousAction": "polyathlon.wrappers.continuous_action",
+    "CostObjective": "polyathlon.wrappers.cost_objective",
     "LinearReward": "polyathlon.wrappers.linear_reward",
+    "NodeAction": "polyathlon.wrappers.node_action",
     "PreOperativeCritic": "polyathlon.wrappers.pre_operative_critic",
     "Reflective": "polyathlon.wrappers.reflective",
     "TokenAction": "polyathlon.wrappers.tokens.token_action",

@@ -15,7 +15,7 @@ from polyathlon.envs.errors import UsageError, check_int
 from polyathlon.envs.language.choices import ChoiceVector
 
 from .action_kinds import is_text_space
-from .candidate_features import NUM_RELATIONS, CandidateFeatures
+from .candidate_features import CandidateFeatures
 
 Observation = dict[str, Any]
 
@@ -31,6 +31,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
     |---|---|---|
     | nodes | (n, F) float32 in [0, 1] | how a candidate relates to the request, and its hashed text |
     | kind | (n,) int8 | 3: a candidate, 0: no candidate in this row |
+    | globals | (numbers,) float32 in [0, 1] | with `numbers`: those of the request in their order, see `CandidateFeatures` |
 
     The first columns compare the candidate with the last message of the user and with what was said before (see
     `CandidateFeatures`); the others are hashed n-grams of its text. Nothing is learnt and nothing random. Rows without a
@@ -42,20 +43,26 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         num_candidates: number of actions n; the task may offer fewer.
         text_features: numbers for the hashed text of a candidate.
         penalty: reward of an action without a candidate.
+        numbers: how many numbers of the request are shown, beside the number in each candidate on the same scale.
 
     Raises:
         UsageError: the environment is no text task or offers no candidates, or a number is impossible.
     """
 
     def __init__(
-        self, env: gym.Env[str, str], num_candidates: int = 8, text_features: int = 8, penalty: float = -1.0
+        self,
+        env: gym.Env[str, str],
+        num_candidates: int = 8,
+        text_features: int = 8,
+        penalty: float = -1.0,
+        numbers: int = 0,
     ) -> None:
         RecordConstructorArgs.__init__(
-            self, num_candidates=num_candidates, text_features=text_features, penalty=penalty
+            self, num_candidates=num_candidates, text_features=text_features, penalty=penalty, numbers=numbers
         )
         gym.Wrapper.__init__(self, env)
         check_int(2, num_candidates=num_candidates)
-        check_int(0, text_features=text_features)
+        check_int(0, text_features=text_features, numbers=numbers)
         if not is_text_space(env.action_space):
             raise UsageError(
                 f"CandidateAction wraps a text task, but {env} takes {env.action_space}, which an agent can act in itself"
@@ -66,12 +73,14 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
                 "or give the task a method candidates(episode)"
             )
         self.num_candidates, self.penalty = int(num_candidates), float(penalty)
-        self.features = CandidateFeatures(int(text_features))
-        size = NUM_RELATIONS + int(text_features)
-        self.observation_space = spaces.Dict(
-            nodes=spaces.Box(0.0, 1.0, (self.num_candidates, size), np.float32),
-            kind=spaces.Box(PADDING, OPEN, (self.num_candidates,), np.int8),
-        )
+        self.features = CandidateFeatures(int(text_features), int(numbers))
+        parts: dict[str, spaces.Space[Any]] = {
+            "nodes": spaces.Box(0.0, 1.0, (self.num_candidates, self.features.size), np.float32),
+            "kind": spaces.Box(PADDING, OPEN, (self.num_candidates,), np.int8),
+        }
+        if numbers:
+            parts["globals"] = spaces.Box(0.0, 1.0, (int(numbers),), np.float32)
+        self.observation_space = spaces.Dict(parts)
         self.action_space = spaces.Discrete(self.num_candidates)
         self._offered: list[str] = []
         self._messages: list[dict[str, str]] = []
@@ -134,7 +143,10 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         if not self._is_over:
             nodes[: len(self._offered)] = self.features.table(self._messages, self._offered)
             kind[: len(self._offered)] = OPEN
-        return {"kind": kind, "nodes": nodes}
+        seen: Observation = {"kind": kind, "nodes": nodes}
+        if self.features.numbers:
+            seen["globals"] = self.features.request_numbers(self._messages)
+        return seen
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return which actions have a candidate (n,); all of them where the episode is over."""

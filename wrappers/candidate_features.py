@@ -16,6 +16,8 @@ from .encoders import HashedText
 Array = NDArray[np.float32]
 _WORD = re.compile(r"\d+(?:\.\d+)?|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?$")
+_SIGNED = re.compile(r"(-?)\s*(\d{1,15}(?:\.\d+)?)")
+_SPAN = 4.0  # the largest number of a candidate that is told apart, in units of the request's largest
 _GRAMS = 257
 _CACHED_TABLES = 1024
 NUM_RELATIONS = 8
@@ -42,6 +44,22 @@ def _order(words: Sequence[str], asked: Sequence[str]) -> float:
     return sum(a < b for a, b in itertools.pairwise(places)) / (len(places) - 1)
 
 
+def _request(messages: Sequence[Mapping[str, str]]) -> tuple[int, str]:
+    """Return the place and the text of the last message of the user; -1 and "" where there is none."""
+    last = max((i for i, one in enumerate(messages) if one["role"] == "user"), default=-1)
+    return last, messages[last]["content"] if last >= 0 else ""
+
+
+def _numbers_of(text: str) -> list[float]:
+    """Return the numbers of a text in their order, with the minus that stands before each."""
+    return [float(f"{sign}{digits}") for sign, digits in _SIGNED.findall(text)]
+
+
+def _unit(numbers: Sequence[float]) -> float:
+    """Return the largest absolute number, 1 where there is none but zeros."""
+    return max((abs(x) for x in numbers), default=0.0) or 1.0
+
+
 class CandidateFeatures:
     """Turns candidates into a table of numbers in [0, 1].
 
@@ -56,17 +74,32 @@ class CandidateFeatures:
     6. log(1 + characters) / 10
     7. how far the words that both have stand in the same order: share of neighbours that do
 
-    and then its own hashed n-grams, moved from [-1, 1] to [0, 1].
+    and then its own hashed n-grams, moved from [-1, 1] to [0, 1]. With `numbers` the last column is the last number in the candidate,
+    in units of the largest one of the request, c / (2 S) + 1 / 2 with S = 4 times that unit, and `request_numbers` are those of the request
+    on the scale of one unit, so that sums and differences of them are linear in what is seen. A minus is read as part of its number.
 
     Args:
-        text_features: number of the last columns.
+        text_features: number of the columns of n-grams.
+        numbers: how many numbers of the request are shown; 0 shows none, and no column of them.
     """
 
-    def __init__(self, text_features: int) -> None:
-        self.text_features = text_features
+    def __init__(self, text_features: int, numbers: int = 0) -> None:
+        self.text_features, self.numbers = text_features, numbers
         self._own = HashedText(text_features + 1) if text_features else None
         self._grams = HashedText(_GRAMS)
         self._known: OrderedDict[tuple[str, ...], Array] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Number of columns."""
+        return NUM_RELATIONS + self.text_features + bool(self.numbers)
+
+    def request_numbers(self, messages: Sequence[Mapping[str, str]]) -> Array:
+        """Return the first numbers [numbers] of the last message of the user, x / (2 largest) + 1 / 2; 1 / 2 where there are no more."""
+        found = _numbers_of(_request(messages)[1])[: self.numbers]
+        out = np.full(self.numbers, 0.5, np.float32)
+        out[: len(found)] += np.array(found, np.float32) / (2 * _unit(found))
+        return np.clip(out, 0.0, 1.0)
 
     def table(self, messages: Sequence[Mapping[str, str]], candidates: Sequence[str]) -> Array:
         """Return the features [n, 8 + text_features] of n candidates.
@@ -84,11 +117,14 @@ class CandidateFeatures:
         return found
 
     def _table(self, messages: Sequence[Mapping[str, str]], candidates: Sequence[str]) -> Array:
-        last = max((i for i, one in enumerate(messages) if one["role"] == "user"), default=-1)
-        request = messages[last]["content"] if last >= 0 else ""
+        last, request = _request(messages)
         context = set(words_of(" ".join(one["content"] for one in messages[: max(last, 0)])))
         asked, gram = words_of(request), self._encoded(request)
         rows = [self._row(text, asked, gram, context) for text in candidates]
+        if self.numbers:
+            unit = _unit(_numbers_of(request)[: self.numbers])
+            for row, text in zip(rows, candidates):
+                row.append(0.5 + (_numbers_of(text) or [0.0])[-1] / (2 * _SPAN * unit))
         return np.clip(np.array(rows, np.float32).reshape(len(candidates), -1), 0.0, 1.0)
 
     def _encoded(self, text: str) -> Array:

@@ -178,6 +178,13 @@ def solve_widgets(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]
     return widget_words.solution(observation, info, env)
 
 
+def nearest_open(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Return the nearest open point of a tour, which the description lists first: a good first answer, seldom the best."""
+    nodes, _, here, _, _ = _around(observation)
+    rows = _allowed_rows(observation, info)
+    return str(int(rows[np.linalg.norm(nodes[rows, :2] - here[:2], axis=1).argmin()]))
+
+
 # the name of an id, without namespace and version
 NATURAL: dict[str, Describe] = {
     "TSP": describe_tsp,
@@ -191,8 +198,8 @@ NATURAL: dict[str, Describe] = {
 }
 # tasks whose actions have words of their own
 PARSERS: dict[str, Parse] = {"NetHack": parse_nethack, "Widgets": parse_widgets}
-# tasks that know a right answer
-SOLUTIONS: dict[str, Describe] = {"Widgets": solve_widgets}
+# tasks that know a right first answer, or a good one
+SOLUTIONS: dict[str, Describe] = {"Widgets": solve_widgets, "TSP": nearest_open}
 
 
 def natural_description(env: gym.Env[Any, Any]) -> Describe | None:

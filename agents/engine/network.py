@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_map
 
 from polyathlon.envs.errors import UsageError
 
-# members that are called one after the other; more go through vmap, which is slower for two critics by a sixth
+# members that are called one after the other; more are called at once by the module's `of_members` or else through vmap, which
+# is slower for two critics by a sixth
 LOOPED_MEMBERS = 2
 
 
@@ -228,6 +229,9 @@ class _NetworkAt(Network):
         shape = (self.members,)
         stacked = [part.view(shape + own_) for part, own_ in zip(self.vector.split(self._sizes, -1), self._shapes)]
         module, names = self.modules[0], self._names
+        at_once = getattr(module, "of_members", None)
+        if at_once is not None and (found := at_once(stacked, x, own)) is not None:
+            return found
 
         def one(parameters: list[Tensor], *y: Any) -> Any:
             return functional_call(module, {name: parameters[i] for name, i in names}, y, tie_weights=False)

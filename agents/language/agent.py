@@ -220,6 +220,16 @@ class LanguageAgent(OfflineAgent):
             self._prompts.reset(seed=seed)
             self._rows.reset(seed=seed)
 
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Exchange the environment for another one of equal spaces, of another family too; its problems are drawn from the start.
+
+        Raises:
+            ValueError: the spaces differ, such as those of another `max_length`.
+            UsageError: see `Agent`.
+        """
+        super().set_env(env, force_reset)
+        self._prompts = self._rows = None
+
     def _make_vec_env(self) -> None:
         if self._prompts is None:
             assert isinstance(self.env, ScalarEnvs)

@@ -149,7 +149,8 @@ def read_utterance(ids: Sequence[int], rules: Any) -> tuple[str, list[Offset]]:
         lengths = [b - a for a, b in zip([0, *lengths], lengths)]
     shown = rules.text(ids, "stop" if rules.stop else "eos")
     text = shown if shown in whole else whole
-    begins, end, places = whole.rfind(text), len(whole), []
+    begins, end = whole.rfind(text), len(whole)
+    places: list[Offset] = []
     for piece, length in zip(reversed(pieces), reversed(lengths), strict=True):
         start = end - length
         if length > 0 or "\ufffd" not in piece or not places:

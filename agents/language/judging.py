@@ -92,7 +92,8 @@ def own_answers(rollout: RolloutContext, episodes: Sequence[Episode]) -> list[Ep
         raise UsageError(
             "gold=True takes the task's own answers, but it has none (LanguageTask.solution): leave it out"
         )
-    rules, begun, found = rollout.rules, [], []
+    rules, begun = rollout.rules, []
+    found: list[Episode | None] = []
     for episode in episodes:
         text, prompt = solve(episode.task), episode.ids[: episode.written.index(True)]
         ids = [] if text is None else [*rules.tokenizer.encode(text, add_special_tokens=False), rules.eos]

@@ -80,7 +80,7 @@ class _Kept:
 
     extra_fields = EXTRA
 
-    def __init__(self, group_size: int, every: int, problems: int | None) -> None:
+    def __init__(self, group_size: int, every: int | None, problems: int | None) -> None:
         self.group_size, self.every, self.problems = group_size, every, problems
         self.groups: list[Group] = []
         self.order: list[int] = []
@@ -88,10 +88,12 @@ class _Kept:
 
     def collect(self, rollout: RolloutContext) -> list[Episode]:
         """Return the next `num_prompts` groups; after `every` updates all of them are written anew."""
-        is_new = self.updates % self.every == 0 or not self.groups
+        is_new = not self.groups or (self.every is not None and self.updates % self.every == 0)
         if is_new:
             self._refresh(rollout)
-        self.updates = self.updates % self.every + 1  # in step with a reference that follows every so many updates
+        self.updates = (
+            self.updates % (self.every or self.updates + 1) + 1
+        )  # in step with a reference that follows every so many updates
         found: list[Episode] = []
         for number in range(min(rollout.num_prompts, len(self.groups))):
             if not self.order:
@@ -102,6 +104,8 @@ class _Kept:
                 found.append(Episode(**vars(episode)))
                 if not is_new:  # the policy has moved on since
                     found[-1].version = [-1] * len(episode.ids)
+        if self.every is None and not is_new:
+            rollout.log_given(found)  # nothing is written any more: what is read are the steps, as of records
         return found
 
     def _refresh(self, rollout: RolloutContext) -> None:
@@ -137,7 +141,7 @@ class Refreshed(_Kept):
     Answers to each problem are ranked by what they earned.
 
     Args:
-        every: updates between two refreshments; 1 is on-policy.
+        every: updates between two refreshments; 1 is on-policy; None never writes others, and counts what is read as steps.
         group_size: answers to each problem.
         problems: problems that are answered at a refreshment; None is as many as an update learns from (`num_prompts`), so that the same
             answers come back in each update.
@@ -147,7 +151,7 @@ class Refreshed(_Kept):
     def __init__(
         self,
         *,
-        every: PositiveCount = 8,
+        every: PositiveCount | None = 8,
         group_size: PositiveCount = 4,
         problems: PositiveCount | None = None,
         take: Take = "pairs",
@@ -230,7 +234,7 @@ class Iterated(_Kept):
     def _number(self, rollout: RolloutContext) -> int:
         size = self.k + self.gold
         pairs = size * (size - 1) // 2 if self.one_pass and self.filter == "all" else 1
-        return self.problems or -(-rollout.num_prompts * self.every // pairs)
+        return self.problems or -(-rollout.num_prompts * (self.every or 1) // pairs)
 
     def _chosen(self, groups: list[Group], rollout: RolloutContext) -> list[Group]:
         if self.gold:

@@ -97,6 +97,12 @@ class Llama:
         self.embedding, self.final_norm, self.head = (w.to(dtype) for w in (self.embedding, self.final_norm, self.head))
         self.layers = [Layer(*(None if w is None else w.to(dtype) for w in layer)) for layer in self.layers]  # type: ignore[arg-type]
 
+    def detach(self) -> Llama:
+        """Hold the weights as they are now, whatever the model is given later; without gradient."""
+        self.embedding, self.final_norm, self.head = (w.detach() for w in (self.embedding, self.final_norm, self.head))
+        self.layers = [Layer(*(None if w is None else w.detach() for w in layer)) for layer in self.layers]  # type: ignore[arg-type]
+        return self
+
     def run(self, function: Callable[..., Any], *given: Any) -> Any:
         """Call a function of tensors; where checkpoints are asked for, only what it is given is kept for its backward pass."""
         if self.is_checkpointed and torch.is_grad_enabled():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +13,7 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens
 
-from .decoders import Decoder, make_decoder
+from .decoders import Decoder, LlamaDecoder, make_decoder
 from .episodes import Episode, collate, play
 from .imitation import find_method
 from .recipe_wiring import PROMPTS
@@ -279,11 +280,14 @@ class _RoleDecoder:
         self.agent, self.role = agent, role
         with agent.weights_of(role) as model, agent.policy.precision():
             self.inner = make_decoder(model, contexts, room, device, agent.fast_forward)
+            if isinstance(self.inner, LlamaDecoder):  # reads no weights of the model any more
+                self.inner.llama.detach()
         self.logits = self.inner.logits
 
     def advance(self, tokens: Tensor) -> Tensor:
         """Read tokens [n] and return the logits [n, V] of the next."""
-        with self.agent.weights_of(self.role), self.agent.policy.precision():
+        is_apart = isinstance(self.inner, LlamaDecoder)
+        with contextlib.nullcontext() if is_apart else self.agent.weights_of(self.role), self.agent.policy.precision():
             return self.inner.advance(tokens)
 
     def keep(self, index: Tensor) -> None:

@@ -187,13 +187,13 @@ class CPL(FromSegments):
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
+        batch_size: pairs in a gradient step; with `by_scores` segments.
         head: density of actions of a Box: "gaussian" around tanh(mu(s)), whose standard deviations find the scale of preferences;
             "squashed"; or "deterministic", minus the squared distance from tanh(mu(s)), as the authors' runs have it, for which `alpha` must
             fit the number of steps and action components. Choices (MultiDiscrete, MultiBinary) have a categorical one.
         alpha: temperature of the regret.
         bias: lambda in (0, 1]: below 1 the loss is conservative, it favours preferred segments that the policy finds likely.
-        by_scores: compare all segments of a minibatch by their scores, instead of pairs; equal scores make no pair. `batch_size` counts
-            segments then, else pairs.
+        by_scores: compare all segments of a minibatch by their scores, instead of pairs; equal scores make no pair.
         to_reference: CPL-KL: log-ratios to the policy as it is after imitation.
         bc_coef: weight of imitation beside the comparison.
         bc_steps: gradient steps of imitation before it.
@@ -214,6 +214,7 @@ class CPL(FromSegments):
         env: GymEnv | str | None = None,
         learning_rate: Any = 1e-4,
         *args: Any,
+        batch_size: int = 64,
         head: Literal["gaussian", "squashed", "deterministic"] = "gaussian",
         alpha: float = 0.1,
         bias: float = 0.5,
@@ -239,7 +240,8 @@ class CPL(FromSegments):
             refuse_without_effect(type(self), {"bc_on": bc_on}, "without imitation (bc_steps)")
         self.head, self.alpha, self.bias, self.by_scores, self.to_reference = head, alpha, bias, by_scores, to_reference
         self.bc_coef, self.bc_steps, self.bc_on, self.warmup_steps = bc_coef, bc_steps, bc_on, warmup_steps
-        super().__init__(policy, env, learning_rate, *args, **kwargs)
+        words: dict[str, Any] = {**kwargs, "batch_size": batch_size}
+        super().__init__(policy, env, learning_rate, *args, **words)
 
     def own_row(self) -> Method:
         """Return the row of the agent's head and of its way to compare."""
@@ -247,7 +249,7 @@ class CPL(FromSegments):
 
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """See `OffPolicy.method_words`."""
-        options = {name: {f"actor.{name}": float(getattr(self, name))} for name in DEFAULTS}
+        options: dict[str, dict[str, object]] = {n: {f"actor.{n}": float(getattr(self, n))} for n in DEFAULTS}
         return {**super().method_words(method), **options}
 
     def _refuse_spaces(self) -> None:

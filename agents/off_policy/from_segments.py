@@ -72,7 +72,7 @@ class FromSegments(OffPolicy):
         UsageError: there are no segments, they are of other spaces or of different lengths, or a number is impossible.
     """
 
-    action_forms = ("box", "multidiscrete")
+    action_forms: ClassVar[tuple[str, ...]] = ("box", "multidiscrete")
     needs_dataset = True
     reads_segments: ClassVar[bool] = True
     segments: Segments | None = None
@@ -220,15 +220,20 @@ class FromSegments(OffPolicy):
     # ----------------------------------------------------------------------------------------------------- minibatches
 
     def drawn_pairs(self) -> tuple[Tensor, Tensor]:
-        """Draw `batch_size` pairs [B, 2] of segments, and how likely the first of each is the better one, [B]."""
-        found = self.segments
+        """Draw pairs [B, 2] of segments, and how likely the first of each is the better one, [B]."""
+        found, number = self.segments, self._pairs_at_once
         assert found is not None
         if found.pairs is None:
-            pairs = self._partners(found, self.batch_size, self.generator)
+            pairs = self._partners(found, number, self.generator)
             return pairs, self._preferences(found, pairs, self.generator)
         assert found.preferred is not None
-        which = torch.randint(len(found.pairs), (self.batch_size,), generator=self.generator, device=self.device)
+        which = torch.randint(len(found.pairs), (number,), generator=self.generator, device=self.device)
         return found.pairs[which], found.preferred[which]
+
+    @property
+    def _pairs_at_once(self) -> int:
+        """Number of pairs in a minibatch."""
+        return self.batch_size
 
     def pair_fields(self) -> dict[str, Any]:
         """Draw pairs, as losses read them: the steps of all first segments, then those of all second ones."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from polyathlon.agents.engine import Network
 from polyathlon.agents.engine.distributions import Gaussian, Product, SquashedGaussian, TanhMean
+from polyathlon.agents.engine.members import is_perceptron, perceptrons
 from polyathlon.agents.parts.squashed_gaussian import (
     OFFLINE_LOG_STD_MAX,
     OFFLINE_LOG_STD_MIN,
@@ -147,6 +148,21 @@ class QValue(nn.Sequential):
         """Return the value [B]."""
         value: Tensor = super().forward(torch.cat([obs, action], -1))
         return value.squeeze(-1)
+
+    def of_members(self, parameters: Sequence[Tensor], x: Sequence[Tensor], own: bool) -> Tensor | None:
+        """Return the values [E, B] of E critics at once; None where a subclass or a layer asks for a map over the members.
+
+        Args:
+            parameters: [E, ...] each, of all critics.
+            x: observations and actions.
+            own: whether these are [E, B, ...], those of each critic, or [B, ...], the same for all.
+        """
+        layers = list(self)
+        if type(self).forward is not QValue.forward or not is_perceptron(layers):
+            return None
+        seen = torch.cat(list(x), -1)
+        values = perceptrons(layers, parameters, seen if own else seen.expand(parameters[0].shape[0], *seen.shape))
+        return values.squeeze(-1)
 
 
 class NormalisedQValue(QValue):

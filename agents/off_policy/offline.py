@@ -73,7 +73,6 @@ class FromDataset(ReplayAgent):
     is_standardised = False
     _given_words: list[str]
     offline: Replay | None = None
-    _has_other_data = False  # than a dataset
     _was_offline = False  # in the iteration that runs
 
     def __init__(
@@ -146,6 +145,11 @@ class FromDataset(ReplayAgent):
             self.offline = None
         else:
             self.replay = None
+
+    @property
+    def _has_other_data(self) -> bool:
+        """Whether the agent learns from other data than a dataset."""
+        return False
 
     @property
     def _is_mixed(self) -> bool:

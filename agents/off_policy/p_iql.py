@@ -24,6 +24,8 @@ from .networks import GaussianActor, QValue, Value, critics, read_sizes
 from .offline import ONLINE_WORDS, ROWS_AT_ONCE
 from .policy import MethodPolicy
 
+FEWEST_PAIRS = 16  # in a minibatch of the reward model
+
 
 def reward_loss(reward_net: Any, obs: Tensor, action: Tensor, preferred: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """-log sigmoid of the difference of both segments' sums of r(s, a) (Bradley-Terry; Christiano et al. 2017, equation 1)."""
@@ -62,7 +64,7 @@ class PIQL(FromSegments, IQL):
         env: for evaluation and saved spaces; None takes the spaces of the dataset.
         learning_rate: learning rate of Adam, or a schedule of the remaining progress (1 to 0).
         *args: further arguments of `ReplayAgent` in their order.
-        reward_steps: gradient steps of the reward model.
+        reward_steps: gradient steps of the reward model, each on as many pairs as have `batch_size` transitions, at least 16.
         **kwargs: `expectile`, `beta`, `max_weight` of `IQL`, those of `FromSegments` (`data`, `dataset`, `labels`, ...) and of `ReplayAgent`.
 
     Raises:
@@ -95,6 +97,11 @@ class PIQL(FromSegments, IQL):
                 "PIQL learns values, which need the observation after the last action of a segment: give K + 1 observations to K actions, or a "
                 "dataset"
             )
+
+    @property
+    def _pairs_at_once(self) -> int:
+        assert self.segments is not None
+        return max(FEWEST_PAIRS, self.batch_size // (2 * self.segments.length))
 
     def _new_replay(self) -> Replay:
         self._is_rewarded = False

@@ -36,7 +36,8 @@ def oracle_values(oracle: Any, learner: FromSegments) -> Values:
         raise UsageError(
             f"the oracle sees {own}, the segments hold {learner.observation_space}: take one of the same task"
         )
-    policy, networks = getattr(found, "policy", None), getattr(getattr(found, "policy", None), "networks", {})
+    policy: Any = getattr(found, "policy", None)
+    networks = getattr(policy, "networks", {})
     if hasattr(policy, "predict_values"):
         return _without_gradient(policy.predict_values)
     if "value_net" in networks:

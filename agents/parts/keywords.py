@@ -58,16 +58,21 @@ class DatasetWords(TypedDict, total=False):
     offline_ratio: float | None
 
 
-class SizeWords(TypedDict, total=False):
-    """Sizes of off-policy learning but the number of gradient steps."""
+class RateWords(TypedDict, total=False):
+    """Sizes of off-policy learning but those of the minibatch and the number of gradient steps."""
 
     buffer_size: int
     learning_starts: int
-    batch_size: int
     tau: float
     gamma: float
     train_freq: int
     matmul_precision: str
+
+
+class SizeWords(RateWords, total=False):
+    """Sizes of off-policy learning but the number of gradient steps."""
+
+    batch_size: int
 
 
 class StepWords(TypedDict, total=False):
@@ -123,11 +128,11 @@ class SegmentDataWords(TypedDict, total=False):
     temperature: float
 
 
-class SegmentWords(OfflineWords, SegmentDataWords, total=False):
-    """What agents that learn from segments pass on."""
+class SegmentWords(AgentWords, ReplayWords, DatasetWords, RateWords, StepWords, SegmentDataWords, total=False):
+    """What CPL passes on."""
 
 
-class SegmentValueWords(SegmentWords, total=False):
+class SegmentValueWords(OfflineWords, SegmentDataWords, total=False):
     """What P-IQL passes on."""
 
     expectile: float

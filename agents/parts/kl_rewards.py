@@ -101,11 +101,11 @@ class FullKLReward(KLReward):
     ) -> None:
         super().__init__(beta=beta, target=target, horizon=horizon)
 
-    def __call__(self, old_full_logp: Tensor, reference_full_logp: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def __call__(self, old_full_logp: Tensor, reference_full_logp: Tensor, mask: Tensor) -> Tensor:
         """Return the reward of each token, [N, T]."""
         return -self.beta * full_kl(old_full_logp, reference_full_logp, mask)
 
-    def after(self, old_full_logp: Tensor, reference_full_logp: Tensor, mask: Tensor) -> None:  # type: ignore[override]
+    def after(self, old_full_logp: Tensor, reference_full_logp: Tensor, mask: Tensor) -> None:
         """Let the coefficient follow."""
         self._follow(full_kl(old_full_logp, reference_full_logp, mask))
 

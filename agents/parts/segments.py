@@ -139,7 +139,7 @@ def read_segments(source: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _opened(source: Mapping[str, Any]) -> Mapping[str, Any]:
     if "arrays" in source:
-        return source["arrays"]  # type: ignore[no-any-return]
+        return source["arrays"]
     path = Path(source["path"])
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != source["sha256"]:
         raise UsageError(f"the segments in {path} have moved or changed since training began: call set_segments")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -12,7 +12,7 @@ Span = tuple[int, int, float]
 Offset = tuple[int, int]
 Merge = Literal["min", "max", "sum"]
 _WORD = re.compile(r"\S+")
-_MERGED = {"min": min, "max": max, "sum": sum}
+_MERGED: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max, "sum": sum}
 
 
 def word_scores(

@@ -151,10 +151,16 @@ class Forks:
 
         It goes on as if the proposal were its own operation, and as if nothing had been done in its place.
         """
-        return any(self._ends_well(page, seed, history, proposal, counts) for counts in (True, False))
+        reached, was_over = self._ends_well(page, seed, history, proposal, True)
+        # an episode that the proposal ended leaves nothing to go on with
+        return reached or (not was_over and self._ends_well(page, seed, history, proposal, False)[0])
 
-    def _ends_well(self, page: str, seed: int, history: Sequence[str], proposal: str, counts: bool) -> bool:
+    def _ends_well(
+        self, page: str, seed: int, history: Sequence[str], proposal: str, counts: bool
+    ) -> tuple[bool, bool]:
+        """Return whether a reward above 0 was reached, and whether the proposal ended the episode."""
         task, episode, done = self.enter(page, seed, [*history, proposal])
+        was_over = bool(episode.over)
         done = done if counts else done[:-1]
         try:
             while not episode.over and len(done) < _LIMIT:
@@ -166,7 +172,7 @@ class Forks:
             pass
         reached = bool(episode.data.look["done"]) and float(episode.data.look["reward"]) > 0
         task.give_up(episode)
-        return reached
+        return reached, was_over
 
     def close(self) -> None:
         """Close the pages."""
@@ -267,12 +273,9 @@ class WebCritic(LanguageTask):
         """
         rng = np.random.default_rng((int(task_id), 8))  # type: ignore[call-overload]
         page, seed = self.pages[int(rng.integers(len(self.pages)))], int(rng.integers(1 << 31))
-        history = self._right_calls(page, seed)
-        history = history[: int(rng.integers(len(history)))]
-        task, episode, done = self.forks.enter(page, seed, history)
-        look: dict[str, Any] = episode.data.look
-        right = next_call(page, look, done)
-        task.give_up(episode)
+        done = self._right_play(page, seed)
+        now = int(rng.integers(len(done)))
+        history, (look, right) = [call for _, call in done[:now]], done[now]
         if rng.random() < 0.5:
             return Situation(page, seed, tuple(history), look, right, right, True)
         for _ in range(_TRIES):
@@ -281,14 +284,17 @@ class WebCritic(LanguageTask):
                 return Situation(page, seed, tuple(history), look, proposal, right, False)
         return Situation(page, seed, tuple(history), look, proposal, right, True)
 
-    def _right_calls(self, page: str, seed: int) -> list[str]:
+    def _right_play(self, page: str, seed: int) -> list[tuple[dict[str, Any], str]]:
+        """Let the oracle play; returns (what was shown, call) of each step."""
         task, episode, done = self.forks.enter(page, seed, ())
         while not episode.over and len(done) < _LIMIT:
             call = next_call(page, episode.data.look, done)
             done.append((episode.data.look, call))
             task.answer(episode, call)
+        if episode.failure is not None:
+            raise PageFailure(**episode.failure)
         task.give_up(episode)
-        return [call for _, call in done]
+        return done
 
     def begin(self, task_id: TaskId) -> TaskEpisode:
         """Enter the situation of a seed."""

@@ -231,7 +231,8 @@ def density_ratio_of(names: str) -> DensityRatio:
     listed = [part.strip() for part in names.split(",")]
     if len(listed) != 2 or not all(listed):
         raise UsageError(f"a density ratio is of two models, 'density_ratio:STRONG,WEAK', got {names!r}")
-    return DensityRatio(*listed)
+    strong, weak = listed
+    return DensityRatio(strong, weak)
 
 
 def _messages(prompt: Prompt) -> list[dict[str, Any]]:

@@ -205,20 +205,26 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         """Take steps of DP-SGD, and return whether the budget allowed all of them."""
         cost, expected = step_cost(sigma), self.sample_rate * self.problem.size
         shown = step_cost(self.state_sigma) if self.private_state else 0.0  # kept back for what the controller sees
+        last: list[Tensor] | None = None
+        is_whole = True
         for _ in range(min(self.steps_per_action, self.total_steps - self.steps)):
             if self.mu2 + cost + shown > self.most_mu2:  # the filter: asked before the step
-                return False
+                is_whole = False
+                break
             drawn = torch.rand(self.problem.size, generator=self.generator) < self.sample_rate
             gradients, losses = self._gradients(drawn.nonzero().squeeze(1))
             self._apply(dp_clip_noise(gradients, clip, sigma, expected, self.generator))
             self.mu2 += cost
             self.steps += 1
-            if not self.private_state:
-                self._look(gradients, losses, clip)
-        if self.private_state:
+            if len(losses) and not self.private_state:
+                last = gradients
+                self.loss += 0.1 * (float(losses.mean().clamp(0, self.loss_bound)) - self.loss)
+        if last is not None:
+            self._look(last, clip)
+        if self.private_state and is_whole:
             self._look_noisily(gradients, losses, clip, expected)
             self.mu2 += shown
-        return True
+        return is_whole
 
     def _gradients(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
         detached = {name: value.detach() for name, value in self.parameters.items()}
@@ -236,15 +242,12 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
 
     # -------------------------------------------------------------------------------------- what the controller sees
 
-    def _look(self, gradients: list[Tensor], losses: Tensor, clip: Tensor) -> None:
+    def _look(self, gradients: list[Tensor], clip: Tensor) -> None:
         """Keep the statistics of a sample."""
-        if not len(losses):
-            return
         norms = torch.stack([g.norm(dim=1) for g in gradients])  # [J, B]
         quantiles = norms.quantile(torch.tensor(QUANTILES), dim=1).T.reshape(-1).numpy()  # block by block
         self._norms = np.log10(np.maximum(quantiles, 10**-LOG_NORM))
         self._clipped = (norms > clip[:, None]).float().mean(1).numpy()
-        self.loss += 0.1 * (float(losses.mean().clamp(0, self.loss_bound)) - self.loss)
 
     def _look_noisily(self, gradients: list[Tensor], losses: Tensor, clip: Tensor, expected: float) -> None:
         """Keep noisy sums over a sample: each example adds a vector in [0, 1]^(4 J + 1), of norm sqrt(4 J + 1) at most."""

@@ -105,6 +105,15 @@ class LogisticProblem(PrivateProblem):
         z = (x[: self.features] * parameters["large"]).sum() + (x[self.features :] * parameters["small"]).sum()
         return softplus(z) - example["y"] * z
 
+    def gradients(self, parameters: Parameters, index: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what `PrivateProblem.gradients` does, written out: the gradient of an example is (sigmoid(z) - y) x."""
+        if type(self).loss is not LogisticProblem.loss:
+            return super().gradients(parameters, index)
+        x, y = self.examples["x"][index], self.examples["y"][index]
+        z = x[:, : self.features] @ parameters["large"] + x[:, self.features :] @ parameters["small"]
+        found = (z.sigmoid() - y)[:, None] * x
+        return [found[:, : self.features], found[:, self.features :]], softplus(z) - y * z
+
 
 class LanguageProblem(PrivateProblem):
     """Low-rank adapters of a language model on private texts; the two matrices of a layer are one block.

@@ -11,10 +11,12 @@ import numpy as np
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 
+from .near_numbers import near_numbers
 from .reasoning_items import LAST_PROBLEM, Items, dataset_names
 
 __all__ = ["Reasoning", "constant_baselines", "dataset_names", "normalise"]
 
+CANDIDATE_STREAM, CANDIDATE_TRIES = 7, 32
 _OPENED, _CLOSED = "<answer>", "</answer>"
 _MAX_RATIO = 4
 MOST_LISTED = 1_000_000
@@ -93,6 +95,8 @@ class Reasoning(LanguageTask):
         self.task, self.config, self.strict = task, dict(config or {}), strict
         self.first, self.size = first, most if size is None else size
         self.items = Items(task, self.config)
+        self.max_candidates = 8
+        self._offers: bool | None = None
 
     @property
     def task_ids(self) -> Sequence[int] | None:
@@ -116,6 +120,34 @@ class Reasoning(LanguageTask):
         """Return the reference answer; None where the data set keeps none."""
         answer = self.items.item(_number(task_id))["answer"]
         return None if answer is None else str(answer).strip()
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether answers can be offered to choose from: whether the data set keeps reference answers."""
+        if self._offers is None:
+            self._offers = self.solution(self.first) is not None
+        return self._offers
+
+    def candidates(self, episode: TaskEpisode) -> list[str]:
+        """Return up to `max_candidates` answers to choose from: the reference, near numbers, references of other problems.
+
+        Which ones, and their order, depend on the problem alone; all but one are wrong by the scorer.
+        """
+        number = _number(episode.task)
+        right = self.solution(number)
+        if right is None:
+            return []
+        rng = np.random.default_rng([number, CANDIDATE_STREAM])
+        found = {right: None}
+        offered = near_numbers(right, rng)[: self.max_candidates // 2 - 1]
+        for k in range(len(offered) + CANDIDATE_TRIES):
+            text = offered[k] if k < len(offered) else self.solution(self.draw(rng))
+            if text is not None and text not in found and not self.verdict(number, text).correct:
+                found[text] = None
+            if len(found) == self.max_candidates:
+                break
+        answers = list(found)
+        return [answers[i] for i in rng.permutation(len(answers))]
 
     @property
     def has_worked(self) -> bool:

@@ -97,7 +97,7 @@ def _by_model(model: Any) -> Callable[[Sequence[Record], Sequence[str]], Sequenc
         if getattr(model, "reads_references", False):
             found: Sequence[Any] = model.score(prompts, list(answers), [_reference(row) for row in rows])
             return found
-        return model.score(prompts, list(answers))  # type: ignore[no-any-return]
+        return model.score(prompts, list(answers))
 
     return score
 

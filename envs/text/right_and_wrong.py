@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from polyathlon.envs.data.record_files import open_rows
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskId
+
+from .near_numbers import near_numbers
 
 TRIES = 64  # draws of other problems in search of a wrong answer
 
@@ -81,16 +83,14 @@ class AnswerSource:
         return self.task.judge(self.task.start(task_id), text).verdict.correct
 
     def wrong(self, task_id: TaskId, rng: np.random.Generator, number: int = 1) -> list[str]:
-        """Return different wrong answers: those that the task offers, near numbers, then right answers to other problems.
+        """Return different wrong answers: near numbers, those that the task offers, then right answers to other problems.
 
         Raises:
             UsageError: not so many were found.
         """
         right = self.right(task_id)
-        offered = list(self.task.candidates(self.task.start(task_id))) + _near_numbers(right, rng)
         found: dict[str, None] = {}
-        for k in range(len(offered) + TRIES):
-            text = offered[k] if k < len(offered) else self.task.solution(self.task.draw(rng))
+        for text in self._texts(task_id, right, rng):
             if text is not None and text != right and text not in found and not self.is_right(task_id, text):
                 found[text] = None
             if len(found) == number:
@@ -99,10 +99,8 @@ class AnswerSource:
             f"the task {task_id!r} has {len(found)} wrong answers to show, not {number}: ask for fewer options"
         )
 
-
-def _near_numbers(right: str, rng: np.random.Generator) -> list[str]:
-    """Return numbers near a right answer that is a whole number, in a random order."""
-    if not right.lstrip("-").isdecimal():
-        return []
-    steps = [-10, -2, -1, 1, 2, 10, 100]
-    return [str(int(right) + steps[i]) for i in rng.permutation(len(steps))]
+    def _texts(self, task_id: TaskId, right: str, rng: np.random.Generator) -> Iterator[str | None]:
+        yield from near_numbers(right, rng)
+        yield from self.task.candidates(self.task.start(task_id))
+        for _ in range(TRIES):
+            yield self.task.solution(self.task.draw(rng))

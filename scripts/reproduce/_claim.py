@@ -196,15 +196,24 @@ class Claim:
         Args:
             count: how many; None means all.
         """
-        seeds: list[int] = []
-        number, registration = 0, self.registration
-        while len(seeds) < (self.total_seeds if count is None else count):
-            digest = hashlib.sha256(f"{registration}:{number}".encode()).digest()
-            seed = FIRST_SEED + int.from_bytes(digest[:8], "big") % (LAST_SEED - FIRST_SEED)
-            if seed not in seeds:
-                seeds.append(seed)
-            number += 1
-        return seeds
+        return drawn_seeds(self.registration, self.total_seeds if count is None else count)
+
+
+def drawn_seeds(registration: str, count: int) -> list[int]:
+    """Return `count` different seeds from 100 to 999,999, drawn by the hash of a claim's text."""
+    seeds: list[int] = []
+    number = 0
+    while len(seeds) < count:
+        digest = hashlib.sha256(f"{registration}:{number}".encode()).digest()
+        seed = FIRST_SEED + int.from_bytes(digest[:8], "big") % (LAST_SEED - FIRST_SEED)
+        if seed not in seeds:
+            seeds.append(seed)
+        number += 1
+    return seeds
+
+
+# what is measured over many cells and is no Claim: name -> module of this folder with a `main`
+TABLES = {"matrix": "_matrix"}
 
 
 def list_claims(folder: Path | None = None) -> list[str]:
@@ -223,11 +232,11 @@ def findings() -> list[tuple[str, str]]:
     """Return the name of every claim and what its last run found, as its page says."""
     from _page import found_of
 
-    return [(name, found_of(RESULTS / f"{name}.json")) for name in list_claims()]
+    return [(name, found_of(RESULTS / f"{name}.json")) for name in sorted([*list_claims(), *TABLES])]
 
 
 def committed(name: str) -> str | None:
-    """Return the commit in which the claim's file got its present text, or None when that text is in no commit."""
+    """Return the commit in which the file `name`.py of this folder got its present text, or None when that text is in no commit."""
     path = f"scripts/reproduce/{name}.py"
 
     def git(*arguments: str) -> str:
@@ -294,12 +303,14 @@ def _options(claim: Claim, arguments: Sequence[str] | None) -> argparse.Namespac
 __all__ = [
     "REPOSITORY",
     "RESULTS",
+    "TABLES",
     "Added",
     "Claim",
     "Comparison",
     "Control",
     "Run",
     "committed",
+    "drawn_seeds",
     "findings",
     "list_claims",
     "load_claim",

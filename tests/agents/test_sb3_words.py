@@ -22,7 +22,7 @@ from polyathlon.agents import PPO, SAC
 from polyathlon.agents.streams.env_stream import NonFiniteError
 from polyathlon.envs.errors import UsageError
 
-SMALL: dict[str, Any] = {"seed": 0, "device": "cpu"}
+SMALL: dict[str, Any] = {"seed": 0, "device": "cpu", "policy_kwargs": {"net_arch": [16]}}
 
 
 def ppo(env: Any = "Pendulum-v1", **words: Any) -> Any:

@@ -51,6 +51,7 @@ SMALL: dict[str, Any] = {
 # what some agents have besides
 EXTRA: dict[str, dict[str, Any]] = {
     **{name: {"n_steps": 8} for name in ("ppo", "pmoe_ppo", "cmorl")},
+    "bqnco": {"policy_kwargs": {"width": 16, "num_layers": 2, "num_heads": 2}},
     "language": {"num_prompts": 2, "group_size": 4, "recipe_kwargs": {"kl_coef": 0.1, "clip_high": 0.2}},
     "reward": {"num_prompts": 4, "data": PAIRS},
     "polar": {"num_prompts": 4, "data": TRIPLES},

@@ -67,8 +67,11 @@ def test_an_agent_of_vectors_gets_a_vector_unless_it_reads_anything():
     assert env.reset(seed=0)[1]["action_mask"].dtype == bool
     assert polyathlon.adapt(task, AnyChooser) is task
     assert polyathlon.adapt(task, Chooser, policy="MultiInputPolicy") is task
-    text = polyathlon.adapt(gym.make("polyathlon/Reasoning-v0", task="chain_sum"), Chooser, text_features=8)
+    text = polyathlon.adapt(gym.make("polyathlon/MultipleChoice-v0"), Chooser, text_features=8)
     assert names(text)[:2] == ["VectorObservation", "TokenAction"]
+    offering = gym.make("polyathlon/Reasoning-v0", task="chain_sum")
+    assert names(polyathlon.adapt(offering, Chooser))[:2] == ["VectorObservation", "CandidateAction"]
+    assert names(polyathlon.adapt(offering, Chooser, candidates=False))[:2] == ["VectorObservation", "TokenAction"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from polyathlon.statistics import (
     bca_interval,
     curve_band,
     detection_power,
+    holm_confidences,
     interquartile_mean,
     is_equivalent,
     is_not_worse,
@@ -25,6 +26,7 @@ from polyathlon.statistics import (
     smallest_effect,
     stratified_interval,
     t_interval,
+    t_test,
     verdict,
 )
 
@@ -200,6 +202,36 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_the_ties():
 def test_what_cannot_be_judged_is_refused(call, message):
     with pytest.raises(UsageError, match=message):
         call()
+
+
+def test_the_t_test_is_the_closed_form_of_two_degrees_of_freedom():
+    # t = 2 sqrt(3); with two degrees of freedom p = 1 - t / sqrt(t^2 + 2)
+    t = 2 * math.sqrt(3)
+    assert t_test([1.0, 2.0, 3.0]) == t_test([-1.0, -2.0, -3.0]) == pytest.approx(1 - t / math.sqrt(t * t + 2))
+    assert (t_test([2.0, 2.0]), t_test([0.0, 0.0, 0.0])) == (0.0, 1.0)
+
+
+def test_holms_levels_are_those_worked_out_by_hand():
+    # sorted: 0.005 <= 0.05/4, 0.01 <= 0.05/3, 0.03 > 0.05/2: the procedure ends, and 0.04 is judged at 0.05/2 as well
+    found = holm_confidences([0.01, 0.04, 0.03, 0.005])
+    assert found == pytest.approx([1 - 0.05 / 3, 0.975, 0.975, 1 - 0.05 / 4])
+    assert holm_confidences([0.04]) == pytest.approx([0.95])
+    # all pass: the largest is judged at the whole level
+    assert holm_confidences([0.001, 0.002, 0.049]) == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 2, 0.95])
+
+
+def test_an_interval_at_holms_level_leaves_out_zero_exactly_where_holm_rejects():
+    rng = np.random.default_rng(0)
+    gains = rng.normal(np.linspace(0, 3, 20)[:, None], 1.0, (20, 6))
+    p = np.array([t_test(row) for row in gains])
+    excludes = [t_interval(row, c).low > 0 or t_interval(row, c).high < 0 for row, c in zip(gains, holm_confidences(p))]
+    order = np.argsort(p)
+    rejected = np.zeros(20, bool)
+    for k, i in enumerate(order):  # Holm 1979, as it is written
+        if p[i] > 0.05 / (20 - k):
+            break
+        rejected[i] = True
+    assert excludes == rejected.tolist() and 3 < rejected.sum() < 20
 
 
 def test_the_module_imports_neither_torch_nor_scipy():

@@ -32,8 +32,32 @@ def test_every_entry_names_arguments_of_its_agent(agent, env):
 
 def test_a_twin_shares_the_entry_and_an_unknown_environment_has_none():
     assert tuned_settings("sac", "polyathlon/Pendulum-v1").agent_kwargs == {"learning_rate": 1e-3}
-    assert tuned_settings("sac", "Reacher-v5") == tuned_settings("language", "Pendulum-v1")
+    assert tuned_settings("sac", "Reacher-v5") == tuned_settings("language", "Reacher-v5")
     assert tuned_settings("sac", "Reacher-v5").path is None
+
+
+def test_an_entry_may_say_the_form_of_the_task_and_what_is_imitated_and_given_words_go_before(tmp_path):
+    from polyathlon.run_calls import run_config
+
+    mine = tmp_path / "mine.yml"
+    mine.write_text(
+        "polyathlon/Reasoning-v0: {total_timesteps: 30, warm_start: 7, wrapper_kwargs: {max_new_tokens: 5, max_length: 128}, "
+        "env_kwargs: {size: 3}, temperature: 0.9}"
+    )
+    config = run_config("language", "polyathlon/Reasoning-v0", tuned=mine)
+    assert (config.warm_start, config.wrapper_kwargs) == (7, {"max_new_tokens": 5, "max_length": 128})
+    assert (config.env_kwargs, config.tuned, config.total_timesteps) == ({"size": 3}, {"temperature": 0.9}, 30)
+    given = run_config(
+        "language",
+        "polyathlon/Reasoning-v0",
+        tuned=mine,
+        warm_start=0,
+        wrapper_kwargs={"max_new_tokens": 6},
+        env_kwargs={"size": 4},
+    )
+    assert given.warm_start == 0 and given.wrapper_kwargs == {"max_new_tokens": 6, "max_length": 128}
+    assert given.env_kwargs == {"size": 4}
+    assert run_config("language", "polyathlon/Reasoning-v0", 30, tuned=False).warm_start == 0
 
 
 def test_training_takes_them_and_explicit_options_go_before(tmp_path):

@@ -143,7 +143,7 @@ def test_features_by_hand():
     ("make", "error", "message"),
     [
         (
-            lambda: CandidateAction(gym.make("polyathlon/Reasoning-v0")),
+            lambda: CandidateAction(gym.make("polyathlon/MultipleChoice-v0")),
             UsageError,
             "offers no candidate answers.*TokenAction",
         ),
@@ -279,3 +279,46 @@ def test_rows_at_once_are_the_scalar_environments(mode):
                 assert [reward, terminated or truncated] == item[1:]
     with pytest.raises(UsageError, match="candidates"):
         CandidateAction(task("multiple"), num_candidates=2).vector(2).reset(seed=0)
+
+
+def test_shown_numbers_are_linear_in_what_is_asked():
+    features = CandidateFeatures(0, numbers=4)
+    asked = [{"role": "user", "content": "what is 30 - 10 + 4 ?"}]
+    # in units of the largest, 30: 1, -1/3, 4/30, moved from [-1, 1] to [0, 1]
+    assert features.request_numbers(asked) == pytest.approx([1.0, 1 / 3, 17 / 30, 0.5])
+    table = features.table(asked, ["24", "it is -60", "none"])
+    assert table.shape == (3, NUM_RELATIONS + 1)
+    # 24/30, -2 and nothing, on a scale four times as wide
+    assert table[:, -1] == pytest.approx([0.5 + 0.8 / 8, 0.25, 0.5])
+    assert CandidateFeatures(0).table(asked, ["24"]).shape == (1, NUM_RELATIONS)
+
+
+def test_numbers_of_the_request_are_observed_where_they_are_asked_for():
+    env = CandidateAction(gym.make("polyathlon/Reasoning-v0"), numbers=6)
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    assert observation["globals"].shape == (6,)
+    assert set(CandidateAction(gym.make("polyathlon/Reasoning-v0")).observation_space.spaces) == {"nodes", "kind"}
+
+
+@pytest.mark.parametrize("env_id", ["polyathlon/Reasoning-v0", "polyathlon/FunctionCall-v0", "polyathlon/Code-v0"])
+def test_permuting_the_reference_answers_leaves_the_features_as_they_are(env_id, monkeypatch):
+    env = CandidateAction(gym.make(env_id), numbers=4)
+    task = env.unwrapped
+    before, offered = [], []
+    for seed in range(4):
+        observation, info = env.reset(seed=seed)
+        before.append(observation)
+        offered.append(info["candidates"])
+    answers = [task.solution(env.reset(seed=seed)[1]["task"]) for seed in range(4)]
+    assert all(answer in texts for answer, texts in zip(answers, offered)) or env_id == "polyathlon/Code-v0"
+    # another candidate is called right, by the reference and by the verdict, while the same texts are offered
+    left = iter(offered)
+    monkeypatch.setattr(type(task), "solution", lambda self, task_id: "something else")
+    monkeypatch.setattr(type(task), "judge", lambda self, episode, text: 1 / 0)
+    monkeypatch.setattr(type(task), "candidates", lambda self, episode: next(left))
+    for seed, expected in enumerate(before):
+        env.features = CandidateFeatures(8, numbers=4)  # nothing is remembered
+        observation, _ = env.reset(seed=seed)
+        assert observation.keys() == expected.keys()
+        assert all(np.array_equal(observation[key], expected[key]) for key in expected)

@@ -291,6 +291,15 @@ def test_pendulum_in_words():
     assert reward == pytest.approx(-((np.pi / 2) ** 2 + 0.1 + 0.004))
 
 
+def test_the_first_answer_of_a_tour_is_the_city_that_is_listed_first():
+    env = Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=8))
+    for seed in range(3):
+        text, info = env.reset(seed=seed)
+        first = text.splitlines()[1].partition(":")[0]
+        assert env.solution(info["task"]) == first
+        assert not env.step(first)[4]["verdict"]["invalid"]
+
+
 def test_tsp_in_words_lists_the_nearest_first():
     nodes = np.array([[0.5, 0.5], [0.0, 0.0], [0.9, 0.5], [0.5, 0.6], [0, 0]], np.float32)
     kind = np.array([1, 2, 3, 3, 0], np.int8)

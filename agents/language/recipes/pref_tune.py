@@ -14,7 +14,6 @@ Sampler = Literal["records", "policy"]
 Label = Literal["best", "best_worst", "all", "reward"]
 Loss = Literal["nll", "weighted", "dpo", "ipo", "reinforce", "ppo"]
 SOURCE = "Tajwar et al. 2024, arXiv 2404.14367"
-NEVER = 2**31 - 1
 _LABELS: dict[str, tuple[str, ...]] = {  # what each loss is told of answers
     "nll": ("best", "best_worst", "all"),
     "weighted": ("reward",),
@@ -117,7 +116,11 @@ class PrefTune:
         """Return the recipe of the cell."""
         made: Recipe = getattr(self, f"_{self.loss}")()
         words = f"{self.loss} of {self.label}, negative gradient {'on' if self.negative else 'off'}"
-        who = "records" if self.sampler == "records" else f"answers of the policy, anew every {self.every or 'never'}"
+        who = (
+            "records"
+            if self.sampler == "records"
+            else f"answers of the policy, {f'anew every {self.every} updates' if self.every else 'never anew'}"
+        )
         return replace(made, name=f"pref_tune_{self.loss}", summary=f"{words}; {who}", source=SOURCE)
 
     def _collect(self, is_paired: bool = False) -> Part:
@@ -127,8 +130,7 @@ class PrefTune:
             return part("collectors:Records", batch=self.batch or 16, take=take)
         if self.every == 1 and self.batch is None and not is_paired:
             return part("collectors:Groups", group_size=self.n, dynamic_sampling=0)
-        every = NEVER if self.every is None else self.every
-        return part("collectors:Refreshed", every=every, group_size=self.n, problems=self.batch, take=take)
+        return part("collectors:Refreshed", every=self.every, group_size=self.n, problems=self.batch, take=take)
 
     def _nll(self) -> Recipe:
         if self.negative:

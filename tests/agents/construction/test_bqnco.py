@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import gymnasium as gym
@@ -159,10 +160,12 @@ def _train_in_a_process(rank: int, size: int, address: str, folder: str) -> None
 
 
 def test_two_processes_have_the_gradient_of_one_and_equal_weights(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3]))  # where the processes find this module
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3]))  # where spawned processes find this module
     agent = agent_for_processes()
     alone = [gradient_of(agent) for _ in range(3)]
-    mp.spawn(_train_in_a_process, args=(2, f"file://{tmp_path}/meeting", str(tmp_path)), nprocs=2)
+    words = (2, f"file://{tmp_path}/meeting", str(tmp_path))
+    method = "fork" if hasattr(os, "fork") else "spawn"  # forked processes import nothing anew
+    mp.start_processes(_train_in_a_process, args=words, nprocs=2, start_method=method)
     (gradients, weights), (_, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for mine, summed in zip(alone, gradients):
         for key, value in mine.items():

@@ -74,6 +74,7 @@ def fields_of(engine: Engine, k: int):
         "reward": draw(ROWS),
         "next_obs": draw(ROWS, OBS),
         "discount": torch.full((ROWS,), 0.9, dtype=torch.float64),
+        "preferred": draw(ROWS // 4).sigmoid(),  # the steps are those of pairs of segments of two
         "learning_rate": 1e-3,
         "progress": k / 10,
         **draw_noise(row.noise, engine.needs, sizes, generator, dtype=torch.float64),

@@ -236,6 +236,7 @@ def test_refusals_say_what_to_do():
         CausalLMPolicy(long, env.action_space, lambda _: 1e-3)
 
 
+@pytest.mark.slow
 def test_sb3_ppo_learns_which_token_is_paid():
     agent = PPO(
         CausalLMPolicy,

@@ -11,7 +11,7 @@ import torch
 
 from polyathlon.agents import LanguageAgent
 from polyathlon.agents.language.recipes import Recipe, check_recipe, find_recipe
-from polyathlon.agents.language.recipes.pref_tune import NEVER, PrefTune
+from polyathlon.agents.language.recipes.pref_tune import PrefTune
 from polyathlon.agents.language.updates import Update
 from polyathlon.agents.parts.preference_tuning import best_against, positive_advantage, ranked_pairs, reward_weights
 from polyathlon.agents.parts.wiring import part
@@ -100,7 +100,7 @@ def test_answers_that_are_refreshed_at_each_update_are_on_policy(loss):
 def test_answers_are_as_old_as_the_cell_says():
     for every, batch, expected in ((3, None, [1, 1, 1, 2, 2, 2, 3]), (None, 6, [1] * 7), (1, 8, [1, 2, 3, 4, 5, 6, 7])):
         row = PrefTune(every=every, batch=batch, n=2).row()
-        assert dict(row.collect.options)["every"] == (every or NEVER)
+        assert dict(row.collect.options)["every"] == every
         agent, seen = cell(row, num_prompts=2), []
         collector = agent._wiring.collector
         inner = collector._refresh
@@ -116,6 +116,15 @@ def test_answers_are_as_old_as_the_cell_says():
             agent.collect_episodes()
             counts.append(len(seen))
         assert counts == expected
+
+
+def test_answers_that_are_never_anew_are_steps_too():
+    """Otherwise a run of so many steps would never end."""
+    agent = cell(PrefTune(every=None, n=2, label="all").row(), num_prompts=2)
+    agent.learn(40)
+    written = sum(len(e.ids) for group in agent._wiring.collector.groups for e in group)
+    assert 40 <= agent.num_timesteps < 40 + written and agent._n_updates > 2
+    agent.learn(4, reset_num_timesteps=False)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +198,12 @@ def test_weights_and_advantages_by_hand():
 @pytest.mark.parametrize(
     ("begin", "target", "is_there", "expected"),
     [
-        ((0.25, 0.25, 0.5), (0.5, 0.4999, 0.0001), lambda q: q[2] < 0.02, {"forward": 33, "reverse": 3}),  # removing mass
+        (
+            (0.25, 0.25, 0.5),
+            (0.5, 0.4999, 0.0001),
+            lambda q: q[2] < 0.02,
+            {"forward": 33, "reverse": 3},
+        ),  # removing mass
         ((0.1,) * 10, (0.91,) + (0.01,) * 9, lambda q: q[0] > 0.8, {"forward": 8, "reverse": 7}),  # concentrating it
     ],
 )

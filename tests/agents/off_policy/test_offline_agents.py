@@ -54,6 +54,7 @@ def test_the_data_are_far_from_what_can_be_reached():
     assert evaluate(gym.make("Pendulum-v1"), swing_up, 10, 1000).mean > -100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent_class", "options", "steps", "least"),
     [
@@ -74,6 +75,7 @@ def test_imitates_demonstrations(loss):
     assert score(BC("MlpPolicy", None, dataset=CLEAN, loss=loss, **words).learn(2000)) > -200
 
 
+@pytest.mark.slow
 def test_td3_learns_pendulum():
     settings = {**SMALL, "learning_rate": 2e-3, "batch_size": 64, "gamma": 0.97, "tau": 0.02}
     agent = TD3("MlpPolicy", "Pendulum-v1", **settings, learning_starts=200, gradient_steps=2).learn(5000)
@@ -81,6 +83,7 @@ def test_td3_learns_pendulum():
     assert np.mean(returns[-5:]) > -500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent_class", [IQL, AWAC])
 def test_goes_on_online_from_the_same_memory(agent_class):
     agent = agent_class("MlpPolicy", "Pendulum-v1", dataset=NOISY, offline_steps=1000, **SMALL).learn(1000)

@@ -386,6 +386,7 @@ def test_memory_is_printed_before_it_is_taken(capsys):
     assert "replay buffer" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sac_follows_pictures():
     """0 is the best constant action, 1 the optimum; the claim pictures_and_goals has NatureCNN, PPO and shuffled pictures."""
     task = MatchPicture()

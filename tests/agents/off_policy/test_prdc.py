@@ -91,6 +91,7 @@ def bandit(folder, share, rows=400):
     return record(lambda observation, mask: np.array([next(chosen)]), env, episodes=rows, dataset_id=folder)
 
 
+@pytest.mark.slow
 def test_it_leaves_bad_actions_for_good_ones_of_near_states():
     settings = {"learning_rate": 1e-3, "batch_size": 128, "seed": 0, "policy_kwargs": {"net_arch": [64, 64]}}
     data = bandit("tests/bandit-v0", 0.5)

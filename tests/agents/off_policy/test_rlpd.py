@@ -178,6 +178,7 @@ def test_recorded_observations_are_normalised_as_own_ones():
     assert (torch.cdist(agent._minibatch().obs[:4], wanted).amin(1) < 1e-5).all()
 
 
+@pytest.mark.slow
 def test_rlpd_learns_pendulum():
     settings = {"learning_rate": 2e-3, "batch_size": 64, "policy_kwargs": {"net_arch": [64, 64], "n_critics": 5}}
     agent = RLPD("MlpPolicy", "Pendulum-v1", gradient_steps=2, seed=0, device="cpu", **settings).learn(3_600)

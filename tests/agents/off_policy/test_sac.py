@@ -143,6 +143,7 @@ def test_gradient_steps_are_those_of_sb3():
         assert float((found[name] - wanted).abs().median()) < 1e-4, name
 
 
+@pytest.mark.slow
 def test_learns_pendulum():
     agent = SAC(
         "MlpPolicy", "Pendulum-v1", learning_rate=2e-3, batch_size=64, policy_kwargs={"net_arch": [64, 64]}, seed=0

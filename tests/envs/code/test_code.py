@@ -451,6 +451,7 @@ def test_agents_act_in_it_through_adapt():
         polyathlon.make_agent(agent_class, env, seed=0, **options).learn(16)
 
 
+@pytest.mark.slow
 def test_a_small_model_learns_to_write_programs():
     from polyathlon.agents import LanguageAgent
     from polyathlon.wrappers import TokenAction

@@ -40,6 +40,7 @@ def test_operations_are_compared(one, other, is_same):
     assert same_operation(one, other, LOOK) is is_same
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_labels_are_those_of_carrying_the_operation_out():
     """Independent of the task's own forks: a fresh environment plays history, proposal and, where it ended, the reward."""

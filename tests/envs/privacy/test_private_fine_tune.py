@@ -77,7 +77,8 @@ def test_gradients_of_examples_equal_those_taken_one_by_one(kind):
         assert len(problem.blocks) == 14 and all(len(block) == 2 for block in problem.blocks)
     else:
         problem = LogisticProblem(size=30)
-    parameters = problem.start()
+    draws = generator(3)
+    parameters = {n: value + 0.3 * torch.randn(value.shape, generator=draws) for n, value in problem.start().items()}
     found, losses = problem.gradients(parameters, torch.tensor([3, 0, 5]))
     for i, number in enumerate((3, 0, 5)):
         own = {name: value.clone().requires_grad_() for name, value in parameters.items()}

@@ -207,3 +207,23 @@ def test_vector_rows_are_the_scalar_episodes(mode):
         assert list(texts) == second and second != first
     finally:
         vector.close()
+
+
+# candidates
+
+
+def test_candidates_hold_one_right_answer_and_wrong_ones_that_depend_on_the_problem_alone():
+    task = Reasoning("chain_sum")
+    for problem in range(12):
+        offered = task.candidates(task.begin(problem))
+        assert len(offered) == len(set(offered)) == task.max_candidates
+        assert [task.verdict(problem, text).correct for text in offered].count(True) == 1
+        assert offered == Reasoning("chain_sum").candidates(task.begin(problem))
+    places = [task.candidates(task.begin(p)).index(task.solution(p)) for p in range(60)]
+    assert set(places) == set(range(8))  # the right one stands anywhere
+
+
+def test_data_sets_without_references_offer_none():
+    task = Reasoning("rush_hour")
+    assert not task.has_candidates and task.candidates(task.begin(0)) == []
+    assert Reasoning("chain_sum").has_candidates

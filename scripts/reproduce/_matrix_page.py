@@ -1,0 +1,183 @@
+"""The page of the matrix: a table of all cells, and of each a small curve with the command that makes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _claim import REPOSITORY
+from _matrix_cells import FAMILIES, KINDS, LIMIT, PROTOCOL, QUICK_EPISODES, QUICK_LIMIT, SEEDS, Cell
+from _matrix_judge import Judged, Row
+from _page import with_table
+from _runs import versions
+
+RECORD = REPOSITORY / "polyathlon" / "data" / "matrix.json"
+WIDTH, HEIGHT, EDGE = 120, 36, 3
+MARKS = {"holds": "✔", "rose": "▲", "does not hold": "✘", "did not rise": "✘"}
+
+
+def write_page(judged: Judged, folder: Path, commit: str | None) -> Path:
+    """Write matrix.md and matrix.json, the table of the folder's index, and, where these are the results of the repository, what `polyathlon info` reads.
+
+    Args:
+        judged: what was found.
+        folder: where to.
+        commit: of the cells' text; None where it is not committed.
+
+    Returns:
+        The page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "matrix.md"
+    page.write_text(text_of(judged, commit))
+    content = {"found": judged.headline, "quick": judged.is_quick, "cells": [_as_dict(row) for row in judged.rows]}
+    (folder / "matrix.json").write_text(json.dumps({**content, "versions": versions()}, indent=1))
+    index = folder / "index.md"
+    if index.exists():
+        index.write_text(with_table(index.read_text(), folder))
+        write_record(judged, RECORD)
+    return page
+
+
+def write_record(judged: Judged, path: Path) -> None:
+    """Write which kinds of agent rose on which environment, for `polyathlon info`."""
+    found: dict[str, dict[str, str]] = {}
+    for row in judged.rows:
+        found.setdefault(row.cell.task.env, {})[row.cell.kind] = row.status
+    path.write_text(json.dumps({"quick": judged.is_quick, "cells": found}, indent=1) + "\n")
+
+
+def text_of(judged: Judged, commit: str | None) -> str:
+    """Return the page in Markdown."""
+    seconds = QUICK_LIMIT if judged.is_quick else LIMIT
+    seeds = (
+        "one seed, no control, **not a claim**" if judged.is_quick else f"{SEEDS} seeds drawn by the hash of the claim"
+    )
+    lines = [
+        "# The matrix: which agent learns where",
+        "",
+        f"**{judged.headline}**",
+        "",
+        f"{PROTOCOL if not judged.is_quick else 'A cell rose when trained lies above its start and above random play.'} "
+        f"At most {seconds:g} CPU seconds a run with its evaluations, {seeds}{f' (commit {commit})' if commit else ''}. "
+        "Random play draws actions evenly in the form that the agent acts in: points of a box, allowed choices, tokens. "
+        "Share is the way from the start to the best known play that training went.",
+        "",
+        *_summary(judged),
+        "",
+        "| family | agent | | random | start | trained | best known | share | curve |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *[_line(row) for row in judged.rows],
+        "",
+        "## Tasks",
+        "",
+        "| family | environment | episodes of an evaluation | best known by |",
+        "|---|---|---|---|",
+        *[_task(name, judged) for name in FAMILIES if any(row.cell.family == name for row in judged.rows)],
+        "",
+        "## Commands",
+        "",
+    ]
+    for row in judged.rows:
+        lines += [f"- {row.cell}: `{row.cell.command}`{_notes(row)}"]
+    made = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "machine")
+    word = " --quick" if judged.is_quick else ""
+    lines += ["", f"Written by `polyathlon reproduce matrix{word}` ({made}; {versions()['machine']}).", ""]
+    return "\n".join(lines)
+
+
+def _summary(judged: Judged) -> list[str]:
+    found = {row.cell: row for row in judged.rows}
+    lines = [f"| | {' | '.join(KINDS)} |", f"|---|{'---|' * len(KINDS)}"]
+    for family in FAMILIES:
+        if any(row.cell.family == family for row in judged.rows):
+            marks = [_mark(found.get(Cell(family, kind))) for kind in KINDS]
+            lines.append(f"| {family} | {' | '.join(marks)} |")
+    return lines
+
+
+def _mark(row: Row | None) -> str:
+    if row is None:
+        return "·"
+    share = f" {100 * row.share:.0f} %" if row.status in ("holds", "rose") and np.isfinite(row.share) else ""
+    imitation = ", imitation" if row.cell.is_imitation else ""
+    return f"{MARKS.get(row.status, row.status)}{share}{imitation}"
+
+
+def _number(value: float) -> str:
+    return "" if not np.isfinite(value) else f"{value:.4g}"
+
+
+def _line(row: Row) -> str:
+    numbers = [_number(value) for value in (row.random, row.start, row.trained, row.best)]
+    share = "" if not np.isfinite(row.share) else f"{100 * row.share:.0f} %"
+    curve = svg(row.curve) if len(row.curve) > 1 else row.reason
+    parts = [row.cell.family, row.cell.kind, MARKS.get(row.status, row.status), *numbers, share, curve]
+    return f"| {' | '.join(parts)} |"
+
+
+def _task(name: str, judged: Judged) -> str:
+    family = FAMILIES[name]
+    options = family.words
+    by = next((row.best_by for row in judged.rows if row.cell.family == name and row.best_by), "")
+    return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {min(family.episodes, QUICK_EPISODES) if judged.is_quick else family.episodes} | {by} |"
+
+
+def _notes(row: Row) -> str:
+    if not row.steps:
+        return f" ({row.status}{f': {row.reason}' if row.reason else ''})"
+    said = [f"{row.steps:,} steps", f"{row.seconds:.0f} CPU seconds"]
+    if row.was_cut:
+        said.append(f"{row.was_cut} of {row.seeds} runs ended by the clock before their steps")
+    if row.gain is not None:
+        said.append(f"gain {row.gain} at {100 * row.gain.confidence:.2f} %")
+    if row.control:
+        said.append(f"shuffled rewards: {', '.join(f'{gain:+.3g}' for gain in row.control)}")
+    return f" ({'; '.join(said)})"
+
+
+def svg(curve: list[tuple[float, float]]) -> str:
+    """Return a small curve as an inline picture; its ends are its least and greatest values."""
+    x, y = np.array(curve, float).T
+    wide, high = np.ptp(x) or 1.0, np.ptp(y) or 1.0
+    points = " ".join(
+        f"{EDGE + (WIDTH - 2 * EDGE) * (a - x.min()) / wide:.1f},{HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * (b - y.min()) / high:.1f}"
+        for a, b in zip(x, y)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{y[0]:.3g} to {y[-1]:.3g}"><polyline points="{points}" fill="none" stroke="#4363d8" stroke-width="2"/></svg>'
+    )
+
+
+def _as_dict(row: Row) -> dict[str, Any]:
+    gain = None if row.gain is None else asdict(row.gain)
+    names = (
+        "status",
+        "reason",
+        "random",
+        "start",
+        "trained",
+        "best",
+        "best_by",
+        "steps",
+        "seconds",
+        "seeds",
+        "was_cut",
+    )
+    plain = {name: getattr(row, name) for name in names}
+    plain = {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in plain.items()
+    }
+    return {
+        "family": row.cell.family,
+        "kind": row.cell.kind,
+        "command": row.cell.command,
+        **plain,
+        "gain": gain,
+        "curve": row.curve,
+        "control": list(row.control),
+    }

@@ -1,0 +1,34 @@
+"""For all tests: what is imported is no garbage, and loggers write below pytest's folder."""
+
+import gc
+import os
+
+import pytest
+
+# two workers share the cores: no further processes that import torch to compile in
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """A third of the time of importing the tests would go into looking for garbage among what was imported."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first, so that two workers end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_of_sb3(tmp_path_factory):
+    """Stable-Baselines3 makes a folder for each logger, in the system's folder where it is not told another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SB3_LOGDIR", str(tmp_path_factory.mktemp("logs")))
+        yield

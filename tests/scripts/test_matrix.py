@@ -1,0 +1,300 @@
+"""The machinery of the matrix, with cells that run nothing: what runs, what is kept, what holds, what the page says."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyathlon.describing import known_learners
+from polyathlon.envs.errors import UsageError
+
+FOLDER = Path(__file__).parents[2] / "scripts" / "reproduce"
+NAMES = (
+    "_matrix_cells",
+    "_matrix_judge",
+    "_matrix_page",
+    "_matrix_run",
+    "_matrix_best",
+    "_matrix_forgetting",
+    "_matrix",
+)
+
+
+@pytest.fixture(scope="module")
+def modules():
+    sys.path.insert(0, str(FOLDER))
+    yield {name.removeprefix("_"): importlib.import_module(name) for name in NAMES}
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture
+def cells(modules):
+    return modules["matrix_cells"]
+
+
+@pytest.fixture
+def matrix(modules, tmp_path, monkeypatch):
+    monkeypatch.setattr(modules["matrix"], "FOLDER", tmp_path / "runs")
+    return modules["matrix"]
+
+
+def outcome(start: float, trained: float, **more):
+    curve = [[0, start], [50, (start + trained) / 2], [100, trained]]
+    base = {"status": "done", "random": 0.1, "start": start, "trained": trained, "curve": curve, "steps": 100}
+    return {**base, "seconds": 5.0, "cut": False, **more}
+
+
+def test_there_are_forty_eight_cells_and_words_name_cells_rows_and_columns(cells):
+    assert len(cells.all_cells()) == 8 * 6
+    assert [str(c) for c in cells.parse_cells("text:sac, gui:ppo")] == ["text:sac", "gui:ppo"]
+    assert [c.kind for c in cells.parse_cells("text")] == list(cells.KINDS)
+    assert (
+        [c.family for c in cells.parse_cells("sac")]
+        == [c.family for c in cells.parse_cells(":sac")]
+        == list(cells.FAMILIES)
+    )
+    assert cells.parse_cells(None) == cells.all_cells()
+
+
+def test_a_cell_says_the_command_that_trains_it(cells):
+    assert cells.Cell("gui", "ppo").command == "polyathlon train ppo polyathlon/Widgets-v0"
+    command = cells.Cell("text", "sac").command
+    assert command.startswith("polyathlon train sac polyathlon/Reasoning-v0 --env task=chain_sum config.min_terms=2 ")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("txt:sac", "family.*'txt'.*text"),
+        ("text:sacc", "kind of agent.*'sacc'.*sac"),
+        ("guy", "'guy'.*gui"),
+        (",", "no cell"),
+    ],
+)
+def test_an_unknown_cell_is_refused_with_the_nearest(cells, word, message):
+    with pytest.raises(UsageError, match=message):
+        cells.parse_cells(word)
+
+
+def test_the_command_line_refuses_what_means_nothing(matrix, capsys):
+    for words, message in (
+        (["--cells", "tekst:sac", "--out", "x"], "text"),
+        (["--cells", "text:sac"], "--out"),
+        (["--jobs", "0", "--quick"], "positive"),
+    ):
+        with pytest.raises(SystemExit):
+            matrix._options(words)
+        assert message in capsys.readouterr().err
+
+
+def test_seeds_come_from_the_claim_and_those_of_a_repetition_are_new(cells):
+    seeds, more = cells.seeds_of(), cells.seeds_of(extra=True)
+    assert len(set(seeds)) == 5 and len(set(more)) == 8 and not set(seeds) & set(more)
+    assert min(seeds) >= 100  # those below are for development
+
+
+def test_a_change_of_the_settings_runs_a_cell_again_and_no_other(cells, monkeypatch):
+    text, gui = cells.Cell("text", "sac"), cells.Cell("gui", "sac")
+    before = text.key(75), gui.key(75)
+    assert text.key(40) != before[0]
+    tuned = cells.tuned_settings
+
+    def changed(kind, env, file=None):
+        found = tuned(kind, env, file)
+        return found if "Widgets" in env else found.__class__(**{**vars(found), "total_timesteps": 7})
+
+    monkeypatch.setattr(cells, "tuned_settings", changed)
+    assert text.key(75) != before[0] and gui.key(75) == before[1]
+
+
+def test_a_killed_matrix_goes_on_and_what_failed_is_tried_again(matrix, cells):
+    jobs = matrix.jobs_of([cells.Cell("text", "sac"), cells.Cell("gui", "ppo")], [1, 2], 75.0, control=True)
+    assert [job.shuffled for job in jobs] == [False, False, True] * 2
+    ran = []
+
+    def run(job):
+        ran.append(job)
+        if len(ran) == 4:
+            raise KeyboardInterrupt
+        return {"status": "failed", "reason": "x"} if len(ran) == 2 else outcome(0.0, 1.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        matrix.collect(jobs, 1, run=run, report=lambda line: None)
+    kept = [job for job in jobs if job.kept() is not None]
+    assert jobs[0] in kept and jobs[2] in kept and jobs[1] not in kept
+    again = []
+    found = matrix.collect(jobs, 1, run=lambda job: again.append(job) or outcome(0.0, 1.0), report=lambda line: None)
+    assert set(again) == set(jobs) - set(kept) and list(found) == jobs
+    fresh = []
+    matrix.collect(
+        jobs, 2, fresh=True, run=lambda job: fresh.append(job) or outcome(0.0, 1.0), report=lambda line: None
+    )
+    assert len(fresh) == len(jobs)
+
+
+def test_a_cell_holds_by_holms_level_over_all_cells_and_above_random_play(matrix, cells, modules):
+    names = [cells.Cell("text", kind) for kind in ("sac", "ppo", "cmorl")]
+    jobs = matrix.jobs_of(names, [1, 2, 3, 4, 5], 75.0, control=False)
+    # sac gains 0.5 +- 0.01; ppo gains 0.2 +- 0.19, which 5 seeds show alone but not among 48; cmorl gains, but stays below random play
+    gains = {
+        "sac": [0.49, 0.5, 0.51, 0.5, 0.5],
+        "ppo": [0.1, 0.4, 0.05, 0.3, 0.15],
+        "cmorl": [0.05, 0.049, 0.051, 0.05, 0.05],
+    }
+    made = {job: outcome(0.0, gains[job.cell.kind][job.seed - 1]) for job in jobs}
+    judged = modules["matrix_judge"].judge(made, {"text": (1.0, "answers")}, False)
+    assert [row.status for row in judged.rows] == ["holds", "does not hold", "does not hold"]
+    sac, _, ppo = judged.rows  # in the order of the table
+    assert sac.share == pytest.approx(0.5) and sac.gain.low > 0 and ppo.gain.low < 0 < ppo.gain.high
+    assert ppo.gain.confidence > 0.95
+    alone = modules["matrix_judge"].with_holm([ppo], {j: o for j, o in made.items() if j.cell.kind == "ppo"}, total=1)
+    assert alone[0].gain.low > 0 and alone[0].status == "holds"
+    assert judged.headline.startswith("1 of 3 cells hold, 1 of them")
+
+
+def test_controls_are_counted_together_and_a_gain_is_flagged(matrix, cells, modules):
+    names = [cells.Cell("text", kind) for kind in ("sac", "ppo", "cmorl")]
+    jobs = matrix.jobs_of(names, [1, 2], 75.0, control=True)
+    shuffled = {"sac": 0.01, "ppo": 0.4, "cmorl": -0.02}
+    made = {job: outcome(0.2, 0.2 + shuffled[job.cell.kind] if job.shuffled else 0.7 + 0.01 * job.seed) for job in jobs}
+    judged = modules["matrix_judge"].judge(made, {"text": (1.0, "answers")}, False)
+    assert {row.cell.kind: row.is_flagged for row in judged.rows} == {"sac": False, "ppo": True, "cmorl": False}
+    assert judged.control.low < 0 < judged.control.high and "no gain" in judged.headline
+    extra = {matrix.Job(names[1], seed, 75.0, True): outcome(0.2, 0.2) for seed in range(10, 18)}
+    again = modules["matrix_judge"].judge({**made, **extra}, {"text": (1.0, "answers")}, False)
+    repeated = next(row for row in again.rows if row.cell.kind == "ppo")
+    assert len(repeated.control) == 9 and not repeated.is_flagged
+
+
+def test_cells_without_runs_stay_in_the_table_and_say_why(matrix, cells, modules, tmp_path):
+    names = [cells.Cell("gui", kind) for kind in ("sac", "expo", "ppo", "language")]
+    jobs = matrix.jobs_of(names, [0], 40.0, control=False)
+    told = [
+        {"status": "not installed", "reason": "pip install polyathlon[gui]"},
+        {"status": "constant reward", "reason": "every episode paid 0", "random": 0.0, "start": 0.0, "seconds": 1.0},
+        outcome(0.1, 0.6),
+        {"status": "failed", "reason": "ValueError: x"},
+    ]
+    judged = modules["matrix_judge"].judge(dict(zip(jobs, told)), {"gui": (1.0, "oracle")}, True)
+    page = modules["matrix_page"].write_page(judged, tmp_path, "abc").read_text()
+    for part in (
+        "not installed",
+        "pip install polyathlon[gui]",
+        "constant reward",
+        "every episode paid 0",
+        "ValueError: x",
+    ):
+        assert part in page
+    assert "not a claim" in page and "1 of 4 cells rose" in page and "▲ 56 %" in page
+    assert page.count("<svg") == 1 and "`polyathlon train ppo polyathlon/Widgets-v0`" in page
+    content = json.loads((tmp_path / "matrix.json").read_text())
+    assert [cell["status"] for cell in content["cells"]] == ["not installed", "constant reward", "rose", "failed"]
+    modules["matrix_page"].write_record(judged, tmp_path / "record.json")
+    said = known_learners("polyathlon/Widgets-v0", tmp_path / "record.json")
+    assert "known to learn here: ppo (one seed, not a claim" in said[1] and "sac (not installed)" in said[2]
+    assert known_learners("polyathlon/Code-v0", tmp_path / "record.json") == []
+
+
+def test_the_curve_is_drawn_from_its_least_to_its_greatest_value(modules):
+    drawn = modules["matrix_page"].svg([(0, 1.0), (50, 3.0), (100, 2.0)])
+    assert 'points="3.0,33.0 60.0,3.0 117.0,18.0"' in drawn  # 120 x 36 with edges of 3
+    assert modules["matrix_page"].svg([(0, 1.0), (10, 1.0)]).count(",33.0") == 2
+
+
+def test_rows_play_equal_shares_and_count_the_first_objective(modules):
+    class Rows:
+        """Row i has episodes of i + 1 steps, each paying (i + 1, 100)."""
+
+        num_envs = 2
+
+        def seed(self, seed):
+            self.seeded = seed
+
+        def reset(self):
+            self.t = np.zeros(2, int)
+            return np.zeros((2, 1))
+
+        def step(self, action):
+            self.t += 1
+            done = self.t == [1, 2]
+            self.t[done] = 0
+            return np.zeros((2, 1)), np.array([[1.0, 100.0], [2.0, 100.0]]), done, [{}, {}]
+
+        def env_method(self, name):
+            raise AttributeError(name)
+
+    rows = Rows()
+    returns = modules["matrix_run"].play_rows(rows, lambda observation, masks: np.zeros(2), 5)
+    assert returns == [1.0] * 3 + [4.0] * 3 and rows.seeded == modules["matrix_run"].EVALUATION_SEED
+
+
+def test_shuffled_rewards_say_nothing_of_what_was_done():
+    import gymnasium as gym
+
+    sys.path.insert(0, str(FOLDER))
+    shuffled = importlib.import_module("_matrix_shuffled")
+    env = shuffled.ShuffledReward(gym.make("CartPole-v1"), seed=0)
+    totals, lengths = [], []
+    env.action_space.seed(0)
+    for episode in range(30):
+        env.reset(seed=episode)
+        over, paid = False, []
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            paid.append(reward)
+            over = terminated or truncated
+        assert not any(paid[:-1])
+        totals.append(paid[-1])
+        lengths.append(len(paid))
+    assert set(totals) <= set(map(float, lengths)) and totals != lengths
+    words = shuffled.ShuffledReward(gym.make("polyathlon/Reasoning-v0"), seed=0)
+    said = []
+    for episode in range(20):
+        _, info = words.reset(seed=episode)
+        right = words.unwrapped.solution(info["task"]) if episode % 2 else "x"
+        said.append(words.step(right)[1])
+    assert said[0] == 0.0 and sum(said[2::2]) > 0  # wrong answers are paid what right ones earned
+    sys.path.remove(str(FOLDER))
+
+
+def test_the_swing_up_controller_is_far_better_than_random_play(modules):
+    import gymnasium as gym
+
+    env = gym.make("Pendulum-v1")
+    best = modules["matrix_best"]
+    assert np.mean([best._play(env, best.swing_up, seed) for seed in range(5)]) > -300  # random play: about -1200
+
+
+def test_a_model_that_learned_sums_is_asked_them_again_after_function_calls(modules):
+    forgetting = modules["matrix_forgetting"]
+    found = forgetting.measure(episodes=2, imitated={"sums": 2, "calls": 2}, steps=32)
+    assert set(found) == {"sums before", "calls before", "sums", "calls", "sums after calls"}
+    assert all(0 <= value <= 1 for value in found.values())
+    text = forgetting.words_of(
+        {"sums before": 0.0, "calls before": 0.0, "sums": 0.4, "calls": 0.2, "sums after calls": 0.1}
+    )
+    assert "right in 10% of the same sums afterwards: it loses that skill" in text
+
+
+def test_a_cell_runs_to_its_end_and_a_constant_reward_is_said_before_training(modules, monkeypatch):
+    run, cells = modules["matrix_run"], modules["matrix_cells"]
+    short = cells.tuned_settings("cmorl", "polyathlon/FunctionCall-v0")
+    words = {**short.agent_kwargs, "n_steps": 4, "batch_size": 8, "n_epochs": 1, "iterations_per_round": 1}
+    quick = short.__class__(**{**vars(short), "total_timesteps": 64, "agent_kwargs": words})
+    monkeypatch.setattr("polyathlon.run_calls.tuned_settings", lambda *given: quick)
+    monkeypatch.setitem(cells.FAMILIES, "functions", cells.Family("polyathlon/FunctionCall-v0", episodes=10))
+    found = run.run_cell(cells.Cell("functions", "cmorl"), 3, 60.0, False)
+    assert found["status"] == "done" and not found["cut"] and found["steps"] >= 64
+    assert found["curve"][0][0] == 0 and found["curve"][-1][1] == found["trained"]
+    monkeypatch.setattr(run.Scorer, "random", lambda self: [0.0, 0.0])
+    monkeypatch.setattr(run.Scorer, "agent", lambda self, agent, share=1.0: [0.0])
+    told = run.run_cell(cells.Cell("functions", "cmorl"), 3, 60.0, False)
+    assert told["status"] == "constant reward" and "paid 0" in told["reason"] and "trained" not in told
+    # a first rollout may be under way when it is noticed, no update
+    cut = run.run_cell(cells.Cell("functions", "cmorl"), 3, 0.01, True)
+    assert cut["status"] in ("done", "constant reward")

@@ -1,0 +1,94 @@
+"""Rows of a table as points: which row an action means, masks, and which tasks are refused."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import polyathlon
+from polyathlon.agents import CMORL, SAC
+from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers import NodeAction, VectorObservation
+
+
+class Table(gym.Env):
+    """Three rows of two features between 0 and 4; the second one is forbidden where `masked`."""
+
+    nodes = np.array([[0, 0], [4, 4], [4, 0]], np.float32)
+
+    def __init__(self, masked=False, low=0.0):
+        self.masked = masked
+        self.observation_space = gym.spaces.Dict(nodes=gym.spaces.Box(low, 4.0, (3, 2), np.float32))
+        self.action_space = gym.spaces.Discrete(3)
+
+    def _info(self):
+        return {"action_mask": np.array([True, False, True])} if self.masked else {}
+
+    def reset(self, *, seed=None, options=None):
+        return {"nodes": self.nodes}, self._info()
+
+    def step(self, action):
+        return {"nodes": self.nodes[::-1].copy()}, float(action), False, False, self._info()
+
+
+def test_an_action_means_the_nearest_row_in_the_units_of_the_bounds():
+    env = NodeAction(Table())
+    assert env.action_space == gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    env.reset()
+    # the point is 2 + 4 a: (0, 0) is (2, 2), where all are equally far and the first is meant
+    assert env.choice([0.0, 0.0]) == 0
+    assert env.choice([0.1, 0.1]) == 1 and env.choice([0.1, -0.1]) == 2 and env.choice([-1, -1]) == 0
+    assert [env.choice(env.point_of(i)) for i in range(3)] == [0, 1, 2]
+    _, _, _, _, info = env.step(np.array([0.5, 0.5], np.float32))
+    assert info["choice"] == 1
+    assert env.choice([0.1, -0.1]) == 0  # the table turned round
+
+
+def test_forbidden_rows_are_left_out_and_the_mask_is_no_longer_told():
+    env = NodeAction(Table(masked=True))
+    _, info = env.reset()
+    assert "action_mask" not in info
+    assert env.choice([1.0, 0.3]) == 2  # row 1 is nearer
+
+
+@pytest.mark.parametrize(
+    "env", [lambda: gym.make("CartPole-v1"), lambda: Table(low=-np.inf), lambda: gym.make("polyathlon/CVRP-v0")]
+)
+def test_other_forms_are_refused(env):
+    with pytest.raises(UsageError, match=r"rows of an observed table.*ContinuousAction"):
+        NodeAction(env())
+
+
+def test_adapt_puts_it_on_tables_and_leaves_other_choices_to_continuous_action():
+    for agent in (SAC, CMORL):
+        env = polyathlon.adapt(gym.make("polyathlon/TSP-v0", num_nodes=6), agent)
+        assert isinstance(env, VectorObservation) and isinstance(env.env, NodeAction) and env.action_space.shape == (2,)
+    kept = polyathlon.adapt(gym.make("polyathlon/TSP-v0", num_nodes=6), SAC, dimensions=4)
+    assert kept.action_space.shape == (4,)
+    calls = "polyathlon/FunctionCall-v0"  # eight candidates of sixteen features
+    assert polyathlon.adapt(calls, SAC).action_space.shape == (8,)
+    assert polyathlon.adapt(calls, SAC, by_features=True).action_space.shape == (16,)
+    assert isinstance(polyathlon.adapt(calls, CMORL).action_space, gym.spaces.Discrete)
+    cvrp = polyathlon.adapt(gym.make("polyathlon/CVRP-v0", num_nodes=6), SAC)
+    assert not isinstance(cvrp.env, NodeAction)
+
+
+def test_the_nearest_city_is_reached_by_naming_where_one_stands():
+    env = polyathlon.adapt(gym.make("polyathlon/TSP-v0", num_nodes=8), SAC)
+    env.reset(seed=0)
+    inner, total, over = env.env, 0.0, False
+    random = []
+    while not over:
+        origin = inner.codes[0]  # the first row is where one stands
+        _, reward, terminated, truncated, _ = env.step((origin - 0.5).astype(np.float32))
+        total, over = total + reward, terminated or truncated
+    for seed in range(20):
+        env.reset(seed=0)
+        env.action_space.seed(seed)
+        paid, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            paid, over = paid + reward, terminated or truncated
+        random.append(paid)
+    assert total > np.mean(random)
