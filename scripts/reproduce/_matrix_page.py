@@ -64,7 +64,8 @@ def text_of(judged: Judged, commit: str | None) -> str:
         f"{PROTOCOL if not judged.is_quick else 'A cell rose when trained lies above its start and above random play.'} "
         f"At most {seconds:g} CPU seconds a run with its evaluations, {seeds}{f' (commit {commit})' if commit else ''}. "
         "Random play draws actions evenly in the form that the agent acts in: points of a box, allowed choices, tokens. "
-        "Share is the way from the start to the best known play that training went.",
+        "Share is the way from the start to the best known play that training went. "
+        f"{'▲ rose, ✘ did not' if judged.is_quick else '✔ holds, ✘ does not'}; [what was tried](matrix_settings.md).",
         "",
         *_summary(judged),
         "",
