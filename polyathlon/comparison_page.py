@@ -243,4 +243,5 @@ def _draw_curves(results: Results, axis: Any, what: str) -> None:
     if what == SCORE and results.threshold is not None:
         axis.axhline(results.threshold, color="0.6", lw=0.8, ls="--")
     axis.set(xlabel=results.setting.unit, title="score in training" if what == SCORE else what)
+    axis.ticklabel_format(useOffset=False)  # curves that hardly move say where they are
     axis.grid(alpha=0.3)

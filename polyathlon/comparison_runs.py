@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class Setting:
         """Return a setting that a file keeps."""
         shared = record.get("shared")
         return cls(**{**record, "shared": None if shared is None else SharedData(**shared)})
+
+    def by_name(self) -> dict[str, Any]:
+        """Return everything by its name, the words of data beside the others."""
+        found = asdict(self)
+        return {**found, **(found.pop("shared") or asdict(SharedData()))}
 
     @property
     def asks_held_out(self) -> bool:
