@@ -323,17 +323,11 @@ def _refuse_other_setting(folder: Path, setting: Setting) -> None:
         stored = Setting.from_json(json.loads(path.read_text()))
     except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is damaged: {error}; choose another --out") from error
-    mine, theirs = _flat(setting), _flat(stored)
+    mine, theirs = setting.by_name(), stored.by_name()
     changed = [key for key in mine if in_file(mine[key]) != in_file(theirs[key])]
     if changed:
         listed = "; ".join(f"{key} was {theirs[key]!r}, now {mine[key]!r}" for key in changed)
         raise UsageError(f"{folder} holds a comparison of another setting: {listed}. Choose another --out")
-
-
-def _flat(setting: Setting) -> dict[str, Any]:
-    """Return a setting by name, its data's words beside the others."""
-    found = asdict(setting)
-    return {**found, **(found.pop("shared") or asdict(SharedData()))}
 
 
 def _keep(folder: Path, setting: Setting) -> None:

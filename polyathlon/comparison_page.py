@@ -53,9 +53,8 @@ def markdown(results: Results) -> str:
         _how_to_read(results),
         f"![Final scores, and curves over {unit}](comparison.png)",
         "## What it cost",
-        _costs(rows),
-        "Means over seeds. A step is a token for recipes; seconds are those of training and scoring together."
-        + _counted_said(rows),
+        _costs(rows, _counts_of(results, rows)),
+        _costs_said(results, rows),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -63,16 +62,33 @@ def markdown(results: Results) -> str:
 COUNTED_HEADS = dict(zip(COUNTED, ("records read", "answers written", "judge calls"), strict=True))
 
 
-def _costs(rows: Sequence[Row]) -> str:
+def _counts_of(results: Results, rows: Sequence[Row]) -> str:
+    """Return what agents finish: answers of language agents, episodes of others."""
+    if all(row.counted for row in rows):
+        return "completions"
+    return "episodes" if results.setting.model is None else "completions or episodes"
+
+
+def _costs_said(results: Results, rows: Sequence[Row]) -> str:
+    token = "" if _counts_of(results, rows) == "episodes" else " A step is a token for recipes."
+    return f"Means over seeds.{token} Seconds are those of training and scoring together." + _counted_said(rows)
+
+
+def plain_number(value: float) -> str:
+    """Return a number of three digits, or of all before the point where there are more."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _costs(rows: Sequence[Row], finished: str) -> str:
     """Return the table of what each name took, records and judged answers among it where a name reads records."""
     counted = COUNTED if any(r.counted.get("records") for r in rows) else ()
-    heads = ["completions or episodes"] if not counted else [COUNTED_HEADS[key] for key in counted]
+    heads = [finished] if not counted else [COUNTED_HEADS[key] for key in counted]
     costs = [
         [
             r.name,
             *([f"{r.counted[key]:g}" if key in r.counted else "–" for key in counted] or [f"{r.completions:g}"]),
-            f"{r.steps:g}",
-            f"{r.seconds.estimate:.3g}",
+            f"{r.steps:,.10g}",
+            plain_number(r.seconds.estimate),
             _memory(r),
         ]
         for r in rows
@@ -144,7 +160,7 @@ def _how_to_read(results: Results) -> str:
 def _reach_head(results: Results) -> str:
     if results.threshold is None:
         return f"{results.setting.unit} to a threshold"
-    return f"{results.setting.unit} to a score of {results.threshold:.3g}"
+    return f"{results.setting.unit} to a score of {plain_number(results.threshold)}"
 
 
 def _reached(row: Row, seeds: int) -> str:
@@ -227,4 +243,5 @@ def _draw_curves(results: Results, axis: Any, what: str) -> None:
     if what == SCORE and results.threshold is not None:
         axis.axhline(results.threshold, color="0.6", lw=0.8, ls="--")
     axis.set(xlabel=results.setting.unit, title="score in training" if what == SCORE else what)
+    axis.ticklabel_format(useOffset=False)  # curves that hardly move say where they are
     axis.grid(alpha=0.3)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from .training import build_env, new_agent, run_config, train
 SEED_DISTANCE = 1_000  # row i of an environment has seed + i
 FIRST_EVALUATION, FIRST_START = 1_000_000_000, 1_500_000_000
 KL_POINTS = 8
+CURVE_EPISODES = 10  # of which a point of an agent's curve is the mean: a mean of 100 hides what a short run has learnt
 START = "warm start"
 HEAVY = (
     "torch._dynamo",
@@ -82,6 +83,11 @@ class Setting:
         shared = record.get("shared")
         return cls(**{**record, "shared": None if shared is None else SharedData(**shared)})
 
+    def by_name(self) -> dict[str, Any]:
+        """Return everything by its name, the words of data beside the others."""
+        found = asdict(self)
+        return {**found, **(found.pop("shared") or asdict(SharedData()))}
+
     @property
     def asks_held_out(self) -> bool:
         """Whether scores are those of held-out prompts of the data."""
@@ -103,7 +109,9 @@ class Setting:
             "completions" if self.unit == "completions" else "total_timesteps": answers or self.length,
             "seed": SEED_DISTANCE * number,
             "env_kwargs": self.env_kwargs,
-            "agent_kwargs": self.agent_kwargs,
+            "agent_kwargs": self.agent_kwargs
+            if language
+            else {"stats_window_size": CURVE_EPISODES, **self.agent_kwargs},
             "wrapper_kwargs": self.wrapper_kwargs if language else {},
             "model": self.model if language else None,
             "warm_start": self.warm_start if language else 0,

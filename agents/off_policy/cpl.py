@@ -236,6 +236,8 @@ class CPL(FromSegments):
             raise UsageError(f"bias is lambda in (0, 1], 1 for no bias, got {bias!r}")
         if bc_on not in ("all", "preferred"):
             raise unknown_name("bc_on", bc_on, ("all", "preferred"))
+        if by_scores and bc_on == "preferred":
+            raise UsageError("bc_on='preferred' imitates the better one of pairs: leave by_scores out")
         if not bc_steps:
             refuse_without_effect(type(self), {"bc_on": bc_on}, "without imitation (bc_steps)")
         self.head, self.alpha, self.bias, self.by_scores, self.to_reference = head, alpha, bias, by_scores, to_reference
@@ -299,8 +301,6 @@ class CPL(FromSegments):
 
     def _preferred_steps(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Keep the steps of the better segment of each pair; of ties the first."""
-        if self.by_scores:
-            raise UsageError("bc_on='preferred' imitates the better one of pairs: leave by_scores out")
         preferred = fields["preferred"]
         first, length = preferred >= 0.5, len(fields["action"]) // (2 * len(preferred))
         keep = torch.cat([first, ~first]).repeat_interleave(length)

@@ -61,7 +61,7 @@ def rlhf(seed: int, task: str) -> Run:
 
 CLAIM = Claim(
     name="dno_game",
-    statement="Three answers whose preferences go in circles: the average of DNO's policies loses to the best answer to it less often, by more than .1, than a policy of "
+    statement="Three answers whose preferences go in circles: the average of DNO's policies loses to the best answer to it less often, by more than .08, than a policy of "
     "a single iteration does, and than the policy of RLHF with Bradley-Terry rewards.",
     source="Rosset et al. 2024, DNO, arXiv 2404.03715",
     metric="how likely the best answer to the policy beats it; 1/2 is an equilibrium",
@@ -72,8 +72,8 @@ CLAIM = Claim(
         "average of DNO, transitive judge": partial(play, judge="transitive"),
     },
     comparisons=[
-        Comparison("average of DNO", "an iteration of DNO", "lower", margin=0.1),
-        Comparison("average of DNO", "RLHF", "lower", margin=0.1),
+        Comparison("average of DNO", "an iteration of DNO", "lower", margin=0.08),
+        Comparison("average of DNO", "RLHF", "lower", margin=0.08),
     ],
     controls=[Control("average of DNO, transitive judge", ("average of DNO",))],
     tasks=("three answers",),

@@ -13,8 +13,9 @@ from polyathlon import comparison_page
 from polyathlon.agents import LanguageAgent
 from polyathlon.cli import main
 from polyathlon.comparison_data import SharedData, counts
+from polyathlon.comparison_page import plain_number
 from polyathlon.comparison_results import Outcome, Results
-from polyathlon.comparison_runs import Setting
+from polyathlon.comparison_runs import CURVE_EPISODES, Setting
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.probes import TableTask
 from polyathlon.records import record_pairs, record_scored, records
@@ -150,8 +151,9 @@ def test_agents_learn_from_a_dataset_beside_those_that_take_none(tmp_path, monke
     words = {"seeds": 2, "episodes": 1, "steps": 4, "out": tmp_path / "run"}
     found = polyathlon.compare(["td3_bc", "bc"], "Pendulum-v1", data="compared/pendulum-v0", **words)
     kept = [RunFolder(tmp_path / "run" / "runs" / f"{name}-seed0").config().agent_kwargs for name in ("td3_bc", "bc")]
-    assert kept == [{"dataset": "compared/pendulum-v0"}] * 2
-    assert found.results.setting.config("ppo", 0).agent_kwargs == {}
+    assert kept == [{"stats_window_size": CURVE_EPISODES, "dataset": "compared/pendulum-v0"}] * 2
+    assert found.results.setting.config("ppo", 0).agent_kwargs == {"stats_window_size": CURVE_EPISODES}
+    assert "| name | episodes | steps |" in found.page.read_text() and "token" not in found.page.read_text()
     assert "Data: `compared/pendulum-v0`" in found.page.read_text()
 
 
@@ -221,4 +223,11 @@ def test_the_page_of_runs_that_count_no_records_is_as_it_was():
         Outcome("a", i, 1.0, 10, 20, 1.0, 100.0, {}, {"records": 0, "written": 20, "judged": 20}) for i in (0, 1)
     )
     page = comparison_page.markdown(Results(setting, ("a",), 2, runs, None))
-    assert "completions or episodes" in page and "judge calls" not in page
+    assert "| name | completions | steps |" in page and "judge calls" not in page
+    assert [plain_number(x) for x in (-1281.6, 1090.2, 100.4, 12.345, 0.01234)] == [
+        "-1,282",
+        "1,090",
+        "100",
+        "12.3",
+        "0.0123",
+    ]

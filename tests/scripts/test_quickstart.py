@@ -28,6 +28,26 @@ def test_the_controller_by_hand_is_a_real_reference():
     assert evaluate(env, random_policy(env), 10, 0).mean < 4 * hand
 
 
+def test_a_cheetah_on_its_back_is_told_from_one_that_stands():
+    env = gym.make("HalfCheetah-v5")
+    still = np.zeros(6, np.float32)
+    assert abs(quickstart.torso_angle(env, lambda observation, mask: still, 20)) < 0.3
+
+    class Turned(gym.Wrapper):
+        """Begins turned over, by a whole turn and a half."""
+
+        def reset(self, **words):
+            found = self.env.reset(**words)
+            data = self.env.unwrapped.data
+            position = data.qpos.copy()
+            position[2] += 3 * np.pi
+            self.env.unwrapped.set_state(position, data.qvel.copy())
+            return found
+
+    angle = quickstart.torso_angle(Turned(env), lambda observation, mask: still, 1)
+    assert np.pi / 2 < abs(angle) <= np.pi
+
+
 def test_the_page_shows_numbers_pictures_films_and_errors(tmp_path):
     page = write_page([GOOD, BAD], {"torch": "2"}, 9.0, tmp_path).read_text()
     for part in ("A &lt;on&gt; B", "2.5", "3 (best)", '<img src="a.png"', '<video src="a.mp4"', "say &amp; see"):

@@ -66,7 +66,7 @@ ROWS = (
     ),
     Recipe(
         "cpl_pairs",
-        "contrastive preference learning on pairs of answers: dpo that favours likely answers (bias below 1); reference_free=True is CPL itself",
+        "contrastive preference learning on pairs of answers: dpo that favours likely ones; reference_free=True is CPL itself",
         "Hejna et al. 2024, CPL, arXiv 2310.13639",
         loss=part("contrastive_preference:cpl_pairs", alpha=0.1, bias=0.5, gamma=1.0),
         collect=PAIRS,

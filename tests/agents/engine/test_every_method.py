@@ -88,7 +88,7 @@ def test_shapes_are_told_apart():
 
 
 def traced_cases():
-    """Tracing a mapped ensemble takes half a minute of processor time, everything else a few seconds."""
+    """Tracing a step with many critics takes half a minute of processor time, everything else a few seconds."""
     for name in SHAPES.values():
         members = [len(n.modules) for n in networks_of(METHODS[name]).values() if isinstance(n, Network)]
         yield pytest.param(name, marks=pytest.mark.slow if max(members) > LOOPED_MEMBERS else ())

@@ -337,6 +337,7 @@ def without(name):
         ({"data": DATA, "alpha": -1}, "not be negative"),
         ({"data": DATA, "head": "diffusion"}, "Known: deterministic, gaussian, squashed.*has none"),
         ({"data": DATA, "bc_on": "preferred"}, "leave bc_on out"),
+        ({"data": DATA, "bc_on": "preferred", "by_scores": True, "bc_steps": 2}, "leave by_scores out"),
         ({"data": DATA, "by_scores": True, "num_pairs": 3}, "num_pairs is of pairs"),
         ({"data": DATA, "gradient_steps": 3}, "unknown argument of CPL 'gradient_steps'"),
     ],

@@ -77,7 +77,7 @@ BUDGETS: dict[str, Budget] = {
     "recipe p3o": Budget(11, 10, "pairs are looked up in each of two minibatches"),
     "recipe fdpg": Budget(9, 10, "its constant is kept on the processor"),
     "recipe fdpg_proposal": Budget(10, 10, "its constant and the window of its proposal are kept on the processor"),
-    "reward": Budget(10, 12, "an own forward pass, pairs, and running moments on the processor"),
+    **{name: Budget(10, 12, "an own forward pass, pairs, and running moments on the processor") for name in ("reward", "polar")},
     "recipe prime": Budget(5, 10, "WATCHED; its reward is made on the device, and must be finite"),
     "recipe kimi_pairs": Budget(30, 10, "pairs of answers are looked up group by group"),
     "recipe tw_grpo": Budget(20, 10, "distributions are compared group by group"),
