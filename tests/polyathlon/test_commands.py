@@ -17,7 +17,7 @@ from polyathlon.plotting import columns_of, curve, plot_runs
 from polyathlon.run_folder import RunConfig, RunFolder
 from polyathlon.watching import text_frames
 
-TRAIN = ["train", "ppo", "Pendulum-v1", "--agent", "n_steps=50", "batch_size=25", "n_epochs=1"]
+TRAIN = ["train", "ppo", "Pendulum-v1", "--plain", "--agent", "n_steps=50", "batch_size=25", "n_epochs=1"]
 
 
 @pytest.fixture(scope="module")

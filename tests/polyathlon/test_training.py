@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import signal
@@ -25,9 +26,13 @@ from polyathlon.run_folder import RunFolder
 from polyathlon.training import Interrupted
 
 SMALL = {"n_steps": 50, "batch_size": 25, "n_epochs": 2}
+train = functools.partial(polyathlon.train, tuned=False)  # one row, and the numbers that a test gives
 LAYERS = ["policy_kwargs.net_arch=[16]"]
 RUNS = {  # words of a short run of each kind of agent, and how often it writes a checkpoint
-    "ppo": (["ppo", "Pendulum-v1", "--agent", "n_steps=50", "batch_size=25", "n_epochs=2", "--steps", "2000"], "100"),
+    "ppo": (
+        ["ppo", "Pendulum-v1", "--plain", "--agent", "n_steps=50", "batch_size=25", "n_epochs=2", "--steps", "2000"],
+        "100",
+    ),
     "sac": (
         ["sac", "Pendulum-v1", "--agent", "learning_starts=100", "batch_size=32", *LAYERS, "--steps", "700"],
         "100",
@@ -102,7 +107,7 @@ def interrupt(out: Path, how: signal.Signals, *words: str) -> int:
 
 def test_a_run_folder_holds_everything(tmp_path):
     out = tmp_path / "run"
-    agent = polyathlon.train("ppo", "Pendulum-v1", 400, seed=3, agent_kwargs=SMALL, out=out)
+    agent = train("ppo", "Pendulum-v1", 400, seed=3, agent_kwargs=SMALL, out=out)
     assert agent.num_timesteps == 400
     config = json.loads((out / "config.json").read_text())
     assert (config["agent"], config["env"], config["seed"], config["agent_kwargs"]) == ("ppo", "Pendulum-v1", 3, SMALL)
@@ -142,9 +147,9 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(tmp_path, whole_runs, ki
 
 def test_a_finished_run_goes_on_with_more_steps(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    polyathlon.train("ppo", "Pendulum-v1", 400, agent_kwargs=SMALL, out=whole)
-    polyathlon.train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=broken)
-    polyathlon.train("ppo", "Pendulum-v1", 400, agent_kwargs=SMALL, out=broken, resume=True)
+    train("ppo", "Pendulum-v1", 400, agent_kwargs=SMALL, out=whole)
+    train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=broken)
+    train("ppo", "Pendulum-v1", 400, agent_kwargs=SMALL, out=broken, resume=True)
     assert_same_run(whole, broken)
     assert RunFolder(broken).config().total_timesteps == 400
 
@@ -152,34 +157,34 @@ def test_a_finished_run_goes_on_with_more_steps(tmp_path):
 def test_resuming_without_a_checkpoint_starts_afresh(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for out in (whole, broken):
-        polyathlon.train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=out)
+        train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=out)
     for name in ("checkpoint.pt", "agent.zip"):
         (broken / name).unlink()
-    polyathlon.train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=broken, resume=True)
+    train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=broken, resume=True)
     assert_same_run(whole, broken)
 
 
 def test_where_a_checkpoint_is_damaged_the_one_before_serves(tmp_path):
     out = tmp_path / "run"
-    polyathlon.train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=out, checkpoint_every=50)
+    train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=out, checkpoint_every=50)
     expected = log(out)
     path = out / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.warns(UserWarning, match="corrupted.*going on from"):
-        polyathlon.train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=out, resume=True)
+        train("ppo", "Pendulum-v1", 200, agent_kwargs=SMALL, out=out, resume=True)
     assert log(out) == expected and (out / "checkpoint.damaged.pt").exists()
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
-    polyathlon.train("ppo", "Pendulum-v1", 50, agent_kwargs=SMALL, out=tmp_path)
+    train("ppo", "Pendulum-v1", 50, agent_kwargs=SMALL, out=tmp_path)
     with pytest.raises(UsageError, match="holds a run already: add --resume"):
-        polyathlon.train("ppo", "Pendulum-v1", 50, agent_kwargs=SMALL, out=tmp_path)
+        train("ppo", "Pendulum-v1", 50, agent_kwargs=SMALL, out=tmp_path)
     with pytest.raises(UsageError, match="seed was 0, now 1"):
-        polyathlon.train("ppo", "Pendulum-v1", 50, seed=1, agent_kwargs=SMALL, out=tmp_path, resume=True)
+        train("ppo", "Pendulum-v1", 50, seed=1, agent_kwargs=SMALL, out=tmp_path, resume=True)
 
 
 def test_a_run_too_short_for_an_episode_has_no_curve_and_says_so(tmp_path):
-    polyathlon.train("ppo", "Pendulum-v1", 50, agent_kwargs=SMALL, out=tmp_path)
+    train("ppo", "Pendulum-v1", 50, agent_kwargs=SMALL, out=tmp_path)
     assert not (tmp_path / "curve.png").exists()
     with pytest.raises(UsageError, match="no episode has ended"):
         plot_runs([tmp_path], tmp_path / "curve.png")
@@ -187,37 +192,37 @@ def test_a_run_too_short_for_an_episode_has_no_curve_and_says_so(tmp_path):
 
 def test_a_refused_call_leaves_no_folder(tmp_path):
     with pytest.raises(UsageError, match="unknown argument of PPO 'n_step'"):
-        polyathlon.train("ppo", "Pendulum-v1", 50, agent_kwargs={"n_step": 5}, out=tmp_path / "run")
+        train("ppo", "Pendulum-v1", 50, agent_kwargs={"n_step": 5}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written: Not a directory"):
-        polyathlon.train("ppo", "Pendulum-v1", 50, agent_kwargs=SMALL, out=tmp_path / "file" / "run")
+        train("ppo", "Pendulum-v1", 50, agent_kwargs=SMALL, out=tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize("steps", [0, -5, 2.5, True])
 def test_an_impossible_number_of_steps_is_refused(steps):
     with pytest.raises(UsageError, match="total_timesteps must be a positive integer"):
-        polyathlon.train("ppo", "Pendulum-v1", steps)
+        train("ppo", "Pendulum-v1", steps)
 
 
 def test_options_without_a_json_form_are_refused(tmp_path):
     options = {**SMALL, "learning_rate": lambda progress: 1e-3}
     with pytest.raises(UsageError, match="keeps the options as JSON"):
-        polyathlon.train("ppo", "Pendulum-v1", 50, agent_kwargs=options, out=tmp_path / "run")
-    assert polyathlon.train("ppo", "Pendulum-v1", 50, agent_kwargs=options).num_timesteps == 50
+        train("ppo", "Pendulum-v1", 50, agent_kwargs=options, out=tmp_path / "run")
+    assert train("ppo", "Pendulum-v1", 50, agent_kwargs=options).num_timesteps == 50
 
 
 def test_resume_without_a_folder_is_refused():
     with pytest.raises(UsageError, match="resume needs the run folder"):
-        polyathlon.train("ppo", "Pendulum-v1", 50, resume=True)
+        train("ppo", "Pendulum-v1", 50, resume=True)
 
 
 def test_warm_start_is_for_language_agents():
     with pytest.raises(UsageError, match="warm_start is for language agents"):
-        polyathlon.train("ppo", "Pendulum-v1", 50, warm_start=3)
+        train("ppo", "Pendulum-v1", 50, warm_start=3)
 
 
 def test_control_c_from_python_stops_between_rollouts_and_is_saved(tmp_path):
@@ -231,7 +236,7 @@ def test_control_c_from_python_stops_between_rollouts_and_is_saved(tmp_path):
         return True
 
     with pytest.raises(Interrupted, match="at step 100; saved in"):
-        polyathlon.train("ppo", "Pendulum-v1", 300, agent_kwargs=SMALL, out=tmp_path / "run", callback=press)
+        train("ppo", "Pendulum-v1", 300, agent_kwargs=SMALL, out=tmp_path / "run", callback=press)
     assert signal.getsignal(signal.SIGINT) is before
-    again = polyathlon.train("ppo", "Pendulum-v1", 300, agent_kwargs=SMALL, out=tmp_path / "run", resume=True)
+    again = train("ppo", "Pendulum-v1", 300, agent_kwargs=SMALL, out=tmp_path / "run", resume=True)
     assert again.num_timesteps == 300
