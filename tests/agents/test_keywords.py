@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 OURS = [record.name for record in algorithms() if record.entry_point.startswith("polyathlon.")]
 # words that one of the bases takes and the agent refuses or has no use for
 INNER = {"_init_setup_model", "policy", "env"}
-GIVEN = {"reward": {"recipe"}}  # which the agent gives its base itself
+GIVEN = {"reward": {"recipe"}, "polar": {"recipe"}}  # which the agent gives its base itself
 
 
 def declared(agent: type) -> set[str]:
