@@ -163,10 +163,10 @@ def read_utterance(ids: Sequence[int], rules: Any) -> tuple[str, list[Offset]]:
 
 def _solution(rollout: RolloutContext, task: Any) -> str:
     solve = rollout.task_method("solution")
-    found = None if solve is None else solve(task)
+    found = None if solve is None or not rollout.knows_tasks else solve(task)
     if found is None:
         raise UsageError(
-            "text2grad has no critic, and the task no solution to compare answers with: give critic='module:function', a file of records with spans, or the "
+            "text2grad has no critic, and the task no solution to compare answers with, or a wrapper stands around it: give critic='module:function', a file of records with spans, or the "
             "name of a language model (recipe_kwargs={'critic': ...})"
         )
     return str(found)

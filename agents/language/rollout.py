@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers.tokens.text_rows import CopiedTexts
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens
 
 from .decoders import Decoder, LlamaDecoder, make_decoder
@@ -240,7 +241,8 @@ class Rollout:
     @property
     def knows_tasks(self) -> bool:
         """Whether what is drawn and played are the task's own ids."""
-        return not isinstance(self.agent._prompts, CopiedTokens)
+        prompts = self.agent._prompts
+        return not isinstance(prompts, CopiedTokens) and not isinstance(getattr(prompts, "texts", None), CopiedTexts)
 
     def log_episodes(self, episodes: list[Episode], by_policy: bool = True) -> None:
         """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""

@@ -186,6 +186,11 @@ def one_number(prompts, completions):
     return [1.0]
 
 
+def likes_two(prompt, answer):
+    """A critic of tables: twos are good, ones poor."""
+    return [(i, i + 1, 1.0 if letter == "2" else -1.0) for i, letter in enumerate(answer) if letter in "12"]
+
+
 def register():
     """Register the probe of a table as an environment, for runs by name."""
     import gymnasium as gym

@@ -24,6 +24,14 @@ RUNS = {
     # of other tasks: with worked solutions, and with verdicts of several parts
     if not hasattr(find_part(row.collect.path), "needs_task") and row.name != "s_grpo"
 }
+# rows at once of a task with a limit of its own are copies, whose solutions are not known
+RUNS["cdr"] = ("language:cdr", MODEL, {"recipe_kwargs": {"refresh": 1}})  # eight updates at once end the run
+RUNS["dno_prct"] = ("language:dno_prct", MODEL, {"recipe_kwargs": {"gold": False}})
+RUNS["text2grad"] = (
+    "language:text2grad",
+    MODEL,
+    {"recipe_kwargs": {"critic": "tests.agents.language.own_recipes:likes_two"}},
+)
 RUNS["everything with adapters"] = (EVERYTHING, "tiny", {"lora": 2})
 RUNS["a reference with adapters"] = ("grpo", "tiny", {"lora": 2, "recipe_kwargs": {"kl_coef": 0.1}})
 KILLED_AT = 3
@@ -59,7 +67,7 @@ def trained(name, out, **words):
         seed=7,
         model=model,
         data=data_of(recipe, out.parent),
-        agent_kwargs={"num_prompts": 4 if "group_size" in sizes(recipe) else 16, **sizes(recipe), **further}
+        agent_kwargs={"num_prompts": prompts_of(recipe), **sizes(recipe), **further}
         | ({"side_models": given} if given else {}),
         wrapper_kwargs={"max_new_tokens": 1},
         checkpoint_every=1,
@@ -93,6 +101,11 @@ def data_of(recipe, folder):
 def sizes(recipe):
     """Four answers to each problem, where a recipe compares answers."""
     return {"group_size": 4} if dict(row_of(recipe).collect.options).get("group_size", 1) > 1 else {}
+
+
+def prompts_of(recipe):
+    """Sixteen answers or a little fewer in an iteration."""
+    return 4 if sizes(recipe) else 16 // dict(row_of(recipe).collect.options).get("k", 1)
 
 
 def log(folder):

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+import polyathlon
 from polyathlon.agents.language.critiqued import read_utterance
 from polyathlon.agents.language.recipes import find_recipe
 from polyathlon.agents.language.updates import Update
@@ -15,6 +16,7 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language.critics import FunctionCritic
 from polyathlon.envs.probes import TableTask
 from polyathlon.wrappers import TokenAction
+from tests.polyathlon.comparison_names import ENV, MODEL
 
 from .test_every_recipe import TABLE, Probe, iterate, make
 
@@ -186,3 +188,13 @@ def test_reasoning_and_what_follows_a_stop_text_is_not_read():
     stopped = TokenAction(task, model="tiny", max_new_tokens=32, max_length=64, stop=("\n",)).rules
     text, offsets = read_utterance(stopped.tokenizer.encode("yes\n", add_special_tokens=False), stopped)
     assert text == "yes" and offsets[:3] == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_solutions_are_not_known_where_rows_are_copies_of_a_task_with_a_limit_of_its_own():
+    words = {"model": MODEL, "completions": 16, "wrapper_kwargs": {"max_new_tokens": 1}}
+    for recipe, numbers, told in (
+        ("text2grad", {}, "no critic"),
+        ("dno_prct", {"gold": True}, "gold=True.*stands around"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            polyathlon.train(recipe, ENV, agent_kwargs={"num_prompts": 4, "recipe_kwargs": numbers}, **words)
