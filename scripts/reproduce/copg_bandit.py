@@ -79,7 +79,7 @@ CLAIM = Claim(
         Comparison("CoPG", "DPO", "lower", margin=0.03),
         Comparison("CoPG", "gradient without a baseline", "lower", margin=0.1),
     ],
-    controls=[Control("gradient without a baseline", ("CoPG",))],
+    controls=[Control("nothing learnt", ("CoPG",))],
     tasks=("exact", "sampled"),
     seeds=8,
     curve="regret",
