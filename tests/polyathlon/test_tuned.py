@@ -30,6 +30,18 @@ def test_every_entry_names_arguments_of_its_agent(agent, env):
     with_schedules(found.agent_kwargs)
 
 
+@pytest.mark.parametrize("env", [env for agent, env in ENTRIES if agent == "language"])
+def test_language_agents_train_by_every_entry(env, tmp_path):
+    """Solutions that are imitated exist and fit, as prompts do: what does not is refused in the first iteration."""
+    if "NetHack" in env:
+        pytest.importorskip("nle")
+    found = tuned_settings("language", env)
+    first = min(found.warm_start or 0, 32)
+    words = {"num_prompts": 2, "group_size": 2}
+    agent = polyathlon.train("language", env, 16, warm_start=first, agent_kwargs=words, out=tmp_path, picture=False)
+    assert agent.num_timesteps >= 16
+
+
 def test_a_twin_shares_the_entry_and_an_unknown_environment_has_none():
     assert tuned_settings("sac", "polyathlon/Pendulum-v1").agent_kwargs == {"learning_rate": 1e-3}
     assert tuned_settings("sac", "Reacher-v5") == tuned_settings("language", "Reacher-v5")
