@@ -107,7 +107,7 @@ def _train_one(words: dict[str, Any], options: argparse.Namespace) -> Any:
     if tuned is not False and not options.resume:
         found = tuned_settings(agent_name, env_name, None if tuned is True else tuned)
         if found.path is not None:
-            print(f"hyper-parameters of {found.path} (--plain leaves them out): {found.agent_kwargs}", file=sys.stderr)
+            print(f"hyper-parameters of {found.path} (--plain leaves them out): {found.said}", file=sys.stderr)
     out = options.out or words.pop("out", None) or _default_out(agent_name, env, words.get("seed", 0))
     words.pop("out", None)
     is_terminal = sys.stderr.isatty() and not options.verbose

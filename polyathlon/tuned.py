@@ -39,6 +39,12 @@ class Tuned:
     wrapper_kwargs: dict[str, Any] = field(default_factory=dict)
     warm_start: int = 0
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """Everything that the file says, to be shown."""
+        others = ("total_timesteps", "n_envs", "env_kwargs", "wrapper_kwargs", "warm_start")
+        return {**self.agent_kwargs, **{name: value for name in others if (value := getattr(self, name))}}
+
 
 def tuned_settings(agent: str, env_id: str, file: str | Path | None = None) -> Tuned:
     """Look up the hyper-parameters of an agent for an environment.

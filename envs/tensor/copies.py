@@ -46,9 +46,25 @@ def changes_since_made(env: gym.Env[Any, Any]) -> list[str] | None:
     if fresh is None:
         return None
     try:
-        return changed_settings(env, fresh)
+        changes = changed_settings(env, fresh)
+        if not changes:
+            return changes
+        # what differs between two fresh ones was not set by anybody, such as the name of a temporary folder
+        own = _own_of_each(env)
     except Exception:  # an environment that cannot be reset or stepped without more ado tells nothing
         return None
+    return [path for path in changes if path not in own]
+
+
+def _own_of_each(env: gym.Env[Any, Any]) -> set[str]:
+    """Return the paths at which two environments that are made from the spec of `env` differ."""
+    one, other = made_from_spec(env), made_from_spec(env)
+    if one is None or other is None:
+        return set()
+    try:
+        return set(changed_settings(one, other))
+    finally:
+        one.close()
 
 
 def copy_env(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -102,7 +102,8 @@ def test_the_command_line_says_which(tmp_path, capsys):
     words = ["learning_starts=10", "batch_size=8", "policy_kwargs.net_arch=[8]"]
     call = ["train", "sac", "Pendulum-v1", "--steps", "20", "--agent", *words, "--out"]
     assert main([*call, str(tmp_path / "tuned")]) == 0
-    assert "hyper-parameters of" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "hyper-parameters of" in said and "'total_timesteps': 6000" in said
     assert main([*call, str(tmp_path / "plain"), "--plain"]) == 0
     assert "hyper-parameters" not in capsys.readouterr().err
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["tuned"] == {}

@@ -28,6 +28,7 @@ from polyathlon.envs.nethack.seeds import game_seeds
 from polyathlon.envs.nethack.task import NetHack
 from polyathlon.envs.nethack.vector import NetHackVector
 from polyathlon.envs.nethack.workers import WorkerError
+from polyathlon.envs.tensor.copies import changes_since_made, copy_envs
 
 ID = "polyathlon/NetHack-v0"
 
@@ -491,3 +492,13 @@ def layers(env):
     while isinstance(env, gym.Wrapper):
         yield env
         env = env.env
+
+
+@pytest.mark.parametrize("words", [{"task": "score"}, {"observation": "words"}])
+def test_rows_of_an_agent_are_made_from_the_game_that_it_is_given(words):
+    env = gym.make("polyathlon/NetHack-v0", **words)
+    rows = copy_envs(env, 2)
+    assert all(type(row.unwrapped) is type(env.unwrapped) and row.unwrapped is not env.unwrapped for row in rows)
+    assert changes_since_made(env) == []
+    for each in (env, *rows):
+        each.close()
