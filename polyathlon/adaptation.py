@@ -167,7 +167,8 @@ def adapt(
             token by token (`False`). None: it chooses where the task offers answers, unless `model` or an option of
             `TokenAction` is given.
         by_features: whether an agent that acts in a Box chooses the rows of a table by their features (`NodeAction`) or by their
-            numbers. None: by features where these are fewer than the rows, as the two of a city are.
+            numbers. None: by features where these are fewer than the rows, as the two of a city are, or where an option of `NodeAction`
+            is given.
         **options: arguments of the wrappers that are put on, such as `max_new_tokens`.
 
     Returns:
@@ -258,6 +259,8 @@ class _Chain:
             return False
         if self.by_features is not None:
             return self.by_features
+        if _options_of("NodeAction") & set(self.options):
+            return True
         rows, features = self.env.observation_space["nodes"].shape  # type: ignore[index]
         return bool(features < rows) and not _options_of("ContinuousAction") & set(self.options)
 
