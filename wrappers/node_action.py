@@ -14,7 +14,6 @@ from polyathlon.envs.errors import UsageError, check_positive
 
 from .continuous_action import ContinuousAction, Floats
 
-
 ROWS = ("nodes", "kind")  # what is hidden of a table whose rows are not observed
 
 

@@ -172,7 +172,7 @@ class ChoiceRows(WrappedRows):
 
     def _noted(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
         self.see(observation)
-        self._mask = info["action_mask"] if "action_mask" in info else None
+        self._mask = info.get("action_mask")
         if self._mask is None:
             return info
         return info.without("action_mask") if isinstance(info, LazyInfo) else _without_mask(info)

@@ -100,7 +100,9 @@ def test_training_on_rows_resumes_to_the_bit(tmp_path):
     words = {"n_envs": 3, "learning_starts": 6, "batch_size": 8, "seed": 2, "policy_kwargs": {"net_arch": [8]}}
     whole = SAC("MlpPolicy", made("polyathlon/TSP-v0", {"num_nodes": 5}, {}), **words).learn(60)
     half = SAC("MlpPolicy", made("polyathlon/TSP-v0", {"num_nodes": 5}, {}), **words).learn(30)
-    again = SAC.resume(half.checkpoint(tmp_path / "run.pt"), made("polyathlon/TSP-v0", {"num_nodes": 5}, {}), n_envs=3)
+    again = SAC.resume(
+        half.checkpoint(tmp_path / "run.pt"), make_vec_env(made("polyathlon/TSP-v0", {"num_nodes": 5}, {}), 3, CPU)
+    )
     again.learn(30, reset_num_timesteps=False)
     for name, wanted in whole.policy.state_dict().items():
         assert torch.equal(again.policy.state_dict()[name], wanted), name
@@ -113,3 +115,11 @@ def test_a_state_of_scalar_environments_is_refused():
     one_by_one.reset()
     with pytest.raises(UsageError, match="saved on scalar environments"):
         wrapped_rows(env, 2, CPU).set_state(one_by_one.get_state())
+
+
+def test_rows_without_masks_say_so():
+    rows = gym.make_vec("CartPole-v1", 2, "sync", vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP})
+    rows = SB3VecEnv(rows)
+    rows.reset()
+    with pytest.raises(UsageError, match='infos hold no "action_mask"'):
+        rows.env_method("action_masks")
