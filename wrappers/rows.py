@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -103,6 +104,32 @@ class FlatRows(WrappedRows):
             own = {key: value[row] for key, value in seen.items()} if isinstance(seen, dict) else seen[row]
             self.encoder.write(own, out[row])
         return torch.as_tensor(out, device=self.device)
+
+
+class CostRows(WrappedRows):
+    """`CostObjective` on rows: pays (r, -c), [N, 2] float32.
+
+    Args:
+        env: the rows, which pay one number.
+        cost: function from the actions [N, ...] to the costs [N] of a step.
+        space: of the rewards of one row.
+    """
+
+    def __init__(
+        self, env: gym.vector.VectorEnv[Any, Any, Any], cost: Callable[[Tensor], Tensor], space: gym.spaces.Space[Any]
+    ) -> None:
+        super().__init__(env)
+        self._cost, self.single_reward_space = cost, space
+
+    def show(self, observation: Any) -> Any:
+        """Return the observation as it is."""
+        return observation
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Act in every row; the rewards are (r, -c)."""
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        cost = self._cost(torch.as_tensor(actions, device=self.device)).to(reward.dtype)
+        return observation, torch.stack([reward, -cost], -1), terminated, truncated, info
 
 
 class ChoiceRows(WrappedRows):

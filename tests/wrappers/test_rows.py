@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import polyathlon
-from polyathlon.agents import SAC
+from polyathlon.agents import CMORL, SAC
 from polyathlon.agents.streams.environments import make_vec_env, wrapped_rows
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
@@ -22,12 +22,14 @@ TASKS = [
     ("polyathlon/Widgets-v0", {}, {"columns": [12, 18], "reach": 0.5}),
     ("polyathlon/Widgets-v0", {}, {"by_features": False}),
     ("polyathlon/Werewolf-v0", {}, {}),
+    ("polyathlon/Widgets-v0", {}, {"cost": "steps", "columns": [12, 18]}),
+    ("polyathlon/Widgets-v0", {}, {"cost": "effort", "columns": [12, 18]}),
 ]
 CPU = torch.device("cpu")
 
 
 def made(task, options, words):
-    return polyathlon.adapt(gym.make(task, **options), SAC, **words)
+    return polyathlon.adapt(gym.make(task, **options), CMORL if "cost" in words else SAC, **words)
 
 
 @pytest.mark.parametrize(("task", "options", "words"), TASKS)
