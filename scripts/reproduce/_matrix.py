@@ -62,9 +62,13 @@ def jobs_of(cells: Iterable[Cell], seeds: Sequence[int], limit: float, control: 
 
 
 def run_job(job: Job) -> Outcome:
-    """Run a job in a process of its own, which ends itself at three times its CPU seconds and a minute."""
+    """Run a job in a process of its own, which ends itself at three times its CPU seconds and a minute.
+
+    An outcome says under which settings it was made, so one whose settings were changed meanwhile counts as failed.
+    """
     from _matrix_record import source_commit
 
+    key = job.cell.key(job.limit)
     script, commit = Path(__file__).with_name("_matrix_run.py"), source_commit()
     words = [str(job.cell), str(job.seed), str(job.limit), "shuffled" if job.shuffled else "rewards"]
 
@@ -77,11 +81,14 @@ def run_job(job: Job) -> Outcome:
     )
     lines = done.stdout.strip().splitlines()
     try:
-        return {**json.loads(lines[-1]), "commit": commit}
+        outcome = {**json.loads(lines[-1]), "commit": commit}
     except (IndexError, ValueError):
         end = done.stderr.strip().splitlines()
         reason = f"the process ended with code {done.returncode}: {end[-1] if end else 'it said nothing'}"
         return {"status": "failed", "reason": reason}
+    if job.cell.key(job.limit) != key:
+        return {"status": "failed", "reason": "its settings were changed while it ran: run it again"}
+    return outcome
 
 
 def collect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -136,6 +137,26 @@ def test_a_killed_matrix_goes_on_and_what_failed_is_tried_again(matrix, cells):
         jobs, 2, fresh=True, run=lambda job: fresh.append(job) or outcome(0.0, 1.0), report=lambda line: None
     )
     assert len(fresh) == len(jobs)
+
+
+def test_a_run_whose_settings_were_changed_meanwhile_is_not_kept(matrix, cells, monkeypatch):
+    job = matrix.Job(cells.Cell("text", "sac"), 0, 40.0)
+    said = subprocess.CompletedProcess([], 0, json.dumps(outcome(0.1, 0.5)) + "\n", "")
+    monkeypatch.setattr(matrix.subprocess, "run", lambda *given, **more: said)
+    assert matrix.run_job(job)["trained"] == 0.5
+    tuned = cells.tuned_settings
+
+    def change(*given, **more):
+        monkeypatch.setattr(
+            cells, "tuned_settings", lambda *words: tuned(*words).__class__(**{**vars(tuned(*words)), "warm_start": 7})
+        )
+        return said
+
+    monkeypatch.setattr(matrix.subprocess, "run", change)
+    found = matrix.run_job(job)
+    assert found["status"] == "failed" and "changed while it ran" in found["reason"]
+    job.keep(found)
+    assert job.kept() is None
 
 
 def test_a_cell_holds_by_holms_level_over_all_cells_and_above_random_play(matrix, cells, modules):
