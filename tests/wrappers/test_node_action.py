@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import polyathlon
-from polyathlon.agents import CMORL, SAC
+from polyathlon.agents import CMORL, PPO, SAC
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers import NodeAction, VectorObservation
 
@@ -137,3 +137,13 @@ def test_a_number_is_answered_by_the_candidate_that_is_nearest_to_it():
         # numbers are x / (2 unit) + 1/2 and candidates c / (8 unit) + 1/2: the sum is linear in what is seen
         paid.append(env.step(np.float32([(observation - 0.5).sum() / 4]))[1])
     assert np.mean(paid) == 1.0  # which shows that the form can say it, and not that it is computed anywhere
+
+
+def test_who_takes_numbered_choices_too_chooses_by_features_where_that_is_said():
+    calls = "polyathlon/FunctionCall-v0"
+    assert isinstance(polyathlon.adapt(calls, PPO).action_space, gym.spaces.Discrete)
+    for words in ({"columns": [0, 1]}, {"by_features": True}):
+        assert isinstance(polyathlon.adapt(calls, PPO, **words), NodeAction)
+    # numbers are numbers where by_features=False says so, and an option of the wrapper that is not put on is refused
+    with pytest.raises(UsageError, match="columns"):
+        polyathlon.adapt(calls, PPO, by_features=False, columns=[0])
