@@ -164,6 +164,37 @@ def test_answers_that_repeat_themselves_lose():
     assert [e.ids for e in pairs[0]] == [plain.ids, loop.ids] and pairs[0][1].score < pairs[0][0].score
 
 
+    third = Episode([9, 1, 2, 1, 2, 1, 2, 1, 2], [False] + [True] * 8, [], [0.0], 0, score=0.0)
+    pairs = collector._chosen([[*rows, third]], Rollout(agent))
+    looping = [x.score - y.score for x, y in pairs if plain.ids not in (x.ids, y.ids)]
+    assert len(pairs) == 3 and looping == [0.0]  # and are as bad as each other
+
+
+def test_what_is_loaded_or_imitates_goes_on_in_step_with_the_reference(tmp_path):
+    agent = started(make("dno", recipe_kwargs={"refresh": 4}))
+
+    def iterations(agent, number):
+        for _ in range(number):
+            agent._episodes = agent.collect_episodes()
+            agent.train()
+
+    iterations(agent, 5)
+    agent.save(tmp_path / "agent.zip")
+    loaded = started(LanguageAgent.load(tmp_path / "agent.zip", env=agent.env))
+    iterations(loaded, 3)  # what is left of the iteration that the file was written in
+    agent.warm_start(n=4, epochs=1)
+    for each in (loaded, agent):
+        for i in range(5):
+            if i % 4 == 0:
+                written, old = table_of(each), each._wiring.collector.groups
+            each._episodes = each.collect_episodes()
+            if i % 4 == 0:
+                assert each._wiring.collector.groups is not old and each._wiring.collector.updates == 1
+            reference = each.side_models.copies.get("reference")
+            assert reference is None or torch.equal(reference.weights["z"], written)
+            each.train()
+
+
 def test_older_pairs_and_the_number_of_problems():
     collector = Iterated(k=5, refresh=8, filter="all", one_pass=True)
 
