@@ -19,7 +19,7 @@ from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
-from .refusals import refuse_missing_scores, refuse_missing_verdicts
+from .refusals import refuse_missing_scores, refuse_missing_verdicts, refuse_unaveraged
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -263,13 +263,17 @@ class Update:
             constant = rows | {name: None if x is None else x.detach() for name, x in current.items()}
             for part in self.wiring.stages["weights"]:
                 rows["weight"] = constant["weight"] = rows["weight"] * part(constant)
-        loss = self._mean(self.wiring.loss(rows), rows)
+        each = self.wiring.loss(rows)
+        loss, is_averaged = self._mean(each, rows), each.dim() > 0
         metrics = {"policy_loss": loss.detach()}
         for name, coefficient, term in self.wiring.penalties:
             number = coefficient.at(rows["progress"]) if isinstance(coefficient, Schedule) else coefficient
-            value = self._mean(term(rows), rows)
+            each = term(rows)
+            value, is_averaged = self._mean(each, rows), is_averaged or each.dim() > 0
             loss = loss + number * value
             metrics[penalty_metric(name, term.fields)] = value.detach()
+        if not is_averaged:
+            refuse_unaveraged(self.wiring)
         compared = compared_metrics(rows, reading, "side" in self.wiring.differentiated)
         return loss, metrics | compared | self._metrics(rows, reading)
 

@@ -114,6 +114,7 @@ ROWS = (
         loss=part("distribution_matching:importance_weighted"),
         collect=part("collectors:Proposals", group_size=8),
         models=(SideModel("proposal", follows=Target("copy", every=16)),),
+        aggregation="token-mean",
         old_logp="read",
     ),
 )

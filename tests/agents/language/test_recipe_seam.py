@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 
 import numpy as np
@@ -191,6 +193,28 @@ def test_rows_that_do_not_fit_are_refused(make, message):
         made = make()
         if isinstance(made, Recipe):
             check_recipe(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("grpo", {"denominator": "kept"}, "denominator='kept' of the recipe 'grpo' has no effect"),
+        ("dr_grpo", {"old_logp": "read"}, None),
+        ("copg_online", {"old_logp": "read"}, "old_logp='read' of the recipe 'copg_online' has no effect"),
+        ("copg_online", {"aggregation": "token-sum-norm"}, "aggregation of the recipe 'copg_online' has no effect"),
+        ("disco", {"aggregation": "seq-mean-token-sum"}, "returns one number for the whole minibatch"),
+        ("apo", {"aggregation": "seq-mean-token-sum"}, None),  # of its two terms one has tokens
+    ],
+)
+def test_words_without_effect_are_refused(name, words, message):
+    with contextlib.nullcontext() if message is None else pytest.raises(UsageError, match=message):
+        agent = LanguageAgent("tiny", letters(), recipe=name, num_prompts=2, group_size=2, seed=0, recipe_kwargs=words)
+        agent.update(agent.collect_episodes(), agent.recipe)
+    if "aggregation" in words and message is not None:
+        kept = dataclasses.replace(find_recipe(name), keep=part("response_filters:mask_truncated"))
+        agent = LanguageAgent("tiny", letters(), recipe=kept, num_prompts=2, group_size=2, seed=0)
+        with pytest.raises(UsageError, match="keep of the recipe"):
+            agent.update(agent.collect_episodes(), agent.recipe)
 
 
 def test_what_no_part_names_is_not_computed():
