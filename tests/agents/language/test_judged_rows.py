@@ -163,7 +163,6 @@ def test_answers_that_repeat_themselves_lose():
     pairs = collector._chosen([rows], Rollout(agent))
     assert [e.ids for e in pairs[0]] == [plain.ids, loop.ids] and pairs[0][1].score < pairs[0][0].score
 
-
     third = Episode([9, 1, 2, 1, 2, 1, 2, 1, 2], [False] + [True] * 8, [], [0.0], 0, score=0.0)
     pairs = collector._chosen([[*rows, third]], Rollout(agent))
     looping = [x.score - y.score for x, y in pairs if plain.ids not in (x.ids, y.ids)]
