@@ -101,9 +101,7 @@ class _Kept:
                 self.order = drawn.tolist()
             for episode in self.groups[self.order.pop()]:
                 episode.group = number
-                found.append(Episode(**vars(episode)))
-                if not is_new:  # the policy has moved on since
-                    found[-1].version = [-1] * len(episode.ids)
+                found.append(Episode(**vars(episode)) if is_new else _aged(episode))
         if self.every is None and not is_new:
             rollout.log_given(found)  # nothing is written any more: what is read are the steps, as of records
         return found
@@ -255,7 +253,7 @@ class Iterated(_Kept):
         new = paired(groups, self.filter, self.min_gap, **self.words)
         kept = [pair for share, old in zip(self.older, self.before) for pair in old[: math.floor(share * len(new))]]
         self.before = [new, *self.before][: len(self.older)]
-        return new + kept
+        return new + [[_aged(episode) for episode in pair] for pair in kept]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the pairs of this iteration and of those before."""
@@ -266,6 +264,11 @@ class Iterated(_Kept):
         """Go on with them."""
         super().load_state_dict(state)
         self.before = [[[_episode(kept) for kept in pair] for pair in pairs] for pairs in state["before"]]
+
+
+def _aged(episode: Episode) -> Episode:
+    """Return an answer as one of a policy that has moved on since; what was given stays so."""
+    return Episode(**{**vars(episode), "version": [-1] * len(episode.ids)})
 
 
 def _episode(kept: Mapping[str, Any]) -> Episode:

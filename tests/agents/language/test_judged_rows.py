@@ -152,6 +152,19 @@ def test_the_tasks_own_answers_are_ranked_too():
         agent._wiring.collector._refresh(Rollout(agent))
 
 
+def test_older_pairs_are_no_answers_of_the_newest_policy():
+    """A first batch of an iteration that held older pairs alone was compared with the policy of now, and the run stopped."""
+    words = {"refresh": 2, "problems": 4, "least": 0.0, "min_gap": 0.0, "gold_gap": 0.0, "older": (1.0,)}
+    agent = started(make("dno_prct", num_prompts=1, recipe_kwargs=words))
+    for _ in range(2):
+        agent._episodes = agent.collect_episodes()
+        agent.train()
+    agent.collect_episodes()
+    versions = [{v for e in pair for v in e.version} for pair in agent._wiring.collector.groups]
+    assert {-1} in versions and all(v <= {-1, agent._iterations} for v in versions)
+    iterate(agent, 8)
+
+
 def test_answers_that_repeat_themselves_lose():
     loop = Episode([9, 1, 2, 3, 1, 2, 3, 1, 2, 3], [False] + [True] * 9, [], [], 0)
     plain = Episode([9, 1, 2, 3, 4], [False] + [True] * 4, [], [], 0)
