@@ -134,6 +134,12 @@ def test_numbers_have_one_short_name_or_a_path():
     with pytest.raises(UsageError, match="rewards.0.overlong_buffer or rewards.1.overlong_buffer"):
         find_recipe(twice, overlong_buffer=2)
     assert dict(find_recipe(twice, **{"rewards.1.overlong_buffer": 2}).rewards[1].options)["overlong_buffer"] == 2
+    for name in ("r_max", "advantage.advantage.r_max"):  # of a part inside a part, as its own error says
+        inner = dict(find_recipe("bnpo_components", **{name: 2.0}).advantage.options)["advantage"]
+        assert dict(inner.options) == {"r_min": 0.0, "r_max": 2.0}
+    assert dict(dict(find_recipe("kimi_k15", pool=7).collect.options)["prompts"].options)["pool"] == 7
+    with pytest.raises(UsageError, match="Did you mean 'r_max'"):
+        find_recipe("bnpo_components", r_maks=2.0)
 
 
 @pytest.mark.parametrize(
