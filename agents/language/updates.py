@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,7 @@ from polyathlon.agents.parts.fields import role_field
 from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
-from .compared import compared_metrics
+from .compared import compared_metrics, penalty_metric
 from .episodes import Episode, Fields, collate, moved, select, unbroken
 from .given_models import read_head
 from .noise import make_noise
@@ -380,14 +380,6 @@ def add_reward(fields: Fields, found: Tensor) -> None:
         )
 
 
-def penalty_metric(name: str, read: Sequence[str | None]) -> str:
-    """Return under which name a penalty is logged: `reference_kl` for "kl" to the reference, `value_loss` of a critic."""
-    roles = sorted({split[0] for field in read if field and (split := role_field(field))})
-    if len(roles) == 1:
-        return f"{roles[0]}_{name}"
-    return "value_loss" if "value" in read else f"{name}_loss"
-
-
 def _joined(parts: Sequence[Any], index: Tensor | None = None) -> Any:
     if parts[0] is None:
         return None
@@ -404,16 +396,3 @@ def _numbers(values: Sequence[Tensor]) -> list[float]:
 
 def _leaf(value: Tensor | None) -> Any:
     return None if value is None else value.detach().requires_grad_()
-
-
-def component_metrics(episodes: Sequence[Episode]) -> Iterator[tuple[str, float]]:
-    """Yield "reward/NAME" and "reward/NAME_std" of each named part of the verdicts, over the episodes that it applies to."""
-    seen: dict[str, list[float]] = {}
-    for episode in episodes:
-        for name, value in ((episode.verdict or {}).get("parts") or {}).items():
-            if value == value:
-                seen.setdefault(str(name), []).append(float(value))
-    for name, values in sorted(seen.items()):
-        numbers = torch.tensor(values, dtype=torch.float64)
-        yield f"reward/{name}", float(numbers.mean())
-        yield f"reward/{name}_std", float(numbers.std(correction=0))

@@ -12,6 +12,7 @@ import torch
 
 import polyathlon
 from polyathlon.agents import LanguageAgent
+from polyathlon.agents.language.compared import component_metrics
 from polyathlon.agents.language.episodes import Episode, collate
 from polyathlon.agents.language.given_models import load_given
 from polyathlon.agents.language.noise import make_noise
@@ -20,7 +21,7 @@ from polyathlon.agents.language.recipes import Penalty, Recipe, SideModel, check
 from polyathlon.agents.language.recipes.options import option_names, slots
 from polyathlon.agents.language.rollout import Rollout
 from polyathlon.agents.language.side_models import SideModels
-from polyathlon.agents.language.updates import Update, add_reward, component_metrics
+from polyathlon.agents.language.updates import Update, add_reward
 from polyathlon.agents.parts.fields import find_field
 from polyathlon.agents.parts.wiring import Noise, Part, Schedule, Target, find_part, from_json, part, reads, to_json
 from polyathlon.envs.errors import UsageError
