@@ -17,10 +17,11 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.streams.progress import LearnProgress, units_done
 from polyathlon.envs.errors import UsageError, check_positive_int
 
 from .own_tasks import Given, given_task
-from .run_callbacks import Interrupted, RunCallback, RunProgress, units_done
+from .run_callbacks import Interrupted, RunCallback
 from .run_calls import run_config
 from .run_evaluations import EvaluationCallback
 from .run_folder import RunConfig, RunFolder, in_file
@@ -193,7 +194,7 @@ def _learn(
     more: list[BaseCallback],
     progress_bar: bool,
 ) -> None:
-    progress = RunProgress()
+    progress = LearnProgress()
     # an evaluation at a rollout's start is logged before the checkpoint is written there, so that a resumed run has both
     first = [each for each in more if isinstance(each, EvaluationCallback)]
     rest = [each for each in more if each not in first]
@@ -265,10 +266,10 @@ def _finish(agent: Agent, folder: RunFolder, picture: bool) -> None:
     agent.logger.close()
     if not picture:
         return
-    from .plotting import plot_runs, reward_column
+    from .plotting import plot_runs, shown_column
 
     is_logged = folder.progress_path.exists() and folder.progress_path.stat().st_size > 0  # a short run may log nothing
-    if is_logged and reward_column(key for record in folder.progress() for key in record):
+    if is_logged and shown_column(key for record in folder.progress() for key in record):
         plot_runs([folder.path], folder.curve_path)
 
 
