@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+
 from stable_baselines3.common.callbacks import BaseCallback
 
 from polyathlon.agents.base import Agent
