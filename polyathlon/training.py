@@ -150,12 +150,8 @@ def train(
         if folder is not None and not folder.exists:
             folder.create(config)
             warn_of_lost(config, folder)
-        if agent.smallest_run > length and not agent.num_timesteps:
-            warnings.warn(
-                f"{registered} takes at least {agent.smallest_run} steps on {config.env} as it is made here, although {length} "
-                "are asked for: one whole round of it",
-                stacklevel=2,
-            )
+        if not agent.num_timesteps:
+            _warn_of_short(agent, registered, config.env, length)
         if not agent.num_timesteps:
             _start(agent, config.warm_start, prepare)
         remaining = length - units_done(agent)
@@ -168,6 +164,23 @@ def train(
             if folder is not None:
                 _finish(agent, folder, picture)
     return agent
+
+
+def _warn_of_short(agent: Any, name: str, env: str, length: int) -> None:
+    """Warn of a run that will be longer than was asked for, and of one that ends before its agent begins to learn."""
+    if agent.smallest_run > length:
+        warnings.warn(
+            f"{name} takes at least {agent.smallest_run} steps on {env} as it is made here, although {length} "
+            "are asked for: one whole round of it",
+            stacklevel=3,
+        )
+    starts = getattr(agent, "learning_starts", 0)
+    if starts >= length and getattr(agent, "dataset_source", None) is None:
+        warnings.warn(
+            f"{name} acts at random for its first {starts:,} steps and learns nothing in {length:,}: take more steps, or a smaller "
+            f"learning_starts (such as {length // 10})",
+            stacklevel=3,
+        )
 
 
 def _evaluations(

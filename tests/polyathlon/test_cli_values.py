@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ def test_a_path_that_is_no_utf8_is_refused_wherever_it_stands(capsys):
     assert "is no UTF-8" in refused(capsys, "plot", NOT_UTF8)
     assert "a path must not be empty" in refused(capsys, "watch", "")
     assert "a finite number is needed" in refused(capsys, "solve", "x.tsp", "--seconds", "inf")
+
+
+def test_a_run_that_ends_before_its_agent_learns_says_so(capsys):
+    with pytest.warns(
+        UserWarning, match="sac acts at random for its first 500 steps and learns nothing in 20: .*such as 2"
+    ):
+        polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs={"learning_starts": 500}, tuned=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs={"learning_starts": 10}, tuned=False)
 
 
 def test_a_run_that_cannot_be_so_short_says_so():
