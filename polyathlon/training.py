@@ -151,8 +151,7 @@ def train(
             folder.create(config)
             warn_of_lost(config, folder)
         if not agent.num_timesteps:
-            _warn_of_short(agent, registered, config.env, length)
-        if not agent.num_timesteps:
+            _warn_of_short(agent, registered, config, length)
             _start(agent, config.warm_start, prepare)
         remaining = length - units_done(agent)
         if remaining > 0:
@@ -166,12 +165,15 @@ def train(
     return agent
 
 
-def _warn_of_short(agent: Any, name: str, env: str, length: int) -> None:
+def _warn_of_short(agent: Any, name: str, config: RunConfig, length: int) -> None:
     """Warn of a run that will be longer than was asked for, and of one that ends before its agent begins to learn."""
-    if agent.smallest_run > length:
+    least, unit, words = agent.smallest_run, "steps", ""
+    if config.unit == "completions":
+        least, unit, words = agent.num_prompts * agent.group_size, "answers", ", num_prompts times group_size"
+    if least > length:
         warnings.warn(
-            f"{name} takes at least {agent.smallest_run} steps on {env} as it is made here, although {length} "
-            "are asked for: one whole round of it",
+            f"{name} takes at least {least} {unit} on {config.env} as it is made here, although {length} "
+            f"are asked for: one whole round of it{words}",
             stacklevel=3,
         )
     starts = getattr(agent, "learning_starts", 0)

@@ -112,6 +112,17 @@ def test_a_run_that_cannot_be_so_short_says_so():
     with pytest.warns(UserWarning, match="ppo takes at least 32 steps on Pendulum-v1 .*although 10 are asked for"):
         agent = polyathlon.train("ppo", "Pendulum-v1", 10, agent_kwargs=words, tuned=False, device="cpu")
     assert agent.num_timesteps == agent.smallest_run == 32
+    words = {"num_prompts": 2, "group_size": 4}
+    with pytest.warns(UserWarning, match="grpo takes at least 8 answers on .*although 5 are asked for: .*num_prompts"):
+        agent = polyathlon.train(
+            "grpo",
+            "polyathlon/Reasoning-v0",
+            completions=5,
+            env_kwargs={"task": "chain_sum"},
+            agent_kwargs=words,
+            tuned=False,
+        )
+    assert agent._episode_num == 8
 
 
 def test_a_model_is_taken_where_there_are_tokens():
