@@ -3,7 +3,8 @@
 
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 torch_version="$(sed -n 's/^torch==//p' "$repository/constraints.txt")"
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+# three quarters of what pip would compile is never imported: Python compiles the rest when it is, once
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_COMPILE=0
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -30,6 +31,7 @@ apt_install() {
 
 # Pictures of MuJoCo need EGL. Nothing else of the system is needed beyond Python.
 ensure_system() {
+    [ -z "${system_is_ready:-}" ] || return 0
     find_python >/dev/null || { can_apt && apt_install python3 python3-venv; } || true
     find_python >/dev/null || fail "Python 3.11, 3.12 or 3.13 is needed and was not found. Install it (Debian/Ubuntu: apt-get install python3 python3-venv) and run this again, or set PYTHON=/path/to/python."
     if ! "$(find_python)" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -43,6 +45,7 @@ ensure_system() {
             printf 'warning: libEGL is missing, so MuJoCo pictures will be; install it with: sudo apt-get install libegl1 libgl1 libgl1-mesa-dri\n' >&2
         fi
     fi
+    system_is_ready=1
 }
 
 # The pages of envs/gui need a browser (80 MB to fetch, 290 MB installed); without one their tests are skipped and counted.

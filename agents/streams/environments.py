@@ -81,6 +81,19 @@ def refuse_game(env: Any, agent: str) -> None:
         )
 
 
+def refuse_unbounded(action_space: Any, agent: str) -> None:
+    """Refuse actions without bounds, which SB3 answers with a bare assertion.
+
+    Raises:
+        UsageError: a bound of a Box is infinite; the message has the wrapper that sets bounds.
+    """
+    if isinstance(action_space, gym.spaces.Box) and not action_space.is_bounded():
+        raise UsageError(
+            f"{agent} needs finite bounds of the actions, got {action_space}; bound them: gymnasium.wrappers.TransformAction("
+            f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action_space.shape}))"
+        )
+
+
 def monitored(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Wrap `env` in SB3's `Monitor`, which records episode returns, unless it is already or pays vectors, which Monitor cannot add."""
     return env if is_wrapped(env, Monitor) or num_objectives(env) is not None else Monitor(env)
