@@ -76,7 +76,8 @@ def test_training_takes_them_and_explicit_options_go_before(tmp_path):
     agent = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs=FAST, out=tmp_path / "run")
     assert (agent.learning_rate, agent.gamma, agent.n_envs) == (2e-3, 0.9, 4)
     kept = json.loads((tmp_path / "run" / "config.json").read_text())["tuned"]
-    assert kept == {k: v for k, v in tuned_settings("sac", "Pendulum-v1").agent_kwargs.items() if k not in FAST}
+    assert kept == tuned_settings("sac", "Pendulum-v1").agent_kwargs and kept["batch_size"] == 128
+    assert agent.batch_size == FAST["batch_size"]  # explicit options go before
     given = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs={**FAST, "learning_rate": 0.01})
     plain = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs=FAST, tuned=False)
     assert (given.learning_rate, plain.learning_rate) == (0.01, 3e-4)
