@@ -237,6 +237,8 @@ def wrapped_rows(
     if found is None:
         return None
     twin_id, kwargs = found
+    if outer and not hasattr(inner.unwrapped, "engine"):
+        return None  # rows of another kind, such as NetHack's, which are no tensors
     made: Any = make_tensor_vec_env(twin_id, n_envs, device, **kwargs)
     if outer and num_objectives(made) is not None:
         return None

@@ -125,3 +125,12 @@ def test_rows_without_masks_say_so():
     rows.reset()
     with pytest.raises(UsageError, match='infos hold no "action_mask"'):
         rows.env_method("action_masks")
+
+
+def test_rows_that_are_no_tensor_task_are_stepped_one_by_one():
+    pytest.importorskip("nle")
+    env = made("polyathlon/NetHack-v0", {"task": "scout", "max_episode_steps": 20}, {})
+    assert wrapped_rows(env, 2, CPU) is None
+    rows = make_vec_env(env, 2, CPU)
+    assert isinstance(rows, ScalarEnvs) and rows.reset().shape == (2, *env.observation_space.shape)
+    rows.close()
