@@ -27,8 +27,8 @@ from .offline_agent import OfflineAgent
 from .policy import CausalLMPolicy, put_precision, usual_learning_rate
 from .reading import Reading, read_episodes
 from .recipe_wiring import wire
-from .recipes import Recipe, check_recipe, find_recipe
-from .recipes.options import option_at
+from .recipes import Recipe, check_recipe, find_recipe, recipe_rows
+from .recipes.options import known_words, option_at
 from .reference import Reference
 from .refusals import refuse_task
 from .rollout import Rollout
@@ -84,6 +84,12 @@ class LanguageAgent(OfflineAgent):
     Raises:
         UsageError: an unknown recipe, a model that is not the environment's, an environment of another form.
     """
+
+    @classmethod
+    def holder_of(cls, name: str) -> str | None:
+        """Return the argument that takes a word of recipes or of the policy, or None."""
+        in_recipes = any(name in known_words(row) for row in recipe_rows())
+        return "recipe_kwargs" if in_recipes else super().holder_of(name)
 
     def __init__(
         self,

@@ -95,10 +95,14 @@ class OfflineAgent(TokenAgent):
             learning_rate: step size; None is twice the agent's.
 
         Raises:
-            UsageError: the task has no solutions.
+            UsageError: the task has no solutions, or is no environment.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"n must be a positive number of problems, got {n!r}")
+        if task is not None and not isinstance(task, gym.Env):
+            raise UsageError(
+                f"warm_start takes a task first, got {task!r}; give the number of problems as n=: warm_start(n=256)"
+            )
         recipe = find_recipe("sft")
         episodes = self.solutions(n, task)
         rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
