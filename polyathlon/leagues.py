@@ -173,8 +173,8 @@ def watch_match(
     for number in range(games):
         shown, totals, names, played = _recorded(league, players, (a, b), number, seed + number, is_text)
         if page is not None and out.suffix.lower() in PAGES:
-            who = ", ".join(f"player_{seat}: {name}" for seat, name in enumerate(names))
-            out.write_text(page(*played, f"{type(task).__name__} ({who})"), encoding="utf-8")
+            # who plays which seat would tell, in the view of one player, who is on whose side
+            out.write_text(page(*played, f"{type(task).__name__}: {a} against {b}"), encoding="utf-8")
             return out
         result = ", ".join(f"player {p} ({names[p]}): {totals[p]:g}" for p in range(task.num_players))
         lines += [f"# game {number}", *(shown if is_text else []), result, ""]
