@@ -62,13 +62,28 @@ def read_critique(said: Any, answer: str) -> Critique:
 
 
 def _parsed(text: str) -> Any:
-    """Return the JSON of a text, or of the part of it from its first bracket to the last one."""
-    inner = text.strip()
-    first = min((i for i in (inner.find("{"), inner.find("[")) if i >= 0), default=-1)
-    last = max(inner.rfind("}"), inner.rfind("]"))
-    if first < 0 or last < first:
-        raise ValueError(f"no JSON in {text[:60]!r}")
-    return json.loads(inner[first : last + 1])
+    """Return the last object with spans in a text, else its first list: what is said around them may have brackets of its own."""
+    objects, wrong = _values(text, "{")
+    with_spans = [value for value in objects if any(name in value for name in ("spans", *_LISTS))]
+    if with_spans:
+        return with_spans[-1]
+    lists, _ = _values(text, "[")
+    if wrong or not (lists or objects):  # a list within what does not parse is a part of what was meant
+        raise ValueError(f"no JSON in {text[:60]!r}" + (f": {wrong}" if wrong else ""))
+    return (lists or objects)[0]
+
+
+def _values(text: str, bracket: str) -> tuple[list[Any], json.JSONDecodeError | None]:
+    """Return what JSON begins with a bracket in a text, and what is wrong with the last that begins so and is none."""
+    decoder, found, wrong, place = json.JSONDecoder(), [], None, text.find(bracket)
+    while place >= 0:
+        try:
+            value, end = decoder.raw_decode(text, place)
+            found.append(value)
+        except json.JSONDecodeError as error:
+            wrong, end = error, place + 1
+        place = text.find(bracket, end)
+    return found, wrong
 
 
 def _listed(said: Any) -> list[Any]:
@@ -123,7 +138,10 @@ def find_quotation(text: str, answer: str) -> tuple[int, int] | None:
         place = whole.find(part)
         if place >= 0 and len(whole) == len(answer):
             return place, place + len(part)
-    return _most_alike(text.lower(), answer) or _by_halves(text.lower(), answer.lower())
+    lowered = answer.lower()  # which is longer than the answer where it has letters such as İ
+    return _most_alike(text.lower(), answer) or (
+        _by_halves(text.lower(), lowered) if len(lowered) == len(answer) else None
+    )
 
 
 def _most_alike(text: str, answer: str) -> tuple[int, int] | None:
