@@ -67,7 +67,8 @@ def watch(
     check_int(0, seed=seed)
     refuse_unwritable(out)
     mode = render_mode(RunFolder(run), "ansi" if out.suffix.lower() in TEXTS else "rgb_array")
-    agent, env = load_run(run, device, trust, best=best, **({} if mode is None else {"render_mode": mode}))
+    options: dict[str, Any] = {} if mode is None else {"render_mode": mode}
+    agent, env = load_run(run, device, trust, best=best, **options)
     policy = agent_policy(agent)
     played: list[Played] = []
     scenes: list[list[Frame]] = []
