@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 Span = tuple[int, int, float]
 GOOD, POOR = 1.0, -1.0
 _LISTS = {"good_spans": GOOD, "good": GOOD, "poor_spans": POOR, "poor": POOR}
+_MOST_PAIRS, _MOST_WINDOWS = 10_000, 1_000_000
 _ALIKE = 0.8  # ratio from which a quotation is taken for a part of the answer
 
 
@@ -68,7 +70,10 @@ def _parsed(text: str) -> Any:
     last = max(inner.rfind("}"), inner.rfind("]"))
     if first < 0 or last < first:
         raise ValueError(f"no JSON in {text[:60]!r}")
-    return json.loads(inner[first : last + 1])
+    try:
+        return json.loads(inner[first : last + 1])
+    except RecursionError:
+        raise ValueError(f"JSON nested too deep in {text[:60]!r}") from None
 
 
 def _listed(said: Any) -> list[Any]:
@@ -109,6 +114,8 @@ def _number(score: Any) -> float:
 def find_quotation(text: str, answer: str) -> tuple[int, int] | None:
     """Find a quotation in an answer: as it stands, in other case, the words that are most like it, or between its first and last half.
 
+    The third way is left out where the quotation's characters times the answer's words are more than a million.
+
     Args:
         text: the quotation.
         answer: where it is looked for.
@@ -123,7 +130,8 @@ def find_quotation(text: str, answer: str) -> tuple[int, int] | None:
         place = whole.find(part)
         if place >= 0 and len(whole) == len(answer):
             return place, place + len(part)
-    return _most_alike(text.lower(), answer) or _by_halves(text.lower(), answer.lower())
+    is_short = len(text) * (answer.count(" ") + 1) <= _MOST_WINDOWS  # every place is compared, letter by letter
+    return (_most_alike(text.lower(), answer) if is_short else None) or _by_halves(text.lower(), answer.lower())
 
 
 def _most_alike(text: str, answer: str) -> tuple[int, int] | None:
@@ -154,6 +162,9 @@ def _by_halves(text: str, answer: str) -> tuple[int, int] | None:
 def compared_spans(answer: str, solution: str) -> list[Span]:
     """Criticise an answer by a right one: words that it shares with it, in order, are good, all others poor.
 
+    Where the two share so many words that they make more than 10,000 pairs, the commonest ones count beside others alone:
+    an answer that says one word over and over would take seconds, and is good nowhere.
+
     Args:
         answer: the answer.
         solution: a right one.
@@ -163,6 +174,15 @@ def compared_spans(answer: str, solution: str) -> list[Span]:
     """
     words = [(m.start(), m.end()) for m in re.finditer(r"\S+", answer)]
     said = [answer[start:end].lower() for start, end in words]
-    matcher = difflib.SequenceMatcher(a=said, b=solution.lower().split(), autojunk=False)
+    right = solution.lower().split()
+    often, here = Counter(right), Counter(said)
+    pairs = {word: often[word] * here[word] for word in often}
+    total, common = sum(pairs.values()), set()
+    for word in sorted(pairs, key=pairs.__getitem__, reverse=True):
+        if total <= _MOST_PAIRS:
+            break
+        common.add(word)
+        total -= pairs[word]
+    matcher = difflib.SequenceMatcher(common.__contains__ if common else None, said, right, autojunk=False)
     shared = {i for block in matcher.get_matching_blocks() for i in range(block.a, block.a + block.size)}
     return [(start, end, GOOD if i in shared else POOR) for i, (start, end) in enumerate(words)]
