@@ -34,6 +34,7 @@ from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusa
 from .streams.callback_locals import CallbackLocals, evaluation_envs
 from .streams.env_stream import EnvStream, StreamState, make_env_stream
 from .streams.environments import as_vec_env, make_vec_env, refuse_game, refuse_unbounded
+from .streams.progress import with_progress
 
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
 
@@ -268,7 +269,8 @@ class Agent(Densities):
         with warnings.catch_warnings():
             if not any(isinstance(env, VecEnvWrapper) for env in (self.env, *evaluation_envs(callback))):
                 warnings.filterwarnings("ignore", "Training and eval env are not of the same type")
-            return super()._init_callback(callback, progress_bar)
+            made = super()._init_callback(callback)
+        return with_progress(made, self) if progress_bar else made
 
     def _refuse_no_task(self, total_timesteps: int) -> None:
         """Refuse to train up to step `total_timesteps` without an environment; agents that need none override it.

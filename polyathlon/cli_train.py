@@ -118,9 +118,32 @@ def _train_one(words: dict[str, Any], options: argparse.Namespace) -> Any:
     }
     agent = train(agent_name, env, out=out, resume=options.resume, **{**words, **shown})
     rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
-    outcome = f", mean return of the last {len(rewards)} episodes {sum(rewards) / len(rewards):.4g}" if rewards else ""
-    print(f"{agent_name} on {env_name}: {agent.num_timesteps} steps{outcome}; run folder {out}")
+    print(f"{agent_name} on {env_name}: {_length_of(agent)}{_outcome_of(agent, Path(out))}; run folder {out}")
     return sum(rewards) / len(rewards) if rewards else None
+
+
+def _length_of(agent: Any) -> str:
+    """Return how long an agent has learnt: steps, of a language agent tokens and answers."""
+    if hasattr(agent, "completions"):
+        return f"{agent.num_timesteps:,} tokens in {agent._episode_num:,} answers"
+    return f"{agent.num_timesteps:,} steps"
+
+
+def _outcome_of(agent: Any, out: Path) -> str:
+    """Return what the newest episodes returned; of a run that learnt from records, what was logged last."""
+    from polyathlon.envs.errors import UsageError
+
+    from .plotting import curve
+    from .run_folder import RunFolder
+
+    rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
+    if rewards:
+        return f", mean return of the last {len(rewards)} episodes {sum(rewards) / len(rewards):.4g}"
+    try:
+        metric, _, values = curve(RunFolder(out))
+    except UsageError:
+        return ""
+    return f", {metric.removeprefix('train/').replace('policy_', '')} of the last update {values[-1]:.4g}"
 
 
 def _train_seeds(words: dict[str, Any], seeds: list[int], options: argparse.Namespace) -> None:

@@ -112,9 +112,10 @@ class OfflineAgent(TokenAgent):
         for _ in range(epochs):
             for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
                 self.update([episodes[i] for i in index.tolist()], recipe)
-        # neither step sizes of imitation nor side models from before it hold for what follows
+        # neither step sizes of imitation nor side models and kept answers from before it hold for what follows
         self.policy.optimizer.state.clear()
         self.side_models.forget()
+        getattr(self._wiring.collector, "forget", lambda: None)()
         return self
 
     def _set_data(self, data: Any, holdout: float | None, reference_logps: str) -> None:

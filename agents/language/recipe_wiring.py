@@ -179,7 +179,20 @@ class _Wirer:
                 self.wiring.side_losses[model.role] = self._bind(f"models.{model.role}", model.loss, LOSS)
         self._bind_afters()
         self.wiring.needs = frozenset(self.read)
+        self._refuse_without_effect()
         return self.wiring
+
+    def _refuse_without_effect(self) -> None:
+        """Refuse words of the row that nothing in it reads."""
+        row = self.row
+        if row.denominator == "kept" and not (row.keep or row.weights):
+            raise UsageError(
+                f"denominator='kept' of the recipe {row.name!r} has no effect: neither `keep` nor `weights` leaves tokens out; leave it out"
+            )
+        if row.old_logp == "read" and "old_logp" not in self.read:
+            raise UsageError(
+                f"old_logp='read' of the recipe {row.name!r} has no effect: no part of it reads old_logp; leave it out"
+            )
 
     def _check_words(self) -> None:
         """Check the options of every part, also of those that are not evaluated."""
