@@ -157,7 +157,7 @@ def find_quotation(text: str, answer: str) -> tuple[int, int] | None:
         if place >= 0 and len(whole) == len(answer):
             return place, place + len(part)
     lowered = answer.lower()  # which is longer than the answer where it has letters such as İ
-    is_short = len(text) * (answer.count(" ") + 1) <= _MOST_WINDOWS  # every place is compared, letter by letter
+    is_short = len(text) * len(answer.split()) <= _MOST_WINDOWS  # every place is compared, letter by letter
     return (_most_alike(text.lower(), answer) if is_short else None) or (
         _by_halves(text.lower(), lowered) if len(lowered) == len(answer) else None
     )
