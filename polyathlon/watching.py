@@ -61,7 +61,8 @@ def watch(
     out = Path(out)
     check_request(out, (*FILMS, *PICTURES, *TEXTS), episodes=episodes, max_steps=max_steps, fps=fps, seed=seed)
     mode = render_mode(RunFolder(run), "ansi" if out.suffix.lower() in TEXTS else "rgb_array")
-    agent, env = load_run(run, device, trust, best=best, **({} if mode is None else {"render_mode": mode}))
+    options: dict[str, Any] = {} if mode is None else {"render_mode": mode}
+    agent, env = load_run(run, device, trust, best=best, **options)
     policy = agent_policy(agent)
     played: list[Played] = []
     scenes: list[list[Frame]] = []

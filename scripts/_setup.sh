@@ -30,6 +30,7 @@ apt_install() {
 
 # Pictures of MuJoCo need EGL. Nothing else of the system is needed beyond Python.
 ensure_system() {
+    [ -z "${system_is_ready:-}" ] || return 0
     find_python >/dev/null || { can_apt && apt_install python3 python3-venv; } || true
     find_python >/dev/null || fail "Python 3.11, 3.12 or 3.13 is needed and was not found. Install it (Debian/Ubuntu: apt-get install python3 python3-venv) and run this again, or set PYTHON=/path/to/python."
     if ! "$(find_python)" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -43,6 +44,7 @@ ensure_system() {
             printf 'warning: libEGL is missing, so MuJoCo pictures will be; install it with: sudo apt-get install libegl1 libgl1 libgl1-mesa-dri\n' >&2
         fi
     fi
+    system_is_ready=1
 }
 
 # The pages of envs/gui need a browser (80 MB to fetch, 290 MB installed); without one their tests are skipped and counted.
