@@ -33,7 +33,8 @@ from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusa
 
 from .streams.callback_locals import CallbackLocals, evaluation_envs
 from .streams.env_stream import EnvStream, StreamState, make_env_stream
-from .streams.environments import as_vec_env, make_vec_env, refuse_game
+from .streams.environments import as_vec_env, make_vec_env, refuse_game, refuse_unbounded
+from .streams.progress import with_progress
 
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
 
@@ -62,6 +63,7 @@ class Agent(Densities):
         environments: ids of the environments that the agent is made for; None for any.
         default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
         refused_words: SB3's words that are not taken, with the reason.
+        policy_words: words that `policy_kwargs` takes, which the message names to who gives them to the agent itself.
         log_interval: what `learn` takes when no `log_interval` is given; in iterations, where the agent does not say otherwise.
         source: rollout side of the environment; None for an agent loaded without one.
         generator: torch generator on the agent's device.
@@ -78,6 +80,7 @@ class Agent(Densities):
     default_policy: ClassVar[str | None] = None
     log_interval: ClassVar[int] = 1
     refused_words: ClassVar[Mapping[str, str]] = {}
+    policy_words: ClassVar[tuple[str, ...]] = ()
     learned_with_masks = False  # and the observation does not show them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -111,6 +114,7 @@ class Agent(Densities):
             env = make_vec_env(env, n_envs, device)
             refuse_game(env, type(self).__name__)
             self.refuse_wrong_form(env.observation_space, env.action_space)
+            refuse_unbounded(env.action_space, type(self).__name__)
             self._refuse_objectives(env)
         super().__init__(
             policy,
@@ -137,6 +141,11 @@ class Agent(Densities):
             ("env_stream", StreamState(self)),
         ):
             self.register_state(name, thing, checkpoint_only=True)
+
+    @classmethod
+    def holder_of(cls, name: str) -> str | None:
+        """Return the argument that is a dictionary and takes a word which the constructor does not take, or None."""
+        return "policy_kwargs" if name in cls.policy_words else None
 
     @classmethod
     def refuse_wrong_form(cls, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
@@ -230,8 +239,11 @@ class Agent(Densities):
         """Prepare a call of `learn`, as SB3 does, but start the source rather than the SB3 form of the environment.
 
         Raises:
-            UsageError: there is no environment, or `total_timesteps` is not positive.
+            UsageError: there is no environment, or `total_timesteps` is no positive number.
         """
+        is_number = isinstance(total_timesteps, int | float | np.number) and not isinstance(total_timesteps, bool)
+        if not is_number or not np.isfinite(total_timesteps):  # 1e6 is one, as in SB3
+            raise UsageError(f"total_timesteps must be a number of steps, got {total_timesteps!r}")
         if total_timesteps <= 0:
             raise UsageError(f"total_timesteps must be positive, got {total_timesteps}")
         if self.source is None:
@@ -257,7 +269,8 @@ class Agent(Densities):
         with warnings.catch_warnings():
             if not any(isinstance(env, VecEnvWrapper) for env in (self.env, *evaluation_envs(callback))):
                 warnings.filterwarnings("ignore", "Training and eval env are not of the same type")
-            return super()._init_callback(callback, progress_bar)
+            made = super()._init_callback(callback)
+        return with_progress(made, self) if progress_bar else made
 
     def _refuse_no_task(self, total_timesteps: int) -> None:
         """Refuse to train up to step `total_timesteps` without an environment; agents that need none override it.

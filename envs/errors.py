@@ -166,6 +166,8 @@ def refuse_unknown_arguments(
 ) -> None:
     """Refuse keywords that no constructor of a class names; `cls.refused_words` has the reasons of words known from elsewhere.
 
+    `cls.holder_of(name)`, where there is one, names the dictionary among the arguments that takes a word.
+
     Args:
         cls: the class that is to be made.
         given: names of the keywords.
@@ -179,6 +181,11 @@ def refuse_unknown_arguments(
     for name in given:
         if name in refused and given_as is None:
             raise UnknownArgument(f"{cls.__name__} does not take {name}, whatever its value: {refused[name]}")
+        holder = getattr(cls, "holder_of", lambda _: None)(name) if given_as is None else None
+        if name not in known and holder is not None:
+            raise UnknownArgument(
+                f"{name!r} is no argument of {cls.__name__} by itself: it goes into {holder}, {holder}={{{name!r}: ...}}"
+            )
         if name not in known:
             kind = f"argument of {cls.__name__}" + (f" in {given_as}" if given_as else "")
             raise UnknownArgument(str(unknown_name(kind, name, known - set(hidden))))

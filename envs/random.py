@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .keyed import make_key
+
 GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, 2^64 over the golden ratio
 _ODD = -4417276706812531889  # 0xC2B2AE3D27D4EB4F
 _FIRST = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _SECOND = -7723592293110705685  # 0x94D049BB133111EB
+_FEW_ROWS = 4  # up to which Python's integers are faster than some fifty operations on tensors
 
 
 def episode_seed(seed: int, episode: int) -> int:
@@ -59,6 +62,14 @@ def make_keys(seeds: Tensor, episodes: Tensor) -> Tensor:
         [N, 2] int64; different pairs give unrelated keys.
     """
     seeds, episodes = torch.broadcast_tensors(seeds, episodes)
+    if (
+        not torch.compiler.is_compiling()
+        and seeds.dim() == 1
+        and len(seeds) <= _FEW_ROWS
+        and seeds.device.type == "cpu"
+    ):
+        pairs = [make_key(*pair) for pair in zip(seeds.tolist(), episodes.tolist())]
+        return torch.tensor([[_wrapped(half) for half in pair] for pair in pairs], dtype=torch.int64).reshape(-1, 2)
     first = mix(mix(seeds + GOLDEN) + episodes * _ODD)
     second = mix(mix(episodes + _ODD) + seeds * GOLDEN)
     return torch.stack([first, second], -1)

@@ -154,7 +154,7 @@ def adapt(
 
     A classic agent sees an observation that is no Box, or a picture, through `VectorObservation`, unless it reads any observation by
     itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. Who acts in either form and sees
-    vectors alone (`CMORL`) chooses rows of a table through `NodeAction` too; who takes several objectives is given a second one by `cost=`
+    vectors alone (`CMORL`) chooses rows of a table through `NodeAction` too, and so does `PPO` where an option of it is given; who takes several objectives is given a second one by `cost=`
     (`CostObjective`). A reward for several objectives
     becomes a number through `LinearReward` for every agent that maximises one.
 
@@ -167,7 +167,8 @@ def adapt(
             token by token (`False`). None: it chooses where the task offers answers, unless `model` or an option of
             `TokenAction` is given.
         by_features: whether an agent that acts in a Box chooses the rows of a table by their features (`NodeAction`) or by their
-            numbers. None: by features where these are fewer than the rows, as the two of a city are.
+            numbers. None: by features where these are fewer than the rows, as the two of a city are, or where an option of `NodeAction`
+            is given.
         **options: arguments of the wrappers that are put on, such as `max_new_tokens`.
 
     Returns:
@@ -256,10 +257,14 @@ class _Chain:
         """Return whether rows of an observed table are chosen by their features."""
         if not is_table(self.env.observation_space, self.env.action_space):
             return False
-        if self.by_features is not None:
-            return self.by_features
+        if self.by_features is not None or self.asks_for_rows():
+            return self.by_features is not False
         rows, features = self.env.observation_space["nodes"].shape  # type: ignore[index]
         return bool(features < rows) and not _options_of("ContinuousAction") & set(self.options)
+
+    def asks_for_rows(self) -> bool:
+        """Return whether it was said that rows are chosen by their features, by `by_features=True` or an option of `NodeAction`."""
+        return bool(self.by_features or _options_of("NodeAction") & set(self.options))
 
     def add(self, name: str) -> None:
         """Wrap the environment in the wrapper called `name`."""
@@ -308,8 +313,8 @@ def _fit_actions(chain: _Chain, agent: str, forms: tuple[str, ...], reads_any: b
         chain.add("Verbalize")
     if chain.form == "text" and "text" not in forms:
         chain.add("CandidateAction" if not speaks_words and chain.chooses() else "TokenAction")
-    reads_vectors_alone = "box" in forms and not reads_any
-    if chain.form == "discrete" and reads_vectors_alone and chain.chooses_rows():
+    takes_points = "box" in forms and (not reads_any or chain.asks_for_rows())
+    if chain.form == "discrete" and takes_points and chain.chooses_rows():
         chain.add("NodeAction")  # in a vector the rows of a table lose which of them an action means
         return
     if chain.form in forms or (chain.form == "tokens" and "discrete" in forms):

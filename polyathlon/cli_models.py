@@ -26,7 +26,7 @@ def _push(options: argparse.Namespace) -> None:
 
     check_repository(options.hub)
     folder = RunFolder(options.run_folder)
-    agent, _ = load_run(options.run_folder, options.device, options.trust, best=options.best)
+    agent, _ = load_run(options.run_folder, options.device, options.trust, best=options.best, acts=False)
     config = folder.config()
     files = [path for path in (folder.curve_path,) if path.exists()]
     card = {"task": config.env, "options": in_file(config.env_kwargs), "seed": config.seed, "files": files}

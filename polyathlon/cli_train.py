@@ -107,7 +107,8 @@ def _train_one(words: dict[str, Any], options: argparse.Namespace) -> Any:
     if tuned is not False and not options.resume:
         found = tuned_settings(agent_name, env_name, None if tuned is True else tuned)
         if found.path is not None:
-            print(f"hyper-parameters of {found.path} (--plain leaves them out): {found.said}", file=sys.stderr)
+            said = _left_of(found.said, words)
+            print(f"hyper-parameters of {found.path} (--plain leaves them out): {said}", file=sys.stderr)
     out = options.out or words.pop("out", None) or _default_out(agent_name, env, words.get("seed", 0))
     words.pop("out", None)
     is_terminal = sys.stderr.isatty() and not options.verbose
@@ -118,9 +119,44 @@ def _train_one(words: dict[str, Any], options: argparse.Namespace) -> Any:
     }
     agent = train(agent_name, env, out=out, resume=options.resume, **{**words, **shown})
     rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
-    outcome = f", mean return of the last {len(rewards)} episodes {sum(rewards) / len(rewards):.4g}" if rewards else ""
-    print(f"{agent_name} on {env_name}: {agent.num_timesteps} steps{outcome}; run folder {out}")
+    print(f"{agent_name} on {env_name}: {_length_of(agent)}{_outcome_of(agent, Path(out))}; run folder {out}")
     return sum(rewards) / len(rewards) if rewards else None
+
+
+def _left_of(tuned: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
+    """Return the tuned values in whose place nothing else was given."""
+    lengths = {"total_timesteps"} if words.get("completions") is not None else set()
+    given = {word for word in tuned if words.get(word) is not None} | lengths | set(words.get("agent_kwargs") or {})
+    tables = ("env_kwargs", "wrapper_kwargs")  # whose words go one by one
+    left = {word: value for word, value in tuned.items() if word not in {*given, *tables}}
+    for table in tables:
+        kept = {word: value for word, value in (tuned.get(table) or {}).items() if word not in (words.get(table) or {})}
+        left |= {table: kept} if kept else {}
+    return left
+
+
+def _length_of(agent: Any) -> str:
+    """Return how long an agent has learnt: steps, of a language agent tokens and answers."""
+    if hasattr(agent, "completions"):
+        return f"{agent.num_timesteps:,} tokens in {agent._episode_num:,} answers"
+    return f"{agent.num_timesteps:,} steps"
+
+
+def _outcome_of(agent: Any, out: Path) -> str:
+    """Return what the newest episodes returned; of a run that learnt from records, what was logged last."""
+    from polyathlon.envs.errors import UsageError
+
+    from .plotting import curve
+    from .run_folder import RunFolder
+
+    rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
+    if rewards:
+        return f", mean return of the last {len(rewards)} episodes {sum(rewards) / len(rewards):.4g}"
+    try:
+        metric, _, values = curve(RunFolder(out))
+    except UsageError:
+        return ""
+    return f", {metric.removeprefix('train/').replace('policy_', '')} of the last update {values[-1]:.4g}"
 
 
 def _train_seeds(words: dict[str, Any], seeds: list[int], options: argparse.Namespace) -> None:

@@ -87,7 +87,7 @@ def _costs(rows: Sequence[Row], finished: str) -> str:
         [
             r.name,
             *([f"{r.counted[key]:g}" if key in r.counted else "–" for key in counted] or [f"{r.completions:g}"]),
-            f"{r.steps:,.10g}",
+            f"{r.steps:,.0f}",
             plain_number(r.seconds.estimate),
             _memory(r),
         ]

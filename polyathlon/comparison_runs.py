@@ -25,6 +25,7 @@ from polyathlon.agents.language.episodes import collate, select
 from polyathlon.agents.language.recipes import Recipe, register_recipe
 from polyathlon.agents.language.reference import Reference
 from polyathlon.agents.parts.divergences import kl_token
+from polyathlon.agents.streams.progress import units_done
 
 from .adaptation import is_language_agent, resolve_agent
 from .archives import write_atomically
@@ -32,7 +33,6 @@ from .checkpoints import read_state, save_state
 from .comparison_data import SharedData, counts
 from .evaluation import score_agent
 from .registration import AlgorithmRecord, register_algorithm
-from .run_callbacks import units_done
 from .run_data import takes_option
 from .run_folder import RunConfig, RunFolder
 from .training import build_env, new_agent, run_config, train

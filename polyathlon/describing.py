@@ -251,10 +251,12 @@ def known_learners(env_id: str, record: Path = MATRIX) -> list[str]:
     cells = {kind: status for kind, status in content["cells"].get(env_id, {}).items() if status != "not run"}
     if not cells:
         return []
-    learned = [kind for kind, status in cells.items() if status in ("holds", "rose")]
-    how = "one seed, not a claim" if content["quick"] else "five seeds"
-    others = [f"{kind} ({status})" for kind, status in cells.items() if kind not in learned]
-    lines = [f"known to learn here: {', '.join(learned) or 'none'} ({how}; docs/results/matrix.md)"]
+    known = []
+    for word, how in (("holds", "five seeds"), ("rose", "one seed, not a claim")):
+        kinds = [kind for kind, status in cells.items() if status == word]
+        known += [f"{', '.join(kinds)} ({how})"] if kinds else []
+    others = [f"{kind} ({status})" for kind, status in cells.items() if status not in ("holds", "rose")]
+    lines = [f"known to learn here: {'; '.join(known) or 'none'}; docs/results/matrix.md"]
     return ["", *lines, *([f"not shown to: {', '.join(others)}"] if others else [])]
 
 

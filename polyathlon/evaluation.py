@@ -127,7 +127,7 @@ def play(
 def _measures(info: dict[str, Any]) -> dict[str, float]:
     verdict = info.get("verdict")
     given = {**info, **(verdict if isinstance(verdict, dict) else {})}
-    hidden = {"TimeLimit.truncated", "t", "episode", "written_by_policy"}
+    hidden = {"TimeLimit.truncated", "t", "episode", "task", "written_by_policy"}  # numbers that measure nothing
     return {
         key: float(value)
         for key, value in given.items()
@@ -208,6 +208,7 @@ def load_run(
     trust: bool = False,
     env: Any = None,
     best: bool = False,
+    acts: bool = True,
     **env_options: Any,
 ) -> tuple[Any, Any]:
     """Load the agent of a run, its last checkpoint while it is unfinished, with a fresh environment.
@@ -218,17 +219,24 @@ def load_run(
         trust: also read what was pickled, which can run any program that the file's writer put there.
         env: the environment, as `train` takes it, of a run whose folder cannot make it again; None: as the folder says.
         best: the agent of the best evaluation (`eval_every`) instead of the last one.
+        acts: it is to act, so that a run of a reward model is refused.
         **env_options: further options of the environment, such as `render_mode`.
 
     Returns:
         The agent and its environment.
 
     Raises:
-        UsageError: there is no run, nothing of it is saved yet, or no best agent is kept.
+        UsageError: there is no run, nothing of it is saved yet, no best agent is kept, or it scores answers and gives none.
     """
     folder = RunFolder(path)
     config = folder.config()
     agent_class: Any = resolve_agent(config.agent)[0]
+    if acts and getattr(agent_class, "gives_scores", False):
+        raise UsageError(
+            f"{folder.path} is a run of a reward model ({config.agent}), which scores answers and writes none: "
+            "polyathlon plot shows what it learnt, and polyathlon train AGENT polyathlon/Prompts-v0 --data FILE "
+            f"--reward {folder.path / 'reward_model'} trains by its scores"
+        )
     wrapped = build_env(config, None if env is None else given_task(env), **env_options)
     if best:
         from .run_evaluations import EvaluationFiles

@@ -17,6 +17,7 @@ from .statistics import curve_band
 
 POINTS = 60  # at which curves of different places are compared
 METRICS = ("rollout/ep_rew_mean", "rollout/reward_mean", "rollout/reward")
+OF_RECORDS = ("train/accuracy", "train/policy_loss")  # of runs that learn from records, in which nothing is rewarded
 
 
 def curve(folder: RunFolder, metric: str | None = None) -> tuple[str, np.ndarray, np.ndarray]:
@@ -24,7 +25,8 @@ def curve(folder: RunFolder, metric: str | None = None) -> tuple[str, np.ndarray
 
     Args:
         folder: the run.
-        metric: column of its log; None takes the mean reward of the rollouts.
+        metric: column of its log; None takes the mean reward of the rollouts, or of a run that learns from records the
+            accuracy or else the loss.
 
     Returns:
         The column's name, the steps [T] and the values [T].
@@ -34,9 +36,12 @@ def curve(folder: RunFolder, metric: str | None = None) -> tuple[str, np.ndarray
     """
     records = folder.progress()
     columns = {key for record in records for key in record}
-    metric = metric or reward_column(columns)
+    metric = metric or shown_column(columns)
     if metric is None:
-        raise UsageError(f"no reward is logged in {folder.path} yet: no episode has ended. Train longer.")
+        raise UsageError(
+            f"no reward is logged in {folder.path} yet: no episode has ended. Train longer, or choose a --metric: "
+            f"{', '.join(sorted(key for key in columns if key.startswith('train/'))) or 'none is logged yet'}."
+        )
     if metric not in columns:
         raise unknown_name(f"metric of {folder.path}", metric, columns)
     points = [(record["step"], record[metric]) for record in records if metric in record]
@@ -61,6 +66,12 @@ def reward_column(columns: Iterable[str]) -> str | None:
     )
 
 
+def shown_column(columns: Iterable[str]) -> str | None:
+    """Return the column of a log that tells best how the run goes, or None: the mean reward, or what records teach."""
+    known = set(columns)
+    return reward_column(known) or next((name for name in OF_RECORDS if name in known and "data/epoch" in known), None)
+
+
 def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str | None = None, smooth: float = 0.0) -> Path:
     """Draw the curves of runs into one picture.
 
@@ -71,7 +82,7 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path, metric: str | None = 
         runs: run folders.
         out: the picture to write; its ending gives the format (png, pdf, svg).
         metric: column of the logs, or the beginning that several share ("experts" draws each of `experts/...`); None takes
-            the mean reward.
+            the mean reward, of runs that learn from records the accuracy or else the loss.
         smooth: weight of the past in a moving average over the logged records, 0 (none) to below 1, as in TensorBoard.
 
     Returns:

@@ -1,15 +1,13 @@
-"""Callbacks of `polyathlon.train`: checkpoints between rollouts, a polite end, a progress bar."""
+"""Callbacks of `polyathlon.train`: checkpoints between rollouts, a polite end."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from polyathlon.agents.base import Agent
-from polyathlon.envs.data.progress import Progress
 from polyathlon.envs.errors import UsageError
 
 from .run_folder import RunFolder
@@ -63,30 +61,3 @@ class RunCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
-
-
-def units_done(agent: Any) -> int:
-    """Return how far an agent is: answers where it learns for a number of them, steps otherwise."""
-    return int(agent.num_timesteps if getattr(agent, "completions", None) is None else agent._episode_num)
-
-
-class RunProgress(BaseCallback):
-    """A progress bar over the whole run, which starts where a resumed run stands."""
-
-    def _on_training_start(self) -> None:
-        completions = getattr(self.model, "completions", None)
-        total, unit = (self.model._total_timesteps, "step") if completions is None else (completions, "answer")
-        self.bar = Progress(total, unit, units_done(self.model), shown=True)
-
-    def _on_step(self) -> bool:
-        self.bar.reach(units_done(self.model))
-        rewards = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        if rewards:
-            self.bar.note(f"return {sum(rewards) / len(rewards):.4g}")
-        return True
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if hasattr(self, "bar"):
-            self.bar.reach(units_done(self.model))
-            self.bar.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,21 @@ class Word:
         if self.whole:
             return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+
+
+def within(words: Sequence[Word], length: int) -> tuple[Word, ...]:
+    """Return a space for runs of `length` steps: no choice of `learning_starts` after which nothing would be learnt.
+
+    A choice must lie in the first half of a run. Where none does, the word is not searched.
+    """
+    kept = []
+    for word in words:
+        if word.name == "learning_starts" and word.choices:
+            early = tuple(choice for choice in word.choices if 2 * choice <= length)
+            kept += [replace(word, choices=early)] if early else []
+        else:
+            kept.append(word)
+    return tuple(kept)
 
 
 def read_space(agent: str, space: str | Path | dict[str, Any] | None = None) -> list[Word]:

@@ -17,10 +17,11 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.streams.progress import LearnProgress, units_done
 from polyathlon.envs.errors import UsageError, check_positive_int
 
 from .own_tasks import Given, given_task
-from .run_callbacks import Interrupted, RunCallback, RunProgress, units_done
+from .run_callbacks import Interrupted, RunCallback
 from .run_calls import run_config
 from .run_evaluations import EvaluationCallback
 from .run_folder import RunConfig, RunFolder, in_file
@@ -149,13 +150,8 @@ def train(
         if folder is not None and not folder.exists:
             folder.create(config)
             warn_of_lost(config, folder)
-        if agent.smallest_run > length and not agent.num_timesteps:
-            warnings.warn(
-                f"{registered} takes at least {agent.smallest_run} steps on {config.env} as it is made here, although {length} "
-                "are asked for: one whole round of it",
-                stacklevel=2,
-            )
         if not agent.num_timesteps:
+            _warn_of_short(agent, registered, config, length)
             _start(agent, config.warm_start, prepare)
         remaining = length - units_done(agent)
         if remaining > 0:
@@ -167,6 +163,26 @@ def train(
             if folder is not None:
                 _finish(agent, folder, picture)
     return agent
+
+
+def _warn_of_short(agent: Any, name: str, config: RunConfig, length: int) -> None:
+    """Warn of a run that will be longer than was asked for, and of one that ends before its agent begins to learn."""
+    least, unit, words = agent.smallest_run, "steps", ""
+    if config.unit == "completions":
+        least, unit, words = agent.num_prompts * agent.group_size, "answers", ", num_prompts times group_size"
+    if least > length:
+        warnings.warn(
+            f"{name} takes at least {least} {unit} on {config.env} as it is made here, although {length} "
+            f"are asked for: one whole round of it{words}",
+            stacklevel=3,
+        )
+    starts = getattr(agent, "learning_starts", 0)
+    if starts >= length and getattr(agent, "dataset_source", None) is None:
+        warnings.warn(
+            f"{name} acts at random for its first {starts:,} steps and learns nothing in {length:,}: take more steps, or a smaller "
+            f"learning_starts (such as {max(1, length // 10)})",
+            stacklevel=3,
+        )
 
 
 def _evaluations(
@@ -193,7 +209,7 @@ def _learn(
     more: list[BaseCallback],
     progress_bar: bool,
 ) -> None:
-    progress = RunProgress()
+    progress = LearnProgress()
     # an evaluation at a rollout's start is logged before the checkpoint is written there, so that a resumed run has both
     first = [each for each in more if isinstance(each, EvaluationCallback)]
     rest = [each for each in more if each not in first]
@@ -265,10 +281,10 @@ def _finish(agent: Agent, folder: RunFolder, picture: bool) -> None:
     agent.logger.close()
     if not picture:
         return
-    from .plotting import plot_runs, reward_column
+    from .plotting import plot_runs, shown_column
 
     is_logged = folder.progress_path.exists() and folder.progress_path.stat().st_size > 0  # a short run may log nothing
-    if is_logged and reward_column(key for record in folder.progress() for key in record):
+    if is_logged and shown_column(key for record in folder.progress() for key in record):
         plot_runs([folder.path], folder.curve_path)
 
 

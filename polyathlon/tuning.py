@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from polyathlon.envs.data.progress import is_watched
 from polyathlon.envs.errors import UsageError, check_int, check_positive_int, require
 
 from .archives import write_atomically
@@ -22,7 +23,7 @@ from .run_calls import run_config
 from .run_evaluations import EvaluationCallback, EvaluationFiles
 from .run_folder import RunConfig, in_file
 from .run_making import build_env
-from .search_spaces import Word, merged, nested, read_space
+from .search_spaces import Word, merged, nested, read_space, within
 from .training import train
 
 STARTUP_TRIALS = 5  # drawn at random, and never pruned
@@ -95,7 +96,7 @@ def tune(
 ) -> Tuning:
     """Search for the hyper-parameters of an agent on a task.
 
-    Each trial draws hyper-parameters (TPE; the first five at random), trains a run for each seed, and is scored by its last evaluation
+    Each trial draws hyper-parameters (TPE; the first five at random; of `learning_starts` what lies in the first half of a run), trains a run for each seed, and is scored by its last evaluation
     on fresh episodes. A trial that lies below the median of the others at the same evaluation is given up. What was given in `agent_kwargs`
     is not searched. Called again, a search goes on: with trials that were broken off, from their checkpoints, then with new ones.
 
@@ -119,7 +120,7 @@ def tune(
         out: folder; None is runs/tune-AGENT-ENV.
         storage: where Optuna keeps the trials, as a URL of SQLAlchemy; None is study.db in the folder.
         device: "auto", "cpu" or "cuda".
-        report: called with a line a trial.
+        report: called with a line at the beginning and for each trial.
 
     Returns:
         The best hyper-parameters, also written as YAML.
@@ -140,6 +141,8 @@ def tune(
     config = run_config(name, on, total_timesteps, seed=seed, model=model, warm_start=warm_start, **words)
     fixed = set(config.agent_kwargs)
     drawn = tuple(word for word in read_space(name, space) if word.name not in fixed)
+    if config.unit != "completions":
+        drawn = within(drawn, config.total_timesteps)
     if not drawn:
         raise UsageError(f"nothing is left to search: agent_kwargs give {', '.join(sorted(fixed))}")
     search = Search(config, seeds, evaluations, episodes, drawn)
@@ -153,6 +156,7 @@ def tune(
         _go_on_with_broken(optuna, study)
         objective = partial(_run_trial, search=search, folder=folder, device=device, pruned=optuna.TrialPruned)
         say = report or (lambda line: None)
+        say(_beginning(search, folder, trials, _count(optuna, study)))
         while (left := trials - _count(optuna, study)) > 0:
             study.optimize(
                 objective, n_trials=1, callbacks=[lambda study, trial: say(_line(optuna, study, trial, trials))]
@@ -175,11 +179,12 @@ def _keep(folder: Path, search: Search) -> None:
     mine = json.loads(in_file(asdict(search)))
     if path.exists():
         theirs = json.loads(path.read_text())
-        changed = [key for key in mine if mine[key] != theirs.get(key)]
-        changed += [f"run.{key}" for key in mine["run"] if mine["run"][key] != theirs.get("run", {}).get(key)]
-        if changed := [key for key in changed if key != "run"]:
+        pairs = [(key, mine[key], theirs.get(key)) for key in mine if key != "run"]
+        pairs += [(key, value, theirs.get("run", {}).get(key)) for key, value in mine["run"].items()]
+        changed = [f"{key} ({_short(old)} there, {_short(new)} now)" for key, new, old in pairs if new != old]
+        if changed:
             raise UsageError(
-                f"{folder} holds another search, which differs in {', '.join(changed)}: choose another --out"
+                f"{folder} holds another search, which differs in {', '.join(changed)}: choose another --out, or remove it"
             )
         return
     if folder.exists() and any(folder.iterdir()):
@@ -189,6 +194,19 @@ def _keep(folder: Path, search: Search) -> None:
         write_atomically(path, json.dumps(mine, indent=1))
     except OSError as error:
         raise UsageError(f"the folder {folder} cannot be written: {error.strerror or error}") from error
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _beginning(search: Search, folder: Path, trials: int, done: int) -> str:
+    """Say what is about to run: a trial may take minutes before it has something to say."""
+    unit = "answers" if search.run.unit == "completions" else "steps"
+    runs = "" if search.seeds == 1 else f" and {search.seeds} seeds"
+    found = f", {done} of them done before" if done else ""
+    return f"{trials} trials of {search.run.total_timesteps:,} {unit}{runs} each{found}; folder {folder}"
 
 
 def _study(optuna: Any, folder: Path, storage: str | None, seed: int, prune: bool) -> Any:
@@ -286,6 +304,7 @@ def _score(config: RunConfig, search: Search, path: Path, device: str, looks: An
             device=device,
             callback=watcher,
             picture=False,
+            progress_bar=is_watched(),
         )
     rows = EvaluationFiles(path).rows()
     if not rows:

@@ -3,8 +3,7 @@
 
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 torch_version="$(sed -n 's/^torch==//p' "$repository/constraints.txt")"
-# three quarters of what pip would compile is never imported: Python compiles the rest when it is, once
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_COMPILE=0
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 say() { printf '\n== %s\n' "$*"; }
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BASE = {
-    "envs": {"tensor", "language", "models", "data", "probes", "errors", "random"},
+    "envs": {"tensor", "language", "models", "data", "probes", "errors", "random", "keyed"},
     "agents": {"base", "streams", "engine", "parts"},
 }
 ALLOWED = {"envs": {"envs"}, "wrappers": {"wrappers", "envs"}, "agents": {"agents", "wrappers", "envs"}}

@@ -136,6 +136,12 @@ class ContinuousAction(gym.Wrapper[Any, Floats, Any, Any], gym.utils.RecordConst
         places = np.reshape(choice, -1) - self._first
         return np.concatenate([part[int(place)] for part, place in zip(self._parts, places)])
 
+    def rows(self, env: gym.vector.VectorEnv[Any, Any, Any]) -> gym.vector.VectorEnv[Any, Any, Any] | None:
+        """Return rows of a tensor task (torch output) behind this wrapper; None where each takes several choices at once."""
+        from .rows import ChoiceRows
+
+        return ChoiceRows(env, self.action_space, self.codes) if self._is_single else None  # type: ignore[arg-type]
+
     def _without_mask(self, info: dict[str, Any]) -> dict[str, Any]:
         """Keep the mask of the next choice, and return the info without it."""
         mask = info.get("action_mask")

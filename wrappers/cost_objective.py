@@ -6,7 +6,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.rewards import num_objectives
@@ -33,7 +35,13 @@ def _illegal(action: Any, info: dict[str, Any]) -> float:
     return float(bool(info.get("illegal_action")) or is_invalid)
 
 
+def _effort_of_rows(actions: Tensor) -> Tensor:
+    return actions.double().square().reshape(len(actions), -1).mean(-1)
+
+
 COSTS = {"steps": _steps, "effort": _effort, "length": _length, "illegal": _illegal}
+
+ROW_COSTS = {"steps": lambda actions: torch.ones(len(actions)), "effort": _effort_of_rows}  # what actions alone decide
 
 
 class CostObjective(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -72,3 +80,9 @@ class CostObjective(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructor
         observation, reward, terminated, truncated, info = self.env.step(action)
         paid = np.array([float(reward), -COSTS[self.cost](action, info)], np.float32)
         return observation, paid, terminated, truncated, info
+
+    def rows(self, env: gym.vector.VectorEnv[Any, Any, Any]) -> gym.vector.VectorEnv[Any, Any, Any] | None:
+        """Return rows of a tensor task (torch output) behind this wrapper; None where the cost asks what an answer was."""
+        from .rows import CostRows
+
+        return CostRows(env, ROW_COSTS[self.cost], self.reward_space) if self.cost in ROW_COSTS else None

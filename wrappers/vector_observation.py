@@ -60,3 +60,9 @@ class VectorObservation(
         vector = np.empty(self.encoder.size, np.float32)
         self.encoder.write(observation, vector)
         return vector
+
+    def rows(self, env: gym.vector.VectorEnv[Any, Any, Any]) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """Return rows of a tensor task (torch output) behind this wrapper; each sees what a scalar environment would show."""
+        from .rows import FlatRows
+
+        return FlatRows(env, self.encoder, self.observation_space)

@@ -183,15 +183,7 @@ def play_match(
         totals, lengths = play_foreign_games(task, guarded, seats, seed, limit)
     else:
         totals, lengths = play_games(task, guarded, seats, seed, limit)
-    for one in guarded:
-        one.close()
-    faults = tuple(fault for one in guarded for fault in one.faults)
-    if faults:
-        warnings.warn(
-            f"{len(faults)} faults in a match of {' and '.join(names)}, which lose the game or have another move played; the first: "
-            f"{faults[0].message}",
-            stacklevel=2,
-        )
+    faults = _faults(guarded, names)
     mine = (totals * is_first).sum(1) / is_first.sum(1)
     theirs = (totals * ~is_first).sum(1) / (~is_first).sum(1).clamp(min=1)
     wins, losses = mine > theirs, mine < theirs
@@ -209,3 +201,17 @@ def play_match(
         float(lengths.double().mean()),
         faults,
     )
+
+
+def _faults(guarded: Sequence[Guarded], names: Sequence[str]) -> tuple[PlayerFault, ...]:
+    """Close players and return what they did wrong, with a warning where that is something."""
+    for one in guarded:
+        one.close()
+    faults = tuple(fault for one in guarded for fault in one.faults)
+    if faults:
+        warnings.warn(
+            f"{len(faults)} faults in a match of {' and '.join(names)}, which lose the game or have another move played; the first: "
+            f"{faults[0].message}",
+            stacklevel=3,
+        )
+    return faults

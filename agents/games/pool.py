@@ -68,8 +68,8 @@ class Pool:
                 return self.actors[number]
         raise unknown_name("member of the pool", name, self.names)
 
-    def add(self, actor: Actor, steps: int) -> int | None:
-        """Offer a snapshot to the pool; return its number, or None where the draw leaves it out."""
+    def add(self, actor: Actor, steps: int) -> int:
+        """Take a snapshot into the pool, in the place of another one where that is full; return its number."""
         number, self.count = self.count, self.count + 1
         self.born[number] = steps
         if len(self.active) >= self.size:

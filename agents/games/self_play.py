@@ -221,7 +221,7 @@ class SelfPlay:
         return int(self.agent.num_timesteps)
 
     def snapshot(self) -> None:
-        """Offer a frozen copy of the learner to the pool."""
+        """Take a frozen copy of the learner into the pool."""
         self.pool.add(self.agent.frozen_actor(self.device), self.agent.num_timesteps)
         self.last_snapshot = self.agent.num_timesteps
 

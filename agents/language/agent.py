@@ -13,7 +13,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
-from polyathlon.agents.parts.devices import find_device, refuse_no_bfloat16
 from polyathlon.agents.parts.keywords import BareWords
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
@@ -22,20 +21,21 @@ from polyathlon.envs.random import make_keys
 from polyathlon.registration import register_agent
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch, token_rows
 
+from .compared import component_metrics
 from .episodes import Episode, Fields, unbroken
 from .offline_agent import OfflineAgent
-from .policy import CausalLMPolicy, check_dtype, usual_learning_rate
+from .policy import CausalLMPolicy, put_precision, usual_learning_rate
 from .reading import Reading, read_episodes
 from .recipe_wiring import wire
-from .recipes import Recipe, check_recipe, find_recipe
-from .recipes.options import option_at
+from .recipes import Recipe, check_recipe, find_recipe, recipe_rows
+from .recipes.options import known_words, option_at
 from .reference import Reference
 from .refusals import refuse_task
 from .rollout import Rollout
 from .side_models import SideModels
 from .signal import warn_without_signal
 from .states import ReferenceState, RowsState
-from .updates import Update, component_metrics
+from .updates import Update
 
 # what sampling and training may differ by: measured are 0.0001 in float32, and less than half of this in bfloat16
 LOGP_GAPS = {"float32": 0.1, "bfloat16": 0.5}
@@ -85,6 +85,12 @@ class LanguageAgent(OfflineAgent):
         UsageError: an unknown recipe, a model that is not the environment's, an environment of another form.
     """
 
+    @classmethod
+    def holder_of(cls, name: str) -> str | None:
+        """Return the argument that takes a word of recipes or of the policy, or None."""
+        in_recipes = any(name in known_words(row) for row in recipe_rows())
+        return "recipe_kwargs" if in_recipes else super().holder_of(name)
+
     def __init__(
         self,
         policy: str | type[CausalLMPolicy],
@@ -114,7 +120,7 @@ class LanguageAgent(OfflineAgent):
             options["model"] = policy
         if lora is not None:
             options["lora"] = lora
-        is_mixed = _put_precision(options, dtype, gradient_checkpointing, fast_forward, kwargs.get("device", "auto"))
+        is_mixed = put_precision(options, dtype, gradient_checkpointing, fast_forward, kwargs.get("device", "auto"))
         if learning_rate is None:
             learning_rate = usual_learning_rate(options)
         policy_class = CausalLMPolicy if isinstance(policy, str) else policy
@@ -223,12 +229,17 @@ class LanguageAgent(OfflineAgent):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces, of another family too; its problems are drawn from the start.
 
+        What parts and the collector remember of the problems of another one starts anew: their ids mean other problems now.
+
         Raises:
             ValueError: the spaces differ, such as those of another `max_length`.
             UsageError: see `Agent`.
         """
+        before = None if self.env is None else self.token_env.unwrapped
         super().set_env(env, force_reset)
         self._prompts = self._rows = None
+        if before is not None and self.token_env.unwrapped is not before:
+            self._wiring.forget()
 
     def _make_vec_env(self) -> None:
         if self._prompts is None:
@@ -393,23 +404,3 @@ class LanguageAgent(OfflineAgent):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_prompts", "_rows", "_episodes", "_wiring", "side_models"]
-
-
-def _put_precision(options: dict[str, Any], dtype: str, is_checkpointed: bool, is_fast: bool, device: Any) -> bool:
-    """Put precision and checkpoints into the options of a policy, and return whether precision is mixed.
-
-    Raises:
-        UsageError: the type is not known or not there on the device, or checkpoints are asked for without `fast_forward`.
-    """
-    if dtype != "float32":
-        options["dtype"] = check_dtype(dtype, str(options.get("model", "")))
-    if is_checkpointed:
-        if not is_fast:
-            raise UsageError(
-                "gradient_checkpointing=True needs this package's own forward pass: leave fast_forward=False out"
-            )
-        options["gradient_checkpointing"] = True
-    is_mixed = options.get("dtype") == "bfloat16"
-    if is_mixed:
-        refuse_no_bfloat16(find_device(device))
-    return is_mixed

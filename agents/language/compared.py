@@ -1,15 +1,18 @@
-"""What is watched of an update beside its loss: pairs, and what the policy differs from its reference by."""
+"""What is watched of an update beside its loss: pairs, what the policy differs from its reference by, penalties, parts of verdicts."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.differential_information import did_entropy
+from polyathlon.agents.parts.fields import role_field
 from polyathlon.agents.parts.preferences import preference_metrics
 from polyathlon.agents.parts.sequences import pairs
 
-from .episodes import Fields
+from .episodes import Episode, Fields
 from .reading import Reading
 
 
@@ -51,3 +54,24 @@ def compared_metrics(rows: Fields, reading: Reading, is_paired: bool) -> dict[st
             entropy, size = did_entropy(logp[own], reference[own], mask[own], group)
             found |= {"did_entropy": entropy, "did_effective_samples": size}
     return found
+
+
+def penalty_metric(name: str, read: Sequence[str | None]) -> str:
+    """Return under which name a penalty is logged: `reference_kl` for "kl" to the reference, `value_loss` of a critic."""
+    roles = sorted({split[0] for field in read if field and (split := role_field(field))})
+    if len(roles) == 1:
+        return f"{roles[0]}_{name}"
+    return "value_loss" if "value" in read else f"{name}_loss"
+
+
+def component_metrics(episodes: Sequence[Episode]) -> Iterator[tuple[str, float]]:
+    """Yield "reward/NAME" and "reward/NAME_std" of each named part of the verdicts, over the episodes that it applies to."""
+    seen: dict[str, list[float]] = {}
+    for episode in episodes:
+        for name, value in ((episode.verdict or {}).get("parts") or {}).items():
+            if value == value:
+                seen.setdefault(str(name), []).append(float(value))
+    for name, values in sorted(seen.items()):
+        numbers = torch.tensor(values, dtype=torch.float64)
+        yield f"reward/{name}", float(numbers.mean())
+        yield f"reward/{name}_std", float(numbers.std(correction=0))

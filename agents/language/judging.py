@@ -90,7 +90,8 @@ def own_answers(rollout: RolloutContext, episodes: Sequence[Episode]) -> list[Ep
     solve, start = rollout.task_method("solution"), rollout.task_method("start")
     if solve is None or start is None or not rollout.knows_tasks:
         raise UsageError(
-            "gold=True takes the task's own answers, but it has none (LanguageTask.solution), or a wrapper stands around it: leave it out"
+            "gold=True takes the task's own answers, but it has none (LanguageTask.solution), or a wrapper stands around it: take "
+            "gold=False (recipe_kwargs={'gold': False})"
         )
     rules, begun = rollout.rules, []
     found: list[Episode | None] = []

@@ -88,12 +88,12 @@ class _Kept:
 
     def collect(self, rollout: RolloutContext) -> list[Episode]:
         """Return the next `num_prompts` groups; after `every` updates all of them are written anew."""
+        if not self.groups and self.every is not None:  # in step with a reference that follows every so many updates
+            self.updates = rollout.iteration % self.every
         is_new = not self.groups or (self.every is not None and self.updates % self.every == 0)
         if is_new:
             self._refresh(rollout)
-        self.updates = (
-            self.updates % (self.every or self.updates + 1) + 1
-        )  # in step with a reference that follows every so many updates
+        self.updates = self.updates % (self.every or self.updates + 1) + 1
         found: list[Episode] = []
         for number in range(min(rollout.num_prompts, len(self.groups))):
             if not self.order:
@@ -101,9 +101,7 @@ class _Kept:
                 self.order = drawn.tolist()
             for episode in self.groups[self.order.pop()]:
                 episode.group = number
-                found.append(Episode(**vars(episode)))
-                if not is_new:  # the policy has moved on since
-                    found[-1].version = [-1] * len(episode.ids)
+                found.append(Episode(**vars(episode)) if is_new else _aged(episode))
         if self.every is None and not is_new:
             rollout.log_given(found)  # nothing is written any more: what is read are the steps, as of records
         return found
@@ -120,6 +118,10 @@ class _Kept:
 
     def _number(self, rollout: RolloutContext) -> int:
         return self.problems or rollout.num_prompts
+
+    def forget(self) -> None:
+        """Drop the answers: the policy has learnt from elsewhere since it wrote them."""
+        self.groups, self.order = [], []
 
     def _chosen(self, groups: list[Group], rollout: RolloutContext) -> list[Group]:
         raise NotImplementedError
@@ -244,13 +246,14 @@ class Iterated(_Kept):
             write_win_rates(rollout, self.judge, groups)
         else:
             self._rank(groups, rollout.rules)
-        for episode in (episode for group in groups for episode in group if self.repeats):
-            if repeats(episode) > self.repeats:
-                episode.score = min(other.score for group in groups for other in group) - 1
+        if self.repeats:
+            lowest = min((episode.score for group in groups for episode in group), default=0.0) - 1
+            for episode in (episode for group in groups for episode in group if repeats(episode) > self.repeats):
+                episode.score = lowest
         new = paired(groups, self.filter, self.min_gap, **self.words)
         kept = [pair for share, old in zip(self.older, self.before) for pair in old[: math.floor(share * len(new))]]
         self.before = [new, *self.before][: len(self.older)]
-        return new + kept
+        return new + [[_aged(episode) for episode in pair] for pair in kept]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the pairs of this iteration and of those before."""
@@ -261,6 +264,11 @@ class Iterated(_Kept):
         """Go on with them."""
         super().load_state_dict(state)
         self.before = [[[_episode(kept) for kept in pair] for pair in pairs] for pairs in state["before"]]
+
+
+def _aged(episode: Episode) -> Episode:
+    """Return an answer as one of a policy that has moved on since; what was given stays so."""
+    return Episode(**{**vars(episode), "version": [-1] * len(episode.ids)})
 
 
 def _episode(kept: Mapping[str, Any]) -> Episode:

@@ -95,10 +95,14 @@ class OfflineAgent(TokenAgent):
             learning_rate: step size; None is twice the agent's.
 
         Raises:
-            UsageError: the task has no solutions.
+            UsageError: the task has no solutions, or is no environment.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"n must be a positive number of problems, got {n!r}")
+        if task is not None and not isinstance(task, gym.Env):
+            raise UsageError(
+                f"warm_start takes a task first, got {task!r}; give the number of problems as n=: warm_start(n=256)"
+            )
         recipe = find_recipe("sft")
         episodes = self.solutions(n, task)
         rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
@@ -108,9 +112,10 @@ class OfflineAgent(TokenAgent):
         for _ in range(epochs):
             for index in torch.randperm(n, generator=self.generator, device=self.device).split(batch_size):
                 self.update([episodes[i] for i in index.tolist()], recipe)
-        # neither step sizes of imitation nor side models from before it hold for what follows
+        # neither step sizes of imitation nor side models and kept answers from before it hold for what follows
         self.policy.optimizer.state.clear()
         self.side_models.forget()
+        getattr(self._wiring.collector, "forget", lambda: None)()
         return self
 
     def _set_data(self, data: Any, holdout: float | None, reference_logps: str) -> None:

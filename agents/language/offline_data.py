@@ -77,6 +77,10 @@ def refuse_missing_data(row: str, collector: Any, data: Any) -> None:
             "(polyathlon recipes)"
         )
     if data is None and reads:
+        from .recipes import recipe_rows
+
+        online = f"{row}_online"
+        other = f"; {online} learns from its own answers" if online in [each.name for each in recipe_rows()] else ""
         raise UsageError(
-            f"the recipe {row!r} learns from records: give data=FILE (--data FILE), see polyathlon.records"
+            f"the recipe {row!r} learns from records: give data=FILE (--data FILE), see polyathlon.records{other}"
         )

@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from polyathlon.agents.engine.distributions import Categorical
+from polyathlon.agents.parts.devices import find_device, refuse_no_bfloat16
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.models import load_model
 from polyathlon.envs.models.table_model import TableModel, is_table_name
@@ -285,3 +286,23 @@ def left_padded(tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]
 def _contexts(obs: PyTorchObs) -> Mapping[str, Tensor]:
     assert isinstance(obs, Mapping)
     return obs
+
+
+def put_precision(options: dict[str, Any], dtype: str, is_checkpointed: bool, is_fast: bool, device: Any) -> bool:
+    """Put precision and checkpoints into the options of a policy, and return whether precision is mixed.
+
+    Raises:
+        UsageError: the type is not known or not there on the device, or checkpoints are asked for without `fast_forward`.
+    """
+    if dtype != "float32":
+        options["dtype"] = check_dtype(dtype, str(options.get("model", "")))
+    if is_checkpointed:
+        if not is_fast:
+            raise UsageError(
+                "gradient_checkpointing=True needs this package's own forward pass: leave fast_forward=False out"
+            )
+        options["gradient_checkpointing"] = True
+    is_mixed = options.get("dtype") == "bfloat16"
+    if is_mixed:
+        refuse_no_bfloat16(find_device(device))
+    return is_mixed

@@ -117,6 +117,13 @@ class Wiring:
         """Return the parts and the collector that keep a state, by slot."""
         return {slot: thing for slot, thing in self.objects.items() if isinstance(thing, Stateful)}
 
+    def forget(self) -> None:
+        """Let parts and the collector begin anew; where records stand does not depend on the task, and stays."""
+        fresh = wire(self.row).stateful()
+        for slot, thing in self.stateful().items():
+            if not hasattr(thing, "check_data"):
+                thing.load_state_dict(fresh[slot].state_dict())
+
     def stateless(self) -> dict[str, bytes]:
         """Return what objects without `state_dict` hold, to see whether it changes."""
         return {slot: _contents(thing) for slot, thing in self.objects.items() if not isinstance(thing, Stateful)}
@@ -179,7 +186,20 @@ class _Wirer:
                 self.wiring.side_losses[model.role] = self._bind(f"models.{model.role}", model.loss, LOSS)
         self._bind_afters()
         self.wiring.needs = frozenset(self.read)
+        self._refuse_without_effect()
         return self.wiring
+
+    def _refuse_without_effect(self) -> None:
+        """Refuse words of the row that nothing in it reads."""
+        row = self.row
+        if row.denominator == "kept" and not (row.keep or row.weights):
+            raise UsageError(
+                f"denominator='kept' of the recipe {row.name!r} has no effect: neither `keep` nor `weights` leaves tokens out; leave it out"
+            )
+        if row.old_logp == "read" and "old_logp" not in self.read:
+            raise UsageError(
+                f"old_logp='read' of the recipe {row.name!r} has no effect: no part of it reads old_logp; leave it out"
+            )
 
     def _check_words(self) -> None:
         """Check the options of every part, also of those that are not evaluated."""

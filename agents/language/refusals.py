@@ -14,6 +14,7 @@ from polyathlon.wrappers.tokens.token_action import TokenAction
 from .episodes import Episode, Fields
 from .imitation import find_method
 from .recipe_wiring import Wiring
+from .recipes.records import Recipe
 
 
 def refuse_task(env: Any, collector: Any) -> None:
@@ -61,4 +62,20 @@ def refuse_missing_scores(agent: Any, wiring: Wiring) -> None:
         raise UsageError(
             f"the recipe {wiring.row.name!r} reads `policy_score`, the number that a reward model gives an answer, and a language model "
             "gives none: train it with RewardModel (polyathlon train reward), or read ROLE_score of a given side model"
+        )
+
+
+def refuse_unaveraged(wiring: Wiring) -> None:
+    """Refuse words that say how tokens are weighed and averaged where the loss is one number and nothing is left to average.
+
+    Raises:
+        UsageError: naming the word.
+    """
+    row = wiring.row
+    given = [word for word in ("aggregation", "denominator") if getattr(row, word) != getattr(Recipe, word)]
+    given += [stage for stage in ("keep", "weights") if wiring.has_stage(stage) and "weight" not in wiring.needs]
+    if given:
+        raise UsageError(
+            f"{given[0]} of the recipe {row.name!r} has no effect: {row.loss.path} returns one number for the whole minibatch, so no tokens are "
+            f"averaged after it: leave {given[0]} out, or take a loss of [N, T]"
         )

@@ -34,6 +34,7 @@ class RolloutContext(Protocol):
         rules: the `TokenRules`: end ids, stop texts, limits.
         data: what `data=` of the agent read; None without.
         num_prompts: problems that an iteration asks for.
+        iteration: iterations since copies of the policy began to follow it (`SideModel.follows`); 0 in rows without side models.
         knows_tasks: whether what is drawn and played are the task's own ids; False where a wrapper of the user's stands around it.
     """
 
@@ -42,6 +43,7 @@ class RolloutContext(Protocol):
     rules: Any
     data: Any
     num_prompts: int
+    iteration: int
     knows_tasks: bool
 
     def draw(self, n: int) -> list[Any]:
@@ -103,6 +105,7 @@ class Rollout:
         self.rules = agent.token_env.rules
         self.data: Any = agent.opened_data
         self.num_prompts = agent.num_prompts
+        self.iteration = agent.side_models.iterations if agent.recipe.models else 0
         self.differs: list[bool] = []
 
     def draw(self, n: int) -> list[Any]:

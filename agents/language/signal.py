@@ -41,7 +41,7 @@ def warn_without_signal(updates: int) -> None:
     if updates == PATIENCE:
         warnings.warn(
             f"in each of the last {PATIENCE} updates all answers to a problem earned the same, so nothing was learnt from "
-            "rewards. Imitate the task's own answers first (agent.warm_start(n), or --warm-start N of polyathlon train), "
+            "rewards. Imitate the task's own answers first (agent.warm_start(n=256), or --warm-start N of polyathlon train), "
             "take easier problems, or give more answers to each (group_size) and more tokens (max_new_tokens)",
             UserWarning,
             stacklevel=2,

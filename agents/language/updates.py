@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,13 +13,13 @@ from polyathlon.agents.parts.fields import role_field
 from polyathlon.agents.parts.wiring import Schedule
 from polyathlon.envs.errors import UsageError
 
-from .compared import compared_metrics
+from .compared import compared_metrics, penalty_metric
 from .episodes import Episode, Fields, collate, moved, select, unbroken
 from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
-from .refusals import refuse_missing_scores, refuse_missing_verdicts
+from .refusals import refuse_missing_scores, refuse_missing_verdicts, refuse_unaveraged
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -263,13 +263,17 @@ class Update:
             constant = rows | {name: None if x is None else x.detach() for name, x in current.items()}
             for part in self.wiring.stages["weights"]:
                 rows["weight"] = constant["weight"] = rows["weight"] * part(constant)
-        loss = self._mean(self.wiring.loss(rows), rows)
+        each = self.wiring.loss(rows)
+        loss, is_averaged = self._mean(each, rows), each.dim() > 0
         metrics = {"policy_loss": loss.detach()}
         for name, coefficient, term in self.wiring.penalties:
             number = coefficient.at(rows["progress"]) if isinstance(coefficient, Schedule) else coefficient
-            value = self._mean(term(rows), rows)
+            each = term(rows)
+            value, is_averaged = self._mean(each, rows), is_averaged or each.dim() > 0
             loss = loss + number * value
             metrics[penalty_metric(name, term.fields)] = value.detach()
+        if not is_averaged:
+            refuse_unaveraged(self.wiring)
         compared = compared_metrics(rows, reading, "side" in self.wiring.differentiated)
         return loss, metrics | compared | self._metrics(rows, reading)
 
@@ -376,14 +380,6 @@ def add_reward(fields: Fields, found: Tensor) -> None:
         )
 
 
-def penalty_metric(name: str, read: Sequence[str | None]) -> str:
-    """Return under which name a penalty is logged: `reference_kl` for "kl" to the reference, `value_loss` of a critic."""
-    roles = sorted({split[0] for field in read if field and (split := role_field(field))})
-    if len(roles) == 1:
-        return f"{roles[0]}_{name}"
-    return "value_loss" if "value" in read else f"{name}_loss"
-
-
 def _joined(parts: Sequence[Any], index: Tensor | None = None) -> Any:
     if parts[0] is None:
         return None
@@ -400,16 +396,3 @@ def _numbers(values: Sequence[Tensor]) -> list[float]:
 
 def _leaf(value: Tensor | None) -> Any:
     return None if value is None else value.detach().requires_grad_()
-
-
-def component_metrics(episodes: Sequence[Episode]) -> Iterator[tuple[str, float]]:
-    """Yield "reward/NAME" and "reward/NAME_std" of each named part of the verdicts, over the episodes that it applies to."""
-    seen: dict[str, list[float]] = {}
-    for episode in episodes:
-        for name, value in ((episode.verdict or {}).get("parts") or {}).items():
-            if value == value:
-                seen.setdefault(str(name), []).append(float(value))
-    for name, values in sorted(seen.items()):
-        numbers = torch.tensor(values, dtype=torch.float64)
-        yield f"reward/{name}", float(numbers.mean())
-        yield f"reward/{name}_std", float(numbers.std(correction=0))

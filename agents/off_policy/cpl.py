@@ -16,6 +16,8 @@ from polyathlon.agents.parts.action_distributions import choices_of
 from polyathlon.agents.parts.contrastive_preference import labelled_pair_loss, score_loss, segment_advantage
 from polyathlon.agents.parts.keywords import SegmentWords
 from polyathlon.agents.parts.offline_losses import weighted_imitation
+from polyathlon.agents.parts.replay import Replay
+from polyathlon.agents.parts.segments import Segments
 from polyathlon.agents.parts.wiring import Target
 from polyathlon.envs.errors import UsageError, check_int, check_non_negative, refuse_without_effect, unknown_name
 from polyathlon.registration import register_agent
@@ -268,6 +270,12 @@ class CPL(FromSegments):
         super()._setup_model()
         refuse_no_density(self)
 
+    def _new_replay(self) -> Replay:
+        replay = super()._new_replay()
+        if self.by_scores:
+            refuse_equal_scores(self.segments, self.batch_size)
+        return replay
+
     @property
     def _imitates(self) -> bool:
         """Whether the next gradient step is one of imitation."""
@@ -305,6 +313,22 @@ class CPL(FromSegments):
         first, length = preferred >= 0.5, len(fields["action"]) // (2 * len(preferred))
         keep = torch.cat([first, ~first]).repeat_interleave(length)
         return {**fields, "obs": _rows(fields["obs"], keep), "action": fields["action"][keep]}
+
+
+def refuse_equal_scores(segments: Segments | None, batch_size: int) -> None:
+    """Refuse scored segments of which no two can be compared; those that were given as pairs have no scores.
+
+    Raises:
+        UsageError: so.
+    """
+    score = None if segments is None else segments.score
+    if score is not None and (batch_size < 2 or bool((score == score[0]).all())):
+        same = f"all {len(score)} segments have the same score"
+        what = f"batch_size={batch_size} takes one" if batch_size < 2 else same
+        raise UsageError(
+            f"by_scores=True compares the segments of a minibatch by their scores, but {what}, so there is nothing to learn: give "
+            "segments of different scores and a batch_size of at least 2"
+        )
 
 
 def _rows(obs: Any, keep: Tensor) -> Any:

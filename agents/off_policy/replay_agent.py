@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
@@ -20,9 +19,10 @@ from polyathlon.agents.parts.hindsight import HerReplayBuffer
 from polyathlon.agents.parts.observations import as_seen, is_flat, new_replay, over_parts
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.policy_names import refuse_policy_name
-from polyathlon.agents.parts.refused_words import OFF_POLICY
+from polyathlon.agents.parts.refused_words import OFF_POLICY, POLICY_WORDS
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.callback_locals import step_locals
+from polyathlon.agents.streams.environments import refuse_unbounded
 from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
 
 from .replay_files import ReplayFiles, vec_normalize_of
@@ -61,6 +61,7 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
 
     action_forms: ClassVar[tuple[str, ...]] = ("box",)
     refused_words = OFF_POLICY
+    policy_words = POLICY_WORDS
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
     log_interval = 4
     policy: Any
@@ -146,11 +147,7 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
         shown = self.env.venv if isinstance(self.env, VecTransposeImage) else self  # before its channels were moved
         refuse_policy_name(self._policy_name, shown.observation_space, self.policy_kwargs, name)
         self.refuse_wrong_form(self.observation_space, action_space)
-        if isinstance(action_space, spaces.Box) and not np.isfinite([action_space.low, action_space.high]).all():
-            raise UsageError(
-                f"{name} needs finite bounds of the actions, got {action_space}; bound them: gymnasium.wrappers.TransformAction("
-                f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action_space.shape}))"
-            )
+        refuse_unbounded(action_space, name)  # once more, for the spaces of a dataset
 
     def _refuse_observations(self) -> None:
         """Refuse observations that the agent's own words or losses cannot take."""

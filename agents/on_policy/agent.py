@@ -22,7 +22,7 @@ from polyathlon.agents.parts.intrinsic import Bonus, BonusBatch, captions_of
 from polyathlon.agents.parts.moments import RunningMoments
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.policy_names import refuse_policy_name
-from polyathlon.agents.parts.refused_words import ON_POLICY
+from polyathlon.agents.parts.refused_words import ON_POLICY, POLICY_WORDS
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.parts.time_returns import discounted_sums, gae_time
 from polyathlon.agents.streams.callback_locals import step_locals
@@ -64,6 +64,7 @@ class OnPolicy(MethodAgent):
     """
 
     refused_words = ON_POLICY
+    policy_words = POLICY_WORDS
     seats: Any = None  # plays all seats of a game, see `polyathlon.agents.games.seats`
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCritic}
     policy: Any

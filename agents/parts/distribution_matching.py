@@ -32,7 +32,7 @@ class MatchTarget:
     Args:
         divergence: "js" (the authors' default), "reverse_kl" (REINFORCE with the divergence in the reward), "forward_kl", "tv", "chi2",
             "reverse_chi2".
-        target: "tilted" or "filtered".
+        target: "tilted" or "filtered"; `moment_targets.MatchMoments` has a third one.
         beta: of "tilted".
         window: answers whose pseudo-rewards the baseline averages; it does not include the batch at hand. It is not weighed.
         proposal_window: answers that say whether the policy is nearer to the target than the proposal.

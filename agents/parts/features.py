@@ -233,7 +233,7 @@ def make_extractor(
             raise
         raise UsageError(
             f"{kind.__name__} cannot read {space} (NatureCNN takes pictures of 36 x 36 and more): give "
-            f"features_extractor_class=, or resize them (gymnasium.wrappers.ResizeObservation). {str(error).splitlines()[0]}"
+            f"features_extractor_class=, or resize them (gymnasium.wrappers.ResizeObservation, after pip install opencv-python-headless). {str(error).splitlines()[0]}"
         ) from error
 
 

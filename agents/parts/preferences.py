@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -71,6 +72,25 @@ def pair_loss(
     return loss if weight is None else loss * weight
 
 
+def mean_over_pairs(
+    loss: Callable[[Tensor, Tensor], Tensor], side: Tensor, group: Tensor, label: Tensor | None
+) -> Tensor:
+    """Mean over the pairs of p l(chosen, rejected) + (1 - p) l(rejected, chosen), a scalar.
+
+    Args:
+        loss: l, [P] losses of the rows of better and of worse answers, [P] int64 each.
+        side: [N] 1 chosen, -1 rejected, 0 neither.
+        group: [N] int64, the pair that a row belongs to.
+        label: [N] p on the rows of a pair, how likely the chosen answer is the better one; None and NaN are 1.
+    """
+    won, lost = pairs(side, group)
+    each = loss(won, lost)
+    if label is None:
+        return each.mean()
+    share = torch.nan_to_num(label[won], nan=1.0).to(each.dtype)
+    return (share * each + (1 - share) * loss(lost, won)).mean()
+
+
 def dpo(
     logp: Tensor,
     reference_logp: Tensor,
@@ -111,13 +131,12 @@ def dpo(
     """
     rho = seq_logps(logp, mask) if reference_free else log_ratio(logp, reference_logp, mask)
     score = divergence_link(rho, divergence, alpha)
-    won, lost = pairs(side, group)
     kind: Link = "robust" if smoothing == "robust" else "sigmoid"
-    margin = score[won] - score[lost]
-    loss = pair_loss(margin, kind=kind, beta=beta, label_smoothing=label_smoothing)
-    if label is not None and bool((share := torch.nan_to_num(label[won], nan=1.0)).lt(1).any()):
-        loss = share * loss + (1 - share) * pair_loss(-margin, kind=kind, beta=beta, label_smoothing=label_smoothing)
-    return loss.mean()
+
+    def loss(won: Tensor, lost: Tensor) -> Tensor:
+        return pair_loss(score[won] - score[lost], kind=kind, beta=beta, label_smoothing=label_smoothing)
+
+    return mean_over_pairs(loss, side, group, label)
 
 
 def ipo(
@@ -126,6 +145,7 @@ def ipo(
     mask: Tensor,
     side: Tensor,
     group: Tensor,
+    label: Tensor | None = None,
     *,
     tau: Positive = 0.1,
     length_norm: bool = True,
@@ -138,6 +158,7 @@ def ipo(
         mask: [N, T] 1 on the policy's tokens.
         side: [N] 1 chosen, -1 rejected, 0 neither.
         group: [N] int64.
+        label: see `dpo`.
         tau: how far the policy is held to the reference.
         length_norm: divide each rho by its answer's tokens, as for the paper's results and in TRL; False sums, as the formula has it.
 
@@ -145,12 +166,18 @@ def ipo(
         A scalar, the mean over pairs.
     """
     rho = seq_logps(logp - reference_logp.detach(), mask, reduce="mean" if length_norm else "sum")
-    won, lost = pairs(side, group)
-    return pair_loss(rho[won] - rho[lost], kind="ipo", tau=tau).mean()
+    return mean_over_pairs(lambda won, lost: pair_loss(rho[won] - rho[lost], kind="ipo", tau=tau), side, group, label)
 
 
 def hinge(
-    logp: Tensor, reference_logp: Tensor, mask: Tensor, side: Tensor, group: Tensor, *, beta: NonNegative = 0.1
+    logp: Tensor,
+    reference_logp: Tensor,
+    mask: Tensor,
+    side: Tensor,
+    group: Tensor,
+    label: Tensor | None = None,
+    *,
+    beta: NonNegative = 0.1,
 ) -> Tensor:
     """Hinge of the margin to the reference (Liu et al. 2023, RSO, arXiv 2309.06657): max(0, 1 - beta (rho_w - rho_l)).
 
@@ -160,18 +187,27 @@ def hinge(
         mask: [N, T] 1 on the policy's tokens.
         side: [N] 1 chosen, -1 rejected, 0 neither.
         group: [N] int64.
+        label: see `dpo`.
         beta: multiplies the margin.
 
     Returns:
         A scalar, the mean over pairs.
     """
     rho = log_ratio(logp, reference_logp, mask)
-    won, lost = pairs(side, group)
-    return pair_loss(rho[won] - rho[lost], kind="hinge", beta=beta).mean()
+    return mean_over_pairs(
+        lambda won, lost: pair_loss(rho[won] - rho[lost], kind="hinge", beta=beta), side, group, label
+    )
 
 
 def slic(
-    logp: Tensor, mask: Tensor, side: Tensor, group: Tensor, *, delta: NonNegative = 1.0, lam: NonNegative = 0.5
+    logp: Tensor,
+    mask: Tensor,
+    side: Tensor,
+    group: Tensor,
+    label: Tensor | None = None,
+    *,
+    delta: NonNegative = 1.0,
+    lam: NonNegative = 0.5,
 ) -> Tensor:
     """Sequence likelihood calibration (Zhao et al. 2023, SLiC-HF, arXiv 2305.10425): max(0, delta - log p_w + log p_l) - lam log p_w.
 
@@ -182,6 +218,7 @@ def slic(
         mask: [N, T] 1 on the policy's tokens.
         side: [N] 1 chosen, -1 rejected, 0 neither.
         group: [N] int64.
+        label: see `dpo`.
         delta: margin of log-probabilities at which a pair is left alone.
         lam: weight of imitation.
 
@@ -189,8 +226,11 @@ def slic(
         A scalar, the mean over pairs.
     """
     whole = seq_logps(logp, mask)
-    won, lost = pairs(side, group)
-    return ((delta - whole[won] + whole[lost]).relu() - lam * whole[won]).mean()
+
+    def loss(won: Tensor, lost: Tensor) -> Tensor:
+        return (delta - whole[won] + whole[lost]).relu() - lam * whole[won]
+
+    return mean_over_pairs(loss, side, group, label)
 
 
 def simpo(
@@ -198,6 +238,7 @@ def simpo(
     mask: Tensor,
     side: Tensor,
     group: Tensor,
+    label: Tensor | None = None,
     *,
     beta: NonNegative = 2.0,
     gamma_beta_ratio: float = 0.8,
@@ -211,6 +252,7 @@ def simpo(
         mask: [N, T] 1 on the policy's tokens.
         side: [N] 1 chosen, -1 rejected, 0 neither.
         group: [N] int64.
+        label: see `dpo`.
         beta: multiplies the difference.
         gamma_beta_ratio: gamma / beta, the difference that is asked for.
 
@@ -218,8 +260,11 @@ def simpo(
         A scalar, the mean over pairs.
     """
     mean = seq_logps(logp, mask, reduce="mean")
-    won, lost = pairs(side, group)
-    return pair_loss(mean[won] - mean[lost] - gamma_beta_ratio, beta=beta).mean()
+
+    def loss(won: Tensor, lost: Tensor) -> Tensor:
+        return pair_loss(mean[won] - mean[lost] - gamma_beta_ratio, beta=beta)
+
+    return mean_over_pairs(loss, side, group, label)
 
 
 def dno(
@@ -292,6 +337,7 @@ def rpo(
     mask: Tensor,
     side: Tensor,
     group: Tensor,
+    label: Tensor | None = None,
     *,
     beta: NonNegative = 0.05,
     eta: NonNegative = 0.005,
@@ -308,6 +354,7 @@ def rpo(
         mask: [N, T] 1 on the policy's tokens.
         side: [N] 1 chosen, -1 rejected, 0 neither.
         group: [N] int64.
+        label: see `dpo`; what is imitated is the better answer.
         beta: of DPO.
         eta: weight of imitation; the two conventions differ by the length of answers and by beta (.005 and .2 in the papers' runs).
         convention: see above.
@@ -316,9 +363,12 @@ def rpo(
         A scalar, the mean over pairs.
     """
     rho, summed = log_ratio(logp, reference_logp, mask), convention == "summed"
-    won, lost = pairs(side, group)
-    imitated = seq_logps(logp, mask, reduce="sum" if summed else "mean")[won]
-    return (pair_loss(rho[won] - rho[lost], beta=beta) - eta * (beta if summed else 1.0) * imitated).mean()
+    imitated = eta * (beta if summed else 1.0) * seq_logps(logp, mask, reduce="sum" if summed else "mean")
+
+    def loss(won: Tensor, lost: Tensor) -> Tensor:
+        return pair_loss(rho[won] - rho[lost], beta=beta) - imitated[won]
+
+    return mean_over_pairs(loss, side, group, label)
 
 
 @torch.no_grad()

@@ -9,6 +9,9 @@ ONE_OBSERVATION = (
 )
 ON_THE_DEVICE = "the rollout lies in tensors on the device, as the passes over it read it; leave it out"
 
+# what every `policy_kwargs` takes, and users of other libraries give to the agent itself
+POLICY_WORDS = ("net_arch", "activation_fn", "features_extractor_class", "features_extractor_kwargs")
+
 OFF_POLICY: dict[str, str] = {
     **dict.fromkeys(
         ("use_sde", "sde_sample_freq", "use_sde_at_warmup"),

@@ -122,6 +122,10 @@ def read_segments(source: Mapping[str, Any]) -> dict[str, np.ndarray]:
     for name in ("obs", "action"):
         if name not in found:
             raise UsageError(f"segments need the array {name!r}, got {sorted(found)}")
+    if not all(array.size for array in found.values()):
+        raise UsageError(
+            f"there are no segments: an array is empty, { ({name: array.shape for name, array in found.items()}) }"
+        )
     judged = [name for name in ("preferred", "score") if name in found]
     if len(judged) != 1:
         raise UsageError(

@@ -19,6 +19,7 @@ def ppo_surrogate(
     clip_low: NonNegative = 0.2,
     clip_high: NonNegative = 0.2,
     dual_clip: NonNegative | None = None,
+    largest_log_ratio: NonNegative | None = None,
     level: Literal["token", "sequence"] = "token",
 ) -> Tensor:
     """Clipped surrogate loss of PPO (Schulman et al. 2017, equation 7), to be minimised.
@@ -34,6 +35,7 @@ def ppo_surrogate(
         clip_low: clip ratio below: the probability ratio is clipped at 1 - clip_low.
         clip_high: clip ratio above: the probability ratio is clipped at 1 + clip_high.
         dual_clip: bound of the ratio where the advantage is negative; None sets none.
+        largest_log_ratio: bound of |logp - old_logp|, beyond which there is no gradient; None sets none.
         level: "token", or "sequence" for one length-normalised ratio a row (GSPO, Zheng et al. 2025).
 
     Returns:
@@ -46,6 +48,8 @@ def ppo_surrogate(
         mean = (log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
         # the gradient flows through each token's own log-probability, the value is the sequence's
         log_ratio = logp - logp.detach() + mean.detach()
+    if largest_log_ratio is not None:
+        log_ratio = log_ratio.clamp(-largest_log_ratio, largest_log_ratio)
     ratio = log_ratio.exp()
     if adv.dim() < logp.dim():
         adv = adv.unsqueeze(-1)

@@ -129,6 +129,25 @@ def entropy_top_mask(entropy: Tensor, mask: Tensor, *, rho: Fraction = 0.2) -> T
     return _largest(entropy, mask > 0, max(1, math.ceil(round(rho * count, 9))))
 
 
+def ratio_guard(logp: Tensor, old_logp: Tensor, mask: Tensor, *, largest_mean_ratio: NonNegative = 10.0) -> Tensor:
+    """Weigh all tokens of a minibatch by 0 where the policy has moved too far for them, else by 1 (TRL's PPOTrainer before 0.12, Text2Grad).
+
+    Too far is a mean of p / p_old over the tokens above `largest_mean_ratio`.
+
+    Args:
+        logp: [N, T] under the current parameters; constant here.
+        old_logp: [N, T] of the behaviour.
+        mask: [N, T] 1 on the policy's tokens.
+        largest_mean_ratio: mean ratio from which on a minibatch is skipped.
+
+    Returns:
+        [N, T] in {0, 1}.
+    """
+    ratio = torch.where(mask > 0, (logp.detach() - old_logp).exp(), torch.zeros_like(logp))
+    mean = ratio.sum() / mask.sum().clamp(min=1)
+    return (mean <= largest_mean_ratio).to(mask.dtype).expand_as(mask)
+
+
 @compares_groups
 def divergence_weights(full_logp: Tensor, mask: Tensor, group: Tensor, *, alpha: NonNegative = 1.4) -> Tensor:
     """TW-GRPO: weigh token positions by the divergence between the distributions of a group's answers (Dang et al. 2025, arXiv 2505.24718).

@@ -81,6 +81,19 @@ def refuse_game(env: Any, agent: str) -> None:
         )
 
 
+def refuse_unbounded(action_space: Any, agent: str) -> None:
+    """Refuse actions without bounds, which SB3 answers with a bare assertion.
+
+    Raises:
+        UsageError: a bound of a Box is infinite; the message has the wrapper that sets bounds.
+    """
+    if isinstance(action_space, gym.spaces.Box) and not action_space.is_bounded():
+        raise UsageError(
+            f"{agent} needs finite bounds of the actions, got {action_space}; bound them: gymnasium.wrappers.TransformAction("
+            f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action_space.shape}))"
+        )
+
+
 def monitored(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Wrap `env` in SB3's `Monitor`, which records episode returns, unless it is already or pays vectors, which Monitor cannot add."""
     return env if is_wrapped(env, Monitor) or num_objectives(env) is not None else Monitor(env)
@@ -166,10 +179,9 @@ def make_vec_env(env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
         return as_vec_env(env)
     if n_envs is None or n_envs == 1:
         return as_vec_env(env)
-    found = twin_of(env)
-    if found is not None:
-        twin_id, kwargs = found
-        return as_vec_env(make_tensor_vec_env(twin_id, n_envs, device, **kwargs))
+    rows_made = wrapped_rows(env, n_envs, device)
+    if rows_made is not None:
+        return as_vec_env(rows_made)
     return as_vec_env(ScalarEnvs([monitored(env), *map(monitored, copy_envs(env, n_envs - 1))]))
 
 
@@ -206,6 +218,31 @@ def twin_of(env: gym.Env[Any, Any]) -> tuple[str, dict[str, Any]] | None:
     if spec is None or (twin := twin_id_of(spec)) is None or changes_since_made(env) != []:
         return None
     return twin, twin_options(spec, twin)
+
+
+def wrapped_rows(
+    env: gym.Env[Any, Any], n_envs: int, device: torch.device
+) -> gym.vector.VectorEnv[Any, Any, Any] | None:
+    """Make rows of the task of a scalar environment, behind the wrappers that it has; None where the task or a wrapper has no rows.
+
+    Wrappers on rows have a method `rows(env)`, as `ContinuousAction`, `NodeAction` and `VectorObservation` do.
+    """
+    outer, inner = [], env
+    while isinstance(inner, gym.Wrapper) and "rows" in vars(
+        type(inner)
+    ):  # a subclass that changes something has its own or none
+        outer.append(inner)
+        inner = inner.env
+    found = twin_of(inner)
+    if found is None:
+        return None
+    twin_id, kwargs = found
+    made: Any = make_tensor_vec_env(twin_id, n_envs, device, **kwargs)
+    if outer and num_objectives(made) is not None:
+        return None
+    for wrapper in reversed(outer):
+        made = None if made is None else wrapper.rows(made)  # type: ignore[attr-defined]
+    return made
 
 
 def make_tensor_vec_env(

@@ -18,6 +18,7 @@ from .candidates import candidates
 from .feedback import LEVELS, call_of, feedback, harmless
 from .problem_set import ProblemSet
 from .problems import Problem, passes
+from .result_cache import RESULTS
 from .running import Limits
 from .sandbox import Job, Result, Sandbox, shared_sandbox
 
@@ -68,6 +69,9 @@ class Code(LanguageTask):
         workers: how many programs run at once in `batch(n)`.
         allow_weak: run programs also where the machine cannot confine them.
         max_answer: the longest answer that is read, in characters.
+        cache: what a program did is kept, and an equal answer to the same problem under the same limits is judged by
+            it without being run again, in all code tasks of this process; False: every answer is run, for programs
+            whose verdict depends on the time or on how fast they are.
         render_mode: only None.
 
     Raises:
@@ -91,6 +95,7 @@ class Code(LanguageTask):
         allow_weak: bool = False,
         max_answer: int = 1 << 16,
         check: str = "published",
+        cache: bool = True,
         render_mode: str | None = None,
     ) -> None:
         if render_mode is not None:
@@ -106,7 +111,7 @@ class Code(LanguageTask):
         self.reward, self.feedback, self.isolation = reward, feedback, isolation
         self.problem_set = ProblemSet(problems, levels, names, check)
         self.limits = Limits(seconds, total_seconds, memory)
-        self.workers, self.allow_weak = workers, allow_weak
+        self.workers, self.allow_weak, self.cache = workers, allow_weak, cache
         self._sandbox: Sandbox | None = None
         self._results: dict[tuple[TaskId, str], Result] = {}
         Sandbox(workers, self.limits)  # refuses what is impossible now, not at the first answer
@@ -164,12 +169,15 @@ class Code(LanguageTask):
         ]
         pairs = list(dict.fromkeys(readable))
         jobs = [self.job(self.problem_set.problem(task), text) for task, text in pairs]
-        self._results = dict(zip(pairs, self.sandbox.run_many(jobs)))
+        self._results = dict(zip(pairs, self._run_many(jobs)))
+
+    def _run_many(self, jobs: Sequence[Job]) -> list[Result]:
+        return RESULTS.run_many(self.sandbox, jobs) if self.cache else self.sandbox.run_many(jobs)
 
     def fractions(self, samples: Mapping[TaskId, Sequence[str]]) -> list[list[float]]:
         """Return for each problem the part of the tests that each of its answers passes."""
         jobs = [self.job(self.problem_set.problem(task), text) for task, texts in samples.items() for text in texts]
-        results = iter(self.sandbox.run_many(jobs))
+        results = iter(self._run_many(jobs))
         return [
             [_score(self.problem_set.problem(task), next(results))[0] for _ in texts] for task, texts in samples.items()
         ]
@@ -177,7 +185,7 @@ class Code(LanguageTask):
     def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Run an answer's program and judge it."""
         problem = self.problem_set.problem(episode.task)
-        result = self._results.get((episode.task, text)) or self.sandbox.run(self.job(problem, text))
+        result = self._results.get((episode.task, text)) or self._run_many([self.job(problem, text)])[0]
         fraction, passed = _score(problem, result)
         exact = float(all(passed))
         parts = {"passed": fraction, "exact": exact, **self._costs(result.cpu_seconds, text)}

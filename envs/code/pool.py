@@ -12,8 +12,8 @@ from typing import Any
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .child.wire import encode
-from .running import LONGEST_INPUT, SLOWEST, Limits, Run, RunResult
-from .worker import SandboxError, Worker
+from .running import LONGEST_INPUT, SLOWEST, STARVED, Limits, Run, RunResult
+from .worker import KILLED, SandboxError, Worker
 
 _GRACE = 5.0
 _ATTEMPTS = 3
@@ -68,6 +68,9 @@ class Result:
         stderr: the same of standard error.
         cpu_seconds: processor time of all its processes, as the kernel measured it.
         memory: largest size in bytes.
+        is_final: the machine had no part in it, so that another run ends alike. Not so where the sandbox failed or
+            the time of the call was up, another process ended the program, or the machine was too busy to give it
+            half of its time.
     """
 
     outcomes: list[RunResult]
@@ -75,15 +78,21 @@ class Result:
     stderr: str
     cpu_seconds: float
     memory: int
+    is_final: bool = True
 
 
 @dataclass
 class Sample:
-    """A job on its way: the outcomes so far, and what its processes used."""
+    """A job on its way: the outcomes so far, and what its processes used.
+
+    Of the seconds used, `own_seconds` are surely the program's: it computed, or the kernel was asked and said so.
+    """
 
     job: Job
     outcomes: list[RunResult] = field(default_factory=list)
     used: float = 0.0
+    own_seconds: float = 0.0
+    is_final: bool = True
     cpu_seconds: float = 0.0
     memory: int = 0
     printed: list[bytes] = field(default_factory=lambda: [b"", b""])
@@ -109,7 +118,7 @@ class Sample:
     def result(self) -> Result:
         """Return what the program did."""
         texts = [data.decode("utf-8", "replace") for data in self.printed]
-        return Result(self.outcomes, texts[0], texts[1], self.cpu_seconds, self.memory)
+        return Result(self.outcomes, texts[0], texts[1], self.cpu_seconds, self.memory, self.is_final)
 
 
 class Pool:
@@ -166,6 +175,7 @@ class Pool:
         now = time.monotonic()
         left = min(self.limits.total_seconds - sample.used, self.deadline - now)
         if left <= 0:
+            sample.is_final &= sample.own_seconds >= self.limits.total_seconds
             sample.give_up("unrun", "no time was left for it")
             self.idle.append(worker)
             return
@@ -203,6 +213,7 @@ class Pool:
                 worker.end(run.ended_for)
             elif now >= run.due + (_ANSWER if run.is_asked else 0.0):
                 if run.is_asked:
+                    run.is_starved = True  # nobody has said how long it ran
                     worker.end("timeout")
                 else:
                     run.is_asked = True
@@ -226,6 +237,7 @@ class Pool:
         if used is not None:
             run.slower = max(run.slower, min(run.stretch(used), SLOWEST))
             if time.monotonic() >= run.due:
+                run.is_starved = run.share(used) < STARVED
                 worker.end("timeout")
             else:
                 run.is_asked = False
@@ -237,6 +249,9 @@ class Pool:
         self._forget(worker)
         wall = (time.monotonic() - sample.began) / run.slower
         sample.used += max(wall - _START, cpu)
+        sample.own_seconds += max(wall - _START, cpu) if run.ended_for == "timeout" else cpu
+        if run.is_starved or (run.ended_for is None and (status == "timeout" or why == KILLED)):
+            sample.is_final = False
         sample.cpu_seconds += cpu
         sample.memory = max(sample.memory, memory)
         for i in (0, 1):
@@ -260,4 +275,5 @@ class Pool:
         if sample.failures < _ATTEMPTS:
             self.waiting.appendleft(sample)
         else:
+            sample.is_final = False
             sample.give_up("crash", "the program takes the sandbox down")

@@ -16,6 +16,8 @@ _READ = 1 << 16
 LONGEST_OUTPUT, LONGEST_INPUT, _LONGEST_ERROR = 1 << 16, 1 << 24, 1 << 12
 # on a machine that is too busy to run a program, it gets so many times its wall time at most
 SLOWEST = 4.0
+# a program that had less than this part of the elapsed time its own has not had half of its time even so
+STARVED = 0.5 / SLOWEST
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Run:
     ended_for: str | None = None
     is_ended: bool = False
     is_asked: bool = False
+    is_starved: bool = False
     slower: float = 1.0
     _buffer: bytearray = field(default_factory=bytearray)
     _printed_bytes: int = 0
@@ -132,8 +135,8 @@ class Run:
         more = self.slower - 1.0
         return min(self._last + self.slower * self.limits.seconds, self.deadline + more * (self.deadline - self._began))
 
-    def stretch(self, used: Scheduled) -> float:
-        """Return how many times longer than on an idle machine the process takes.
+    def share(self, used: Scheduled) -> float:
+        """Return the part of the elapsed time that was the program's own: it ran, or slept of its own accord.
 
         Waiting counts as far as the program needed the processor: what came after it was taken away, or up to three
         times (`SLOWEST` - 1) the time that it ran. The rest is what a sleeper waits at every waking.
@@ -142,7 +145,11 @@ class Run:
         needed = used.waited * (used.taken / switches if switches else 1.0)
         excused = min(used.waited, max(needed, (SLOWEST - 1.0) * used.ran))
         elapsed = max(time.monotonic() - self._began, 1e-9)
-        return elapsed / max(elapsed - excused, elapsed / SLOWEST)
+        return max(elapsed - excused, 0.0) / elapsed
+
+    def stretch(self, used: Scheduled) -> float:
+        """Return how many times longer than on an idle machine the process takes, `SLOWEST` at most."""
+        return 1.0 / max(self.share(used), 1.0 / SLOWEST)
 
     def read(self) -> bool:
         """Read records; return whether there were any."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,6 +46,8 @@ _START_SECONDS, _GRACE = 60.0, 5.0
 # as in child/zygote.py, which is not imported here: reasons for which a process was ended
 _EARLY = {2: ("timeout", "out of time"), 3: ("threads", "too many threads")}
 _NOT_STARTED = 4
+# how it is said that somebody else has ended a program: the kernel, where memory is short, or a person
+KILLED = f"ended by signal {int(signal.SIGKILL)}"
 
 
 class SandboxError(RuntimeError):

@@ -60,6 +60,16 @@ def pays_vector(name: str, reward: str, cost_objective: bool) -> bool:
     return is_vector
 
 
+def refuse_no_weight(weight: float, cost_objective: bool) -> None:
+    """Refuse an objective that would be 0 / 0 = NaN: the control cost is paid without its weight.
+
+    Raises:
+        UsageError: the control cost is an objective and its weight is zero.
+    """
+    if cost_objective and weight == 0:
+        raise UsageError("the control cost cannot be an objective with ctrl_cost_weight=0; give it a positive weight")
+
+
 class Objectives:
     """Turns the infos of a step into vector rewards.
 
@@ -85,10 +95,7 @@ class Objectives:
 
     def __init__(self, task: MujocoTask, cost_objective: bool = True) -> None:
         self.parts, self.task, self.cost_objective = PARTS[type(task).__name__], task, cost_objective
-        if cost_objective and task.ctrl_weight == 0:
-            raise UsageError(
-                "the control cost cannot be an objective with ctrl_cost_weight=0; give it a positive weight"
-            )
+        refuse_no_weight(task.ctrl_weight, cost_objective)
         self.number = len(self.parts.columns) + cost_objective
 
     def __call__(self, info: Mapping[str, Array]) -> Array:
@@ -110,8 +117,10 @@ def make_mo_gymnasium(task: str, **options: Any) -> Any:
     """Make MO-Gymnasium's own scalar environment of a task.
 
     Raises:
+        UsageError: the control cost is an objective and its weight is zero.
         ImportError: MO-Gymnasium is not installed.
     """
+    refuse_no_weight(options.get("ctrl_cost_weight", 1.0), options.get("cost_objective", True))
     from importlib import import_module
 
     from polyathlon.envs.errors import require

@@ -41,9 +41,9 @@ class TicTacToe(SmallGame):
         super().__init__(device=device, dtype=dtype)
         self.observation_space = spaces.Box(0, 1, (3, 3, 3), np.int8)
         self.action_space = spaces.Discrete(9)
-        self.marks = torch.tensor([1, 2], dtype=torch.int8, device=self.device)
+        self.marks = torch.tensor([[1], [2]], dtype=torch.int8, device=self.device)
         # marks of the three planes as each player sees them
-        self.planes = torch.tensor([[1, 2, 0], [2, 1, 0]], dtype=torch.int8, device=self.device)
+        self.planes = torch.tensor([[[1, 2, 0]], [[2, 1, 0]]], dtype=torch.int8, device=self.device)
         self.signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], device=self.device)
         # one column for each line: cells of one player times this counts how many of a line are his
         self.lines = torch.tensor([[float(cell in line) for line in LINES] for cell in range(9)], device=self.device)
@@ -63,18 +63,18 @@ class TicTacToe(SmallGame):
     def step(self, state: TicTacToeState, action: Tensor) -> tuple[TicTacToeState, Tensor, Tensor]:
         """Put a mark into the cell `action`, [N] int64; see `TensorEnv.step`."""
         player = self.player(state)
-        mark = self.marks[player]
-        board = state.board.scatter(1, action[:, None], mark[:, None])
-        own = (board == mark[:, None]).to(torch.float32)
-        has_won = (own @ self.lines >= 3).any(1)
-        reward = self.signs[player] * has_won[:, None]
+        mark = self.marks.index_select(0, player)
+        board = state.board.scatter(1, action.unsqueeze(1), mark)
+        has_won = ((board == mark).float() @ self.lines >= 3).any(1, keepdim=True)
+        reward = self.signs.index_select(0, player) * has_won
+        has_won = has_won.squeeze(1)
         after = TicTacToeState(state.key, state.t + 1, board)
         return after, reward, has_won | (after.t >= 9)
 
     def observe(self, state: TicTacToeState, player: Tensor | None = None) -> Tensor:
         """Return [N, 3, 3, 3] int8 as seen by `player`, [N] int64; None: the one to move."""
-        planes = self.planes[self.player(state) if player is None else player]
-        return (state.board[:, :, None] == planes[:, None, :]).to(torch.int8).reshape(-1, 3, 3, 3)
+        planes = self.planes.index_select(0, self.player(state) if player is None else player)
+        return (state.board.unsqueeze(2) == planes).view(torch.int8).view(-1, 3, 3, 3)
 
     def mask(self, state: TicTacToeState, player: Tensor | None = None) -> Tensor:
         """Return [N, 9] bool: the empty cells; all where none is empty."""

@@ -8,6 +8,7 @@ in the local cache, and by `fetch`.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,8 @@ def scores_answers(name: str | Path) -> bool:
 
 
 @contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    """Let transformers draw no progress bars for a while; reading a model is no news."""
+def without_bars() -> Iterator[None]:
+    """Let transformers draw no progress bars for a while; reading or writing a model is no news."""
     logging = require("transformers", "language").utils.logging
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -155,7 +156,7 @@ def _without_bars() -> Iterator[None]:
 
 def _from_pretrained(loader: Any, where: Location, **options: Any) -> Any:
     try:
-        with _without_bars() if where.kind != "hub" else contextlib.nullcontext():  # a download may take long
+        with without_bars() if where.kind != "hub" else contextlib.nullcontext():  # a download may take long
             return loader.from_pretrained(where.path, **where.options, **options)
     except (OSError, ValueError) as error:
         raise UsageError(
@@ -166,8 +167,10 @@ def _from_pretrained(loader: Any, where: Location, **options: Any) -> Any:
 def _with_adapters(model: Any, rank: int) -> Any:
     peft = require("peft", "language")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.random.default_generator.manual_seed(0)
+        # peft asks for it under the name that transformers 5.23 has given up
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         return peft.get_peft_model(model, config)
 
 

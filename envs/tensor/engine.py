@@ -139,6 +139,11 @@ class Engine:
         Raises:
             UsageError: the seed is malformed, or an option unknown.
         """
+        self.begin(seed, options, rows)
+        return self.observe()
+
+    def begin(self, seed: Any = None, options: dict[str, Any] | None = None, rows: Tensor | None = None) -> None:
+        """Do what `reset` does, without looking."""
         if self.state is None and rows is not None:
             raise UsageError("a part of the rows cannot be reset before all were: call reset() without 'reset_mask'")
         seeds, episodes = self._next_episodes(seed, rows)
@@ -147,10 +152,10 @@ class Engine:
         self.state = fresh if rows is None else trees.put(self.state, rows, fresh)
         self.seeds, self._episodes, self._pool = seeds, episodes, None
         self._depth = self._choose_depth()
+        self._lasting = {}
         self.ended = torch.zeros_like(self.ended) if rows is None else self.ended.index_fill(0, rows, False)
         self.has_ended = bool(self.ended.any())
         self.mask = allowed(self.task, self.state, self.ended)
-        return self.observe()
 
     def _choose_depth(self) -> int:
         """Return how many episodes to draw ahead; of many rows some end in each step, and those are drawn then."""
@@ -160,6 +165,9 @@ class Engine:
 
     def _next_episodes(self, seed: Any, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the seeds and episode numbers of all rows after a reset."""
+        if rows is None and isinstance(seed, int):
+            first = check_seed(seed)
+            return torch.arange(first, first + self.num_envs, device=self.ended.device), torch.zeros_like(self.seeds)
         is_chosen = torch.ones_like(self.ended)
         if rows is not None:
             is_chosen = torch.zeros_like(self.ended).index_fill(0, rows, True)
@@ -181,7 +189,6 @@ class Engine:
 
     def observe(self) -> Tree:
         """Return what all rows see now, sharing no memory with the state."""
-        self._lasting = {}
         return self._kept(trees.unaliased(self.look(self.state), self.state))
 
     def _kept(self, obs: Tree) -> Tree:

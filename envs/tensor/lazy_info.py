@@ -27,6 +27,11 @@ class LazyInfo(dict[str, Any]):
             for name, fact in compute().items():
                 dict.setdefault(self, name, fact)
 
+    def without(self, name: str) -> dict[str, Any]:
+        """Return the same entries without one of the known ones; the others are still computed when they are read."""
+        ready = {key: fact for key, fact in dict.items(self) if key != name}
+        return ready if self._compute is None else LazyInfo(ready, self._lazy - {name}, self._compute)
+
     def __missing__(self, name: str) -> Any:
         """Look up an entry that is not there yet."""
         if self._compute is None or name not in self._lazy:

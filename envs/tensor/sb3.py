@@ -96,9 +96,17 @@ class SB3VecEnv(VecEnv):
         return self.last_observation, np.asarray(reward, np.float32), dones, infos
 
     def action_masks(self) -> np.ndarray:
-        """Return the bool mask (n, A) of the allowed actions."""
+        """Return the bool mask (n, A) of the allowed actions.
+
+        Raises:
+            UsageError: the rows tell no masks.
+        """
         if "action_mask" not in self._info and hasattr(self.vector_env, "action_masks"):
             return np.asarray(to_numpy(self.vector_env.action_masks()), bool)
+        if "action_mask" not in self._info:
+            raise UsageError(
+                f'{self.vector_env} tells no action masks: its infos hold no "action_mask" after a reset or step'
+            )
         return np.asarray(to_numpy(self._info["action_mask"]), bool)
 
     def close(self) -> None:

@@ -131,7 +131,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             if rows.dtype is not torch.bool or tuple(rows.shape) != (self.num_envs,) or not rows.any():
                 raise UsageError(f"'reset_mask' is a bool array of shape ({self.num_envs},) with at least one True")
             rows = rows.nonzero()[:, 0]
-        self.engine.reset(seed, options, rows)
+        self.engine.begin(seed, options, rows)
         started = torch.arange(self.num_envs, device=self.device) if rows is None else rows
         self._seat(started)
         self._play_to_seat(started)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import keyed
+from polyathlon.envs import keyed
+from polyathlon.envs.keyed import Key
+
 from . import state as streams
 from .actions import num_actions, speeches, talk_act
 from .config import (
@@ -23,7 +25,6 @@ from .config import (
     WEREWOLF,
     WerewolfConfig,
 )
-from .keyed import Key
 from .log import Event, GameLog
 from .rules import deal_roles, resolve_night, tally, winner
 from .state import NO_ONE_WON

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import keyed
+from polyathlon.envs import keyed
+from polyathlon.envs.keyed import Key
+
 from . import state as streams
 from .config import WEREWOLF, WerewolfConfig
-from .keyed import Key
 
 
 def deal_roles(config: WerewolfConfig, key: Key) -> list[int]:

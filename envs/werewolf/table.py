@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.keyed import make_key
 from polyathlon.envs.language.utterance import Utterance
 from polyathlon.envs.tensor.rules import check_seed, entropy_seed
 
@@ -18,7 +19,6 @@ from .actions import num_actions, parse_bid, parse_target, read_speech
 from .config import BID, LAST_WORDS, NIGHT, ROLES, TALK, WerewolfConfig, make_config
 from .core import Werewolf, read_roles
 from .game import Game
-from .keyed import make_key
 from .layout import OBSERVATIONS, Layout
 from .observer import Observer
 

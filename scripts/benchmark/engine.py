@@ -1,22 +1,28 @@
 """Gradient steps of the engine, compiled against eager, and against those of Stable-Baselines3.
 
-Run it: `python scripts/benchmark/engine.py [--methods sac td3] [--pairs 7] [--steps 50] [--check] [--write]`. One thread, processor
-time, in turns; HalfCheetah-v5's sizes, two layers of 256, batches of 256. `--check` compares compiled and eager gradients
-and measures nothing. The processor time of the first compiled steps is printed first.
+Run it: `python scripts/benchmark/engine.py [--methods sac td3] [--pairs 7] [--steps 50] [--check] [--starts] [--write]`. One
+thread, processor time, in turns; HalfCheetah-v5's sizes, two layers of 256, batches of 256. `--check` compares compiled and
+eager gradients and measures nothing. `--starts` measures the first compiled steps of SAC alone, in new processes, with an
+empty folder of compiled code and with the one that this leaves.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
+import resource
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _harness import Subject, compare, here, pinned, table, write
+from _harness import Row, Subject, compare, here, pinned, table, write
 
 OBS, ACTIONS, BATCH = 17, 6, 256
 ENV = "HalfCheetah-v5"
@@ -25,7 +31,10 @@ PEER, SB3 = "eager", "Stable-Baselines3, with sampling"
 NOTES = """A gradient step on a minibatch that lies ready: noise is drawn in each. The engine derives it from the losses, by autograd
 or as one compiled graph. RLPD and EXPO: a step of ten critics, and in every second one a step of the rest. bfloat16 is
 measured on processors that have it. Until commit a1c4ae7 the same steps were also written by hand, with their derivatives:
-engine_written_out.md compares."""
+engine_written_out.md compares.
+
+Where Stable-Baselines3 has the method, the heading says how often its time (it samples its minibatches) a step of ours fits.
+{starts}"""
 
 
 def row_of(method: str) -> Any:
@@ -127,6 +136,58 @@ def engine(method: str, steps: int, compile: bool, precision: Any = "float32") -
     return here(work)
 
 
+def spent() -> float:
+    """Return the processor time of this process and of those that it waited for (the C++ compiler's among them)."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def measure_start(unroll: int) -> None:
+    """Print the processor time of a compiled SAC step's first call in this process, imports left out."""
+    import torch
+
+    from polyathlon.agents.engine import Engine, draw_noise
+
+    torch.manual_seed(0)
+    row = row_of("sac")
+    made = Engine(row, networks_of(row), "cpu", True, unroll=unroll)
+    noise = draw_noise(row.noise, made.needs, sizes_of(made), torch.Generator().manual_seed(0))
+    fields = {**minibatch(), **noise}
+    if unroll > 1:
+        fields = {n: torch.stack([x] * unroll) if torch.is_tensor(x) else x for n, x in fields.items()}
+    began = spent()
+    made.step(fields)
+    print(spent() - began)
+
+
+def starts(unrolls: Sequence[int] = (1, 4)) -> str:
+    """Measure starts with an empty folder of compiled code and with a filled one, each in a process of its own."""
+    said = []
+    for unroll in unrolls:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": folder, "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, __file__, "--start", str(unroll)]
+            cold, warm = (
+                float(subprocess.run(command, capture_output=True, text=True, check=True, env=plain).stdout.split()[-1])
+                for _ in range(2)
+            )
+        calls = "step" if unroll == 1 else f"call of {unroll} steps"
+        said.append(f"{calls}: {cold:.1f} s cold, {warm:.1f} s warm")
+    return (
+        "The first call of a compiled SAC step, in processor time, all processes counted, with an empty folder of compiled code "
+        f"(cold) and with the one that a run before left (warm): {'; '.join(said)}."
+    )
+
+
+def heading_of(method: str, rows: Sequence[Row]) -> str:
+    """Name a comparison, with the ratios of medians to Stable-Baselines3's time."""
+    times = {row.name: row.microseconds for row in rows}
+    if SB3 not in times:
+        return method
+    ratios = ", ".join(f"{name} {times[SB3] / time:.2f}" for name, time in times.items() if name != SB3)
+    return f"{method} (to Stable-Baselines3: {ratios})"
+
+
 def check(method: str) -> None:
     """Compare compiled and eager gradients of the second step, in which every loss has its turn, in float32."""
     import torch
@@ -159,8 +220,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--eager", action="store_true", help="compile nothing")
     parser.add_argument("--check", action="store_true", help="compare compiled and eager, measure nothing")
+    parser.add_argument("--starts", action="store_true", help="measure the first compiled steps too")
+    parser.add_argument("--start", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true", help="write docs/results/engine.md")
     options = parser.parse_args()
+    if options.start is not None:
+        measure_start(options.start)
+        return
+    began = starts() if options.starts else ""
+    print(began, flush=True)
     tables = {}
     for method in options.methods:
         if options.check:
@@ -174,10 +242,11 @@ def main() -> None:
                 subjects["compiled"] = engine(method, options.steps, True)
                 if has_bfloat16():
                     subjects["compiled, bfloat16"] = engine(method, options.steps, True, "bfloat16")
-            tables[method] = compare(subjects, PEER, options.pairs)
-        print(f"{method}\n{table(tables[method], 'step')}", flush=True)
-    if options.write:
-        write("engine", "Gradient steps of the engine", tables, "step", NOTES)
+            rows = compare(subjects, PEER, options.pairs)
+            tables[heading_of(method, rows)] = rows
+        print(f"{heading_of(method, rows)}\n{table(rows, 'step')}", flush=True)
+        if options.write:  # after each: a run that is cut keeps what it has measured
+            write("engine", "Gradient steps of the engine", tables, "step", NOTES.format(starts=began))
 
 
 if __name__ == "__main__":

@@ -62,8 +62,14 @@ def jobs_of(cells: Iterable[Cell], seeds: Sequence[int], limit: float, control: 
 
 
 def run_job(job: Job) -> Outcome:
-    """Run a job in a process of its own, which ends itself at three times its CPU seconds and a minute."""
-    script = Path(__file__).with_name("_matrix_run.py")
+    """Run a job in a process of its own, which ends itself at three times its CPU seconds and a minute.
+
+    An outcome says under which settings it was made, so one whose settings were changed meanwhile counts as failed.
+    """
+    from _matrix_record import source_commit
+
+    key = job.cell.key(job.limit)
+    script, commit = Path(__file__).with_name("_matrix_run.py"), source_commit()
     words = [str(job.cell), str(job.seed), str(job.limit), "shuffled" if job.shuffled else "rewards"]
 
     done = subprocess.run(
@@ -75,11 +81,14 @@ def run_job(job: Job) -> Outcome:
     )
     lines = done.stdout.strip().splitlines()
     try:
-        return dict(json.loads(lines[-1]))
+        outcome = {**json.loads(lines[-1]), "commit": commit}
     except (IndexError, ValueError):
         end = done.stderr.strip().splitlines()
         reason = f"the process ended with code {done.returncode}: {end[-1] if end else 'it said nothing'}"
         return {"status": "failed", "reason": reason}
+    if job.cell.key(job.limit) != key:
+        return {"status": "failed", "reason": "its settings were changed while it ran: run it again"}
+    return outcome
 
 
 def collect(
@@ -136,27 +145,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; the table says what holds.
     """
     from _matrix_best import best_known
-    from _matrix_judge import judge
+    from _matrix_judge import judge_page
     from _matrix_page import write_page
+    from _matrix_record import recorded
 
     options = _options(arguments)
     cells = in_order(options.cells)
     limit = QUICK_LIMIT if options.quick else LIMIT
     seeds = [QUICK_SEED] if options.quick else seeds_of()
-    outcomes = collect(jobs_of(cells, seeds, limit, control=not options.quick), options.jobs, options.fresh)
-    outcomes = {**_kept(seeds, limit, not options.quick), **outcomes}
-    best = best_known({cell.family for cell in in_order({job.cell for job in outcomes})})
-    judged = judge(outcomes, best, options.quick, all_cells())
+    known = {**recorded(options.out), **_kept(seeds, limit, not options.quick)}
+    ran = collect(jobs_of(cells, seeds, limit, control=not options.quick), options.jobs, options.fresh)
+    outcomes = {**_without(known, cells, limit), **ran}
+    best = best_known({job.cell.family for job in outcomes})
+    judged = judge_page(outcomes, best)
     flagged = [row.cell for row in judged.rows if row.is_flagged and row.cell in cells]
     if flagged and not options.quick:
         print(f"{', '.join(map(str, flagged))}: shuffled rewards gained; repeated with new seeds")
-        more = collect([Job(c, s, limit, True) for c in flagged for s in seeds_of(extra=True)], options.jobs)
-        judged = judge({**outcomes, **more}, best, options.quick, all_cells())
+        outcomes |= collect([Job(c, s, limit, True) for c in flagged for s in seeds_of(extra=True)], options.jobs)
+        judged = judge_page(outcomes, best)
     for row in judged.rows:
         if row.cell in cells:
             print(row.words)
     print(judged.headline)
-    print(f"written: {write_page(judged, options.out, committed('_matrix_cells'))}")
+    print(f"written: {write_page(judged, options.out, committed('_matrix_cells'), outcomes)}")
     from _matrix_forgetting import report_forgetting
 
     if not options.quick and any(cell.kind == "language" for cell in cells):
@@ -168,6 +179,11 @@ def _kept(seeds: Sequence[int], limit: float, control: bool) -> dict[Job, Outcom
     """Return the outcomes of all cells from earlier calls under the same settings, so that the page grows call by call."""
     every = jobs_of(all_cells(), seeds, limit, control)
     return {job: kept for job in every if (kept := job.kept()) is not None}
+
+
+def _without(known: dict[Job, Outcome], cells: Sequence[Cell], limit: float) -> dict[Job, Outcome]:
+    """Leave out the runs that this call makes anew; of a cell's flagged control the repetition stays."""
+    return {j: o for j, o in known.items() if j.cell not in cells or j.limit != limit or j.seed in seeds_of(extra=True)}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from _matrix_cells import Cell, all_cells
+from _matrix_cells import LIMIT, Cell, all_cells, seeds_of
 
 from polyathlon.statistics import Interval, holm_confidences, paired_difference, t_interval, t_test, verdict
 
 HALF = 0.5
+QUICK_STATUSES = ("rose", "did not rise")  # of one seed
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Row:
         seeds: number of seeds.
         was_cut: runs that the CPU seconds ended before their steps.
         control: gains with shuffled rewards, one a seed.
+        commits: of the sources that ran.
     """
 
     cell: Cell
@@ -50,6 +52,7 @@ class Row:
     seeds: int = 0
     was_cut: int = 0
     control: tuple[float, ...] = ()
+    commits: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -92,11 +95,40 @@ class Judged:
         waiting = f" {idle} were not run." if idle else ""
         if self.is_quick:
             return f"Quick: one seed, not a claim. {held} of {total} cells rose above their start and random play, {half} of them half of the way to the best known play.{waiting}"
-        said = f"{held} of {total} cells hold, {half} of them reach half of the way from their start to the best known play.{waiting}"
+        rows = [row for row in self.rows if row.status == "holds"]
+        half = sum(row.share >= HALF for row in rows)
+        said = f"{len(rows)} of {total} cells hold, {half} of them reach half of the way from their start to the best known play."
+        quick = [row for row in self.rows if row.status in QUICK_STATUSES]
+        if quick:
+            rose = sum(row.status == "rose" for row in quick)
+            said += f" Not a claim, one seed: of {len(quick)} others {rose} rose above their start and random play."
+        said += waiting
         if self.control is not None:
             has_none = self.control.low <= 0 <= self.control.high
             said += f" Shuffled rewards: {'no gain' if has_none else 'a gain, so the table is void'} ({self.control})."
         return said
+
+
+def judge_page(outcomes: Mapping[Any, dict[str, Any]], best: Mapping[str, tuple[float, str]]) -> Judged:
+    """Judge all cells of the page: those with runs of all seeds by the claim, the others by their one quick run.
+
+    Holm's levels are over all 48 cells, those without all seeds counting as p = 1, so that a page in parts is not easier.
+
+    Args:
+        outcomes: job -> outcome, of quick runs and of the claim's.
+        best: family -> (return of the best known play, who plays it).
+    """
+    from dataclasses import replace
+
+    claimed = {job: outcome for job, outcome in outcomes.items() if job.limit == LIMIT}
+    quick = judge({j: o for j, o in outcomes.items() if j.limit != LIMIT}, best, True, all_cells())
+    seeds = {cell: {j.seed for j in claimed if j.cell == cell and not j.shuffled} for cell in all_cells()}
+    whole = {cell for cell, found in seeds.items() if set(seeds_of()) <= found}
+    if not whole:
+        return quick
+    judged = judge({j: o for j, o in claimed.items() if j.cell in whole}, best, False, all_cells())
+    rows = [row if row.cell in whole else other for row, other in zip(judged.rows, quick.rows, strict=True)]
+    return replace(judged, rows=rows)
 
 
 def judge(
@@ -150,6 +182,7 @@ def _row(cell: Cell, outcomes: Mapping[Any, dict[str, Any]], best: tuple[float, 
         seeds=len(done),
         was_cut=sum(one["cut"] for one in done),
         control=control,
+        commits=tuple(sorted({one["commit"] for one in done if "commit" in one})),
         **means,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,26 @@ from typing import Any
 import numpy as np
 from _claim import REPOSITORY
 from _matrix_cells import FAMILIES, KINDS, LIMIT, PROTOCOL, QUICK_EPISODES, QUICK_LIMIT, SEEDS, Cell
-from _matrix_judge import Judged, Row
+from _matrix_judge import QUICK_STATUSES, Judged, Row
+from _matrix_record import entries_of
 from _page import with_table
 from _runs import versions
 
 RECORD = REPOSITORY / "polyathlon" / "data" / "matrix.json"
 WIDTH, HEIGHT, EDGE = 120, 36, 3
-MARKS = {"holds": "✔", "rose": "▲", "does not hold": "✘", "did not rise": "✘"}
+MARKS = {"holds": "✔", "rose": "▲", "does not hold": "✘", "did not rise": "▽"}
 
 
-def write_page(judged: Judged, folder: Path, commit: str | None) -> Path:
+def write_page(
+    judged: Judged, folder: Path, commit: str | None, outcomes: Mapping[Any, dict[str, Any]] | None = None
+) -> Path:
     """Write matrix.md and matrix.json, the table of the folder's index, and, where these are the results of the repository, what `polyathlon info` reads.
 
     Args:
         judged: what was found.
         folder: where to.
         commit: of the cells' text; None where it is not committed.
+        outcomes: job -> outcome; the runs that the next call goes on from.
 
     Returns:
         The page.
@@ -34,7 +39,8 @@ def write_page(judged: Judged, folder: Path, commit: str | None) -> Path:
     page = folder / "matrix.md"
     page.write_text(text_of(judged, commit))
     content = {"found": judged.headline, "quick": judged.is_quick, "cells": [_as_dict(row) for row in judged.rows]}
-    (folder / "matrix.json").write_text(json.dumps({**content, "versions": versions()}, indent=1))
+    runs = entries_of(outcomes or {})
+    (folder / "matrix.json").write_text(json.dumps({**content, "versions": versions(), "runs": runs}, indent=1))
     index = folder / "index.md"
     if index.exists():
         index.write_text(with_table(index.read_text(), folder))
@@ -43,29 +49,26 @@ def write_page(judged: Judged, folder: Path, commit: str | None) -> Path:
 
 
 def write_record(judged: Judged, path: Path) -> None:
-    """Write which kinds of agent rose on which environment, for `polyathlon info`."""
+    """Write which kinds of agent hold ("holds", by five seeds) or rose ("rose", by one) on which environment, for `polyathlon info`."""
     found: dict[str, dict[str, str]] = {}
     for row in judged.rows:
         found.setdefault(row.cell.task.env, {})[row.cell.kind] = row.status
-    path.write_text(json.dumps({"quick": judged.is_quick, "cells": found}, indent=1) + "\n")
+    path.write_text(json.dumps({"cells": found}, indent=1) + "\n")
 
 
 def text_of(judged: Judged, commit: str | None) -> str:
     """Return the page in Markdown."""
-    seconds = QUICK_LIMIT if judged.is_quick else LIMIT
-    seeds = (
-        "one seed, no control, **not a claim**" if judged.is_quick else f"{SEEDS} seeds drawn by the hash of the claim"
-    )
+    has_quick = any(row.status in QUICK_STATUSES for row in judged.rows)
+    protocols = [] if judged.is_quick else [_protocol(False)]
+    protocols += [_protocol(True)] if has_quick or judged.is_quick else []
     lines = [
         "# The matrix: which agent learns where",
         "",
         f"**{judged.headline}**",
         "",
-        f"{PROTOCOL if not judged.is_quick else 'A cell rose when trained lies above its start and above random play.'} "
-        f"At most {seconds:g} CPU seconds a run with its evaluations, {seeds}{f' (commit {commit})' if commit else ''}. "
+        f"{' '.join(protocols)}{f' The cells are those of commit {commit}.' if commit else ''} "
         "Random play draws actions evenly in the form that the agent acts in: points of a box, allowed choices, tokens. "
-        "Share is the way from the start to the best known play that training went. "
-        f"{'▲ rose, ✘ did not' if judged.is_quick else '✔ holds, ✘ does not'}; [what was tried](matrix_settings.md).",
+        "Share is the way from the start to the best known play that training went. [What was tried](matrix_settings.md).",
         "",
         *_summary(judged),
         "",
@@ -88,6 +91,18 @@ def text_of(judged: Judged, commit: str | None) -> str:
     word = " --quick" if judged.is_quick else ""
     lines += ["", f"Written by `polyathlon reproduce matrix{word}` ({made}; {versions()['machine']}).", ""]
     return "\n".join(lines)
+
+
+def _protocol(is_quick: bool) -> str:
+    if is_quick:
+        return (
+            f"▲ rose, ▽ did not, by one seed, **not a claim**: a cell rose when trained lies above its start and above random play, in "
+            f"one run of at most {QUICK_LIMIT:g} CPU seconds with its evaluations, without a control."
+        )
+    return (
+        f"{PROTOCOL} ✔ holds, ✘ does not, by {SEEDS} seeds drawn by the hash of the claim, each of at most {LIMIT:g} CPU seconds "
+        "with its evaluations."
+    )
 
 
 def _summary(judged: Judged) -> list[str]:
@@ -124,7 +139,9 @@ def _task(name: str, judged: Judged) -> str:
     family = FAMILIES[name]
     options = family.words
     by = next((row.best_by for row in judged.rows if row.cell.family == name and row.best_by), "")
-    return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {min(family.episodes, QUICK_EPISODES) if judged.is_quick else family.episodes} | {by} |"
+    quick = min(family.episodes, QUICK_EPISODES)
+    episodes = f"{quick}" if judged.is_quick else f"{family.episodes} ({quick} with one seed)"
+    return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {episodes} | {by} |"
 
 
 def _notes(row: Row) -> str:
@@ -137,6 +154,7 @@ def _notes(row: Row) -> str:
         said.append(f"gain {row.gain} at {100 * row.gain.confidence:.2f} %")
     if row.control:
         said.append(f"shuffled rewards: {', '.join(f'{gain:+.3g}' for gain in row.control)}")
+    said += [f"commit {commit}" for commit in row.commits]
     return f" ({'; '.join(said)})"
 
 
@@ -181,4 +199,5 @@ def _as_dict(row: Row) -> dict[str, Any]:
         "gain": gain,
         "curve": row.curve,
         "control": list(row.control),
+        "commits": list(row.commits),
     }

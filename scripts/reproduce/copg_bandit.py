@@ -77,7 +77,8 @@ CLAIM = Claim(
     comparisons=[
         Comparison("CoPG", "IPO", "lower", margin=0.03),
         Comparison("CoPG", "DPO", "lower", margin=0.03),
-        Comparison("CoPG", "gradient without a baseline", "lower", margin=0.1),
+        # what learns nothing is better than this gradient too (by .21): only a larger distance speaks for CoPG
+        Comparison("CoPG", "gradient without a baseline", "lower", margin=0.3),
     ],
     controls=[Control("nothing learnt", ("CoPG",))],
     tasks=("exact", "sampled"),
@@ -85,7 +86,8 @@ CLAIM = Claim(
     curve="regret",
     step_label="updates",
     setting=f"Three arms of rewards {REWARD}, beta {BETA}, a uniform reference, answers drawn from {LOGGED}: 100 pairs at their exact frequencies, or "
-    f"{PAIRS} drawn ones; {UPDATES} updates of {BATCH} pairs, Adam ({RATE}) on a table.",
+    f"{PAIRS} drawn ones; {UPDATES} updates of {BATCH} pairs, Adam ({RATE}) on a table. "
+    "A first run asked for .1 to the gradient without a baseline and was void, since a policy that learns nothing is better than it by .21: hence .3, and fresh seeds.",
 )
 
 if __name__ == "__main__":

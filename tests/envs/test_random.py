@@ -31,6 +31,17 @@ def test_keys_of_different_seeds_and_episodes_differ():
     assert len(np.unique(keys.numpy(), axis=0)) == 90_000
 
 
+def test_keys_of_few_rows_are_those_of_many():
+    seeds = torch.cat((torch.arange(40), torch.tensor([2**62 - 1, -(2**63), 2**63 - 1, -5]), torch.arange(40)))
+    episodes = torch.arange(84) ** 7
+    whole = random.make_keys(seeds, episodes)
+    parts = [
+        random.make_keys(seeds[i : i + size], episodes[i : i + size]) for size in (1, 3, 4) for i in range(0, 84, size)
+    ]
+    assert torch.equal(torch.cat(parts), whole.repeat(3, 1))
+    assert random.make_keys(seeds[:0], episodes[:0]).shape == (0, 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_uniform_and_normal_have_their_distributions(dtype):
     keys = keys_of(5000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,32 @@ def test_a_path_that_is_no_utf8_is_refused_wherever_it_stands(capsys):
     assert "a finite number is needed" in refused(capsys, "solve", "x.tsp", "--seconds", "inf")
 
 
+def test_a_run_that_ends_before_its_agent_learns_says_so(capsys):
+    with pytest.warns(
+        UserWarning, match="sac acts at random for its first 500 steps and learns nothing in 20: .*such as 2"
+    ):
+        polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs={"learning_starts": 500}, tuned=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs={"learning_starts": 10}, tuned=False)
+
+
 def test_a_run_that_cannot_be_so_short_says_so():
     words: Any = {"n_steps": 32, "batch_size": 16, "n_epochs": 1}
     with pytest.warns(UserWarning, match="ppo takes at least 32 steps on Pendulum-v1 .*although 10 are asked for"):
         agent = polyathlon.train("ppo", "Pendulum-v1", 10, agent_kwargs=words, tuned=False, device="cpu")
     assert agent.num_timesteps == agent.smallest_run == 32
+    words = {"num_prompts": 2, "group_size": 4}
+    with pytest.warns(UserWarning, match="grpo takes at least 8 answers on .*although 5 are asked for: .*num_prompts"):
+        agent = polyathlon.train(
+            "grpo",
+            "polyathlon/Reasoning-v0",
+            completions=5,
+            env_kwargs={"task": "chain_sum"},
+            agent_kwargs=words,
+            tuned=False,
+        )
+    assert agent._episode_num == 8
 
 
 def test_a_model_is_taken_where_there_are_tokens():

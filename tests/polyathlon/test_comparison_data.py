@@ -161,6 +161,7 @@ def test_agents_learn_from_a_dataset_beside_those_that_take_none(tmp_path, monke
     ("words", "message"),
     [
         (["dpo", "grpo", "--on", ENV], "dpo: the recipe 'dpo' learns from records: give data=FILE .--data FILE."),
+        (["copg", "grpo", "--on", ENV], "records; copg_online learns from its own answers"),
         (["grpo", "rloo", "--on", ENV, "--data", "PAIRS"], "nobody reads data= .--data.: grpo and rloo"),
         (["grpo", "rloo", "--data", "PAIRS"], "nothing judges answers.*--reward.*--on ENV"),
         (["grpo", "dpo", "--data", "PAIRS", "--reward", JUDGE, "--holdout", "0"], "holds none out"),

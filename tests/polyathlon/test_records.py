@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.probes import CopyAnswer
 from polyathlon.envs.text.reasoning import Reasoning
+from polyathlon.plotting import curve, shown_column
 from polyathlon.records import describe_data, record_pairs, record_scored, records
 from polyathlon.run_data import epoch_of, with_data
+from polyathlon.run_folder import RunFolder
 from polyathlon.wrappers import TokenAction
 from tests.agents.language.own_recipes import BOTH, PAIRS
 
@@ -169,6 +172,10 @@ def test_the_command_line_takes_data(pairs, tmp_path, capsys):
     assert main(["train", "pairs_probe", "polyathlon/Reasoning-v0", "--env", "task=chain_sum", *data, *common]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["agent_kwargs"] == {"data": {"source": str(renamed), "columns": {"prompt": "q"}}, "holdout": 0.1}
+    said = capsys.readouterr().out
+    assert re.search(r"[\d,]+ tokens in [\d,]+ answers, (accuracy|loss) of the last update [\d.]+; run folder", said), (
+        said
+    )
     common[1] = str(tmp_path / "online")
     judge = [
         "--reward",
@@ -187,6 +194,27 @@ def test_the_command_line_takes_data(pairs, tmp_path, capsys):
     capsys.readouterr()
     assert main(["train", "pairs_probe", "polyathlon/Reasoning-v0", "--columns", "prompt=q"]) == 2
     assert "give --data FILE" in capsys.readouterr().err
+
+
+def test_runs_of_records_are_drawn_and_those_of_reward_models_do_not_act(pairs, tmp_path, capsys):
+    common = ["polyathlon/Reasoning-v0", "--env", "task=chain_sum", "--data", str(pairs), "--device", "cpu"]
+    dpo, judge = tmp_path / "dpo", tmp_path / "judge"
+    for name, out in (("dpo", dpo), ("reward", judge)):
+        assert main(["train", name, *common, "--out", str(out)]) == 0
+        assert (out / "curve.png").stat().st_size > 5_000
+        (out / "curve.png").unlink()
+        assert main(["plot", str(out)]) == 0 and (out / "curve.png").exists()
+    assert curve(RunFolder(dpo))[0] == "train/accuracy"
+    assert shown_column({"data/epoch", "train/policy_loss"}) == "train/policy_loss"
+    assert shown_column({"data/epoch", "train/accuracy", "rollout/reward"}) == "rollout/reward"
+    assert shown_column({"train/policy_loss"}) is None
+    capsys.readouterr()
+    assert main(["evaluate", str(dpo), "--episodes", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "\ncorrect 0\n" in said and "\ntask " not in said
+    for command in ("evaluate", "watch", "chat"):
+        assert main([command, str(judge)]) == 2
+        assert "is a run of a reward model (reward), which scores answers" in capsys.readouterr().err
 
 
 def test_data_prints_what_was_understood(pairs, tmp_path, capsys):

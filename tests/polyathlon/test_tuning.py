@@ -15,7 +15,7 @@ from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
 from polyathlon.run_calls import run_config
 from polyathlon.run_evaluations import EvaluationFiles
-from polyathlon.search_spaces import FOLDER, merged, nested, read_space
+from polyathlon.search_spaces import FOLDER, merged, nested, read_space, within
 
 SPACE = {
     "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -97,6 +97,18 @@ def test_words_are_drawn_from_ranges_and_choices():
     assert words["n_epochs"].draw(trial) == 2
 
 
+def test_nothing_is_drawn_that_lets_a_short_run_learn_nothing():
+    words = read_space("sac")
+    starts = {word.name: word.choices for word in words}["learning_starts"]
+    assert max(starts) > 400
+    for length, left in ((400, [c for c in starts if c <= 200]), (2 * max(starts), list(starts)), (1, [])):
+        found = {word.name: word for word in within(words, length)}
+        assert list(found["learning_starts"].choices if left else ()) == left and ("learning_starts" in found) == bool(
+            left
+        )
+        assert len(found) == len(words) - (not left)
+
+
 def test_dots_enter_dicts_and_dicts_are_merged_word_by_word():
     assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
     assert merged({"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 5}, "e": 2}) == {"a": {"b": 5, "c": 2}, "d": 1, "e": 2}
@@ -128,7 +140,8 @@ def test_a_killed_search_goes_on_with_what_is_missing(tmp_path, monkeypatch):
     assert not EvaluationFiles(broken).rows()
     lines = []
     found = search(out, 3, report=lines.append)
-    assert EvaluationFiles(broken).rows() and len(lines) == 2
+    assert EvaluationFiles(broken).rows() and len(lines) == 3
+    assert lines[0] == f"3 trials of 64 steps each, 1 of them done before; folder {out}" and "trial 2/3" in lines[1]
     done = [row for row in table(out) if row["state"] in ("complete", "pruned")]
     drawn = {row["learning_rate"] for row in done}
     assert len(done) == found.trials == 3 and len(drawn) == 3  # no draw came twice
@@ -216,7 +229,8 @@ def test_what_cannot_be_searched_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_score", lambda *words: 1.0)
     search(tmp_path / "a", 1)
     with pytest.raises(
-        UsageError, match="holds another search, which differs in evaluations, run.total_timesteps: choose"
+        UsageError,
+        match=r"holds another search, which differs in evaluations \(2 there, 4 now\), total_timesteps \(64 there, 128 now\): choose",
     ):
         search(tmp_path / "a", 1, steps=128, evaluations=4)
     (tmp_path / "b").mkdir()

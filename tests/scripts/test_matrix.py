@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ NAMES = (
     "_matrix_cells",
     "_matrix_judge",
     "_matrix_page",
+    "_matrix_record",
     "_matrix_run",
     "_matrix_best",
     "_matrix_forgetting",
@@ -137,6 +139,26 @@ def test_a_killed_matrix_goes_on_and_what_failed_is_tried_again(matrix, cells):
     assert len(fresh) == len(jobs)
 
 
+def test_a_run_whose_settings_were_changed_meanwhile_is_not_kept(matrix, cells, monkeypatch):
+    job = matrix.Job(cells.Cell("text", "sac"), 0, 40.0)
+    said = subprocess.CompletedProcess([], 0, json.dumps(outcome(0.1, 0.5)) + "\n", "")
+    monkeypatch.setattr(matrix.subprocess, "run", lambda *given, **more: said)
+    assert matrix.run_job(job)["trained"] == 0.5
+    tuned = cells.tuned_settings
+
+    def change(*given, **more):
+        monkeypatch.setattr(
+            cells, "tuned_settings", lambda *words: tuned(*words).__class__(**{**vars(tuned(*words)), "warm_start": 7})
+        )
+        return said
+
+    monkeypatch.setattr(matrix.subprocess, "run", change)
+    found = matrix.run_job(job)
+    assert found["status"] == "failed" and "changed while it ran" in found["reason"]
+    job.keep(found)
+    assert job.kept() is None
+
+
 def test_a_cell_holds_by_holms_level_over_all_cells_and_above_random_play(matrix, cells, modules):
     names = [cells.Cell("text", kind) for kind in ("sac", "ppo", "cmorl")]
     jobs = matrix.jobs_of(names, [1, 2, 3, 4, 5], 75.0, control=False)
@@ -196,8 +218,81 @@ def test_cells_without_runs_stay_in_the_table_and_say_why(matrix, cells, modules
     assert [cell["status"] for cell in content["cells"]] == ["not installed", "constant reward", "rose", "failed"]
     modules["matrix_page"].write_record(judged, tmp_path / "record.json")
     said = known_learners("polyathlon/Widgets-v0", tmp_path / "record.json")
-    assert "known to learn here: ppo (one seed, not a claim" in said[1] and "sac (not installed)" in said[2]
+    assert (
+        said[1].startswith("known to learn here: ppo (one seed, not a claim); docs")
+        and "sac (not installed)" in said[2]
+    )
     assert known_learners("polyathlon/Code-v0", tmp_path / "record.json") == []
+
+
+def test_the_page_goes_on_from_the_runs_in_its_json_and_leaves_out_those_of_other_settings(
+    matrix, cells, modules, tmp_path, monkeypatch
+):
+    jobs = matrix.jobs_of([cells.Cell("text", "sac"), cells.Cell("gui", "ppo")], [0], 40.0, control=False)
+    made = {job: outcome(0.1, 0.6, commit="abc1234") for job in jobs}
+    page, judge = modules["matrix_page"], modules["matrix_judge"]
+    best = {"text": (1.0, "answers"), "gui": (1.0, "oracle")}
+    text = page.write_page(judge.judge_page(made, best), tmp_path, None, made).read_text()
+    assert "2 of 48 cells rose" in text and "46 were not run" in text and "commit abc1234" in text
+    again = modules["matrix_record"].recorded(tmp_path)
+    assert set(again) == set(jobs) and page.text_of(judge.judge_page(again, best), None) == text
+    tuned = cells.tuned_settings
+
+    def changed(kind, env, file=None):
+        found = tuned(kind, env, file)
+        return found if "Widgets" in env else found.__class__(**{**vars(found), "total_timesteps": 7})
+
+    monkeypatch.setattr(cells, "tuned_settings", changed)
+    assert [job.cell for job in modules["matrix_record"].recorded(tmp_path)] == [cells.Cell("gui", "ppo")]
+    assert modules["matrix_record"].recorded(tmp_path / "none") == {}
+    (tmp_path / "matrix.json").write_text("[1")
+    with pytest.raises(UsageError, match=r"matrix.json is no page of the matrix.*put it back"):
+        modules["matrix_record"].recorded(tmp_path)
+
+
+def test_a_call_for_some_cells_keeps_the_others_on_the_page(matrix, cells, modules, tmp_path, monkeypatch):
+    monkeypatch.setattr(modules["matrix_best"], "best_known", lambda families: {})
+    ran = []
+
+    def run(jobs, workers, fresh=False, **more):
+        ran.extend(job.cell for job in jobs)
+        return {job: outcome(0.1, 0.2 + 0.1 * len(ran)) for job in jobs}
+
+    monkeypatch.setattr(matrix, "collect", run)
+    words = ["--quick", "--out", str(tmp_path), "--cells"]
+    for cell in ("text:sac", "gui:ppo", "text:sac"):
+        assert matrix.main([*words, cell]) == 0
+    assert list(map(str, ran)) == [
+        "text:sac",
+        "gui:ppo",
+        "text:sac",
+    ]  # what is named is run, what is on the page is kept
+    found = json.loads((tmp_path / "matrix.json").read_text())
+    trained = {
+        f"{cell['family']}:{cell['kind']}": cell["trained"] for cell in found["cells"] if cell["status"] == "rose"
+    }
+    assert trained == {"text:sac": pytest.approx(0.5), "gui:ppo": pytest.approx(0.4)} and len(found["runs"]) == 2
+
+
+def test_a_cell_is_claimed_by_all_its_seeds_and_shown_by_its_quick_run_until_then(matrix, cells, modules):
+    judge, seeds = modules["matrix_judge"].judge_page, cells.seeds_of()
+    names = [cells.Cell("text", "sac"), cells.Cell("gui", "ppo")]
+    made = {matrix.Job(cell, 0, cells.QUICK_LIMIT): outcome(0.1, 0.4) for cell in names}
+    for number, seed in enumerate(seeds):
+        made[matrix.Job(names[0], seed, cells.LIMIT)] = outcome(0.1, 0.8 + 0.01 * number)
+    for seed in seeds[:4]:  # a killed run: four of five seeds are no claim
+        made[matrix.Job(names[1], seed, cells.LIMIT)] = outcome(0.1, 0.9)
+    best = {"text": (1.0, "answers"), "gui": (1.0, "oracle")}
+    judged = judge(made, best)
+    found = {str(row.cell): row for row in judged.rows}
+    assert found["text:sac"].status == "holds" and found["text:sac"].seeds == 5
+    assert found["gui:ppo"].status == "rose" and found["gui:ppo"].trained == pytest.approx(0.4)
+    assert judged.headline.startswith("1 of 48 cells hold, 1 of them reach half")
+    assert "Not a claim, one seed: of 1 others 1 rose" in judged.headline and "46 were not run" in judged.headline
+    # the level is Holm's over all 48, however few were run
+    assert found["text:sac"].gain.confidence == pytest.approx(1 - 0.05 / 48)
+    text = modules["matrix_page"].text_of(judged, None)
+    assert "✔ holds" in text and "▲ rose, ▽ did not, by one seed, **not a claim**" in text
 
 
 def test_the_curve_is_drawn_from_its_least_to_its_greatest_value(modules):

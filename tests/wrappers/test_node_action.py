@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import polyathlon
-from polyathlon.agents import CMORL, SAC
+from polyathlon.agents import CMORL, PPO, SAC
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers import NodeAction, VectorObservation
 
@@ -92,3 +92,58 @@ def test_the_nearest_city_is_reached_by_naming_where_one_stands():
             paid, over = paid + reward, terminated or truncated
         random.append(paid)
     assert total > np.mean(random)
+
+
+def test_columns_are_the_features_by_which_rows_are_chosen():
+    env = NodeAction(Table(), columns=[-1])
+    assert env.action_space == gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    observation, _ = env.reset()
+    assert observation["nodes"].shape == (3, 2)  # all of them are still seen
+    # by the second feature alone, 0, 4 and 0: row 1 is the only one that has much of it
+    assert env.choice([0.1]) == 1 and env.choice([-0.1]) == 0
+    assert np.array_equal(env.point_of(1), np.float32([0.5]))
+    both = NodeAction(Table(), columns=[1, 0])
+    both.reset()
+    assert both.choice([-0.3, 0.3]) == 2  # (4, 0): little of the second, much of the first
+
+
+@pytest.mark.parametrize("columns", [[], [2], [-3], [0, 0], [1, -1], [0.5], [True], "1", 1])
+def test_impossible_columns_are_refused(columns):
+    with pytest.raises(
+        UsageError, match=r"columns are different numbers of features, -2 to 1.*the rows have 2 features"
+    ):
+        NodeAction(Table(), columns=columns)
+
+
+def test_rows_that_are_not_seen_are_still_chosen_from():
+    env = polyathlon.adapt("polyathlon/Widgets-v0", SAC, columns=[12, 18], sees_rows=False)
+    assert env.observation_space.shape == (12,) and env.action_space.shape == (2,)
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+    observation, *_, info = env.step(np.ones(2, np.float32))
+    assert env.observation_space.contains(observation) and 0 <= info["choice"] < 32
+    with pytest.raises(UsageError, match=r"sees_rows=False hides nodes and kind, and nothing else is observed"):
+        NodeAction(Table(), sees_rows=False)
+
+
+def test_a_number_is_answered_by_the_candidate_that_is_nearest_to_it():
+    words = {"task": "chain_sum", "config": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
+    bare = gym.make("polyathlon/Reasoning-v0", **words)
+    env = polyathlon.adapt(bare, SAC, numbers=2, columns=[-1], sees_rows=False)
+    assert env.observation_space.shape == (2,) and env.action_space.shape == (1,)
+    paid = []
+    for seed in range(20):
+        observation, _ = env.reset(seed=seed)
+        # numbers are x / (2 unit) + 1/2 and candidates c / (8 unit) + 1/2: the sum is linear in what is seen
+        paid.append(env.step(np.float32([(observation - 0.5).sum() / 4]))[1])
+    assert np.mean(paid) == 1.0  # which shows that the form can say it, and not that it is computed anywhere
+
+
+def test_who_takes_numbered_choices_too_chooses_by_features_where_that_is_said():
+    calls = "polyathlon/FunctionCall-v0"
+    assert isinstance(polyathlon.adapt(calls, PPO).action_space, gym.spaces.Discrete)
+    for words in ({"columns": [0, 1]}, {"by_features": True}):
+        assert isinstance(polyathlon.adapt(calls, PPO, **words), NodeAction)
+    # numbers are numbers where by_features=False says so, and an option of the wrapper that is not put on is refused
+    with pytest.raises(UsageError, match="columns"):
+        polyathlon.adapt(calls, PPO, by_features=False, columns=[0])

@@ -45,6 +45,23 @@ def slots(row: Recipe) -> list[Slot]:
     return found + _slots_of(row, "after")
 
 
+def inner_slots(row: Recipe) -> list[Slot]:
+    """Return the places of parts that are options of other parts, "advantage.advantage" or "collect.prompts"."""
+    found: list[Slot] = []
+    for slot in slots(row):
+        for option, value in slot.part.options:
+            if isinstance(value, Part):
+                found.append(Slot(f"{slot.name}.{option}", value, _put_inside(slot, option)))
+    return found
+
+
+def _put_inside(slot: Slot, option: str) -> Callable[[Recipe, Part], Recipe]:
+    def put(row: Recipe, new: Part) -> Recipe:
+        return slot.put(row, _replace(slot.part, options=tuple((dict(slot.part.options) | {option: new}).items())))
+
+    return put
+
+
 def _slots_of(row: Recipe, name: str) -> list[Slot]:
     held = getattr(row, name)
     if isinstance(held, tuple):
@@ -95,8 +112,8 @@ def change_row(row: Recipe, words: Mapping[str, object]) -> Recipe:
 
     Args:
         row: the row.
-        words: values by name. A name is that of an option which one part alone takes (`clip_high`), "slot.option"
-            (`loss.clip_high`, `rewards.0.overlong_buffer`, `penalties.kl.kind`), NAME_coef or NAME_option of the penalty NAME
+        words: values by name. A name is that of an option which one part alone takes (`clip_high`), of a part inside another one too
+            where that has none of this name, "slot.option" (`loss.clip_high`, `rewards.0.overlong_buffer`, `penalties.kl.kind`), NAME_coef or NAME_option of the penalty NAME
             (`kl_coef`, `kl_kind`), or a word of the row (`n_epochs`).
 
     Raises:
@@ -125,11 +142,12 @@ def _changed(row: Recipe, name: str, value: object) -> Recipe:
         if model.loss is not None and name in (f"{model.role}_learning_rate", f"models.{model.role}.learning_rate"):
             moved = _replace(model, learning_rate=value)
             return _replace(row, models=(*row.models[:i], moved, *row.models[i + 1 :]))
-    found = [
-        (slot, option) for slot in slots(row) for option in option_names(slot.part) if name in _names(slot, option)
-    ]
-    exact = [(slot, option) for slot, option in found if name == f"{slot.name}.{option}"]
-    chosen = exact or found
+    outer, inner = (
+        [(slot, option) for slot in places for option in option_names(slot.part) if name in _names(slot, option)]
+        for places in (slots(row), inner_slots(row))
+    )
+    exact = [(slot, option) for slot, option in (*outer, *inner) if name == f"{slot.name}.{option}"]
+    chosen = exact or outer or inner
     if not chosen:
         raise unknown_name(f"word of the recipe {row.name!r}", name, known_words(row))
     if len(chosen) > 1:
@@ -169,6 +187,9 @@ def known_words(row: Recipe) -> list[str]:
     for slot in slots(row):
         for option in option_names(slot.part):
             short.setdefault(option, []).append(f"{slot.name}.{option}")
+    inner = [(slot.name, option) for slot in inner_slots(row) for option in option_names(slot.part)]
+    for place, option in inner:
+        short.setdefault(option if option not in short else f"{place}.{option}", [f"{place}.{option}"])
     words = [option if len(paths) == 1 else path for option, paths in short.items() for path in paths]
     rates = [f"{model.role}_learning_rate" for model in row.models if model.loss is not None]
     return [*OWN_WORDS, *(f"{p.name}_coef" for p in row.penalties), *rates, *words]

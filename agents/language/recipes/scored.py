@@ -95,6 +95,8 @@ ROWS = (
         source="Wang et al. 2025, arXiv 2505.22338",
         collect=part("collectors:Critiqued", group_size=1, critic=None, split=False),
         rewards=(part("kl_rewards:FullKLReward", beta=0.05, target=3.0),),
+        loss=part("surrogates:ppo_surrogate", clip_low=0.2, clip_high=0.2, largest_log_ratio=20.0),
+        weights=(part("token_weights:ratio_guard", largest_mean_ratio=10.0),),
         n_epochs=4,
         minibatches=1,
     ),
@@ -114,6 +116,7 @@ ROWS = (
         loss=part("distribution_matching:importance_weighted"),
         collect=part("collectors:Proposals", group_size=8),
         models=(SideModel("proposal", follows=Target("copy", every=16)),),
+        aggregation="token-mean",
         old_logp="read",
     ),
 )

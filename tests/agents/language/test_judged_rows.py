@@ -152,6 +152,19 @@ def test_the_tasks_own_answers_are_ranked_too():
         agent._wiring.collector._refresh(Rollout(agent))
 
 
+def test_older_pairs_are_no_answers_of_the_newest_policy():
+    """A first batch of an iteration that held older pairs alone was compared with the policy of now, and the run stopped."""
+    words = {"refresh": 2, "problems": 4, "least": 0.0, "min_gap": 0.0, "gold_gap": 0.0, "older": (1.0,)}
+    agent = started(make("dno_prct", num_prompts=1, recipe_kwargs=words))
+    for _ in range(2):
+        agent._episodes = agent.collect_episodes()
+        agent.train()
+    agent.collect_episodes()
+    versions = [{v for e in pair for v in e.version} for pair in agent._wiring.collector.groups]
+    assert {-1} in versions and all(v <= {-1, agent._iterations} for v in versions)
+    iterate(agent, 8)
+
+
 def test_answers_that_repeat_themselves_lose():
     loop = Episode([9, 1, 2, 3, 1, 2, 3, 1, 2, 3], [False] + [True] * 9, [], [], 0)
     plain = Episode([9, 1, 2, 3, 4], [False] + [True] * 4, [], [], 0)
@@ -162,6 +175,36 @@ def test_answers_that_repeat_themselves_lose():
     rows[1].rewards = [0.0]
     pairs = collector._chosen([rows], Rollout(agent))
     assert [e.ids for e in pairs[0]] == [plain.ids, loop.ids] and pairs[0][1].score < pairs[0][0].score
+
+    third = Episode([9, 1, 2, 1, 2, 1, 2, 1, 2], [False] + [True] * 8, [], [0.0], 0, score=0.0)
+    pairs = collector._chosen([[*rows, third]], Rollout(agent))
+    looping = [x.score - y.score for x, y in pairs if plain.ids not in (x.ids, y.ids)]
+    assert len(pairs) == 3 and looping == [0.0]  # and are as bad as each other
+
+
+def test_what_is_loaded_or_imitates_goes_on_in_step_with_the_reference(tmp_path):
+    agent = started(make("dno", recipe_kwargs={"refresh": 4}))
+
+    def iterations(agent, number):
+        for _ in range(number):
+            agent._episodes = agent.collect_episodes()
+            agent.train()
+
+    iterations(agent, 5)
+    agent.save(tmp_path / "agent.zip")
+    loaded = started(LanguageAgent.load(tmp_path / "agent.zip", env=agent.env))
+    iterations(loaded, 3)  # what is left of the iteration that the file was written in
+    agent.warm_start(n=4, epochs=1)
+    for each in (loaded, agent):
+        for i in range(5):
+            if i % 4 == 0:
+                written, old = table_of(each), each._wiring.collector.groups
+            each._episodes = each.collect_episodes()
+            if i % 4 == 0:
+                assert each._wiring.collector.groups is not old and each._wiring.collector.updates == 1
+            reference = each.side_models.copies.get("reference")
+            assert reference is None or torch.equal(reference.weights["z"], written)
+            each.train()
 
 
 def test_older_pairs_and_the_number_of_problems():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 import polyathlon
 from polyathlon.agents import LanguageAgent
+from polyathlon.agents.language.compared import component_metrics
 from polyathlon.agents.language.episodes import Episode, collate
 from polyathlon.agents.language.given_models import load_given
 from polyathlon.agents.language.noise import make_noise
@@ -18,12 +21,14 @@ from polyathlon.agents.language.recipes import Penalty, Recipe, SideModel, check
 from polyathlon.agents.language.recipes.options import option_names, slots
 from polyathlon.agents.language.rollout import Rollout
 from polyathlon.agents.language.side_models import SideModels
-from polyathlon.agents.language.updates import Update, add_reward, component_metrics
+from polyathlon.agents.language.updates import Update, add_reward
 from polyathlon.agents.parts.fields import find_field
 from polyathlon.agents.parts.wiring import Noise, Part, Schedule, Target, find_part, from_json, part, reads, to_json
 from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers import TokenAction
 
 from .own_recipes import ADVANTAGE, ENTROPY, EVERYTHING, HERE, SETS
+from .test_every_recipe import TABLE, Probe, iterate, make
 from .test_language_agent import letters, weights
 from .test_recorded_gradients import record_recipes, relative_gap
 from .test_reference import evens
@@ -132,6 +137,12 @@ def test_numbers_have_one_short_name_or_a_path():
     with pytest.raises(UsageError, match="rewards.0.overlong_buffer or rewards.1.overlong_buffer"):
         find_recipe(twice, overlong_buffer=2)
     assert dict(find_recipe(twice, **{"rewards.1.overlong_buffer": 2}).rewards[1].options)["overlong_buffer"] == 2
+    for name in ("r_max", "advantage.advantage.r_max"):  # of a part inside a part, as its own error says
+        inner = dict(find_recipe("bnpo_components", **{name: 2.0}).advantage.options)["advantage"]
+        assert dict(inner.options) == {"r_min": 0.0, "r_max": 2.0}
+    assert dict(dict(find_recipe("kimi_k15", pool=7).collect.options)["prompts"].options)["pool"] == 7
+    with pytest.raises(UsageError, match="Did you mean 'r_max'"):
+        find_recipe("bnpo_components", r_maks=2.0)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +202,47 @@ def test_rows_that_do_not_fit_are_refused(make, message):
         made = make()
         if isinstance(made, Recipe):
             check_recipe(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("grpo", {"denominator": "kept"}, "denominator='kept' of the recipe 'grpo' has no effect"),
+        ("dr_grpo", {"old_logp": "read"}, None),
+        ("copg_online", {"old_logp": "read"}, "old_logp='read' of the recipe 'copg_online' has no effect"),
+        ("copg_online", {"aggregation": "token-sum-norm"}, "aggregation of the recipe 'copg_online' has no effect"),
+        ("disco", {"aggregation": "seq-mean-token-sum"}, "returns one number for the whole minibatch"),
+        ("apo", {"aggregation": "seq-mean-token-sum"}, None),  # of its two terms one has tokens
+    ],
+)
+def test_words_without_effect_are_refused(name, words, message):
+    with contextlib.nullcontext() if message is None else pytest.raises(UsageError, match=message):
+        agent = LanguageAgent("tiny", letters(), recipe=name, num_prompts=2, group_size=2, seed=0, recipe_kwargs=words)
+        agent.update(agent.collect_episodes(), agent.recipe)
+    if "aggregation" in words and message is not None:
+        kept = dataclasses.replace(find_recipe(name), keep=part("response_filters:mask_truncated"))
+        agent = LanguageAgent("tiny", letters(), recipe=kept, num_prompts=2, group_size=2, seed=0)
+        with pytest.raises(UsageError, match="keep of the recipe"):
+            agent.update(agent.collect_episodes(), agent.recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("hapo", {}), ("t_ppo", {"window": 1}), ("fdpg", {}), ("kimi_k15", {}), ("dno", {}), ("dpo", {})],
+)
+def test_what_is_remembered_of_problems_is_not_carried_into_another_task(name, words):
+    agent = iterate(make(name, recipe_kwargs=words), 2)
+    fresh = {slot: thing.state_dict() for slot, thing in make(name, recipe_kwargs=words)._wiring.stateful().items()}
+
+    def remembered():
+        return {slot: thing.state_dict() for slot, thing in agent._wiring.stateful().items()}
+
+    before = remembered()
+    agent.set_env(agent.env)
+    assert remembered() == before != fresh  # the same task
+    agent.set_env(TokenAction(Probe(), model=TABLE, max_new_tokens=4, max_length=32))
+    assert remembered() == (before if name == "dpo" else fresh)  # records lie beside the task
+    iterate(agent)
 
 
 def test_what_no_part_names_is_not_computed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -95,9 +96,7 @@ class Free(Probe):
 
 
 def fields_of(agent):
-    agent._setup_learn(1)
-    agent._before_training()
-    update = Update(agent, agent._wiring, agent.collect_episodes())
+    update = Update(agent, agent._wiring, _collected(agent))
     update._before()
     return update.fields
 
@@ -129,6 +128,28 @@ def test_an_answer_whose_critique_cannot_be_read_is_left_out():
     untouched = table(agent)[1] == table(make("text2grad"))[1]
     seen = bool(counts["unread"])
     assert seen and bool(untouched.all())  # nothing was learnt of the prompt that nothing was said of
+
+
+def test_what_the_policy_has_left_far_behind_teaches_nothing_and_overflows_nowhere():
+    """The authors' code bounds log-ratios by 20 and skips a minibatch whose mean ratio is above 10."""
+    agent = text2grad("first_word")
+    update = Update(agent, agent._wiring, _collected(agent))
+    update._before()
+    fields, reading = update.fields, update._read(update.fields)
+    for gap, is_skipped in ((1.0, False), (100.0, True)):
+        leaf = (fields["old_logp"] + gap).requires_grad_()
+        loss, _ = update._loss(fields, reading._replace(logp=leaf))
+        (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+        assert bool(loss.isfinite()) and bool((gradient == 0).all()) == is_skipped
+        assert bool(fields["adv"].lt(0).any())  # whose ratios are not clipped above
+    bounded = agent._wiring.loss(fields | {"logp": fields["old_logp"] + 100.0})
+    assert float(bounded.abs().max()) <= float(fields["adv"].abs().max()) * math.exp(20) * (1 + 1e-6)
+
+
+def _collected(agent):
+    agent._setup_learn(1)
+    agent._before_training()
+    return agent.collect_episodes()
 
 
 @pytest.mark.parametrize(("critic", "skipped"), [("two_broken", 0), ("three_broken", 3)])

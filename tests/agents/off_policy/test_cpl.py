@@ -298,6 +298,11 @@ def test_scored_segments_may_be_given():
     made(env=Line(), data=given, by_scores=True).learn(2)
 
 
+def scored(*scores):
+    number = len(scores)
+    return {"obs": arrays()["obs"][:number, 0], "action": arrays()["action"][:number, 0], "score": np.array(scores)}
+
+
 def without(name):
     return {key: value for key, value in arrays().items() if key != name}
 
@@ -315,6 +320,10 @@ def without(name):
         ({"data": {**arrays(), "obs": np.full((6, 2, 3, 2), np.nan)}}, "not finite"),
         ({"data": {**arrays(), "obs": np.zeros((6, 3, 3, 2))}}, r"\[P, 2, K, ...\]"),
         ({"data": {**arrays(), "actions": 0}}, "Did you mean 'action'"),
+        ({"data": {name: np.asarray(array)[:0] for name, array in arrays().items()}}, "there are no segments"),
+        ({"data": scored(0.5, 0.5, 0.5), "by_scores": True}, "all 3 segments have the same score"),
+        ({"data": scored(0.5), "by_scores": True}, "all 1 segments have the same score"),
+        ({"data": DATA, "by_scores": True, "batch_size": 1}, "batch_size=1 takes one"),
         ({"data": without("obs")}, "need the array 'obs'"),
         ({"data": without("preferred")}, "one of the two; got neither"),
         ({"data": {**arrays(), "score": np.zeros(6)}}, "preferred and score"),

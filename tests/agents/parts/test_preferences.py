@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -109,6 +110,20 @@ def test_labels_of_pairs_mix_both_directions():
     assert float(dpo(LOGP, REF, MASK, SIDE, GROUP, label)) == pytest.approx(float(want), abs=1e-12)
     for certain in (None, tensor(1, 1), tensor(math.nan, math.nan)):
         assert float(dpo(LOGP, REF, MASK, SIDE, GROUP, certain)) == pytest.approx(0.59814, abs=5e-6)
+
+
+@pytest.mark.parametrize("loss", [dpo, hinge, ipo, rpo, simpo, slic])
+def test_every_loss_of_pairs_reads_their_labels(loss):
+    fields = {"reference_logp": REF, "mask": MASK, "group": GROUP}
+    read = {name: fields[name] for name in fields if name in inspect.signature(loss).parameters}
+    plain, turned = (float(loss(LOGP, side=side, **read)) for side in (SIDE, -SIDE))
+    for share in (0.0, 0.3, 0.5, 1.0, math.nan):
+        found = float(loss(LOGP, side=SIDE, label=tensor(share, share), **read))
+        want = plain if math.isnan(share) else share * plain + (1 - share) * turned
+        assert found == pytest.approx(want, abs=1e-12) and plain != turned
+    if loss is rpo:
+        label = tensor(0.3, 0.3)
+        assert rpo(LOGP, REF, MASK, SIDE, GROUP, label, eta=0.0) == dpo(LOGP, REF, MASK, SIDE, GROUP, label, beta=0.05)
 
 
 def test_robust_smoothing_and_no_reference():

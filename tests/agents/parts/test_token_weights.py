@@ -14,6 +14,7 @@ from polyathlon.agents.parts.token_weights import (
     entropy_top_mask,
     kl_cov_mask,
     kl_cov_surrogate,
+    ratio_guard,
 )
 
 ADV = torch.tensor([[1.0, 1, 1], [-1, -1, -1]], dtype=torch.float64)
@@ -130,3 +131,12 @@ def test_weights_know_places_by_what_was_written():
     torch.testing.assert_close(divergence_weights(lp, short, group, alpha=1.7)[1], wanted[1])
     grown = lp.clone().requires_grad_()
     assert not divergence_weights(grown, mask, group, alpha=1.7).requires_grad
+
+
+def test_a_minibatch_that_the_policy_has_left_is_skipped_whole():
+    old = LOGP.clone()
+    old[0, 0] -= math.log(46)  # ratios 46, 1, 1, 1, 1: a mean of 10
+    old[1, 2] -= 90.0  # padding
+    for largest, weight in ((10.0001, 1.0), (9.9999, 0.0)):
+        assert torch.equal(ratio_guard(LOGP, old, MASK, largest_mean_ratio=largest), torch.full_like(MASK, weight))
+    assert torch.equal(ratio_guard(LOGP, old - 1e4, MASK), torch.zeros_like(MASK))  # the mean is infinite

@@ -28,6 +28,7 @@ ANSWER = "Paris is the Capital of France, and Rome is in Spain."
         '[{"text": "Paris", "score": 1}, {"start": 36, "end": 52, "score": -1}]',
         {"spans": [[0, 5, 1], [36, 52, -1]]},
         {"good_spans": ["Paris"], "poor_spans": ["Rome is in Spain"]},
+        'Its capital [1] is {right}, see [2]: {"good_spans": ["Paris"], "poor_spans": ["Rome is in Spain"]} [end]',
         'It is half right. ```json\n{"feedback": "no", "good_spans": ["Paris"], "poor_spans": ["rome is in spain"]}\n```',
     ],
 )
@@ -44,6 +45,9 @@ def test_every_form_of_a_critique_is_read(said):
         ("all good", "no JSON"),
         ('{"good_spans": ["Par', "no JSON"),
         ('{"good_spans": ["Paris"]]}', "Expecting"),
+        ('{"good_spans": [], "poor_spans": ["Rome', "no JSON"),  # not the empty list in it
+        ('{"spans": [[0, 5, 1.0]], "feedb', "no JSON"),
+        ("[sic] {", "no JSON"),
         ({"verdict": "good"}, "without spans"),
         ([(0, 5)], "a span is"),
         ([(0.0, 5, 1)], "numbers of characters"),
@@ -83,6 +87,12 @@ def test_spans_outside_unmatched_and_overlapping_are_counted():
 def test_quotations_are_found_as_far_as_they_are_alike(text, found):
     place = find_quotation(text, ANSWER)
     assert (None if place is None else ANSWER[place[0] : place[1]]) == found
+    if (
+        place is not None and text != found
+    ):  # a letter that is longer in lower case moves nothing: it is found there, or not at all
+        shifted = "İİİ " + ANSWER
+        place = find_quotation(text, shifted)
+        assert place is None or shifted[place[0] : place[1]].rstrip(",") == found.rstrip(",")
 
 
 def test_a_right_answer_criticises_word_by_word():

@@ -109,3 +109,12 @@ def test_pairs_are_stacks_for_any_number_of_rows():
         assert torch.equal(in_pairs(a, b), torch.stack((a, b), 2))
         assert torch.equal(in_pairs(a > 0.5, b > 0.5), torch.stack((a > 0.5, b > 0.5), 2))
     assert as_words(torch.rand(300, 4, 2)).shape == (1200,) and as_words(torch.rand(300, 4, 3)).shape == (1200, 3)
+
+
+def test_an_info_without_an_entry_still_computes_the_others_when_they_are_read():
+    asked = []
+    info = LazyInfo({"mask": 1, "player": 2}, ["score"], lambda: asked.append(1) or {"score": 3})
+    rest = info.without("mask")
+    assert "mask" not in rest and rest["player"] == 2 and not asked
+    assert rest["score"] == 3 and len(asked) == 1 and "mask" in info
+    assert info.without("nothing")["mask"] == 1

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from polyathlon.envs import keyed
+from polyathlon.envs.keyed import make_key
 from polyathlon.envs.random import bits, choice, make_keys
-from polyathlon.envs.werewolf import Werewolf, keyed
+from polyathlon.envs.werewolf import Werewolf
 from polyathlon.envs.werewolf.dynamics import permutation
 from polyathlon.envs.werewolf.game import Game
-from polyathlon.envs.werewolf.keyed import make_key
 from polyathlon.envs.werewolf.observer import Observer
 
 PLAY = 100  # streams of the random players, away from those of the game

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.keyed import make_key
 from polyathlon.envs.random import choice, make_keys
 from polyathlon.envs.werewolf import Werewolf, WerewolfConfig, make_config, role_table, secret_mafia, werewolf_arena
 from polyathlon.envs.werewolf.actions import talk_action
 from polyathlon.envs.werewolf.config import BID, DOCTOR, LAST_WORDS, NIGHT, SEER, TALK, VOTE, WEREWOLF
 from polyathlon.envs.werewolf.game import Game
-from polyathlon.envs.werewolf.keyed import make_key
 from polyathlon.envs.werewolf.matches import play_sides
 from polyathlon.envs.werewolf.rules import resolve_night, tally, winner
 

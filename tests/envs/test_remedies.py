@@ -1,0 +1,75 @@
+"""Advice in errors of environments is followed here, where no other test does it: first the error, then what it advises."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import polyathlon.envs.werewolf as werewolf
+from polyathlon.envs.errors import UsageError
+
+CHEETAH, HOPPER = "polyathlon/HalfCheetah-v5", "polyathlon/Hopper-v5"
+
+
+def test_the_first_reset_is_of_all_rows():
+    rows = gym.make_vec(CHEETAH, num_envs=2)
+    with pytest.raises(UsageError, match="call reset\\(\\) without 'reset_mask'"):
+        rows.reset(options={"reset_mask": np.array([True, False])})
+    rows.reset()
+    rows.reset(options={"reset_mask": np.array([True, False])})
+
+
+@pytest.mark.parametrize("make", [gym.make, lambda id, **words: gym.make_vec(id, num_envs=2, **words)])
+def test_a_control_cost_without_weight_is_no_objective_in_either_form(make):
+    """The scalar form paid NaN without a word: MO-Gymnasium divides the cost by its weight."""
+    pytest.importorskip("mo_gymnasium")
+    with pytest.raises(UsageError, match="give it a positive weight"):
+        make(HOPPER, reward="vector", ctrl_cost_weight=0.0)
+    for words in ({"ctrl_cost_weight": 1e-3}, {"ctrl_cost_weight": 0.0, "cost_objective": False}):
+        env = make(HOPPER, reward="vector", **words)
+        env.reset(seed=0)
+        assert np.isfinite(env.step(env.action_space.sample())[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("id", "wrong", "said", "right"),
+    [
+        (CHEETAH, {"cost_objective": False}, "belongs to reward='vector'", None),
+        (CHEETAH, {"cost_objective": False, "reward": "vector"}, "is for Hopper and Ant", None),
+        (
+            HOPPER,
+            {"cost_objective": False},
+            "belongs to reward='vector'",
+            {"cost_objective": False, "reward": "vector"},
+        ),
+        ("polyathlon/Werewolf-v0", {"text": True}, "text=True, action='text'", {"text": True, "action": "text"}),
+        ("polyathlon/Werewolf-v0", {"num_players": 3}, "give the roles yourself: config=", None),
+        (
+            "polyathlon/Werewolf-v0",
+            {"config": {"speak_order": "bid", "talk_turns": 0}},
+            "talk_turns of at least 1",
+            {"config": {"speak_order": "bid", "talk_turns": 1, "simultaneous_talk": False}},
+        ),
+    ],
+)
+def test_options_that_belong_together(id, wrong, said, right):
+    if wrong.get("reward") == "vector" or (right or {}).get("reward") == "vector":
+        pytest.importorskip("mo_gymnasium")
+    with pytest.raises(UsageError, match=said):
+        gym.make(id, **wrong)
+    if right is not None:
+        gym.make(id, **right).reset(seed=0)
+
+
+def test_any_mixture_of_words_and_numbers_is_where_the_error_says():
+    with pytest.raises(UsageError, match="polyathlon.envs.werewolf.env takes any mixture"):
+        gym.make("polyathlon/Werewolf-v0", text=True, action="discrete")
+    werewolf.env(text=True, action="discrete").reset(seed=0)
+
+
+def test_rows_of_werewolf_in_words_are_made_as_the_error_says():
+    with pytest.raises(UsageError, match=r"text=True, action='text'\).unwrapped.batch\(n\)"):
+        gym.make_vec("polyathlon/Werewolf-v0", num_envs=2, text=True, action="text")
+    rows = gym.make("polyathlon/Werewolf-v0", text=True, action="text").unwrapped.batch(2)
+    assert len(rows.reset(seed=0)[0]) == 2
