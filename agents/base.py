@@ -239,8 +239,11 @@ class Agent(Densities):
         """Prepare a call of `learn`, as SB3 does, but start the source rather than the SB3 form of the environment.
 
         Raises:
-            UsageError: there is no environment, or `total_timesteps` is not positive.
+            UsageError: there is no environment, or `total_timesteps` is no positive number.
         """
+        is_number = isinstance(total_timesteps, int | float | np.number) and not isinstance(total_timesteps, bool)
+        if not is_number or not np.isfinite(total_timesteps):  # 1e6 is one, as in SB3
+            raise UsageError(f"total_timesteps must be a number of steps, got {total_timesteps!r}")
         if total_timesteps <= 0:
             raise UsageError(f"total_timesteps must be positive, got {total_timesteps}")
         if self.source is None:

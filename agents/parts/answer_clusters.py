@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from polyathlon.envs.language.tags import tagged
+
 from .advantages import group_advantage
 from .option_types import Fraction, NonNegative
 from .wiring import compares_groups, find_part
@@ -18,17 +20,15 @@ from .wiring import compares_groups, find_part
 Rule = Literal["none", "maths", "free_text", "entropy"]
 COPIED = 0.8  # share of an answer's tokens that stand, in their order, in the question
 
-_HELD = (re.compile(r"\\boxed\{([^{}]*)\}"), re.compile(r"<answer>(.*?)</answer>", re.DOTALL))
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _NUMBER = re.compile(r"[-+]?(\d[\d,]*(\.\d+)?|\.\d+)([eE][-+]?\d+)?")
 
 
 def final_answer(text: str) -> str:
     r"""Return what the last \boxed{...} or <answer>...</answer> holds, else what follows the reasoning; without outer blanks."""
     text = text.rpartition("</think>")[2]
-    for pattern in _HELD:
-        if found := pattern.findall(text):
-            return str(found[-1]).strip()
-    return text.strip()
+    found = _BOXED.findall(text) or tagged(text, "answer")
+    return str(found[-1] if found else text).strip()
 
 
 def same_answer(first: str, second: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError, check_non_negative
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
+from polyathlon.envs.language.tags import tagged
 
 from .calls import Call, CallError, read_call
 from .tabs import PageFailure
@@ -68,12 +69,13 @@ class Judgement(NamedTuple):
 
 def read_judgement(text: str) -> Judgement:
     """Read an answer: all three tags, each once and in order, are its format; the score counts without them too."""
-    match = _ANSWER.fullmatch(text)
     once = all(text.count(f"<{tag}>") == text.count(f"</{tag}>") == 1 for tag in _TAGS)
     scores = re.findall(r"<score>\s*(Correct|Incorrect)\s*</score>", text)
-    suggested = re.findall(r"<suggestion>(.*?)</suggestion>", text, re.DOTALL)
+    suggested = tagged(text, "suggestion")
+    # with several tags the expression would try each pair of them
+    is_formatted = once and _ANSWER.fullmatch(text) is not None
     is_correct = scores[0] == "Correct" if len(scores) == 1 else None
-    return Judgement(match is not None and once, is_correct, suggested[0].strip() if len(suggested) == 1 else None)
+    return Judgement(is_formatted, is_correct, suggested[0].strip() if len(suggested) == 1 else None)
 
 
 def same_operation(suggestion: str, reference: str, look: dict[str, Any]) -> bool:

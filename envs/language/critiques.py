@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 Span = tuple[int, int, float]
 GOOD, POOR = 1.0, -1.0
 _LISTS = {"good_spans": GOOD, "good": GOOD, "poor_spans": POOR, "poor": POOR}
+_MOST_PAIRS, _MOST_WINDOWS, _MOST_FAILURES = 10_000, 1_000_000, 32
+# what follows an opening bracket of JSON; blanks are bounded, so that many brackets with many blanks cost no square
+_BEGINS = {"{": re.compile(r'\{\s{0,99}["}]'), "[": re.compile(r"\[\s{0,99}[\[{\"\-0-9tfnNI\]]")}
 _ALIKE = 0.8  # ratio from which a quotation is taken for a part of the answer
 
 
@@ -73,15 +77,27 @@ def _parsed(text: str) -> Any:
     return (lists or objects)[0]
 
 
-def _values(text: str, bracket: str) -> tuple[list[Any], json.JSONDecodeError | None]:
-    """Return what JSON begins with a bracket in a text, and what is wrong with the last that begins so and is none."""
-    decoder, found, wrong, place = json.JSONDecoder(), [], None, text.find(bracket)
-    while place >= 0:
-        try:
-            value, end = decoder.raw_decode(text, place)
-            found.append(value)
-        except json.JSONDecodeError as error:
-            wrong, end = error, place + 1
+def _values(text: str, bracket: str) -> tuple[list[Any], ValueError | None]:
+    """Return what JSON begins with a bracket in a text, and what is wrong with the last that begins so and is none.
+
+    A bracket that no JSON can begin with costs nothing; after `_MOST_FAILURES` others, each of which may be read to the end
+    of the text, nothing more is looked for.
+    """
+    decoder, found, failures = json.JSONDecoder(), [], 0
+    wrong: ValueError | None = None
+    begins, place = _BEGINS[bracket], text.find(bracket)
+    while place >= 0 and failures < _MOST_FAILURES:
+        end = place + 1
+        if begins.match(text, place):
+            try:
+                value, end = decoder.raw_decode(text, place)
+                found.append(value)
+            except json.JSONDecodeError as error:
+                wrong, failures = error, failures + 1
+            except RecursionError:
+                wrong, failures = ValueError("it is nested too deep"), failures + 1
+        elif wrong is None:
+            wrong = ValueError(f"{bracket} begins no JSON at character {place}")
         place = text.find(bracket, end)
     return found, wrong
 
@@ -124,6 +140,8 @@ def _number(score: Any) -> float:
 def find_quotation(text: str, answer: str) -> tuple[int, int] | None:
     """Find a quotation in an answer: as it stands, in other case, the words that are most like it, or between its first and last half.
 
+    The third way is left out where the quotation's characters times the answer's words are more than a million.
+
     Args:
         text: the quotation.
         answer: where it is looked for.
@@ -139,7 +157,8 @@ def find_quotation(text: str, answer: str) -> tuple[int, int] | None:
         if place >= 0 and len(whole) == len(answer):
             return place, place + len(part)
     lowered = answer.lower()  # which is longer than the answer where it has letters such as İ
-    return _most_alike(text.lower(), answer) or (
+    is_short = len(text) * len(answer.split()) <= _MOST_WINDOWS  # every place is compared, letter by letter
+    return (_most_alike(text.lower(), answer) if is_short else None) or (
         _by_halves(text.lower(), lowered) if len(lowered) == len(answer) else None
     )
 
@@ -172,6 +191,9 @@ def _by_halves(text: str, answer: str) -> tuple[int, int] | None:
 def compared_spans(answer: str, solution: str) -> list[Span]:
     """Criticise an answer by a right one: words that it shares with it, in order, are good, all others poor.
 
+    Where the two share so many words that they make more than 10,000 pairs, the commonest ones count beside others alone:
+    an answer that says one word over and over would take seconds, and is good nowhere.
+
     Args:
         answer: the answer.
         solution: a right one.
@@ -181,6 +203,15 @@ def compared_spans(answer: str, solution: str) -> list[Span]:
     """
     words = [(m.start(), m.end()) for m in re.finditer(r"\S+", answer)]
     said = [answer[start:end].lower() for start, end in words]
-    matcher = difflib.SequenceMatcher(a=said, b=solution.lower().split(), autojunk=False)
+    right = solution.lower().split()
+    often, here = Counter(right), Counter(said)
+    pairs = {word: often[word] * here[word] for word in often}
+    total, common = sum(pairs.values()), set()
+    for word in sorted(pairs, key=pairs.__getitem__, reverse=True):
+        if total <= _MOST_PAIRS:
+            break
+        common.add(word)
+        total -= pairs[word]
+    matcher = difflib.SequenceMatcher(common.__contains__ if common else None, said, right, autojunk=False)
     shared = {i for block in matcher.get_matching_blocks() for i in range(block.a, block.a + block.size)}
     return [(start, end, GOOD if i in shared else POOR) for i, (start, end) in enumerate(words)]

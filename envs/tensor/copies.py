@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
 
+from .own_functions import copy_with_functions, functions_that_reach_in, global_name_within
 from .quiet import quiet_robots
 from .settings import changed_settings, layers
 
@@ -35,8 +38,16 @@ def made_from_spec(env: gym.Env[Any, Any]) -> gym.Env[Any, Any] | None:
         return None
     # a wrapper class defined inside a function or a notebook cannot be found again by its name
     with contextlib.suppress(AttributeError, ImportError), quiet_robots(spec.entry_point):
+        spec = _with_own_words(spec)
         return gym.make(spec, disable_env_checker=not is_checked(env))
     return None
+
+
+def _with_own_words(spec: Any) -> Any:
+    """Return a spec whose wrappers have arguments of their own: an object that counts, or draws, is not shared by rows."""
+    with contextlib.suppress(Exception):  # what cannot be copied is handed on, as Gymnasium does
+        return dataclasses.replace(spec, additional_wrappers=copy.deepcopy(spec.additional_wrappers))
+    return spec
 
 
 def changes_since_made(env: gym.Env[Any, Any]) -> list[str] | None:
@@ -76,8 +87,9 @@ def copy_envs(env: gym.Env[Any, Any], number: int) -> list[gym.Env[Any, Any]]:
     """Make independent environments with the settings of `env`.
 
     The copies are made from the environment's spec where the object equals a fresh one of it (attributes, arrays of the
-    model, wrappers), else through pickle, else by deep copies, which must equal the object. The state of a running episode
-    is not meant to be shared: reset a copy before use.
+    model, wrappers), else through pickle, else by deep copies, which must equal the object. Functions that name the
+    environment (a lambda of a wrapper, a method set on the object) are copied with it. The state of a running episode is not
+    meant to be shared: reset a copy before use.
 
     Args:
         env: any Gymnasium environment.
@@ -90,18 +102,26 @@ def copy_envs(env: gym.Env[Any, Any], number: int) -> list[gym.Env[Any, Any]]:
         UsageError: the environment can be copied in none of these ways.
     """
     env, copies = without_monitor(env), []
-    changes = changes_since_made(env)
-    if changes == []:
+    changes, functions = changes_since_made(env), functions_that_reach_in(env)
+    if (name := global_name_within(env)) is not None:
+        raise UsageError(
+            f"{env} cannot be copied to run several rows of it: a function that it holds reads or steps it by the global name "
+            f"{name!r}, so that every row would have the original there. Put it in a gymnasium.Wrapper, whose self.env is each "
+            "row's own, or make the rows: SyncVectorEnv([make_one] * n, autoreset_mode=AutoresetMode.SAME_STEP)"
+        )
+    if changes == [] and not functions:
         made = [made_from_spec(env) for _ in range(number)]
         copies = [each for each in made if each is not None]
-    return copies or [_copied(env, changes) for _ in range(number)]
+    return copies or [_copied(env, changes, functions) for _ in range(number)]
 
 
-def _copied(env: gym.Env[Any, Any], changes: list[str] | None) -> gym.Env[Any, Any]:
+def _copied(env: gym.Env[Any, Any], changes: list[str] | None, functions: list[FunctionType]) -> gym.Env[Any, Any]:
     ways: tuple[Callable[[], gym.Env[Any, Any]], ...] = (
         lambda: pickle.loads(pickle.dumps(env)),
         lambda: copy.deepcopy(env),
     )
+    if functions:
+        ways = (lambda: copy_with_functions(env, functions),)
     reason: Any = None
     for way in ways:
         try:

@@ -13,11 +13,11 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
+from polyathlon.envs.language.tags import tagged
 
 from .right_and_wrong import AnswerSource, read_records
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _FORM = re.compile(r"\s*(<think>.*?</think>\s*)?<answer>[^<>]*</answer>\s*", re.DOTALL)
 _NEGATIONS = (
     ("did not ", "did "), ("is not ", "is "), ("are not ", "are "), ("was not ", "was "), ("were not ", "were "), ("does not ", "does "),
@@ -27,7 +27,7 @@ _NEGATIONS = (
 
 def letters_of(text: str) -> set[str]:
     """Return the options that an answer names: letters with commas or blanks between, in the last <answer> or as the whole text."""
-    found = _ANSWER.findall(text)
+    found = tagged(text, "answer")
     held = found[-1] if found else text.rpartition("</think>")[2]
     # an empty name counts as one option that does not exist
     return {part.strip().upper() for part in re.split(r"[,\s]+", held.strip().strip("."))}

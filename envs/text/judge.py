@@ -13,13 +13,13 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
+from polyathlon.envs.language.tags import tagged
 
 from .right_and_wrong import AnswerSource, read_records
 
 KINDS = ("preference", "critique")
-_BOXED = re.compile(r"\\boxed\{\s*([^{}]*?)\s*\}")
-_THINKING = re.compile(r"\s*<think>.*?</think>.*\\boxed\{[^{}]*\}\s*", re.DOTALL)
-_CRITIQUE = re.compile(r"\s*<thinking>.*?</thinking>\s*<score>.*?</score>\s*<suggestion>.*?</suggestion>\s*", re.DOTALL)
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_TO_SCORE, _TO_SUGGESTION = re.compile(r"</thinking>\s*<score>"), re.compile(r"</score>\s*<suggestion>")
 
 
 def judge_prompt(question: str, first: str, second: str) -> str:
@@ -41,14 +41,33 @@ def critique_prompt(question: str, action: str) -> str:
 def choice_of(text: str) -> int | None:
     """Return the answer, 1 or 2, that a judge's text names: in its last box, or alone behind the reasoning; None outside the format."""
     boxed = _BOXED.findall(text)
-    said = boxed[-1] if boxed else text.rpartition("</think>")[2].strip()
+    said = boxed[-1].strip() if boxed else text.rpartition("</think>")[2].strip()
     return int(said) if said in ("1", "2") else None
 
 
 def tag_of(text: str, name: str) -> str | None:
     """Return what the last <name>...</name> of a text holds, without outer blanks; None without one."""
-    found = re.findall(rf"<{name}>(.*?)</{name}>", text, re.DOTALL)
+    found = tagged(text, name)
     return found[-1].strip() if found else None
+
+
+def is_thought_and_boxed(text: str) -> bool:
+    r"""Whether a text is <think>...</think>, anything, and \boxed{...} without braces in it at the end; outer blanks aside."""
+    text = text.strip()
+    thought, box = text.find("</think>"), text.rfind("\\boxed{")
+    is_whole = text.startswith("<think>") and thought > 0 and thought + len("</think>") <= box
+    return is_whole and _BOXED.fullmatch(text, box) is not None
+
+
+def is_critique(text: str) -> bool:
+    """Whether a text is <thinking>...</thinking><score>...</score><suggestion>...</suggestion>, blanks between and around aside."""
+    text = text.strip()
+    end = len(text) - len("</suggestion>")
+    if not (text.startswith("<thinking>") and text.endswith("</suggestion>")):
+        return False
+    first = _TO_SCORE.search(text, len("<thinking>"))
+    second = first and _TO_SUGGESTION.search(text, first.end())
+    return second is not None and second.end() <= end
 
 
 @dataclass(frozen=True)
@@ -165,7 +184,7 @@ class Judge(LanguageTask):
 
     def _preference(self, text: str, order: int) -> Verdict:
         said = choice_of(text)
-        is_right, has_format = said == order + 1, bool(_THINKING.fullmatch(text))
+        is_right, has_format = said == order + 1, is_thought_and_boxed(text)
         reason = "outside the format" if said is None else "right" if is_right else "wrong"
         parts = {"verdict": float(is_right), "format": float(has_format)}
         return Verdict(is_right, 0.9 * is_right + 0.1 * has_format, said is None, reason, parts)
@@ -175,7 +194,7 @@ class Judge(LanguageTask):
         is_known = said in ("Correct", "Incorrect")
         is_right = is_known and (said == "Correct") == episode.data.shows_right(order)
         parts = {
-            "format": float(is_known and bool(_CRITIQUE.fullmatch(text))),
+            "format": float(is_known and is_critique(text)),
             "verdict": float(is_right),
             "suggestion": float(suggestion is not None and self._is_right(episode.data, which, suggestion)),
         }

@@ -10,6 +10,7 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
+from polyathlon.envs.language.tags import tagged
 
 from .near_numbers import near_numbers
 from .reasoning_items import LAST_PROBLEM, Items, dataset_names
@@ -17,7 +18,6 @@ from .reasoning_items import LAST_PROBLEM, Items, dataset_names
 __all__ = ["Reasoning", "constant_baselines", "dataset_names", "normalise"]
 
 CANDIDATE_STREAM, CANDIDATE_TRIES = 7, 32
-_OPENED, _CLOSED = "<answer>", "</answer>"
 _MAX_RATIO = 4
 MOST_LISTED = 1_000_000
 
@@ -27,12 +27,8 @@ def normalise(text: str) -> str:
 
     A tag is closed by the first `</answer>` after it, and the next one begins after that.
     """
-    if _CLOSED not in text:
-        return text.strip()
-    held, end = text, 0
-    while (start := text.find(_OPENED, end)) >= 0 and (stop := text.find(_CLOSED, start + len(_OPENED))) >= 0:
-        held, end = text[start + len(_OPENED) : stop], stop + len(_CLOSED)
-    return held.strip()
+    found = tagged(text, "answer")
+    return (found[-1] if found else text).strip()
 
 
 class Reasoning(LanguageTask):

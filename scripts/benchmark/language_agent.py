@@ -23,6 +23,7 @@ STEPS, WARM = 4, 2
 LEARNING_RATE = 1e-6
 TRL = ("trl==1.16.0", "transformers==5.23.0", "torch==2.13.0", "numpy==2.4.6", "datasets")
 PEER = "TRL"
+WHAT = {"step": "a whole step", "rollout": "a token of the rollout"}
 NOTES = f"""A Llama of {LAYERS} layers and width {WIDTH} with a vocabulary of bytes, random weights that never write the end token, so that
 every completion has {COMPLETION} tokens; {PROMPTS} prompts of {PROMPT} tokens, {GROUP} completions each, one update a step, no
 reference model, Adam; the reward counts one letter. TRL runs in a process of its own (its trainer's log and evaluation switched off);
@@ -202,6 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
     parser.add_argument("--trl", nargs=2, metavar=("FOLDER", "WHAT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -215,7 +217,8 @@ def main() -> None:
         make_model(folder)
         for cores in arguments.cores:
             with pinned(cores):
-                for what, unit in (("step", "a whole step"), ("rollout", "a token of the rollout")):
+                for what in arguments.what:
+                    unit = WHAT[what]
                     subjects = {
                         PEER: elsewhere(python, __file__, "--trl", str(folder), what),
                         "polyathlon": ours(folder, what),

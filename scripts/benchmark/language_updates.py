@@ -1,4 +1,4 @@
-"""Updates of LanguageAgent: shared beginnings against repeated ones, with and without adapters, and `micro_batch` against the whole batch.
+"""Updates of LanguageAgent: a row's against its passes alone, shared beginnings against repeated ones, `micro_batch` against the whole batch.
 
 Run it: `python scripts/benchmark/language_updates.py [--cores 1 2] [--pairs 5]`.
 """
@@ -20,6 +20,7 @@ from _harness import Row, Subject, compare, here, pinned, write
 
 GROUP, PROMPT, ANSWER = 16, 512, 32
 ROWS, LENGTH, PART = 32, 256, 4
+PASSES, UPDATE = "the passes and the step alone", "update of grpo"
 REPEATED, SHARED, WHOLE, PARTS = "repeated", "shared", "whole batch", "micro_batch=4"
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {"family": "Llama"},
@@ -27,7 +28,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen2": {"family": "Qwen2"},
     "Qwen3": {"family": "Qwen3", "head_dim": 16},
 }
-NOTES = """Shared beginnings: two layers of width 64, {group} answers of {answer} tokens to one problem of {prompt}; reading them forwards and backwards, all weights
+NOTES = """A row's update: {rows} rows of {length} tokens, four layers of width 128. Its peer is what any method must do on this batch and no more: the
+rows read forwards and backwards once, a loss that is one product, Adam; with a reference model one more reading without gradient. Target: at
+most 1.15 times the time of these (a ratio of at least 0.87).
+
+Shared beginnings: two layers of width 64, {group} answers of {answer} tokens to one problem of {prompt}; reading them forwards and backwards, all weights
 trained, or adapters alone. Targets: 5 times the repeated pass for Llama, 3 times with adapters; the losses differ by {gaps}.
 
 `micro_batch`: four layers of width 128, {rows} rows of {length} tokens, an update of grpo with Adam; {part} rows in memory at a time. Targets: at most 1.4
@@ -94,8 +99,8 @@ def shared(options: dict[str, Any]) -> tuple[dict[str, Subject], float]:
     return {REPEATED: subject(False), SHARED: subject(True)}, gap
 
 
-def make_update(size: int | None, folder: Path) -> Any:
-    """Return a function that makes one update of grpo, `size` rows in memory at a time."""
+def make_agent(size: int | None, folder: Path, **numbers: Any) -> tuple[Any, list[Any]]:
+    """Return an agent that learns by grpo, `size` rows in memory at a time, and the episodes of an update."""
     import torch
 
     from polyathlon.agents import LanguageAgent
@@ -107,7 +112,14 @@ def make_update(size: int | None, folder: Path) -> Any:
     make_model("Llama", width=128, layers=4).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     env = TokenAction(CopyAnswer(), model=str(folder), max_new_tokens=LENGTH - 32, max_length=LENGTH)
-    agent = LanguageAgent(str(folder), env, group_size=8, num_prompts=4, seed=0, micro_batch=size, max_logp_gap=100.0)
+    words: dict[str, Any] = {
+        "group_size": 8,
+        "num_prompts": 4,
+        "micro_batch": size,
+        "max_logp_gap": 100.0,
+        "recipe_kwargs": numbers,
+    }
+    agent = LanguageAgent(str(folder), env, seed=0, **words)
     draws = torch.Generator().manual_seed(2)
     episodes = []
     for i in range(ROWS):
@@ -115,7 +127,48 @@ def make_update(size: int | None, folder: Path) -> Any:
         written = [t >= 32 for t in range(LENGTH)]
         rewards = [0.0] * (LENGTH - 1) + [float(i % 3)]
         episodes.append(Episode(ids, written, [-5.0 * own for own in written], rewards, i // 8))
+    return agent, episodes
+
+
+def make_update(size: int | None, folder: Path) -> Any:
+    """Return a function that makes one update of grpo, `size` rows in memory at a time."""
+    agent, episodes = make_agent(size, folder)
     return lambda: agent.update(episodes, agent.recipe)
+
+
+def update_and_passes(folder: Path, kl_coef: float) -> dict[str, Subject]:
+    """Return a row's update and its passes alone; with `kl_coef` above 0 the reference is read as well."""
+    import copy
+
+    import torch
+
+    from polyathlon.agents.language.reading import read_episodes
+
+    agent, episodes = make_agent(None, folder, kl_coef=kl_coef)
+    model, optimizer = agent.policy.language_model, agent.policy.optimizer
+    reference = copy.deepcopy(model)
+    tokens = torch.tensor([episode.ids for episode in episodes])
+    weight = torch.randn(ROWS, LENGTH - 1, generator=torch.Generator().manual_seed(3)) / (ROWS * LENGTH)
+    starts = torch.full((ROWS,), 32)
+
+    def read(net: Any) -> Any:
+        return read_episodes(net, None, tokens, torch.ones_like(tokens), 259, 1.0, starts).logp
+
+    def passes() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = (read(model) * weight).sum()
+        if kl_coef:
+            with torch.no_grad():
+                read(reference)
+        loss.backward()
+        optimizer.step()
+        return 1
+
+    def update() -> float:
+        agent.update(episodes, agent.recipe)
+        return 1
+
+    return {PASSES: here(passes), UPDATE: here(update)}
 
 
 def micro_batches(folder: Path) -> dict[str, Subject]:
@@ -172,6 +225,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for cores in options.cores:
             with pinned(cores):
+                for kl_coef, what in ((0.0, "alone"), (0.04, "with a reference")):
+                    subjects = update_and_passes(Path(folder) / f"row{kl_coef}", kl_coef)
+                    sections[f"A row's update, {what}, {cores} core(s)"] = compare(subjects, PASSES, options.pairs)
                 for name, words in FAMILIES.items():
                     subjects, gaps[name] = shared(words)
                     sections[f"Shared beginnings, {name}, {cores} core(s)"] = compare(subjects, REPEATED, options.pairs)

@@ -164,3 +164,10 @@ def test_hints_in_tokens_take_the_tokenizer_that_the_error_names():
     with pytest.raises(UsageError, match=r"give tokenizer=, such as TokenAction\(task\).tokenizer"):
         Hinted(task, unit="tokens")
     assert Hinted(task, unit="tokens", tokenizer=tokens().tokenizer).unit == "tokens"
+
+
+@pytest.mark.parametrize("steps", ["10", None, float("nan"), float("inf"), True])
+def test_a_length_of_a_run_that_is_no_number_is_refused_before_anything_starts(steps):
+    with pytest.raises(UsageError, match="total_timesteps must be a number of steps, got"):
+        SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(steps)
+    assert SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(5e0).num_timesteps == 5

@@ -12,11 +12,23 @@ import time
 
 import pytest
 
+from polyathlon.agents.parts.answer_clusters import final_answer, same_answer
+from polyathlon.envs.code.answers import fenced_blocks
 from polyathlon.envs.functions.calls import MAX_DEPTH, DecodeError
 from polyathlon.envs.functions.decoding import decode_calls
 from polyathlon.envs.functions.dialogue import holds_answer
 from polyathlon.envs.functions.python_calls import MAX_CODE, decode_python
+from polyathlon.envs.gui.calls import CallError, read_call
+from polyathlon.envs.gui.critic import read_judgement
+from polyathlon.envs.language.critiques import GOOD, POOR, compared_spans, find_quotation, read_critique
+from polyathlon.envs.language.tags import tagged
+from polyathlon.envs.nethack.words import WORDS, UnreadableCommand, command_key
+from polyathlon.envs.text.choices import letters_of
+from polyathlon.envs.text.judge import choice_of, is_critique, is_thought_and_boxed, tag_of
 from polyathlon.envs.text.reasoning import Reasoning, normalise
+from polyathlon.envs.werewolf.actions import parse_bid, parse_target, read_speech
+from polyathlon.envs.werewolf.words import sanitise_utterance
+from polyathlon.wrappers.words import read_numbers
 
 SIZE = 1 << 17
 BOUND = 0.15
@@ -92,6 +104,118 @@ def test_the_words_of_an_answer_are_found_in_no_time():
     for answer in ("7", "a b c d e f g"):
         worst, seconds = slowest(lambda text, answer=answer: holds_answer(text, answer), heads=("",), parts=parts)
         assert seconds < BOUND, worst
+
+
+TAGS = ("think", "answer", "thinking", "score", "suggestion")
+MARKUP = [
+    *(f"<{tag}>" for tag in TAGS), *(f"</{tag}>" for tag in TAGS), *(f"<{tag}></{tag}>" for tag in TAGS), "\\boxed{", "\\boxed{}",
+    "\\boxed{ ", "<thinking></thinking><score></score>", "</thinking><score>", "</score> <suggestion>", "<score> ", " ", "\n", "1", "1,", "{", "[", '"',
+    "a ", "a 1 ", "I am ", "vote for ", "[player", "player_", "[ ", "moderator", "the ", "- ", "1e", "1.", "```\n", "def f", "action: ",
+]  # fmt: skip
+OPENINGS = ("", "<think>", "\\boxed{", "<thinking></thinking>")
+READERS = {
+    "the letters of a choice": letters_of,
+    "the choice of a judge": choice_of,
+    "a tag": lambda text: tag_of(text, "score"),
+    "a thought and a box": is_thought_and_boxed,
+    "a critique": is_critique,
+    "a judgement of an operation": read_judgement,
+    "a final answer": final_answer,
+    "two answers": lambda text: same_answer(text, text + "x"),
+    "a speech": lambda text: read_speech(text, 6),
+    "a vote": lambda text: parse_target(text, [0, 1], 6),
+    "a bid": parse_bid,
+    "a player's words": lambda text: sanitise_utterance(text, 1000),
+    "numbers of an action": read_numbers,
+    "a call on a page": lambda text: _quiet(CallError, read_call, text),
+    "a command of NetHack": lambda text: _quiet(UnreadableCommand, command_key, text, tuple(WORDS)),
+    "blocks of code": fenced_blocks,
+    "an answer beside a solution": lambda text: compared_spans(text, "a 1 the a 1, " * 40),
+    "a quotation": lambda text: find_quotation("a 1 the a 1, of a \\boxed{2" * 10, text),
+    "a critic's spans": lambda text: read_critique(text, "an answer"),
+}
+
+
+def _quiet(error, read, *given):
+    with contextlib.suppress(error):
+        read(*given)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_other_reader_of_a_policys_text_takes_no_time(reader):
+    worst, seconds = slowest(READERS[reader], heads=OPENINGS, parts=MARKUP)
+    assert seconds < BOUND, worst
+
+
+BEFORE = {  # the expressions that these replaced, which say what is meant and take the square of a text's length and more
+    is_thought_and_boxed: r"\s*<think>.*?</think>.*\\boxed\{[^{}]*\}\s*",
+    is_critique: r"\s*<thinking>.*?</thinking>\s*<score>.*?</score>\s*<suggestion>.*?</suggestion>\s*",
+}
+
+
+@pytest.mark.parametrize("read", BEFORE, ids=lambda read: read.__name__)
+def test_forms_are_those_that_an_expression_finds(read):
+    rng, found = random.Random(1), 0
+    pieces = (
+        "<think>",
+        "</think>",
+        "\\boxed{",
+        "}",
+        "{",
+        "<thinking>",
+        "</thinking>",
+        "<score>",
+        "</score>",
+        "<suggestion>",
+        "</suggestion>",
+        " ",
+        "a",
+    )
+    whole = {
+        is_thought_and_boxed: ["<think>", "", "</think>", "", "\\boxed{", "", "}"],
+        is_critique: [
+            "<thinking>",
+            "",
+            "</thinking>",
+            "",
+            "<score>",
+            "",
+            "</score>",
+            "",
+            "<suggestion>",
+            "",
+            "</suggestion>",
+        ],
+    }[read]
+    for _ in range(6000):
+        text = "".join(each or rng.choice(("", "", " ", rng.choice(pieces))) for each in whole if rng.random() < 0.97)
+        text = rng.choice(("", "", " ", "a")) + text + rng.choice(("", "", "\n", "}"))
+        wanted = re.fullmatch(BEFORE[read], text, re.DOTALL) is not None
+        assert read(text) == wanted, text
+        found += wanted
+    assert 600 < found < 5400  # of both
+
+
+def test_the_tags_are_those_that_an_expression_finds():
+    rng = random.Random(2)
+    for _ in range(3000):
+        text = "".join(rng.choice(("<a>", "</a>", "<a", "x", "\n", "</a")) for _ in range(rng.randint(0, 12)))
+        assert tagged(text, "a") == re.findall(r"<a>(.*?)</a>", text, re.DOTALL)
+
+
+def test_words_of_a_long_answer_are_shared_in_order_as_those_of_a_short_one():
+    """Above the bound the commonest words count beside others alone; an answer that says one of them over and over is poor nearly throughout."""
+    text = " ".join(f"the word{i} of a" for i in range(150))
+    assert all(score == GOOD for *_, score in compared_spans(text, text))
+    poor = [score == POOR for *_, score in compared_spans("the " * 4000, text)]
+    assert len(poor) == 4000 and sum(poor) > 3900
+
+
+def test_json_of_a_critic_nested_too_deep_is_a_failure_and_no_error():
+    for text in ("[" * 50_000 + "]" * 50_000, '{"spans":' * 50_000 + "1" + "}" * 50_000, ("[" + "1," * 100) * 600):
+        began = time.thread_time()
+        assert "no JSON" in read_critique(text, "an answer").failure
+        assert time.thread_time() - began < 4 * BOUND
 
 
 @pytest.mark.parametrize("name", ["countdown", "number_sorting", "n_queens", "word_ladder"])

@@ -44,7 +44,7 @@ def test_language_agents_train_by_every_entry(env, tmp_path):
 
 
 def test_a_twin_shares_the_entry_and_an_unknown_environment_has_none():
-    assert tuned_settings("sac", "polyathlon/Pendulum-v1").agent_kwargs == {"learning_rate": 1e-3}
+    assert tuned_settings("sac", "polyathlon/Pendulum-v1").agent_kwargs["gamma"] == 0.9
     assert tuned_settings("sac", "Reacher-v5") == tuned_settings("language", "Reacher-v5")
     assert tuned_settings("sac", "Reacher-v5").path is None
 
@@ -75,8 +75,10 @@ def test_an_entry_may_say_the_form_of_the_task_and_what_is_imitated_and_given_wo
 
 def test_training_takes_them_and_explicit_options_go_before(tmp_path):
     agent = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs=FAST, out=tmp_path / "run")
-    assert agent.learning_rate == 1e-3
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["tuned"] == {"learning_rate": 1e-3}
+    assert (agent.learning_rate, agent.gamma, agent.n_envs) == (2e-3, 0.9, 4)
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())["tuned"]
+    assert kept == tuned_settings("sac", "Pendulum-v1").agent_kwargs and kept["batch_size"] == 128
+    assert agent.batch_size == FAST["batch_size"]  # explicit options go before
     given = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs={**FAST, "learning_rate": 0.01})
     plain = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs=FAST, tuned=False)
     assert (given.learning_rate, plain.learning_rate) == (0.01, 3e-4)
