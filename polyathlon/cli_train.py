@@ -107,7 +107,8 @@ def _train_one(words: dict[str, Any], options: argparse.Namespace) -> Any:
     if tuned is not False and not options.resume:
         found = tuned_settings(agent_name, env_name, None if tuned is True else tuned)
         if found.path is not None:
-            print(f"hyper-parameters of {found.path} (--plain leaves them out): {found.said}", file=sys.stderr)
+            said = _left_of(found.said, words)
+            print(f"hyper-parameters of {found.path} (--plain leaves them out): {said}", file=sys.stderr)
     out = options.out or words.pop("out", None) or _default_out(agent_name, env, words.get("seed", 0))
     words.pop("out", None)
     is_terminal = sys.stderr.isatty() and not options.verbose
@@ -120,6 +121,18 @@ def _train_one(words: dict[str, Any], options: argparse.Namespace) -> Any:
     rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]
     print(f"{agent_name} on {env_name}: {_length_of(agent)}{_outcome_of(agent, Path(out))}; run folder {out}")
     return sum(rewards) / len(rewards) if rewards else None
+
+
+def _left_of(tuned: dict[str, Any], words: dict[str, Any]) -> dict[str, Any]:
+    """Return the tuned values in whose place nothing else was given."""
+    lengths = {"total_timesteps"} if words.get("completions") is not None else set()
+    given = {word for word in tuned if words.get(word) is not None} | lengths | set(words.get("agent_kwargs") or {})
+    tables = ("env_kwargs", "wrapper_kwargs")  # whose words go one by one
+    left = {word: value for word, value in tuned.items() if word not in {*given, *tables}}
+    for table in tables:
+        kept = {word: value for word, value in (tuned.get(table) or {}).items() if word not in (words.get(table) or {})}
+        left |= {table: kept} if kept else {}
+    return left
 
 
 def _length_of(agent: Any) -> str:

@@ -151,24 +151,31 @@ def watch_match(
         folder: the league.
         a: the player that has the first seat (the first side) in the first game; they change seats after each.
         b: the other.
-        out: .mp4, .gif, .png or .txt.
-        games: how many.
+        out: .mp4, .gif, .png or .txt; .html for the replay page of a game that has one.
+        games: how many; a page shows one.
         seed: of the first game.
         fps: pictures a second.
 
     Raises:
-        UsageError: a name is unknown, or the game cannot be shown in this form.
+        UsageError: a name or a number is impossible, or the game cannot be shown in this form.
     """
-    from .watching import PICTURES, TEXTS, refuse_unwritable, text_frames, write
+    from .watching import FILMS, PAGES, PICTURES, TEXTS, check_request, text_frames, write
 
     league, out = load_league(folder), Path(out)
-    refuse_unwritable(out)
-    task = league.task
+    task, page = league.task, getattr(league.task, "replay", None)
+    endings = (*FILMS, *PICTURES, *TEXTS, *(() if page is None else PAGES))
+    check_request(out, endings, episodes=games, fps=fps, seed=seed)
+    if out.suffix.lower() in PAGES and games != 1:
+        raise UsageError(f"a replay page shows one game, got {games}: choose another --seed for another game")
     is_text = out.suffix.lower() in TEXTS or "rgb_array" not in task.metadata["render_modes"]
     players = [league.player(name) for name in (a, b)]
     scenes, lines = [], []
     for number in range(games):
-        shown, totals, names = _recorded(league, players, (a, b), number, seed + number, is_text)
+        shown, totals, names, played = _recorded(league, players, (a, b), number, seed + number, is_text)
+        if page is not None and out.suffix.lower() in PAGES:
+            # who plays which seat would tell, in the view of one player, who is on whose side
+            out.write_text(page(*played, f"{type(task).__name__}: {a} against {b}"), encoding="utf-8")
+            return out
         result = ", ".join(f"player {p} ({names[p]}): {totals[p]:g}" for p in range(task.num_players))
         lines += [f"# game {number}", *(shown if is_text else []), result, ""]
         scenes.append(text_frames([*shown, result]) if is_text and out.suffix.lower() not in TEXTS else shown)
@@ -180,12 +187,13 @@ def watch_match(
 
 def _recorded(
     league: SelfPlay, players: list[Any], names: tuple[str, str], number: int, seed: int, is_text: bool
-) -> tuple[list[Any], list[float], list[str]]:
+) -> tuple[list[Any], list[float], list[str], tuple[Any, list[torch.Tensor]]]:
+    """Play a game; return what it looked like, the rewards, who had which seat, and the start with the actions."""
     task = league.task
     if isinstance(task, ForeignGame):
         owners = [int(seat != number % task.num_players) for seat in range(task.num_players)]
         scene, paid = record_foreign_game(task, players, owners, seed, league.max_episode_steps, is_text)
-        return scene, paid, [names[owner] for owner in owners]
+        return scene, paid, [names[owner] for owner in owners], (None, [])
     state = task.reset(
         make_keys(torch.tensor([seed], device=task.device), torch.zeros(1, dtype=torch.int64, device=task.device))
     )
@@ -193,16 +201,17 @@ def _recorded(
     owners = [
         (int(g) + number) % 2 if int(groups.max()) == 1 else int(int(g) != number % task.num_players) for g in groups
     ]
-    draw = task.render_text if is_text else task.render
+    draw, start, actions = task.render_text if is_text else task.render, state, []
     shown, totals, over = [draw(state, 0)], torch.zeros(task.num_players), False
     limit = league.max_episode_steps or task.max_episode_steps or 2**62
     while not over:
         action = _chosen(task, state, lambda obs, mask, p, key: players[owners[int(p)]](obs, mask, p, p * 0, key))
+        actions.append(action[0])
         turn = advance(task, limit, state, action, allowed(task, state, None), True)
         state, totals = turn.state, totals + turn.reward[0].cpu()
         over = bool(turn.terminated) or bool(turn.truncated)
         shown.append(draw(state, 0))
-    return shown, totals.tolist(), [names[owner] for owner in owners]
+    return shown, totals.tolist(), [names[owner] for owner in owners], (start, actions)
 
 
 def _chosen(task: TensorEnv, state: Any, ask: Any) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.metadata
 import json
 import platform
@@ -90,13 +91,20 @@ class RunConfig:
 
 def versions() -> dict[str, str]:
     """Return the versions that the numbers of a run depend on."""
-    found = {"python": platform.python_version(), "polyathlon": __version__, "machine": platform.machine()}
+    own = {"python": platform.python_version(), "polyathlon": __version__, "machine": platform.machine()}
+    return own | dict(_versions_of_libraries())
+
+
+@functools.cache
+def _versions_of_libraries() -> tuple[tuple[str, str], ...]:
+    """Look through the installed packages once a process: their folders are many."""
+    found = []
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            found.append((name, importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return tuple(found)
 
 
 class RunFolder:

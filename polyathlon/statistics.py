@@ -8,8 +8,7 @@ same seeds are symmetric when the methods are equal, however skewed their scores
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -17,90 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from polyathlon.envs.errors import UsageError
 
-CONFIDENCE = 0.95
+from .intervals import CONFIDENCE as CONFIDENCE
+from .intervals import Interval as Interval
+from .intervals import bca_interval as bca_interval
+from .intervals import check_confidence, finite, t_factor
+from .intervals import curve_band as curve_band
+from .intervals import proportion_interval as proportion_interval
+from .intervals import t_interval as t_interval
+
 Verdict = Literal["better", "worse", "not shown"]
 Statistic = Callable[[NDArray[Any]], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and the interval that covers its true value with the given confidence.
-
-    Attributes:
-        estimate: the value found, usually a mean.
-        low: lower end.
-        high: upper end.
-        count: number of independent values (seeds) behind it.
-        confidence: the share of such intervals that cover the true value.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    count: int
-    confidence: float = CONFIDENCE
-
-    def __str__(self) -> str:
-        return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-
-def t_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Return the mean of a few values and its t-interval, mean +- t(n - 1) s / sqrt(n).
-
-    Args:
-        values: [n] one number a seed, n >= 2.
-        confidence: coverage, between 0 and 1.
-
-    Raises:
-        UsageError: fewer than two values, a value that is not finite, or an impossible confidence.
-    """
-    x = _finite(values, 1)
-    _check_confidence(confidence)
-    if x.size < 2:
-        raise UsageError(f"an interval needs at least two seeds, got {x.size}")
-    mean, half = float(x.mean()), _t_factor(x.size, confidence) * float(x.std(ddof=1))
-    return Interval(mean, mean - half, mean + half, x.size, confidence)
-
-
-def bca_interval(
-    values: ArrayLike,
-    statistic: Callable[..., Any] = np.mean,
-    confidence: float = CONFIDENCE,
-    resamples: int = 9_999,
-    seed: int = 0,
-) -> Interval:
-    """Return a statistic of values and its bias-corrected and accelerated bootstrap interval (Efron 1987), for statistics other than a mean.
-
-    At eight values and fewer it is too narrow; means take `t_interval`.
-
-    Args:
-        values: [n] one number a seed, n >= 2.
-        statistic: of (values, axis=) to numbers.
-        confidence: coverage, between 0 and 1.
-        resamples: number of resamples.
-        seed: of the resampling.
-
-    Raises:
-        UsageError: as `t_interval`.
-    """
-    from scipy.stats import bootstrap
-
-    x = _finite(values, 1)
-    _check_confidence(confidence)
-    if x.size < 2:
-        raise UsageError(f"an interval needs at least two seeds, got {x.size}")
-    found = float(statistic(x, axis=0))
-    if np.ptp(x) == 0:
-        return Interval(found, found, found, x.size, confidence)
-    ends = bootstrap(
-        (x,),
-        statistic,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(found, float(ends.low), float(ends.high), x.size, confidence)
 
 
 def paired_difference(scores: ArrayLike, baseline: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -114,7 +39,7 @@ def paired_difference(scores: ArrayLike, baseline: ArrayLike, confidence: float 
     Raises:
         UsageError: shapes differ, or as `t_interval`.
     """
-    a, b = _finite(scores), _finite(baseline)
+    a, b = finite(scores), finite(baseline)
     if a.shape != b.shape:
         raise UsageError(
             f"a paired difference needs the same seeds and tasks on both sides, got shapes {a.shape} and {b.shape}"
@@ -136,7 +61,7 @@ def t_test(values: ArrayLike) -> float:
     """
     from scipy.special import stdtr
 
-    x = _finite(values, 1)
+    x = finite(values, 1)
     if x.size < 2:
         raise UsageError(f"a test needs at least two seeds, got {x.size}")
     mean, deviation = float(x.mean()), float(x.std(ddof=1))
@@ -162,8 +87,8 @@ def holm_confidences(p_values: ArrayLike, confidence: float = CONFIDENCE) -> NDA
     Raises:
         UsageError: a p-value lies outside [0, 1], or an impossible confidence.
     """
-    p = _finite(p_values, 1)
-    _check_confidence(confidence)
+    p = finite(p_values, 1)
+    check_confidence(confidence)
     if ((p < 0) | (p > 1)).any():
         raise UsageError(f"p-values lie between 0 and 1, got {p[(p < 0) | (p > 1)][0]}")
     order = np.argsort(p, kind="stable")
@@ -237,11 +162,11 @@ def detection_power(effect: float, seeds: int, confidence: float = CONFIDENCE) -
     """
     from scipy.special import nctdtr
 
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if seeds < 2:
         raise UsageError(f"an interval needs at least two seeds, got {seeds}")
     # t of the differences is noncentral: P(T > t*) with T ~ t(n - 1, |effect| sqrt(n))
-    return float(1 - nctdtr(seeds - 1, abs(effect) * math.sqrt(seeds), _t_factor(seeds, confidence) * math.sqrt(seeds)))
+    return float(1 - nctdtr(seeds - 1, abs(effect) * math.sqrt(seeds), t_factor(seeds, confidence) * math.sqrt(seeds)))
 
 
 def smallest_effect(seeds: int, power: float = 0.8, confidence: float = CONFIDENCE) -> float:
@@ -262,45 +187,6 @@ def smallest_effect(seeds: int, power: float = 0.8, confidence: float = CONFIDEN
     if not (1 - confidence) / 2 < power < 1:
         raise UsageError(f"power must be between {(1 - confidence) / 2:g} and 1, got {power!r}")
     return float(brentq(lambda effect: detection_power(effect, seeds, confidence) - power, 0.0, 100.0))
-
-
-def proportion_interval(successes: int, count: int, confidence: float = CONFIDENCE) -> Interval:
-    """Return a share and its Wilson interval.
-
-    Args:
-        successes: how many of `count`.
-        count: number of independent trials, at least one.
-        confidence: coverage, between 0 and 1.
-
-    Raises:
-        UsageError: no trials, or more successes than trials.
-    """
-    from scipy.stats import binomtest
-
-    _check_confidence(confidence)
-    if count < 1 or not 0 <= successes <= count:
-        raise UsageError(f"a share needs 0 <= successes <= count and count >= 1, got {successes} of {count}")
-    ends = binomtest(successes, count).proportion_ci(confidence, method="wilson")
-    return Interval(successes / count, float(ends.low), float(ends.high), count, confidence)
-
-
-def curve_band(curves: ArrayLike, confidence: float = CONFIDENCE) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return mean, lower and upper end of the t-interval at each point of several curves; each point's interval holds by itself.
-
-    Args:
-        curves: [S, P] one curve a seed, at the same P steps; a single curve has no band and both ends are the curve.
-        confidence: coverage, between 0 and 1.
-
-    Returns:
-        Three arrays [P].
-    """
-    values = _finite(curves, 2)
-    _check_confidence(confidence)
-    mean, seeds = values.mean(0), values.shape[0]
-    if seeds < 2:
-        return mean, mean, mean
-    half = _t_factor(seeds, confidence) * values.std(0, ddof=1)
-    return mean, mean - half, mean + half
 
 
 def interquartile_mean(scores: ArrayLike) -> NDArray[Any]:
@@ -339,8 +225,8 @@ def stratified_interval(
     Raises:
         UsageError: as `t_interval`.
     """
-    x = _finite(scores, 2)
-    _check_confidence(confidence)
+    x = finite(scores, 2)
+    check_confidence(confidence)
     seeds = x.shape[0]
     if seeds < 2:
         raise UsageError(f"an interval needs at least two seeds, got {seeds}")
@@ -402,8 +288,8 @@ def profile_band(
     Returns:
         Profile, lower and upper end, each [K].
     """
-    x = _finite(scores, 2)
-    _check_confidence(confidence)
+    x = finite(scores, 2)
+    check_confidence(confidence)
     found = np.concatenate([performance_profile(each, thresholds) for each in _resampled(x, resamples, seed)])
     tail = 50 * (1 - confidence)
     low, high = np.percentile(found, [tail, 100 - tail], axis=0)
@@ -417,32 +303,8 @@ def probability_of_improvement(scores: ArrayLike, baseline: ArrayLike) -> NDArra
         scores: [S, T] scores by seed and task.
         baseline: [R, T] scores of the other method; the numbers of seeds may differ.
     """
-    a, b = _finite(scores, 2)[:, None], _finite(baseline, 2)[None]
+    a, b = finite(scores, 2)[:, None], finite(baseline, 2)[None]
     return np.asarray(((a > b) + 0.5 * (a == b)).mean())
-
-
-def _t_factor(count: int, confidence: float) -> float:
-    """Return t / sqrt(n), by which the standard deviation of n values gives half the width of their mean's interval."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(count - 1, 0.5 + confidence / 2)) / math.sqrt(count)
-
-
-def _finite(values: ArrayLike | Sequence[Any], ndim: int | None = None) -> NDArray[Any]:
-    x = np.asarray(values, dtype=float)
-    if x.ndim == 0 or (ndim is not None and x.ndim != ndim):
-        raise UsageError(f"scores must have {ndim or 'one or more'} dimension(s), seeds first; got shape {x.shape}")
-    if not np.isfinite(x).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-        raise UsageError(
-            f"the score at {place if len(place) > 1 else place[0]} is {x[place]}: a run without a finite score belongs in no statistic"
-        )
-    return x
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence must lie between 0 and 1, such as 0.95, got {confidence!r}")
 
 
 def _check_margin(margin: float) -> None:

@@ -180,7 +180,7 @@ def _warn_of_short(agent: Any, name: str, config: RunConfig, length: int) -> Non
     if starts >= length and getattr(agent, "dataset_source", None) is None:
         warnings.warn(
             f"{name} acts at random for its first {starts:,} steps and learns nothing in {length:,}: take more steps, or a smaller "
-            f"learning_starts (such as {length // 10})",
+            f"learning_starts (such as {max(1, length // 10)})",
             stacklevel=3,
         )
 

@@ -21,6 +21,7 @@ from .run_folder import RunFolder
 from .run_making import bare_env
 
 FILMS, PICTURES, TEXTS = (".mp4", ".gif"), (".png",), (".txt", ".md")
+PAGES = (".html",)  # of games that have a replay page
 Frame = NDArray[np.uint8]
 
 
@@ -58,16 +59,10 @@ def watch(
         UsageError: the ending of `out` is unknown, or it cannot be written.
     """
     out = Path(out)
-    allowed = (*FILMS, *PICTURES, *TEXTS)
-    if out.suffix.lower() not in allowed:
-        raise UsageError(f"{out} has no ending that says what to make; allowed are {', '.join(allowed)}")
-    for name, value in (("number of episodes", episodes), ("number of steps", max_steps), ("fps", fps)):
-        if value is not None and not (0 < value < math.inf):
-            raise UsageError(f"the {name} must be positive, got {value}")
-    check_int(0, seed=seed)
-    refuse_unwritable(out)
+    check_request(out, (*FILMS, *PICTURES, *TEXTS), episodes=episodes, max_steps=max_steps, fps=fps, seed=seed)
     mode = render_mode(RunFolder(run), "ansi" if out.suffix.lower() in TEXTS else "rgb_array")
-    agent, env = load_run(run, device, trust, best=best, **({} if mode is None else {"render_mode": mode}))
+    options: dict[str, Any] = {} if mode is None else {"render_mode": mode}
+    agent, env = load_run(run, device, trust, best=best, **options)
     policy = agent_policy(agent)
     played: list[Played] = []
     scenes: list[list[Frame]] = []
@@ -89,6 +84,23 @@ def _shoot(env: Any, to: list[Any]) -> None:
     """Add what the environment shows now, a picture or the text of a screen."""
     shown = env.render()
     to.append(shown if isinstance(shown, str) else np.asarray(shown, np.uint8))
+
+
+def check_request(
+    out: Path, endings: Sequence[str], *, episodes: int, fps: float | None, seed: int, max_steps: int | None = None
+) -> None:
+    """Refuse what cannot be recorded before anything is played.
+
+    Raises:
+        UsageError: the ending of `out` is none of `endings`, it cannot be written, or a number is impossible.
+    """
+    if out.suffix.lower() not in endings:
+        raise UsageError(f"{out} has no ending that says what to make; allowed are {', '.join(endings)}")
+    for name, value in (("number of episodes", episodes), ("number of steps", max_steps), ("fps", fps)):
+        if value is not None and not (0 < value < math.inf):
+            raise UsageError(f"the {name} must be positive, got {value}")
+    check_int(0, seed=seed)
+    refuse_unwritable(out)
 
 
 def refuse_unwritable(out: Path) -> None:

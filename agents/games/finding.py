@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import gymnasium as gym
 import torch
 
 from polyathlon.agents.streams.environments import find_spec
@@ -29,9 +31,10 @@ def find_task(env_fn: Any, env_kwargs: dict[str, Any], device: torch.device) -> 
         spec = find_spec(env_fn)
         named = spec.kwargs.get("tensor_env")
         if named is None:
-            raise UsageError(f"{env_fn} is no game on tensors, which SelfPlay needs")
-        defaults = {name: value for name, value in spec.kwargs.items() if name != "tensor_env"}
-        task = load_task(named, **{**defaults, "device": device, **env_kwargs})
+            task = _task_behind(env_fn, env_kwargs, device)
+        else:
+            defaults = {name: value for name, value in spec.kwargs.items() if name != "tensor_env"}
+            task = load_task(named, **{**defaults, "device": device, **env_kwargs})
     elif isinstance(env_fn, TensorEnv):
         task = load_task(env_fn, **env_kwargs)
     elif isinstance(env_fn, str) or (isinstance(env_fn, type) and issubclass(env_fn, TensorEnv)):
@@ -74,12 +77,23 @@ def find_game(env_fn: Any, env_kwargs: dict[str, Any], device: torch.device) -> 
     return game
 
 
+def _task_behind(name: str, env_kwargs: dict[str, Any], device: torch.device) -> TensorEnv:
+    """Return the game of which the environment of an id is one seat, as `polyathlon/Werewolf-v0` is."""
+    with contextlib.closing(gym.make(name, disable_env_checker=True, **env_kwargs)) as seat:
+        task = tensor_task(seat)
+    if task is None:
+        raise UsageError(f"{name} is no game on tensors, which SelfPlay needs")
+    if task.device.type == device.type or "device" in env_kwargs:
+        return task
+    return _task_behind(name, {**env_kwargs, "device": device}, device)
+
+
 def _is_class_path(name: str) -> bool:
     return ":" in name and "/" not in name.partition(":")[2]
 
 
 def tensor_task(env: Any) -> TensorEnv | None:
-    """Return the game on tensors that an environment of PettingZoo tells of, or None."""
+    """Return the game on tensors that an environment of PettingZoo, or one seat of a game, tells of, or None."""
     for layer in (env, getattr(env, "unwrapped", None)):
         tell = getattr(layer, "tensor_task", None)
         if callable(tell) and (task := tell()) is not None:

@@ -229,12 +229,17 @@ class LanguageAgent(OfflineAgent):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Exchange the environment for another one of equal spaces, of another family too; its problems are drawn from the start.
 
+        What parts and the collector remember of the problems of another one starts anew: their ids mean other problems now.
+
         Raises:
             ValueError: the spaces differ, such as those of another `max_length`.
             UsageError: see `Agent`.
         """
+        before = None if self.env is None else self.token_env.unwrapped
         super().set_env(env, force_reset)
         self._prompts = self._rows = None
+        if before is not None and self.token_env.unwrapped is not before:
+            self._wiring.forget()
 
     def _make_vec_env(self) -> None:
         if self._prompts is None:

@@ -117,6 +117,13 @@ class Wiring:
         """Return the parts and the collector that keep a state, by slot."""
         return {slot: thing for slot, thing in self.objects.items() if isinstance(thing, Stateful)}
 
+    def forget(self) -> None:
+        """Let parts and the collector begin anew; where records stand does not depend on the task, and stays."""
+        fresh = wire(self.row).stateful()
+        for slot, thing in self.stateful().items():
+            if not hasattr(thing, "check_data"):
+                thing.load_state_dict(fresh[slot].state_dict())
+
     def stateless(self) -> dict[str, bytes]:
         """Return what objects without `state_dict` hold, to see whether it changes."""
         return {slot: _contents(thing) for slot, thing in self.objects.items() if not isinstance(thing, Stateful)}

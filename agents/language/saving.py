@@ -15,6 +15,7 @@ import torch
 from polyathlon.envs.errors import UsageError, require
 from polyathlon.envs.models import load_tokenizer
 from polyathlon.envs.models.model_files import locate
+from polyathlon.envs.models.models import without_bars
 from polyathlon.envs.models.table_model import TableModel
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ def save_pretrained(
     tokenizer = _chatting(load_tokenizer(agent.model_name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not hasattr(model, "merge_and_unload"):
-            model.save_pretrained(folder)
-        elif adapters == "merged":
-            _merged(model).save_pretrained(folder)
-        else:
-            _save_apart(model, agent.model_name, folder)
+        with without_bars():
+            if not hasattr(model, "merge_and_unload"):
+                model.save_pretrained(folder)
+            elif adapters == "merged":
+                _merged(model).save_pretrained(folder)
+            else:
+                _save_apart(model, agent.model_name, folder)
         tokenizer.save_pretrained(folder)
         _generation(agent).save_pretrained(folder)
         (folder / CARD).write_text(model_card(agent, dict(card or {}), folder), encoding="utf-8")

@@ -125,11 +125,11 @@ def fitted_tilt(phi: Tensor, moments: Sequence[tuple[str, float]], log_weight: T
     Raises:
         UsageError: no lambda gives these means, naming the feature that is in the way where it is one.
     """
-    for place, (name, wanted) in enumerate(moments):
+    for place, (name, asked) in enumerate(moments):
         low, high = float(phi[:, place].min()), float(phi[:, place].max())
-        if not low < wanted < high:
+        if not low < asked < high:
             raise UsageError(
-                f"the mean of {name!r} cannot be {wanted:g}: of {len(phi)} answers of the reference it lies between {low:g} and {high:g}. Fit it to "
+                f"the mean of {name!r} cannot be {asked:g}: of {len(phi)} answers of the reference it lies between {low:g} and {high:g}. Fit it to "
                 "more answers (fit_answers), imitate some that have it first (warm_start), or ask for another moment"
             )
     wanted = phi.new_tensor([mean for _, mean in moments])

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from polyathlon.envs.data.dataset_source import agent_spaces
-from polyathlon.envs.data.datasets import Transition, open_dataset, transitions
+from polyathlon.envs.data.datasets import open_dataset
+from polyathlon.envs.data.transitions import Transition, transitions
 from polyathlon.envs.errors import UsageError
 
 from .observations import as_seen, is_flat, new_replay, turned

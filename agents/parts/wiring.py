@@ -285,8 +285,14 @@ def path_of(function: Callable[..., object]) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
+@functools.cache
+def _modules_of_parts() -> tuple[str, ...]:
+    """Return the names of the modules of agents/parts; looking into the folder for every part took a tenth of making a recipe."""
+    return tuple(found.name for found in pkgutil.iter_modules(importlib.import_module(PARTS).__path__))
+
+
 def _module(module: str, path: str) -> Any:
-    known = [found.name for found in pkgutil.iter_modules(importlib.import_module(PARTS).__path__)]
+    known = _modules_of_parts()
     full = _HOMES.get(module, f"{PARTS}.{module}" if module in known else module)
     try:
         return importlib.import_module(full)

@@ -11,14 +11,13 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from polyathlon.envs.errors import UsageError, nearest
 from polyathlon.envs.language.utterance import Utterance
@@ -56,28 +55,6 @@ class Trajectory(NamedTuple):
     truncated: list[bool]
     infos: dict[str, list[Any]]
     seed: int | None = None
-
-
-class Transition(NamedTuple):
-    """The transitions of an episode, or of a part of it.
-
-    Attributes:
-        obs: [T, ...] observations acted on; a dict of them where the space is one.
-        action: [T, ...] actions.
-        next_obs: [T, ...] true next observations.
-        reward: [T] float32.
-        terminated: [T] bool, the task ended the episode there: its value is 0.
-        truncated: [T] bool, a limit cut it there: the value of `next_obs` must be bootstrapped.
-        is_last: the part reaches to the end of what was recorded of the episode.
-    """
-
-    obs: Any
-    action: NDArray[Any]
-    next_obs: Any
-    reward: NDArray[np.float32]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    is_last: bool = True
 
 
 def dataset_path(dataset_id: str) -> Path:
@@ -122,7 +99,7 @@ def open_dataset(dataset: str | Path | MinariDataset) -> MinariDataset:
     try:
         found = MinariDataset(data)
     except (ValueError, KeyError, AssertionError, OSError, TypeError) as error:
-        raise _damaged(str(dataset), f"{type(error).__name__}: {error}") from error
+        raise damaged(str(dataset), f"{type(error).__name__}: {error}") from error
     _check(found)
     return found
 
@@ -147,7 +124,8 @@ def _local_folder(dataset_id: str) -> Path:
     )
 
 
-def _damaged(name: str, what: str) -> DamagedDataset:
+def damaged(name: str, what: str) -> DamagedDataset:
+    """Return the error of a dataset that cannot be used."""
     return DamagedDataset(
         f"the dataset {name!r} is half-written or corrupted ({what}). Record or download it again: that replaces it."
     )
@@ -163,81 +141,24 @@ def _check(dataset: MinariDataset) -> None:
     metadata = storage.metadata
     episodes, steps = metadata["total_episodes"], metadata["total_steps"]
     if not episodes:
-        raise _damaged(name, "it holds no episode")
+        raise damaged(name, "it holds no episode")
     try:
         lengths = [int(m["total_steps"]) for m in storage.get_episode_metadata(range(episodes))]
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise _damaged(name, f"{type(error).__name__}: {error}") from error
+        raise damaged(name, f"{type(error).__name__}: {error}") from error
     if sum(lengths) != steps:
-        raise _damaged(name, f"its episodes have {sum(lengths)} steps, its record says {steps}")
+        raise damaged(name, f"its episodes have {sum(lengths)} steps, its record says {steps}")
     own = metadata.get(OWN_KEY)
     # Minari may have appended episodes since: then the sums of the contents no longer apply
     if isinstance(own, dict) and own.get("total_steps") == steps and own.get("total_episodes") == episodes:
         for file, digest in own["sha256"].items():
             if _digest(Path(storage.data_path) / file) != digest:
-                raise _damaged(name, f"the contents of {file} have changed since it was written")
+                raise damaged(name, f"the contents of {file} have changed since it was written")
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def transitions(dataset: MinariDataset, chunk: int = 8192) -> Iterator[Transition]:
-    """Read the transitions of a dataset with array observations (or dicts of them) and actions, one episode in memory at a time.
-
-    Args:
-        dataset: what `open_dataset` returned.
-        chunk: longest part of an episode in one item.
-
-    Raises:
-        DamagedDataset: an episode has the wrong number of observations or holds NaN or infinity.
-        UsageError: observations or actions are no arrays.
-    """
-    for episode in dataset.iterate_episodes():
-        obs, action = episode.observations, episode.actions
-        parts = list(obs.values()) if isinstance(obs, dict) else [obs]
-        if not all(isinstance(x, np.ndarray) for x in (*parts, action)):
-            raise UsageError(
-                f"{dataset.id} holds observations of {dataset.observation_space} and actions of {dataset.action_space}; "
-                "arrays are needed, or a Dict of them: record it from an environment wrapped for the agent (polyathlon.adapt)"
-            )
-        _check_episode(dataset.id, episode, parts)
-        for start in range(0, len(episode.rewards), chunk):
-            part = slice(start, min(start + chunk, len(episode.rewards)))
-            following = slice(part.start + 1, part.stop + 1)
-            yield Transition(
-                _rows(obs, part),
-                action[part],
-                _rows(obs, following),
-                np.asarray(episode.rewards[part], np.float32),
-                np.asarray(episode.terminations[part], bool),
-                np.asarray(episode.truncations[part], bool),
-                part.stop == len(episode.rewards),
-            )
-
-
-def _rows(obs: Any, rows: slice) -> Any:
-    return {key: value[rows] for key, value in obs.items()} if isinstance(obs, dict) else obs[rows]
-
-
-def _check_episode(name: str, episode: Any, parts: list[NDArray[Any]]) -> None:
-    """Refuse an episode whose lengths disagree or whose numbers are not finite.
-
-    Raises:
-        DamagedDataset: so.
-    """
-    action, length = episode.actions, len(episode.rewards)
-    sizes = [len(x) for x in (action, episode.terminations, episode.truncations)]
-    if any(len(part) != length + 1 for part in parts) or any(size != length for size in sizes):
-        raise _damaged(
-            name,
-            f"episode {episode.id} has {len(parts[0])} observations for {length} steps and {len(action)} actions",
-        )
-    named = [*(("observation", part) for part in parts), ("action", action), ("reward", episode.rewards)]
-    for what, array in named:
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise _damaged(name, f"an {what} of episode {episode.id} is not finite")
 
 
 class DatasetWriter:

@@ -43,7 +43,7 @@ class TicTacToe(SmallGame):
         self.action_space = spaces.Discrete(9)
         self.marks = torch.tensor([[1], [2]], dtype=torch.int8, device=self.device)
         # marks of the three planes as each player sees them
-        self.planes = torch.tensor([[1, 2, 0], [2, 1, 0]], dtype=torch.int8, device=self.device)
+        self.planes = torch.tensor([[[1, 2, 0]], [[2, 1, 0]]], dtype=torch.int8, device=self.device)
         self.signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], device=self.device)
         # one column for each line: cells of one player times this counts how many of a line are his
         self.lines = torch.tensor([[float(cell in line) for line in LINES] for cell in range(9)], device=self.device)
@@ -74,7 +74,7 @@ class TicTacToe(SmallGame):
     def observe(self, state: TicTacToeState, player: Tensor | None = None) -> Tensor:
         """Return [N, 3, 3, 3] int8 as seen by `player`, [N] int64; None: the one to move."""
         planes = self.planes.index_select(0, self.player(state) if player is None else player)
-        return (state.board.unsqueeze(2) == planes.unsqueeze(1)).to(torch.int8).view(-1, 3, 3, 3)
+        return (state.board.unsqueeze(2) == planes).view(torch.int8).view(-1, 3, 3, 3)
 
     def mask(self, state: TicTacToeState, player: Tensor | None = None) -> Tensor:
         """Return [N, 9] bool: the empty cells; all where none is empty."""

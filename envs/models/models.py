@@ -142,8 +142,8 @@ def scores_answers(name: str | Path) -> bool:
 
 
 @contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
-    """Let transformers draw no progress bars for a while; reading a model is no news."""
+def without_bars() -> Iterator[None]:
+    """Let transformers draw no progress bars for a while; reading or writing a model is no news."""
     logging = require("transformers", "language").utils.logging
     was_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -156,7 +156,7 @@ def _without_bars() -> Iterator[None]:
 
 def _from_pretrained(loader: Any, where: Location, **options: Any) -> Any:
     try:
-        with _without_bars() if where.kind != "hub" else contextlib.nullcontext():  # a download may take long
+        with without_bars() if where.kind != "hub" else contextlib.nullcontext():  # a download may take long
             return loader.from_pretrained(where.path, **where.options, **options)
     except (OSError, ValueError) as error:
         raise UsageError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError, require
 
 from .model_tokens import without_reasoning
-from .models import _without_bars
+from .models import without_bars
 
 NORM_FILE = "polyathlon_scores.json"
 
@@ -111,7 +111,7 @@ def save_scorer(
     prefix = scorer.base_model_prefix
     getattr(scorer, prefix).load_state_dict(getattr(base, prefix).state_dict())
     scorer.score.weight.data.copy_(head.detach())
-    with _without_bars():
+    with without_bars():
         scorer.eval().save_pretrained(path)
     tokenizer.save_pretrained(path)
     if norm is not None:

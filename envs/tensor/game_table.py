@@ -124,7 +124,8 @@ class GameTable:
         start = task.reset(torch.zeros((1, 2), dtype=torch.int64, device=task.device))
         self.has_masks = task.mask(start) is not None
         self.num_actions = count_actions(task.action_space)
-        self.seats = torch.arange(task.num_players, device=task.device)[:, None]
+        self.seats = torch.arange(task.num_players, device=task.device).split(1)
+        self.moves: dict[int, torch.Tensor] = {}  # the actions that were played, as tensors
         self.legal = torch.zeros(1, dtype=torch.bool, device=task.device)
         self.fact_names = (*task.info(start), "acting", *(() if task.simultaneous else ("player",)))
         self.observation_space = task.observation_space
@@ -205,8 +206,12 @@ class GameTable:
             tensor = torch.as_tensor(np.asarray(given), device=task.device).to(task.dtype)[None]
             if not bool(confined(None, tensor)[1]):
                 raise invalid_action(task.action_space, tensor)
-        else:
+        elif task.simultaneous:
             tensor = torch.tensor([given], dtype=torch.int64, device=task.device)
+        else:
+            if given not in self.moves:
+                self.moves[given] = torch.tensor([given], device=task.device)
+            tensor = self.moves[given]
         # where players take turns the mask is asked here, so that no tensor need be
         own = None if task.simultaneous or self.num_actions is None else self.now.own_mask(self.acting[0])
         outcome = self.engine.move(tensor, is_allowed=own is not None and bool(own[given]))

@@ -88,6 +88,10 @@ class SeatEnv(gym.Env[Any, Any]):
         drawn = self.rows.render()
         return None if drawn is None else drawn[0]
 
+    def tensor_task(self) -> TensorEnv:
+        """Return the game, for who plays all of its seats."""
+        return self.task
+
     def close(self) -> None:
         """End the thread of a time limit."""
         self.rows.opponents.close()

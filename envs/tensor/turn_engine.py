@@ -31,8 +31,11 @@ class TurnEngine(Engine):
             self._refuse_ended()
             mask = None if is_allowed else self.mask
             turn = advance(self.task, self.limit, self.state, action, mask, True)
-            self.state, self.ended = turn.state, turn.terminated | turn.truncated
-            self.has_ended = bool(self.ended if self.num_envs == 1 else self.ended.any())
+            self.state = turn.state
+            # one row is asked before anything is computed: `ended` is False until its last move
+            if self.num_envs > 1 or turn.terminated or turn.truncated:
+                self.ended = turn.terminated | turn.truncated
+                self.has_ended = bool(self.ended.any())
             self.mask = allowed(self.task, self.state, self.ended if self.has_ended else None)
             return turn
         mask = None if self.mask is None else self.mask.index_select(0, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -195,6 +195,28 @@ class Werewolf(TensorEnv):
         from .words import core_text
 
         return core_text(self.config, state, i)
+
+    def replay(self, start: WerewolfState, actions: Sequence[Tensor], title: str = "Werewolf") -> str:
+        """Return a game as an HTML page; see `replay_page`.
+
+        Args:
+            start: of one row.
+            actions: what was played in each tick, () int64, or [num_players] with `ticks="phases"`.
+            title: heading.
+        """
+        from polyathlon.envs.keyed import Key
+
+        from .game import Game
+        from .replay import replay_page
+
+        key = Key(*(half % 2**64 for half in start.key[0].tolist()))
+        game = Game(self.config, key, start.role[0].tolist())
+        for action in actions:
+            if self.simultaneous:
+                game.act_all({player: int(action[player]) for player in game.acting()})
+            else:
+                game.act(game.acting()[0], int(action))
+        return replay_page(game, title)
 
 
 def read_roles(roles: Any, config: WerewolfConfig) -> list[int] | None:

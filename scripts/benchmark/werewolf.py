@@ -158,6 +158,26 @@ def measure(pairs: int, is_compiled: bool, scale: float) -> dict[str, list[Row]]
         return {"Games, random play, deals included": compare(subjects, THEIRS, pairs, warmup=1)}
 
 
+def training_speeds(turns: int) -> list[float]:
+    """Return moves per second of processor time, training included, of turns of four rollouts: 256 games, all seats, two layers of 128."""
+    import torch
+
+    from polyathlon.agents import PPO, SelfPlay
+    from polyathlon.envs.werewolf import Werewolf
+
+    torch.set_num_threads(1)
+    words = {"n_steps": 64, "batch_size": 1024, "gae_lambda": 0.95}
+    league = SelfPlay(PPO, Werewolf, env_kwargs={"num_players": PLAYERS}, num_envs=256, seed=0, device="cpu", **words)
+    ticks, found = 4 * 64 * 256, []
+    league.learn(ticks)
+    for _ in range(turns):
+        before, cpu = league.num_timesteps, time.process_time()
+        league.learn(ticks)
+        # players move one after another by default: a tick of a game is one move
+        found.append((league.num_timesteps - before) / (time.process_time() - cpu))
+    return found
+
+
 def main() -> None:
     """Measure, and write docs/results/werewolf.md."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -166,7 +186,17 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="length of each measurement")
     parser.add_argument("--compile", action="store_true", help="the core's step as one compiled graph")
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
+    parser.add_argument(
+        "--training", action="store_true", help="print the speed of self-play with training alone, write nothing"
+    )
     options = parser.parse_args()
+    if options.training:
+        with pinned(1):
+            speeds = sorted(training_speeds(options.pairs))
+        print(
+            f"{speeds[len(speeds) // 2]:,.0f} moves a second of processor time ({speeds[0]:,.0f} to {speeds[-1]:,.0f})"
+        )
+        return
     if options.peer:
         measure_peer(options.peer)
         return

@@ -10,7 +10,13 @@ from _games import bound, falling, league
 
 GAMES = {"Kuhn": "polyathlon/KuhnPoker-v0", "Leduc": "polyathlon/LeducPoker-v0"}
 STEPS = {"Kuhn": 400_000, "Leduc": 1_000_000}
-WORDS: dict[str, Any] = {"pool_size": 12, "latest_share": 0.2, "ent_coef": 0.02, "learning_rate": falling(1e-3)}
+WORDS: dict[str, Any] = {
+    "pool_size": 32,
+    "snapshot_every": 16_384,
+    "latest_share": 0.2,
+    "ent_coef": 0.06,
+    "learning_rate": falling(1e-3),
+}
 
 
 def play(seed: int, task: str, is_learning: bool = True) -> Run:
@@ -45,7 +51,9 @@ CLAIM = Claim(
     tasks=tuple(GAMES),
     seeds=8,
     setting=f"256 games at once, a pool of {WORDS['pool_size']}, {STEPS['Kuhn']:,} and {STEPS['Leduc']:,} moves; the extra columns hold the exploitability "
-    "of the start, of the mixture, of the newest policy (last iterates need not converge) and of uniform play.",
+    "of the start, of the mixture, of the newest policy (last iterates need not converge) and of uniform play. Chosen on development seed 3; an earlier "
+    "text (a pool of 12, a snapshot every 40,960 moves, entropy coefficient 0.02) ran on four of its own seeds, came to shares of 0.49 on Kuhn and "
+    "of 0.46 to 0.60 on Leduc, and was stopped.",
 )
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def dataset(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
         scalar = make_scalar(TENSOR_PROBES["RewardLater"](form="box"))
-        played = list(play_episodes(scalar, random_policy(scalar, 0), steps=100, max_steps=20))
+        played = list(play_episodes(scalar, random_policy(scalar, 0), steps=60, max_steps=20))
         with DatasetWriter(DATASET, scalar.observation_space, scalar.action_space) as writer:
             writer.write(played)
         yield

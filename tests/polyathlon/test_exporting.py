@@ -107,10 +107,12 @@ def log_probabilities(model, ids):
 
 
 @pytest.mark.parametrize("adapters", [None, "merged", "apart"])
-def test_a_saved_model_has_the_same_log_probabilities_in_plain_transformers(adapters, tmp_path):
+def test_a_saved_model_has_the_same_log_probabilities_in_plain_transformers(adapters, tmp_path, capsys):
     transformers = pytest.importorskip("transformers")
     agent = speaker() if adapters is None else speaker(lora=2)
+    capsys.readouterr()
     folder = agent.save_pretrained(tmp_path / "model", adapters or "merged", {"task": "sums"})
+    assert "Writing" not in capsys.readouterr().err  # a small model is written at once: no bar of transformers
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     assert (folder / "adapter_config.json").exists() == (adapters == "apart")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -42,6 +42,38 @@ def test_matches_are_filmed_and_written_down(run, tmp_path, capsys):
     assert "unknown player 'v9'" in capsys.readouterr().err
     assert main(["watch", str(tmp_path), "--match", "latest", "v0"]) == 2
     assert "there is no league.json" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"m.html has no ending that says what to make; allowed are .mp4"):
+        watch_match(run, "latest", "random", tmp_path / "m.html")
+    with pytest.raises(UsageError, match="number of episodes must be positive, got 0"):
+        watch_match(run, "latest", "random", tmp_path / "m.gif", games=0)
+    with pytest.raises(UsageError, match="fps must be positive, got 0"):
+        watch_match(run, "latest", "random", tmp_path / "m.gif", fps=0)
+
+
+def test_an_id_whose_environment_is_one_seat_is_played_as_a_whole_and_has_a_replay_page(tmp_path, capsys):
+    out = tmp_path / "wolves"
+    options = ["--env", "num_players=5", *SMALL]
+    assert (
+        main(["train", "ppo", "polyathlon/Werewolf-v0", "--self-play", "--steps", "64", "--out", str(out), *options])
+        == 0
+    )
+    assert (
+        main(["train", "ppo", "CartPole-v1", "--self-play", "--steps", "64", "--out", str(tmp_path / "no"), *SMALL])
+        == 2
+    )
+    assert "is no game on tensors" in capsys.readouterr().err
+    ends = set()
+    for seed in range(4):
+        page = watch_match(out, "heuristic", "random", tmp_path / "g.html", seed=seed).read_text()
+        script = watch_match(out, "heuristic", "random", tmp_path / "g.txt", seed=seed).read_text()
+        result = script.splitlines()[-2]
+        won = [part.endswith(": 1") for part in result.split(", ")]
+        end = "The village has won." if sum(won) > 2 else "The werewolves have won." if any(won) else "Nobody has won."
+        assert end in page and "Werewolf: heuristic against random" in page
+        ends.add(end)
+    assert len(ends) > 1
+    with pytest.raises(UsageError, match="a replay page shows one game, got 2"):
+        watch_match(out, "heuristic", "random", tmp_path / "g.html", games=2)
 
 
 def test_a_person_plays_by_name(run, monkeypatch, capsys):

@@ -34,7 +34,7 @@ RUNS = {  # words of a short run of each kind of agent, and how often it writes 
         "100",
     ),
     "sac": (
-        ["sac", "Pendulum-v1", "--agent", "learning_starts=100", "batch_size=32", *LAYERS, "--steps", "700"],
+        ["sac", "Pendulum-v1", "--plain", "--agent", "learning_starts=100", "batch_size=32", *LAYERS, "--steps", "700"],
         "100",
     ),
     "language": (

@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule
 import polyathlon
 from polyathlon.adaptation import resolve_agent
 from polyathlon.cli import main
+from polyathlon.cli_train import _left_of
 from polyathlon.envs.errors import UsageError
 from polyathlon.tuned import FOLDER, tuned_settings, with_schedules
 
@@ -43,7 +44,7 @@ def test_language_agents_train_by_every_entry(env, tmp_path):
 
 
 def test_a_twin_shares_the_entry_and_an_unknown_environment_has_none():
-    assert tuned_settings("sac", "polyathlon/Pendulum-v1").agent_kwargs == {"learning_rate": 1e-3}
+    assert tuned_settings("sac", "polyathlon/Pendulum-v1").agent_kwargs["gamma"] == 0.9
     assert tuned_settings("sac", "Reacher-v5") == tuned_settings("language", "Reacher-v5")
     assert tuned_settings("sac", "Reacher-v5").path is None
 
@@ -74,8 +75,10 @@ def test_an_entry_may_say_the_form_of_the_task_and_what_is_imitated_and_given_wo
 
 def test_training_takes_them_and_explicit_options_go_before(tmp_path):
     agent = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs=FAST, out=tmp_path / "run")
-    assert agent.learning_rate == 1e-3
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["tuned"] == {"learning_rate": 1e-3}
+    assert (agent.learning_rate, agent.gamma, agent.n_envs) == (2e-3, 0.9, 4)
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())["tuned"]
+    assert kept == tuned_settings("sac", "Pendulum-v1").agent_kwargs and kept["batch_size"] == 128
+    assert agent.batch_size == FAST["batch_size"]  # explicit options go before
     given = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs={**FAST, "learning_rate": 0.01})
     plain = polyathlon.train("sac", "Pendulum-v1", 20, agent_kwargs=FAST, tuned=False)
     assert (given.learning_rate, plain.learning_rate) == (0.01, 3e-4)
@@ -98,12 +101,30 @@ def test_a_resumed_run_keeps_what_it_began_with(tmp_path):
     assert (again.num_timesteps, again.learning_rate) == (40, 0.02)
 
 
+def test_tuned_values_that_are_not_used_are_not_said():
+    tuned = {
+        "learning_rate": 1,
+        "total_timesteps": 9,
+        "n_envs": 4,
+        "env_kwargs": {"a": 1, "b": 2},
+        "wrapper_kwargs": {"c": 3},
+    }
+    assert _left_of(tuned, {}) == tuned
+    given = {"completions": 5, "agent_kwargs": {"learning_rate": 2}, "env_kwargs": {"a": 7}, "n_envs": None}
+    assert _left_of(tuned, given) == {"n_envs": 4, "env_kwargs": {"b": 2}, "wrapper_kwargs": {"c": 3}}
+    assert _left_of(tuned, {"total_timesteps": 5, "n_envs": 1, "env_kwargs": {"a": 0, "b": 0}}) == {
+        "learning_rate": 1,
+        "wrapper_kwargs": {"c": 3},
+    }
+
+
 def test_the_command_line_says_which(tmp_path, capsys):
     words = ["learning_starts=10", "batch_size=8", "policy_kwargs.net_arch=[8]"]
     call = ["train", "sac", "Pendulum-v1", "--steps", "20", "--agent", *words, "--out"]
     assert main([*call, str(tmp_path / "tuned")]) == 0
     said = capsys.readouterr().err
-    assert "hyper-parameters of" in said and "'total_timesteps': 6000" in said
+    # what is used of it: the length was given
+    assert "hyper-parameters of" in said and "'learning_rate': 0.001" in said and "total_timesteps" not in said
     assert main([*call, str(tmp_path / "plain"), "--plain"]) == 0
     assert "hyper-parameters" not in capsys.readouterr().err
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["tuned"] == {}

@@ -102,3 +102,8 @@ def test_points_of_an_instance_are_all_its_points():
     points = quickstart.points_of(env.reset(seed=3)[0])
     assert points.shape == (7, 2)
     assert len(np.unique(points, axis=0)) == 7
+
+
+def test_an_answer_is_right_by_the_last_number_that_it_names():
+    said = ["3 + 4 = 7", "7 and then 8", "seven", "7"]
+    assert quickstart.last_number_is_right(["What is 3 + 4?"] * 4, said, ["7"] * 4) == [1.0, 0.0, 0.0, 1.0]

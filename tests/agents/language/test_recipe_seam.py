@@ -25,8 +25,10 @@ from polyathlon.agents.language.updates import Update, add_reward
 from polyathlon.agents.parts.fields import find_field
 from polyathlon.agents.parts.wiring import Noise, Part, Schedule, Target, find_part, from_json, part, reads, to_json
 from polyathlon.envs.errors import UsageError
+from polyathlon.wrappers import TokenAction
 
 from .own_recipes import ADVANTAGE, ENTROPY, EVERYTHING, HERE, SETS
+from .test_every_recipe import TABLE, Probe, iterate, make
 from .test_language_agent import letters, weights
 from .test_recorded_gradients import record_recipes, relative_gap
 from .test_reference import evens
@@ -222,6 +224,25 @@ def test_words_without_effect_are_refused(name, words, message):
         agent = LanguageAgent("tiny", letters(), recipe=kept, num_prompts=2, group_size=2, seed=0)
         with pytest.raises(UsageError, match="keep of the recipe"):
             agent.update(agent.collect_episodes(), agent.recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("hapo", {}), ("t_ppo", {"window": 1}), ("fdpg", {}), ("kimi_k15", {}), ("dno", {}), ("dpo", {})],
+)
+def test_what_is_remembered_of_problems_is_not_carried_into_another_task(name, words):
+    agent = iterate(make(name, recipe_kwargs=words), 2)
+    fresh = {slot: thing.state_dict() for slot, thing in make(name, recipe_kwargs=words)._wiring.stateful().items()}
+
+    def remembered():
+        return {slot: thing.state_dict() for slot, thing in agent._wiring.stateful().items()}
+
+    before = remembered()
+    agent.set_env(agent.env)
+    assert remembered() == before != fresh  # the same task
+    agent.set_env(TokenAction(Probe(), model=TABLE, max_new_tokens=4, max_length=32))
+    assert remembered() == (before if name == "dpo" else fresh)  # records lie beside the task
+    iterate(agent)
 
 
 def test_what_no_part_names_is_not_computed():

@@ -12,7 +12,8 @@ from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.replay_data import dataset_replay
 from polyathlon.datasets import open_dataset, record
 from polyathlon.envs.data.dataset_source import agent_spaces
-from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, transitions
+from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory
+from polyathlon.envs.data.transitions import transitions
 from polyathlon.envs.errors import UsageError
 
 NAME = "tests/data-v0"

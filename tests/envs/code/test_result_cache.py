@@ -210,9 +210,9 @@ def test_threads_share_it_and_a_fork_and_a_pickled_task_go_on(runs):
 
 
 def test_a_program_that_loops_is_judged_for_good(given_time):
-    with Sandbox(limits=Limits(seconds=0.3, total_seconds=0.9)) as made:
-        result = made.run(Job(LOOP, [[1]] * 9, "f"))
-        assert [one.status for one in result.outcomes][::8] == ["timeout", "unrun"] and result.is_final
+    with Sandbox(limits=Limits(seconds=0.4, total_seconds=0.5)) as made:
+        result = made.run(Job(LOOP, [[1]] * 40, "f"))
+        assert [one.status for one in result.outcomes][::39] == ["timeout", "unrun"] and result.is_final
         assert made.run(Job("def f(x): return x", [[1]], "f")).is_final
         assert made.run(Job("def f(x): return x / 0", [[1]], "f")).is_final
         assert made.run(Job("import time\ndef f(x): time.sleep(9)", [[1]], "f")).is_final
