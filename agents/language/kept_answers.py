@@ -100,8 +100,8 @@ class _Kept:
                 drawn = torch.randperm(len(self.groups), generator=rollout.generator, device=rollout.generator.device)
                 self.order = drawn.tolist()
             for episode in self.groups[self.order.pop()]:
-                episode.group = number
-                found.append(Episode(**vars(episode)) if is_new else _aged(episode))
+                shown = Episode(**{**vars(episode), "group": number})
+                found.append(shown if is_new else _aged(shown))
         if self.every is None and not is_new:
             rollout.log_given(found)  # nothing is written any more: what is read are the steps, as of records
         return found
