@@ -61,8 +61,7 @@ class AECRows:
     Args:
         env_fn: makes one game, `() -> AECEnv`, with Discrete actions that are the same for every player.
         num_envs: rows.
-        opponents: `(obs [k, ...], mask [k, A], player [k], env_index [k], key [k, 2]) -> action [k]`; one with a method
-            `start(rows, keys)` hears of games that begin.
+        opponents: `(obs [k, ...], mask [k, A], player [k], env_index [k], key [k, 2]) -> action [k]`, integers of the space (`Guarded` sees to that).
         device: where opponents are asked.
 
     Raises:
@@ -142,14 +141,8 @@ class AECRows:
         count = torch.tensor([(self.episodes[i] << 16) + len(self.played[i]) for i in rows])
         keys = make_keys(torch.tensor([self.seeds[i] for i in rows]) + ANSWERS, count)
         facts = (x.to(self.device) for x in (mask, player, torch.tensor(rows), keys))
-        actions = torch.as_tensor(self.opponents(_tensors(obs, self.device), *facts))
-        if tuple(actions.shape) != (len(rows),) or actions.is_floating_point():
-            raise UsageError(
-                f"opponents answer with {len(rows)} integers here, got {actions.dtype} of shape {tuple(actions.shape)}"
-            )
-        if bool(((actions < 0) | (actions >= self.number)).any()):
-            raise UsageError(f"opponents answered {actions.tolist()}; actions are integers from 0 to {self.number - 1}")
-        return [int(a) for a in actions]
+        answers: list[int] = self.opponents(_tensors(obs, self.device), *facts).tolist()
+        return answers
 
     def view(self, i: int, agent: str) -> tuple[Any, np.ndarray]:
         """Return what an agent sees and may do, [A] bool."""

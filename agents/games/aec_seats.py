@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.random import choice
+from polyathlon.envs.tensor.opponents import Guarded, PlayerFault
 from polyathlon.envs.tensor.rules import check_seed, entropy_seed
 
 from .aec_rows import DRAW, AECRows, Opponents, random_seats
@@ -27,13 +29,17 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
     Args:
         env_fn: makes one game, `() -> AECEnv`, with Discrete actions that are the same for every player.
         num_envs: rows.
-        opponents: "random", or a callable `(obs [k, ...], mask [k, A], player [k], env_index [k], key [k, 2]) -> action [k]`.
+        opponents: "random", or a callable `(obs [k, ...], mask [k, A], player [k], env_index [k], key [k, 2]) -> action [k]`. What it does
+            wrong is named in `faults`; an action that the mask forbids is played for it then, which ends most games of PettingZoo to its
+            loss, or where everything is allowed one that is drawn.
         seats: "random" or the number of a seat, in the order of `possible_agents`.
         max_episode_steps: the seat's own moves after which a game is cut; None for no limit.
         device: where opponents are asked.
+        time_limit: seconds that an answer of opponents may take; None for no limit.
 
     Attributes:
         seat: [N] the seat of each row.
+        faults: what opponents did wrong, in order.
         skipped: games that ended before the seat had moved.
 
     Raises:
@@ -51,6 +57,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         seats: str | int = "random",
         max_episode_steps: int | None = None,
         device: torch.device | str = "cpu",
+        time_limit: float | None = None,
     ) -> None:
         if max_episode_steps is not None:
             check_positive_int(max_episode_steps=max_episode_steps)
@@ -58,6 +65,9 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
             raise UsageError(f"opponents are 'random' or a callable for games of others, got {opponents!r}")
         asked: Opponents = random_seats if opponents == "random" else opponents  # type: ignore[assignment]
         self.rows = AECRows(env_fn, num_envs, asked, device)
+        choices = SimpleNamespace(action_space=gym.spaces.Discrete(self.rows.number), dtype=torch.float32)
+        name = opponents if isinstance(opponents, str) else getattr(opponents, "__name__", type(opponents).__name__)
+        self.opponents = self.rows.opponents = Guarded(choices, asked, name, time_limit)
         self.num_envs, self.output = int(num_envs), "numpy"
         self.single_observation_space = self.rows.space
         self.single_action_space = gym.spaces.Discrete(self.rows.number)
@@ -76,6 +86,11 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         """The seat of each row."""
         return self.rows.seat
 
+    @property
+    def faults(self) -> list[PlayerFault]:
+        """What opponents did wrong, in order."""
+        return self.opponents.faults
+
     # ---- games
 
     def _begin(self, i: int) -> None:
@@ -87,7 +102,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
             seat = int(self.seats)
         self.rows.begin(i, seat)
         self.moves[i] = 0
-        start = getattr(self.rows.opponents, "start", None)
+        start = getattr(self.opponents.player, "start", None)
         if start is not None:
             start(torch.tensor([i], device=self.rows.device), key.to(self.rows.device))
 
@@ -192,6 +207,8 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         """Close the games."""
         if hasattr(self, "rows"):  # Gymnasium closes what was never made
             self.rows.close()
+        if hasattr(self, "opponents"):
+            self.opponents.close()
 
     # ---- keeping and continuing
 
@@ -199,7 +216,7 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
         """Return the seed, the episode and the actions of each row, from which `set_state` plays again."""
         rows = self.rows
         own = {"_seeds": list(rows.seeds), "_episodes": list(rows.episodes)}
-        keep = getattr(rows.opponents, "get_state", None)
+        keep = getattr(self.opponents.player, "get_state", None)
         return {
             **own,
             "seat": list(rows.seat),
@@ -226,4 +243,4 @@ class AECSeats(gym.vector.VectorEnv[Any, Any, Any]):
                 rows.act(i, None if action < 0 else action)
         self.moves = list(state["moves"])
         if state.get("opponents") is not None:
-            rows.opponents.set_state(state["opponents"])  # type: ignore[attr-defined]
+            self.opponents.player.set_state(state["opponents"])  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.opponents import PlayerFault
 
 from .aec_rows import as_turns
 from .aec_seats import AECSeats
@@ -20,6 +21,7 @@ class SeatOfGame(gym.Env[Any, Any]):
         opponent: "random", or a callable as in `AECSeats`.
         seat: "random" or the number of the seat.
         max_episode_steps: the seat's own moves after which a game is cut; None for no limit.
+        time_limit: seconds that an answer of the opponent may take; None for no limit.
 
     Raises:
         UsageError: the players' spaces differ or are not Discrete, or a word is wrong.
@@ -28,10 +30,15 @@ class SeatOfGame(gym.Env[Any, Any]):
     num_players = 1
 
     def __init__(
-        self, game: Any, opponent: Any = "random", seat: str | int = "random", max_episode_steps: int | None = None
+        self,
+        game: Any,
+        opponent: Any = "random",
+        seat: str | int = "random",
+        max_episode_steps: int | None = None,
+        time_limit: float | None = None,
     ) -> None:
         game = self.game = as_turns(game)
-        self.rows = AECSeats(lambda: game, 1, opponent, seat, max_episode_steps)
+        self.rows = AECSeats(lambda: game, 1, opponent, seat, max_episode_steps, time_limit=time_limit)
         self.observation_space = self.rows.single_observation_space
         self.action_space = self.rows.single_action_space
         self.render_mode = getattr(game, "render_mode", None)
@@ -63,6 +70,11 @@ class SeatOfGame(gym.Env[Any, Any]):
         if self._is_next and "action_mask" in facts:
             facts["action_mask"][:] = True
         return seen, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), facts
+
+    @property
+    def faults(self) -> list[PlayerFault]:
+        """What the opponent did wrong, in order."""
+        return self.rows.faults
 
     def action_masks(self) -> Any:
         """Return what the seat may do, (A,) bool."""

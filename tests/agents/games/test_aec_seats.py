@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -85,11 +88,7 @@ def test_agents_train_on_it():
         (lambda: AECSeats(tictactoe_v3.env, 1, seats=2), "number from 0 to 1, got 2"),
         (lambda: AECSeats(tictactoe_v3.env, 1, "best"), "'random' or a callable"),
         (lambda: AECSeats(tictactoe_v3.env, 1).step(np.zeros(1, int)), "before reset"),
-        (
-            lambda: walk(AECSeats(tictactoe_v3.env, 1, lambda *call: torch.zeros(1)), 0, 3),
-            "opponents answer with 1 integers",
-        ),
-        (lambda: walk(AECSeats(tictactoe_v3.env, 1, lambda *call: torch.tensor([9])), 0, 3), r"answered \[9\]"),
+        (lambda: AECSeats(tictactoe_v3.env, 1, time_limit=0.0), "time_limit is a positive number"),
     ],
 )
 def test_bad_input_is_refused(make, message):
@@ -106,3 +105,36 @@ def test_players_with_other_spaces_are_refused():
 
     with pytest.raises(UsageError, match=r"one action space: player_1 has Discrete\(9\), player_2 has Discrete\(5\)"):
         AECSeats(uneven, 1)
+
+
+def raises(*call):
+    raise RuntimeError("no idea")
+
+
+def hangs(*call):
+    time.sleep(0.5)
+    return torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("opponent", "kind", "text"),
+    [
+        (lambda *call: torch.zeros(1), "invalid action", "answered torch.float32 where integers"),
+        (lambda *call: torch.zeros(2, dtype=torch.int64), "invalid action", r"shape \(2,\) where \(1,\)"),
+        (lambda *call: torch.tensor([9]), "invalid action", r"9 is outside Discrete\(9\)"),
+        (lambda *call: "left", "invalid action", "answered no numbers"),
+        (raises, "raised", "raises: RuntimeError: no idea"),
+        (hangs, "time limit", "hangs: no answer within 0.05 s"),
+    ],
+)
+def test_a_fault_of_an_opponent_is_named_and_the_game_goes_on(opponent, kind, text):
+    env = AECSeats(tictactoe_v3.env, 1, opponent, 0, time_limit=0.05)
+    env.reset(seed=0)
+    # the others play what their mask forbids, and lose by it
+    _, reward, terminated, _, info = env.step(np.array([4]))
+    assert [fault.kind for fault in env.faults] == [kind] and re.search(text, env.faults[0].message)
+    assert terminated[0] and reward[0] == 0 and env.rows.played[0] == [], (
+        "TerminateIllegal ends it; the next game has begun"
+    )
+    assert info["action_mask"].all()
+    env.close()
