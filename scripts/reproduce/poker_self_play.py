@@ -50,7 +50,7 @@ CLAIM = Claim(
     controls=[Control("self-play, train does nothing", ("self-play",))],
     tasks=tuple(GAMES),
     seeds=8,
-    setting=f"256 games at once, a pool of {WORDS['pool_size']}, {STEPS['Kuhn']:,} and {STEPS['Leduc']:,} moves; the extra columns hold the exploitability "
+    setting=f"256 games at once, a pool of {WORDS['pool_size']}, {STEPS['Kuhn']:,} and {STEPS['Leduc']:,} moves; the page's file of numbers holds the exploitability "
     "of the start, of the mixture, of the newest policy (last iterates need not converge) and of uniform play. Chosen on development seed 3; an earlier "
     "text (a pool of 12, a snapshot every 40,960 moves, entropy coefficient 0.02) ran on four of its own seeds, came to shares of 0.49 on Kuhn and "
     "of 0.46 to 0.60 on Leduc, and was stopped.",

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from _claim import Claim, Comparison, Control, Run, main
-from _games import falling, league
+from _games import bound, falling, league
 
 GAME = "polyathlon/TicTacToe-v0"
 STEPS, GAMES = 1_400_000, 2_000
@@ -64,15 +64,20 @@ CLAIM = Claim(
     f"second, and at most {RANDOM:.0%} against random play in either seat, in every seed.",
     source="this repository's games",
     metric="1 where all four bounds hold over 2,000 games each, else 0",
-    arms={"self-play": play, "self-play, train does nothing": partial(play, is_learning=False)},
-    comparisons=[Comparison("self-play", "self-play, train does nothing", "higher", margin=0.9)],
+    arms={
+        "self-play": play,
+        "nine in ten": bound(0.9),
+        "self-play, train does nothing": partial(play, is_learning=False),
+    },
+    comparisons=[Comparison("self-play", "nine in ten", "higher")],
     controls=[Control("self-play, train does nothing", ("self-play",))],
     tasks=("TicTacToe",),
     seeds=8,
     setting=f"256 games at once, 64 ticks a rollout, two layers of 64, six epochs, entropy coefficient 0.2, learning rate 1.5e-3 falling to 0, {WORDS['latest_share']:.0%} of the games "
-    "between the newest selves, the rest against a pool of four; deterministic actions are judged. The page's extra columns hold the shares of "
-    "lost games and the seconds of processor time of training. Chosen on development seeds 3 to 5; with a coefficient of 0.03 the learner lost 11 % as second "
-    "against perfect play, with 0.1 up to 5.5 % (an earlier text with 0.03 ran on one of its own seeds, lost 11 % there and was stopped).",
+    "between the newest selves, the rest against a pool of four; deterministic actions are judged. The page's file of numbers holds the "
+    "shares of lost games and the seconds of processor time of training. The coefficient was chosen on development seed 5 alone; with 0.1 the learner lost up to "
+    "5.5 % as second against perfect play on seeds 3 to 5 (an earlier text with 0.03 ran on one of its own seeds, lost 11 % there and was stopped; another one, with "
+    "what learns nothing as the bound, held in 8 of 8 seeds).",
 )
 
 if __name__ == "__main__":
