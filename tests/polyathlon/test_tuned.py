@@ -124,7 +124,7 @@ def test_the_command_line_says_which(tmp_path, capsys):
     assert main([*call, str(tmp_path / "tuned")]) == 0
     said = capsys.readouterr().err
     # what is used of it: the length was given
-    assert "hyper-parameters of" in said and "'learning_rate': 0.001" in said and "total_timesteps" not in said
+    assert "hyper-parameters of" in said and "'learning_rate': 0.002" in said and "total_timesteps" not in said
     assert main([*call, str(tmp_path / "plain"), "--plain"]) == 0
     assert "hyper-parameters" not in capsys.readouterr().err
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["tuned"] == {}
