@@ -89,6 +89,17 @@ def check_non_negative(**numbers: Any) -> None:
             raise UsageError(f"{name} must be a number and must not be negative, got {value!r}")
 
 
+def check_finite(**numbers: Any) -> None:
+    """Refuse arguments that are no finite number.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    for name, value in numbers.items():
+        if not _is_finite(value):
+            raise UsageError(f"{name} must be a finite number, got {value!r}")
+
+
 def check_positive(**numbers: Any) -> None:
     """Refuse arguments that are no finite number above 0.
 

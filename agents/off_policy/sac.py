@@ -14,7 +14,7 @@ from polyathlon.agents.engine import Loss, Method, Network, Scalar, replace_loss
 from polyathlon.agents.parts.keywords import OffPolicyWords
 from polyathlon.agents.parts.targets import temperature_loss
 from polyathlon.agents.parts.wiring import Noise, Target
-from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.errors import UsageError, check_finite, check_positive_int
 from polyathlon.registration import register_agent
 
 from . import near_reference
@@ -143,6 +143,10 @@ class SAC(OffPolicy):
     ) -> None:
         check_positive_int(target_update_interval=target_update_interval)
         parse_temperature(ent_coef)
+        if not isinstance(target_entropy, str):
+            check_finite(target_entropy=target_entropy)
+        elif target_entropy != "auto":
+            raise UsageError(f"target_entropy must be a finite number or 'auto', got {target_entropy!r}")
         self.ent_coef, self.target_entropy, self._reference = ent_coef, target_entropy, reference
         self.target_update_interval = target_update_interval
         sizes = (buffer_size, learning_starts, batch_size, tau, gamma, train_freq, gradient_steps)

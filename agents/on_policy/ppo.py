@@ -17,7 +17,7 @@ from polyathlon.agents.parts.keywords import AgentWords
 from polyathlon.agents.parts.kl_to_reference import KLToReference
 from polyathlon.agents.parts.optimizer_words import adam_words
 from polyathlon.agents.parts.surrogates import ppo_surrogate
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_finite, check_non_negative, check_positive
 from polyathlon.registration import register_agent
 
 from .agent import OnPolicy
@@ -222,6 +222,10 @@ class PPO(OnPolicy):
         **kwargs: Unpack[AgentWords],
     ) -> None:
         bonus = _with_reference(bonus, reference, reference_coef)
+        check_schedule(clip_range=clip_range, clip_range_vf=clip_range_vf)
+        check_finite(ent_coef=ent_coef, vf_coef=vf_coef)
+        bounds = {"max_grad_norm": max_grad_norm, "target_kl": target_kl}
+        check_positive(**{name: bound for name, bound in bounds.items() if bound is not None})
         self.clip_range, self.clip_range_vf = clip_range, clip_range_vf
         self.normalize_advantage = normalize_advantage
         self.ent_coef, self.vf_coef, self.max_grad_norm = ent_coef, vf_coef, max_grad_norm
@@ -301,6 +305,15 @@ class PPO(OnPolicy):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_fast"]
+
+
+def check_schedule(**numbers: Any) -> None:
+    """Refuse what is neither a number of at least 0, nor a schedule of the remaining progress, nor None.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    check_non_negative(**{name: value for name, value in numbers.items() if value is not None and not callable(value)})
 
 
 def _with_reference(bonus: Bonus | None, reference: Any, coef: float | None) -> Bonus | None:

@@ -18,7 +18,16 @@ from polyathlon.agents.engine.agent import MethodAgent
 from polyathlon.agents.parts.keywords import AgentWords
 from polyathlon.agents.parts.states import AttributeState
 from polyathlon.agents.streams.rollout import Rollout, RolloutState
-from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
+from polyathlon.envs.errors import (
+    UsageError,
+    check_finite,
+    check_fraction,
+    check_int,
+    check_non_negative,
+    check_positive,
+    check_positive_int,
+    unknown_name,
+)
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.registration import register_agent
 
@@ -157,6 +166,10 @@ class CMORL(MethodAgent, ParetoAgent):
         check_int(0, num_extension_policies=self.num_extension_policies)
         fractions = ("gamma", "gae_lambda", "initial_share", "beta", "eval_gamma")
         check_fraction(**{name: getattr(self, name) for name in fractions})
+        check_non_negative(**({} if callable(self.clip_range) else {"clip_range": self.clip_range}))
+        check_finite(ent_coef=self.ent_coef, vf_coef=self.vf_coef)
+        if self.max_grad_norm is not None:
+            check_positive(max_grad_norm=self.max_grad_norm)
         if not self.barrier_t > 0:
             raise UsageError(f"barrier_t must be positive, got {self.barrier_t!r}")
         if self.barrier not in BARRIERS:

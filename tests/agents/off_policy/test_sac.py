@@ -199,6 +199,8 @@ def test_actions_reach_the_bounds_of_the_environment():
     [
         ({"ent_coef": "fixed"}, "'auto_0.1'"),
         ({"ent_coef": 0}, "positive number"),
+        ({"target_entropy": "low"}, "a finite number or 'auto', got 'low'"),
+        ({"target_entropy": float("nan")}, "target_entropy must be a finite number, got nan"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
         ({"gradient_steps": 0}, "-1 for one each transition"),
         ({"tau": 2}, "tau must lie between 0 and 1"),
