@@ -223,7 +223,7 @@ class Update:
         """Add the gradient of a loss of log-probabilities to the parameters, `micro_batch` rows in memory at a time.
 
         With L the loss, l its log-probabilities and w the weights: dL/dw = sum over rows of dL/dl dl/dw. The first factor is
-        taken once, over all rows; the second a few rows at a time.
+        taken once, over all rows; the second a few rows at a time. The first rows are read once, the others twice.
         """
         number, size = len(rows["mask"]), self.agent.micro_batch
         if size is None or size >= number:
@@ -234,15 +234,17 @@ class Update:
             return metrics
         index = torch.arange(number).split(size)
         with torch.no_grad():
-            parts = [read(select(rows, part, number)) for part in index]
-        leaves = Reading(*(_leaf(_joined(each)) for each in zip(*parts, strict=True)))
+            others = [read(select(rows, part, number)) for part in index[1:]]
+        first: Reading | None = read(select(rows, index[0], number))  # last, so that its graph alone is in memory
+        leaves = Reading(*(_leaf(_joined(each)) for each in zip(first, *others, strict=True)))
+        del others
         loss, metrics = loss_of(leaves)
         refuse_nan(loss, metrics, self.agent._n_updates)
         if not loss.requires_grad:
             return metrics
         loss.backward()
         for part in index:
-            again = read(select(rows, part, number))
+            again, first = (read(select(rows, part, number)) if first is None else first), None
             pairs = [
                 (found, leaf.grad[int(part[0]) : int(part[-1]) + 1])
                 for found, leaf in zip(again, leaves, strict=True)
