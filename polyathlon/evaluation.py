@@ -88,7 +88,9 @@ def random_policy(env: gym.Env[Any, Any], seed: int = 0) -> Policy:
     env.action_space.seed(seed)
 
     def act(observation: Any, mask: Any) -> Any:
-        return env.action_space.sample(None if mask is None else sampling_mask(env.action_space, np.asarray(mask, bool)))
+        return env.action_space.sample(
+            None if mask is None else sampling_mask(env.action_space, np.asarray(mask, bool))
+        )
 
     return act
 

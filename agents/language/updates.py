@@ -235,8 +235,8 @@ class Update:
         index = torch.arange(number).split(size)
         with torch.no_grad():
             others = [read(select(rows, part, number)) for part in index[1:]]
-        first: Reading | None = read(select(rows, index[0], number))  # last, so that its graph alone is in memory
-        leaves = Reading(*(_leaf(_joined(each)) for each in zip(first, *others, strict=True)))
+        held = [read(select(rows, index[0], number))]  # last, so that its graph alone is in memory
+        leaves = Reading(*(_leaf(_joined(each)) for each in zip(held[0], *others, strict=True)))
         del others
         loss, metrics = loss_of(leaves)
         refuse_nan(loss, metrics, self.agent._n_updates)
@@ -244,7 +244,7 @@ class Update:
             return metrics
         loss.backward()
         for part in index:
-            again, first = (read(select(rows, part, number)) if first is None else first), None
+            again = held.pop() if held else read(select(rows, part, number))
             pairs = [
                 (found, leaf.grad[int(part[0]) : int(part[-1]) + 1])
                 for found, leaf in zip(again, leaves, strict=True)
