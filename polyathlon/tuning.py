@@ -232,7 +232,7 @@ def _study(optuna: Any, folder: Path, storage: str | None, seed: int, prune: boo
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings show a traceback of every trial that Ctrl-C ends
     url = storage or f"sqlite:///{(folder / 'study.db').resolve()}"
     try:
         study = optuna.create_study(storage=url, study_name=folder.name, direction="maximize", load_if_exists=True)

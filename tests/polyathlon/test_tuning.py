@@ -121,7 +121,7 @@ def table(out):
     return list(csv.DictReader((out / "trials.csv").open(newline="")))
 
 
-def test_a_killed_search_goes_on_with_what_is_missing(tmp_path, monkeypatch):
+def test_a_killed_search_goes_on_with_what_is_missing(tmp_path, monkeypatch, capfd):
     pytest.importorskip("optuna")
     out, real, calls = tmp_path / "search", tuning.train, []
 
@@ -136,6 +136,7 @@ def test_a_killed_search_goes_on_with_what_is_missing(tmp_path, monkeypatch):
         patch.setattr(tuning, "train", killed)
         with pytest.raises(KeyboardInterrupt):
             search(out, 3)
+    assert "Traceback" not in capfd.readouterr().err
     broken = calls[1]
     assert not EvaluationFiles(broken).rows()
     lines = []
