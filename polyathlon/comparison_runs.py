@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent import futures
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -329,7 +331,7 @@ class Names:
 def each(function: Callable[[Any], None], jobs: Sequence[Any], processes: int, names: Names) -> Iterable[Any]:
     """Do jobs and yield each when it is done: here one after another, or in processes of their own, one a job.
 
-    An error of a job ends all that have not begun, and is raised.
+    An error of a job, or Ctrl-C, lets none begin that has not, and is raised when those that run have ended.
     """
     if processes == 1 or len(jobs) < 2:
         for job in jobs:
@@ -344,14 +346,15 @@ def each(function: Callable[[Any], None], jobs: Sequence[Any], processes: int, n
     with ProcessPoolExecutor(
         min(processes, len(jobs)), context, _begin_process, (threads, names), max_tasks_per_child=1
     ) as pool:
-        waiting = {pool.submit(function, job): job for job in jobs}
-        try:
-            for future in as_completed(waiting):
+        # no more than run at once: what stands in the pool's queue cannot be cancelled, and workers of one task that end would leave it there for ever
+        left = iter(jobs)
+        waiting = {pool.submit(function, job): job for job in islice(left, processes)}
+        while waiting:
+            for future in futures.wait(waiting, return_when=futures.FIRST_COMPLETED).done:
+                job = waiting.pop(future)
                 future.result()
-                yield waiting[future]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+                waiting |= {pool.submit(function, following): following for following in islice(left, 1)}
+                yield job
 
 
 def _begin_process(threads: int, names: Names) -> None:
