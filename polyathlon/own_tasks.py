@@ -9,16 +9,19 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.streams.environments import find_spec
+from polyathlon.agents.streams.masks import mask_reader
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor import TensorEnv
 from polyathlon.envs.tensor.players import num_players
@@ -326,7 +329,8 @@ def check_interface(env: gym.Env[Any, Any], name: str) -> None:
     with warnings.catch_warnings(record=True) as recorded:
         warnings.simplefilter("always")
         try:
-            check_env(env.unwrapped, skip_render_check=True, skip_close_check=True)
+            with _only_allowed(env.unwrapped):
+                check_env(env.unwrapped, skip_render_check=True, skip_close_check=True)
             first, second = (env.reset(seed=123)[0] for _ in range(2))
         except UsageError:
             raise
@@ -345,6 +349,39 @@ def check_interface(env: gym.Env[Any, Any], name: str) -> None:
     useful = [text for text in dict.fromkeys(found) if not any(noise in text for noise in NOISE)]
     if useful:
         warnings.warn(f"{name}: Gymnasium's checker says: {'; '.join(useful)}", stacklevel=3)
+
+
+@contextmanager
+def _only_allowed(env: gym.Env[Any, Any]) -> Iterator[None]:
+    """Put allowed actions in the place of forbidden ones while an environment with masks is checked: the check draws from the whole space."""
+    if not isinstance(env.action_space, gym.spaces.Discrete):
+        yield
+        return
+    reset, step, mask_of, first = env.reset, env.step, mask_reader(env), int(env.action_space.start)
+    seen: dict[str, Any] = {}
+
+    @functools.wraps(reset)
+    def begin(*args: Any, **words: Any) -> Any:
+        found = reset(*args, **words)
+        seen["info"] = found[1] if isinstance(found, tuple) and len(found) == 2 else None
+        return found
+
+    @functools.wraps(step)
+    def act(action: Any) -> Any:
+        mask = mask_of(seen["info"]) if isinstance(seen.get("info"), dict) else None
+        if mask is not None and not mask[int(action) - first]:
+            action = np.int64(first + int(np.argmax(mask)))
+        found = step(action)
+        seen["info"] = found[-1] if isinstance(found, tuple) else None
+        return found
+
+    own: dict[str, Any] = {name: vars(env)[name] for name in ("reset", "step") if name in vars(env)}
+    vars(env).update(reset=begin, step=act)
+    try:
+        yield
+    finally:
+        del vars(env)["reset"], vars(env)["step"]
+        vars(env).update(own)
 
 
 NOISE = (
