@@ -187,22 +187,32 @@ class Llama:
         gate, up = _linear(self.norm(x), layer.gate_up, layer.gate_up_bias).chunk(2, 1)
         return torch.addmm(x if layer.down_bias is None else x + layer.down_bias, F.silu(gate) * up, layer.down.t())
 
-    def read_prefixes(self, tokens: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def read_prefixes(self, tokens: Tensor, with_last: bool = True) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Read the beginnings of contexts.
 
         Args:
             tokens: [P, A] int64, padded on the right.
+            with_last: also finish the last layer, whose keys and values are all that the tokens after the beginnings read.
 
         Returns:
-            What the last layer gives, [P, A, width], and each layer's rotated keys and values, [P, kv heads, A, size].
+            What the last layer gives (without `with_last` what it is given), [P, A, width], and each layer's rotated keys and
+            values, [P, kv heads, A, size].
         """
         shape = tokens.shape
         rotary = self.rotary(torch.arange(shape[1], device=tokens.device).expand(shape)).flatten(0, 1)
         x, kept = self.embedding[tokens.reshape(-1)], []
-        for layer in self.layers:
-            x, key, value = self.run(self._read_layer, x, layer, rotary, shape)
-            kept.append((key, value))
+        for i, layer in enumerate(self.layers):
+            if i + 1 == len(self.layers) and not with_last:
+                kept.append(self.run(self._keys_and_values, x, layer, rotary, shape))
+            else:
+                x, key, value = self.run(self._read_layer, x, layer, rotary, shape)
+                kept.append((key, value))
         return x.unflatten(0, shape), kept
+
+    def _keys_and_values(self, x: Tensor, layer: Layer, rotary: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return keys and values of a layer for beginnings [P A, width]."""
+        turned, value = self.project(x, layer, rotary)
+        return self.by_head(turned[:, self.heads :], shape), self.by_head(value, shape)
 
     def _read_layer(
         self, x: Tensor, layer: Layer, rotary: Tensor, shape: Sequence[int]

@@ -168,7 +168,7 @@ def _llama_hidden(
     longest = max(len(text) for text in unique)
     beginnings = torch.tensor([list(text) + [0] * (longest - len(text)) for text in unique], device=tokens.device)
     llama = Llama(model, is_checkpointed)
-    kept = llama.read_prefixes(beginnings.reshape(len(unique), longest).long())[1] if longest else None
+    kept = llama.read_prefixes(beginnings.reshape(len(unique), longest).long(), False)[1] if longest else None
     width = max(len(row) - size for row, size in zip(ids, own_sizes))
     places = sizes[:, None] + torch.arange(width, device=tokens.device)
     rest = tokens.gather(1, places.clamp(max=tokens.shape[1] - 1))

@@ -1,6 +1,6 @@
 """Pairs of answers against TRL: losses and gradients on the same token ids, and the speed of dpo and of reward models.
 
-Run it: `python scripts/benchmark/preferences.py [--losses] [--pairs 5]`. TRL is installed into .bench/trl at first use; `--losses` compares losses
+Run it: `python scripts/benchmark/preferences.py [--losses] [--pairs 5] [--only reward]`. TRL is installed into .bench/trl at first use; `--losses` compares losses
 and gradients alone, in a few seconds.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _harness import Row, Sample, Subject, compare, elsewhere, peer_python, pinned, report, write
+from _harness import RESULTS, Row, Sample, Subject, compare, elsewhere, peer_python, pinned, report, with_earlier, write
 from language_agent import TRL
 
 PAIRS, STEPS, WARM = 16, 8, 2
@@ -323,6 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--losses", action="store_true", help="compare losses and gradients alone, write nothing")
+    parser.add_argument("--only", nargs="+", choices=("dpo", "reward"), help="keep the page's other sections")
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
     parser.add_argument("--trl", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -339,7 +340,7 @@ def main() -> None:
         print("\n".join(lines))
         if arguments.losses:
             return
-        for recipe in ("dpo", "reward"):
+        for recipe in arguments.only or ("dpo", "reward"):
             for setting in SETTINGS:
                 subjects: dict[str, Callable[[], Sample]] = {
                     "polyathlon": ours(folder, recipe, setting),
@@ -348,8 +349,14 @@ def main() -> None:
                 }
                 sections[f"{recipe}, {setting}"] = compare(subjects, PEER, arguments.pairs)
     notes = NOTES + "\n\n" + "\n".join(lines)
-    with tempfile.TemporaryDirectory() as other:
-        write("preferences", "Pairs of answers", sections, "update", notes, *([Path(other)] if arguments.dry else []))
+    if arguments.dry:
+        with tempfile.TemporaryDirectory() as other:
+            write("preferences", "Pairs of answers", sections, "update", notes, Path(other))
+        return
+    page = RESULTS / "preferences.md"
+    before = page.read_text() if page.exists() else ""
+    write("preferences", "Pairs of answers", sections, "update", notes)
+    with_earlier(page, before, sections)
 
 
 if __name__ == "__main__":

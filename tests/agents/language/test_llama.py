@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from polyathlon.agents.language.decoders import CacheDecoder, LlamaDecoder, make_decoder
-from polyathlon.agents.language.llama import is_plain_llama
+from polyathlon.agents.language.llama import Llama, is_plain_llama
 from polyathlon.agents.language.reading import read_episodes
 from polyathlon.envs.models import load_model
 from polyathlon.envs.models.models import _with_adapters
@@ -166,3 +166,15 @@ def test_adapters_of_other_kinds_are_left_to_the_model():
     merged = peft.get_peft_model(make_model(), peft.LoraConfig(**words))
     merged.merge_adapter()
     assert not is_plain_llama(merged)
+
+
+def test_beginnings_without_their_last_layer_keep_the_same_keys_and_values(model):
+    if not is_plain_llama(model):
+        pytest.skip("read by the model itself")
+    tokens = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(4))
+    given, short = Llama(model).read_prefixes(tokens, with_last=False)
+    whole, kept = Llama(model).read_prefixes(tokens)
+    assert len(short) == len(kept) > 1 and not torch.equal(given, whole)
+    for own, other in zip(short, kept):
+        for mine, theirs in zip(own, other):
+            assert torch.equal(mine, theirs)
