@@ -58,7 +58,8 @@ FAMILIES: dict[str, Family] = {
     "control": Family("Pendulum-v1", episodes=50, best="swing-up and balance"),
     "combinatorial": Family("polyathlon/TSP-v0", {"num_nodes": 20}, episodes=50, best="solver"),
     "text": Family("polyathlon/Reasoning-v0", {"task": "chain_sum", "config": SUMS}),
-    "code": Family("polyathlon/Code-v0", episodes=100),
+    # a candidate that loops costs its time limit, and random play meets one in twenty programs: a second in place of fifteen
+    "code": Family("polyathlon/Code-v0", {"seconds": 0.5, "total_seconds": 1.0}, episodes=100),
     "functions": Family("polyathlon/FunctionCall-v0"),
     "gui": Family("polyathlon/Widgets-v0", best="oracle"),
     "werewolf": Family("polyathlon/Werewolf-v0", episodes=120, best="scripted player", rows=60),
