@@ -57,14 +57,18 @@ class SeatPlay:
         if not self.pool.active or not len(rows):
             self.owner[rows] = LEARNER
             return
-        group = self.groups(take(self.rows.state, rows))
+        group = self.groups(self.rows.state).index_select(0, rows)
         number, device = int(group.max()) + 1, group.device
         uniform = torch.rand(len(rows), generator=self.generator, device=device)
         own = torch.randint(number, (len(rows),), generator=self.generator, device=device)
         members = self.pool.choose(len(rows) * number).to(device).view(len(rows), number)
         is_own = (uniform < self.latest_share)[:, None] | (group == own[:, None])
         self.owner[rows] = torch.where(is_own, LEARNER, members.gather(1, group))
-        self._numbers = [n for n in self.owner.unique().tolist() if n != LEARNER]
+        self._numbers = self._members()
+
+    def _members(self) -> list[int]:
+        """Return the numbers of the members that sit in some game; counting them is faster than `unique`, which sorts."""
+        return (self.owner.flatten() - LEARNER).bincount()[1:].nonzero()[:, 0].tolist()
 
     def start(self) -> None:
         """Give the seats of all games anew."""
@@ -263,4 +267,4 @@ class SeatPlay:
         self.owner, self.totals, self.length = (state[name].to(device) for name in ("owner", "totals", "length"))
         self.generator.set_state(state["generator"].cpu())
         self.results = list(state["results"])
-        self._numbers = [n for n in self.owner.unique().tolist() if n != LEARNER]
+        self._numbers = self._members()

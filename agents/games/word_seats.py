@@ -24,6 +24,8 @@ class PoolSpeakers:
         latest_share: share of the games against the newest member.
     """
 
+    is_guarded = False  # an error in an actor of ours is no fault of a player: it ends the run
+
     def __init__(self, pool: Pool, latest_share: float) -> None:
         self.pool, self.latest_share = pool, latest_share
         self.member: dict[int, int] = {}
@@ -54,6 +56,8 @@ class PoolSpeakers:
 
 class Speaker:
     """A language actor as the player of all other seats."""
+
+    is_guarded = False
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor

@@ -182,23 +182,23 @@ class Dynamics:
         picked = torch.where(acted, chosen, state.choice)
         waiting = state.waiting & ~acted
         done = ~waiting.any(1)
-        resolved, reward = self._resolve(state, picked, done)
+        is_wolf = state.role == WEREWOLF
+        guarded = torch.where(state.role == DOCTOR, picked, -1).amax(1)
+        resolved, reward = self._resolve(state, picked, done, is_wolf, guarded)
         talk, speech = self._record_talk(state, acted, picked, done)
         votes = self._record_votes(state, acted, picked, resolved.vote)
         alive = state.alive & ~(resolved.killed | resolved.exiled)
-        winner = self._winner(state, alive, resolved)
-        reward = reward + self._final_reward(state.role, winner)
+        winner = self._winner(state, alive, resolved, is_wolf)
+        reward = reward + self._final_reward(is_wolf, winner)
         after = self._next_phase(state, picked, waiting, done, resolved, alive, winner, speech)
         is_new = after.round != state.round
-        is_seer, is_doctor = state.role == SEER, state.role == DOCTOR
         is_night = state.phase == NIGHT
-        seen = torch.where(is_seer, picked, -1).amax(1)
-        guarded = torch.where(is_doctor, picked, -1).amax(1).long()
+        seen = torch.where(state.role == SEER, picked, -1).amax(1)
         after = after._replace(
             killed=state.killed | resolved.killed,
             exiled=state.exiled | resolved.exiled,
             checked=state.checked | ((seen[:, None] == self.seats8) & self.across(is_night)),
-            protected=torch.where(is_night & (guarded >= 0), guarded, state.protected),
+            protected=torch.where(is_night & (guarded >= 0), guarded.long(), state.protected),
             votes=self._rolled(votes, is_new[:, None, None]),
             talk=self._rolled(talk, is_new[:, None, None, None]),
         )
@@ -237,9 +237,11 @@ class Dynamics:
     def _is_last_turn(self, state: WerewolfState) -> Tensor:
         return state.turn + 1 >= self.config.talk_turns
 
-    def _resolve(self, state: WerewolfState, picked: Tensor, done: Tensor) -> tuple[_Resolved, Tensor]:
+    def _resolve(
+        self, state: WerewolfState, picked: Tensor, done: Tensor, is_wolf: Tensor, guarded: Tensor
+    ) -> tuple[_Resolved, Tensor]:
         """End nights and votes in which all have acted; also return the shaping rewards, [N, n]."""
-        config, is_wolf, is_vote = self.config, state.role == WEREWOLF, state.phase == VOTE
+        config, is_vote = self.config, state.phase == VOTE
         night, vote = done & (state.phase == NIGHT), done & is_vote
         if config.synthetic_votes:
             vote = vote & self._is_last_turn(state)
@@ -256,7 +258,6 @@ class Dynamics:
             helper = (state.role == SEER) | (state.role == DOCTOR)
             has_victim = has_victim & (state.alive & helper).any(1)
         target = self.one_hot(victim)
-        guarded = torch.where(state.role == DOCTOR, picked, -1).amax(1)
         is_saved = victim == guarded
         killed, saved = (target & self.across(has_victim & x) for x in (~is_saved, is_saved))
         out = vote & (top > 0)
@@ -268,7 +269,7 @@ class Dynamics:
             out = out & (top * 2 > count(state.alive))
         exiled = self.one_hot(chosen) & self.across(out)
         resolved = _Resolved(night, vote, killed, exiled, saved)
-        return resolved, self._shaping(state, named, resolved)
+        return resolved, self._shaping(state, named, resolved, is_wolf)
 
     def _counts(self, state: WerewolfState, named: Tensor) -> tuple[Tensor, Tensor]:
         """Count how often each was named, [N, n] int64; and a score whose maximum is, among equals, the one named last.
@@ -283,9 +284,8 @@ class Dynamics:
         score = score.scatter_add(1, target, weight)[:, :n]
         return score >> 24, score
 
-    def _shaping(self, state: WerewolfState, named: Tensor, resolved: _Resolved) -> Tensor:
+    def _shaping(self, state: WerewolfState, named: Tensor, resolved: _Resolved, is_wolf: Tensor) -> Tensor:
         reward = torch.zeros_like(state.alive, dtype=torch.float32)
-        is_wolf = state.role == WEREWOLF
         if self.config.vote_reward:
             hits = named[:, :, None] == self.seats8
             right = (hits & is_wolf[:, None, :]).any(2).float() - (hits & ~is_wolf[:, None, :]).any(2).float()
@@ -296,18 +296,18 @@ class Dynamics:
             reward = reward + self.config.survive_reward * living
         return reward
 
-    def _winner(self, state: WerewolfState, alive: Tensor, resolved: _Resolved) -> Tensor:
+    def _winner(self, state: WerewolfState, alive: Tensor, resolved: _Resolved, is_wolf: Tensor) -> Tensor:
         """Return who has won, [N] int64: the village without werewolves, they when as many as the others."""
-        wolves = count(alive & (state.role == WEREWOLF))
+        wolves = count(alive & is_wolf)
         others = count(alive) - wolves
         winner = torch.where(wolves == 0, 1, torch.where(wolves >= others, 2, 0))
         winner = winner * (resolved.night | resolved.vote)
         is_late = resolved.vote & (state.round >= self.config.max_rounds) & (winner == 0)
         return torch.where(is_late, NO_ONE_WON, winner)
 
-    def _final_reward(self, role: Tensor, winner: Tensor) -> Tensor:
+    def _final_reward(self, is_wolf: Tensor, winner: Tensor) -> Tensor:
         sign = self.across((winner == 1).float() - (winner == 2).float())
-        return torch.where(role == WEREWOLF, -sign, sign)
+        return torch.where(is_wolf, -sign, sign)
 
     def _next_phase(
         self,

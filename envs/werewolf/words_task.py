@@ -12,11 +12,12 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import unreadable
 from polyathlon.envs.random import integers, make_keys
-from polyathlon.envs.tensor.opponents import Guarded, check_seat, make_opponent
+from polyathlon.envs.tensor.opponents import Guarded, PlayerFault, check_seat, make_opponent
 from polyathlon.envs.tensor.seats import SEAT
 
 from . import words
 from .core import Werewolf
+from .speakers import GuardedSpeaker
 from .state import NO_ONE_WON
 from .table import Table, make_table
 
@@ -51,6 +52,7 @@ class WerewolfWords(LanguageTask):
         view: "full", or "brief" for the context of small models: no rules, one's role, and the newest lines alone.
         max_answer: the longest answer that is read, in characters.
         render_mode: "ansi" or None.
+        time_limit: seconds that an answer of the other seats may take; None for no limit. What they do wrong is named in `faults`.
         **options: `num_players`, `config`, `quirks`, `history` of `polyathlon.envs.werewolf.env`.
 
     Raises:
@@ -72,6 +74,7 @@ class WerewolfWords(LanguageTask):
         view: str = "full",
         max_answer: int = 2048,
         render_mode: str | None = None,
+        time_limit: float | None = None,
     ) -> None:
         super().__init__(max_answer=max_answer, max_bytes=1 << 16)
         if render_mode not in (None, "ansi"):
@@ -85,9 +88,17 @@ class WerewolfWords(LanguageTask):
         self._queue: list[_Seat] = []
         self.speaks = hasattr(opponent, "answer")
         self.opponent = opponent
-        if not self.speaks:
+        if self.speaks and getattr(opponent, "is_guarded", True):
+            self.opponent = GuardedSpeaker(opponent, time_limit)
+        elif not self.speaks:
             name = opponent if isinstance(opponent, str) else getattr(opponent, "__name__", "opponent")
-            self.opponent = Guarded(self.task, make_opponent(self.task, opponent), str(name))
+            self.opponent = Guarded(self.task, make_opponent(self.task, opponent), str(name), time_limit)
+
+    @property
+    def faults(self) -> list[PlayerFault]:
+        """What the player of the other seats did wrong, in order."""
+        found: list[PlayerFault] = getattr(self.opponent, "faults", [])
+        return found
 
     # ---- starts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import time
@@ -18,6 +19,7 @@ PLAYERS = 7
 RULES = {"vote_pass": False, "vote_tie": "random", "simultaneous_night": True}
 TALKS = {"talk in seat order": {}, "all talk in one step": {"simultaneous_talk": True}}
 SIZES = (1024, 16384)
+ASKED_TRAINING = 22_000  # moves a second
 
 
 def measure_peer(games: int) -> None:
@@ -56,6 +58,7 @@ class RandomPlay:
         import torch
 
         from polyathlon.envs.random import make_keys
+        from polyathlon.envs.tensor.pool import depth_for
         from polyathlon.envs.werewolf import Werewolf
 
         self.torch, self.make_keys = torch, make_keys
@@ -63,6 +66,7 @@ class RandomPlay:
         self.seeds = torch.arange(rows)
         self.episodes = torch.zeros_like(self.seeds)
         self.state = self.task.reset(make_keys(self.seeds, self.episodes))
+        self.depth, self.pool = depth_for(self.state, rows), None
         # sets of players are bits of a number; chosen[set * 8 + k] is its k-th member
         self.bit = 1 << torch.arange(PLAYERS)
         members = [[i for i in range(PLAYERS) if group >> i & 1] for group in range(1 << PLAYERS)]
@@ -98,6 +102,23 @@ class RandomPlay:
     def _kept(self, going: Any, new: Any, old: Any) -> Any:
         return self.torch.where(going.reshape(-1, *[1] * (new.dim() - 1)), new, old)
 
+    def _starts_of(self, rows: Any) -> Any:
+        """Return the first states of the next games of `rows`, drawn ahead as vector environments of few rows do."""
+        from polyathlon.envs.tensor import trees
+        from polyathlon.envs.tensor.pool import Pool
+
+        if self.depth == 1:
+            self.episodes[rows] += 1
+            return self.task.reset(self.make_keys(self.seeds[rows], self.episodes[rows]))
+        if self.pool is None or not self.pool.lasts():
+            if self.pool is not None:
+                self.episodes = self.pool.base + self.pool.cursor
+            self.pool = Pool(self.task, self.seeds, self.episodes, self.depth)
+            self.pool.lasts()
+        taken = self.pool.cursor[rows]
+        self.pool.cursor[rows] = taken + 1
+        return trees.take(self.pool.states, taken * len(self.seeds) + rows)
+
     def play(self, games: int) -> int:
         """Play until so many games have ended; return how many did."""
         from polyathlon.envs.tensor import trees
@@ -108,9 +129,7 @@ class RandomPlay:
                 state, ended = self.tick(state)
                 rows = ended.nonzero()[:, 0]
                 if rows.numel():
-                    self.episodes[rows] += 1
-                    fresh = self.task.reset(self.make_keys(self.seeds[rows], self.episodes[rows]))
-                    state = trees.put(state, rows, fresh, in_place=True)
+                    state = trees.put(state, rows, self._starts_of(rows), in_place=True)
                 done += rows.numel()
         self.state = state
         return done
@@ -136,26 +155,48 @@ def play_aec(games: int) -> int:
     return moves
 
 
-def measure(pairs: int, is_compiled: bool, scale: float) -> dict[str, list[Row]]:
-    """Measure all subjects in turns on one core."""
+def measure(pairs: int, is_compiled: bool, scale: float) -> tuple[dict[str, list[Row]], dict[str, float]]:
+    """Measure all subjects in turns on one core; also return how many moves a game of each has."""
     script = Path(__file__).resolve()
     count = max(200, int(3000 * scale))
     with pinned(1):
         import torch
 
         torch.set_num_threads(1)
+        moves: dict[str, float] = {}
         subjects = {THEIRS: elsewhere(peer_python("textarena", PEER), script, "--peer", str(count))}
         for talk, rules in TALKS.items():
             for rows in SIZES:
                 play = RandomPlay(rows, rules, is_compiled)
-                games = int(4 * rows * max(scale, 0.5))
-                print(f"{talk}, {rows} games: {play.moves_a_game():.2f} moves a game", file=sys.stderr)
-                subjects[f"tensor core, {rows} games at once, {talk}"] = here(lambda p=play, g=games: p.play(g))
+                games, name = int(4 * rows * max(scale, 0.5)), f"tensor core, {rows} games at once, {talk}"
+                moves[name] = play.moves_a_game()
+                subjects[name] = here(lambda p=play, g=games: p.play(g))
                 play.play(rows)
         games = count // 3
-        play_aec(100)
-        subjects["AEC environment, structured observations"] = here(lambda: play_aec(games) and games)
-        return {"Games, random play, deals included": compare(subjects, THEIRS, pairs, warmup=1)}
+        name = "AEC environment, structured observations"
+        moves[name] = play_aec(100) / 100
+        subjects[name] = here(lambda: play_aec(games) and games)
+        return {"Games, random play, deals included": compare(subjects, THEIRS, pairs, warmup=1)}, moves
+
+
+def moves_table(rows: list[Row], moves: dict[str, float]) -> str:
+    """Write moves per second of processor time, from the times per game of `rows` and the moves of a game of each."""
+    lines = ["| | moves a game | moves a second of processor time |", "|---|---|---|"]
+    lines += [
+        f"| {r.name} | {moves[r.name]:.1f} | {1e6 * moves[r.name] / r.microseconds:,.0f} |"
+        for r in rows
+        if r.name in moves
+    ]
+    return "\n".join(lines)
+
+
+def training_text(speeds: list[float]) -> str:
+    """Say how fast self-play with training is."""
+    found = sorted(speeds)
+    return (
+        f"Self-play of PPO with training, 256 games, all seats, two layers of 128: {found[len(found) // 2]:,.0f} moves a second of "
+        f"processor time ({found[0]:,.0f} to {found[-1]:,.0f} in {len(found)} turns of four rollouts), asked {ASKED_TRAINING:,}."
+    )
 
 
 def training_speeds(turns: int) -> list[float]:
@@ -192,22 +233,24 @@ def main() -> None:
     options = parser.parse_args()
     if options.training:
         with pinned(1):
-            speeds = sorted(training_speeds(options.pairs))
-        print(
-            f"{speeds[len(speeds) // 2]:,.0f} moves a second of processor time ({speeds[0]:,.0f} to {speeds[-1]:,.0f})"
-        )
+            print(training_text(training_speeds(options.pairs)))
         return
     if options.peer:
         measure_peer(options.peer)
         return
-    sections = measure(options.pairs, options.compile, options.scale)
+    sections, moves = measure(options.pairs, options.compile, options.scale)
+    with pinned(1):
+        training = training_text(training_speeds(options.pairs))
+    (rows,) = sections.values()
+    speeds = f"{moves_table(rows, moves)}\n\n{training}"
     if options.dry:
-        print("\n\n".join(table(rows, "game") for rows in sections.values()))
+        print(f"{table(rows, 'game')}\n\n{speeds}")
         return
+    load = f"{os.getloadavg()[0]:.0f}"
     notes = (
         f"{PEER}, 7 players, one round of discussion, raw environment, random legal answers. Ours: 7 players, ties drawn, nobody "
         "passes; the tensor core plays random legal actions without observations, "
-        f"{'compiled' if options.compile else 'eagerly'}; night and vote are one step each. A game has 25.7 moves. One core."
+        f"{'compiled' if options.compile else 'eagerly'}; night and vote are one step each; at 1,024 games the next games of all rows are dealt ahead, eight at a time. Asked: ratios of 10 and 17 with talk in seat order, 25 and 35 with all talk in one step, 0.5 for the AEC environment. One core, beside other work (load {load} on {os.cpu_count()} cores).\n\n{speeds}"
     )
     write("werewolf", "Werewolf: speed", sections, "game", notes)
 

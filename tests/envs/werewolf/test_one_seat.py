@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,9 +12,11 @@ import torch
 
 import polyathlon
 from polyathlon.agents import SAC, LanguageAgent
+from polyathlon.agents.games.word_seats import Speaker
 from polyathlon.envs import werewolf
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.seat_env import SeatEnv
+from polyathlon.envs.werewolf.speakers import GuardedSpeaker
 from polyathlon.envs.werewolf.words_task import WerewolfWords
 
 
@@ -151,3 +156,74 @@ def test_a_person_sees_what_a_seat_may_know():
         hidden = [p for p in range(5) if p != seat and int(state.role[0, p]) == 1 and own != "werewolf"]
         assert all(f"player_{p}: werewolf" not in shown for p in hidden)
     assert len(task.action_names) == task.action_space.n and np.unique(task.action_names).size == task.action_space.n
+
+
+# ---- speakers that fail
+
+
+class Broken:
+    """Answers each call with what `reply` returns for its texts."""
+
+    def __init__(self, reply):
+        self.reply = reply
+
+    def answer(self, texts, keys, games):
+        return self.reply(texts)
+
+
+def fails(texts):
+    raise RuntimeError("out of memory")
+
+
+def hangs(texts):
+    time.sleep(0.3)
+    return ["[pass]"] * len(texts)
+
+
+SPEECHLESS = {
+    "raised": (fails, "raised", "Broken raises: RuntimeError: out of memory"),
+    "hangs": (hangs, "time limit", "Broken hangs: no answer within 0.05 s"),
+    "too few": (
+        lambda texts: ["[player_0]"] * (len(texts) - 1),
+        "invalid action",
+        r"gave \d answers where a list of \d",
+    ),
+    "one text": (lambda texts: "[player_0]", "invalid action", "gave a str where a list of 3 is asked for"),
+    "no text": (lambda texts: [float("nan")] * len(texts), "invalid action", "answered with a float where a text"),
+}
+
+
+@pytest.mark.parametrize("kind", SPEECHLESS)
+def test_a_speakers_fault_names_it_and_the_game_goes_on(kind):
+    reply, fault, message = SPEECHLESS[kind]
+    limit = 0.05 if kind == "hangs" else None
+    with pytest.warns(UserWarning, match=message):
+        task = words(opponent=Broken(reply), time_limit=limit, config={"max_rounds": 1})
+        games = played(task, 3, 0)
+    assert all(game for game in games) and {found.kind for found in task.faults} == {fault}
+    assert task.faults[0].member == "Broken" and re.search(message, task.faults[0].message)
+    task.opponent.close()
+
+
+def test_a_speakers_wrong_answer_is_an_empty_one_and_the_others_count():
+    def reply(texts):
+        return [None, *["[player_0] [pass]"] * (len(texts) - 1)]
+
+    speaker = GuardedSpeaker(Broken(reply))
+    keys = torch.zeros(3, 2, dtype=torch.int64)
+    with pytest.warns(UserWarning, match="NoneType"):
+        assert speaker.answer(["a", "b", "c"], keys, [0, 1, 2]) == ["", "[player_0] [pass]", "[player_0] [pass]"]
+    assert len(speaker.faults) == 1
+
+
+def test_an_error_of_an_actor_of_ours_ends_the_run_and_limits_are_checked():
+    class Failing:
+        device = torch.device("cpu")
+        answer = staticmethod(fails)
+
+    with pytest.raises(TypeError):
+        words(opponent=Speaker(Failing())).reset(seed=0)
+    with pytest.raises(UsageError, match="time_limit is a positive number"):
+        words(opponent=Broken(fails), time_limit=0)
+    with pytest.raises(UsageError, match="time_limit is a positive number"):
+        words(opponent="random", time_limit=-1.0)
