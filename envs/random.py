@@ -70,9 +70,8 @@ def make_keys(seeds: Tensor, episodes: Tensor) -> Tensor:
     ):
         pairs = [make_key(*pair) for pair in zip(seeds.tolist(), episodes.tolist())]
         return torch.tensor([[_wrapped(half) for half in pair] for pair in pairs], dtype=torch.int64).reshape(-1, 2)
-    first = mix(mix(seeds + GOLDEN) + episodes * _ODD)
-    second = mix(mix(episodes + _ODD) + seeds * GOLDEN)
-    return torch.stack([first, second], -1)
+    both = mix(torch.stack([seeds + GOLDEN, episodes + _ODD], -1))
+    return mix(both + torch.stack([episodes * _ODD, seeds * GOLDEN], -1))
 
 
 def bits(keys: Tensor, step: Tensor | int, shape: tuple[int, ...] = (), stream: int = 0) -> Tensor:
@@ -87,12 +86,12 @@ def bits(keys: Tensor, step: Tensor | int, shape: tuple[int, ...] = (), stream: 
     Returns:
         [N, *shape] int64.
     """
-    count = math.prod(shape)
-    position = torch.arange(count, device=keys.device, dtype=torch.int64)
     step_offset = (
         step.reshape(-1, 1) * _wrapped(GOLDEN << 32) if isinstance(step, Tensor) else _wrapped((GOLDEN << 32) * step)
     )
-    counter = position * GOLDEN + (keys[:, :1] + step_offset)
+    counter = keys[:, :1] + step_offset
+    if shape:  # one number stands at position 0
+        counter = torch.arange(math.prod(shape), device=keys.device, dtype=torch.int64) * GOLDEN + counter
     mixed = mix(mix(counter) ^ (keys[:, 1:] + _wrapped(_ODD * stream)))
     return mixed.reshape(keys.shape[0], *shape)
 

@@ -116,6 +116,7 @@ def _is_users(error: Exception) -> bool:
     from polyathlon.envs.errors import UsageError
 
     names: tuple[Any, ...] = (UsageError, PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+    names += (FloatingPointError,)  # a loss became NaN; the message says which, and what to change
     is_missing_extra = isinstance(error, ImportError) and "pip install" in str(error)
     return isinstance(error, names) or is_missing_extra
 

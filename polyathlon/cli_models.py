@@ -86,7 +86,10 @@ def serve_run(options: argparse.Namespace) -> int:
     from .serving import served
 
     place = {"host": options.host, "port": options.port, "device": options.device}
-    with served(options.run_folder, best=options.best, trust=options.trust, **place) as process:
+    batched = options.continuous_batching
+    with served(options.run_folder, best=options.best, trust=options.trust, batched=batched, **place) as process:
+        if batched:
+            print("the temperature and top_p of the first request hold for all that follow", file=sys.stderr)
         print(f"serving at http://{options.host}:{options.port}/v1 until Ctrl-C", file=sys.stderr)
         return int(process.wait())
 
@@ -99,6 +102,11 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1, this machine alone)"
     )
     parser.add_argument("--port", type=int, default=8000, help="port to listen at (default 8000)")
+    parser.add_argument(
+        "--continuous-batching",
+        action="store_true",
+        help="for many requests at once, which then share the model's passes; temperature and top_p of the first one hold for all",
+    )
     _common(parser)
 
 

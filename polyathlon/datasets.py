@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.replay_data import dataset_replay
+from polyathlon.agents.streams.masks import mask_reader
 from polyathlon.envs.data.datasets import DamagedDataset, DatasetWriter, Trajectory, dataset_path, open_dataset
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.tensor.rewards import num_objectives
@@ -153,12 +154,15 @@ def play_episodes(
 
 def _play(env: gym.Env[Any, Any], policy: Policy, seed: int, max_steps: int | None, names: Sequence[str]) -> Trajectory:
     observation, info = env.reset(seed=seed)
-    if "action_mask" in info:
+    mask_of = mask_reader(env)
+    mask = mask_of(info)
+    if mask is not None:
+        info = {**info, "action_mask": mask}
         names = ("action_mask", *(name for name in names if name != "action_mask"))
     episode = Trajectory([_kept(observation)], [], [], [], [], {name: [_found(info, name)] for name in names}, seed)
     over = False
     while not over:
-        action = policy(observation, info.get("action_mask"))
+        action = policy(observation, mask)
         observation, reward, terminated, truncated, info = env.step(action)
         length = len(episode.rewards) + 1
         truncated = bool(truncated) or (length == max_steps and not terminated)
@@ -167,9 +171,12 @@ def _play(env: gym.Env[Any, Any], policy: Policy, seed: int, max_steps: int | No
         episode.rewards.append(float(reward))
         episode.terminated.append(bool(terminated))
         episode.truncated.append(truncated)
+        over = bool(terminated) or truncated
+        if mask is not None:  # of an episode that is over nothing is asked
+            mask = info.get("action_mask", np.ones_like(mask)) if over else mask_of(info)
+            info = {**info, "action_mask": mask}
         for name in names:
             episode.infos[name].append(_found(info, name))
-        over = bool(terminated) or truncated
     return episode
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from polyathlon.agents.streams.masks import mask_reader
 from polyathlon.envs.errors import UsageError, check_int
 from polyathlon.envs.random import make_keys
 from polyathlon.wrappers.tokens.token_rows import token_rows
@@ -87,9 +88,27 @@ def random_policy(env: gym.Env[Any, Any], seed: int = 0) -> Policy:
     env.action_space.seed(seed)
 
     def act(observation: Any, mask: Any) -> Any:
-        return env.action_space.sample(None if mask is None else np.asarray(mask, np.int8))
+        return env.action_space.sample(
+            None if mask is None else sampling_mask(env.action_space, np.asarray(mask, bool))
+        )
 
     return act
+
+
+def sampling_mask(space: gym.Space[Any], mask: np.ndarray) -> Any:
+    """Return a mask, that of several choices side by side (of a binary one for 0 and for 1), as Gymnasium's `sample` takes it."""
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        shares = iter(np.split(mask.reshape(-1).astype(np.int8), np.cumsum(space.nvec.reshape(-1))[:-1]))
+        return _like(space.nvec.tolist(), shares)
+    if isinstance(space, gym.spaces.MultiBinary):
+        zero, one = mask.reshape(-1, 2).T
+        return np.where(zero & one, 2, one).astype(np.int8).reshape(space.shape)
+    return mask.astype(np.int8)
+
+
+def _like(nested: Any, shares: Iterator[np.ndarray]) -> Any:
+    """Return tuples as deep as a list of lists, with a share in the place of every number."""
+    return tuple(_like(item, shares) for item in nested) if isinstance(nested, list) else next(shares)
 
 
 def play(
@@ -111,11 +130,11 @@ def play(
         options: of the reset.
     """
     observation, info = env.reset(seed=seed, options=options)
-    total, length, over = np.zeros(()), 0, False
+    total, length, over, mask_of = np.zeros(()), 0, False, mask_reader(env)
     while not over:
         if on_step is not None:
             on_step()
-        observation, reward, terminated, truncated, info = env.step(policy(observation, info.get("action_mask")))
+        observation, reward, terminated, truncated, info = env.step(policy(observation, mask_of(info)))
         total, length = total + np.asarray(reward, np.float64), length + 1
         over = terminated or truncated or length == max_steps
     if on_step is not None:

@@ -22,6 +22,8 @@ from .exporting import export_run
 
 HERE = "127.0.0.1"
 NEEDED = ("fastapi", "uvicorn", "openai")  # of transformers[serving]
+# a tenth of the memory for keys and values: transformers would take more than half of it on a processor, at once
+BATCHED = ("--continuous-batching", "--cb-max-memory-percent", "0.1")
 
 
 def refuse_taken_port(host: str, port: int) -> None:
@@ -42,8 +44,8 @@ def refuse_taken_port(host: str, port: int) -> None:
             ) from error
 
 
-def serve_command(model: Path, host: str, port: int, device: str) -> list[str]:
-    """Return the command of transformers that serves a folder.
+def serve_command(model: Path, host: str, port: int, device: str, batched: bool = False) -> list[str]:
+    """Return the command of transformers that serves a folder; `batched` as in `served`.
 
     Raises:
         ImportError: what serving needs is not installed; the message has the command.
@@ -56,12 +58,18 @@ def serve_command(model: Path, host: str, port: int, device: str) -> list[str]:
     if program is None:
         raise ImportError("the program transformers was not found. Install it with: pip install 'polyathlon[serve]'")
     words = ["serve", str(model), "--host", host, "--port", str(port), "--device", device]
-    return [sys.executable, program, *words]
+    return [sys.executable, program, *words, *(BATCHED if batched else ())]
 
 
 @contextmanager
 def served(
-    run: str | Path, host: str = HERE, port: int = 8000, device: str = "auto", best: bool = False, trust: bool = False
+    run: str | Path,
+    host: str = HERE,
+    port: int = 8000,
+    device: str = "auto",
+    best: bool = False,
+    trust: bool = False,
+    batched: bool = False,
 ) -> Iterator[Any]:
     """Serve the language model of a run by `transformers serve` while the context lasts.
 
@@ -72,6 +80,8 @@ def served(
         device: where the model goes.
         best: the agent of the best evaluation instead of the last one.
         trust: also read what was pickled.
+        batched: requests at once share the model's passes. transformers then draws all answers with the temperature and
+            top_p of the first request, whatever the later ones say; only `max_tokens` stays each one's own.
 
     Yields:
         The process; its endpoint is http://HOST:PORT/v1.
@@ -83,7 +93,7 @@ def served(
     refuse_taken_port(host, port)
     folder = Path(run)
     is_model = not (folder / "config.json").exists() or (folder / "tokenizer_config.json").exists()
-    command = serve_command(folder / "pretrained", host, port, device)
+    command = serve_command(folder / "pretrained", host, port, device, batched)
     model = folder if is_model else export_run(folder, "pretrained", best=best, trust=trust)
     command[command.index(str(folder / "pretrained"))] = str(model.resolve())
     process = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})

@@ -178,7 +178,7 @@ def _keep(folder: Path, search: Search) -> None:
     path = folder / "tune.json"
     mine = json.loads(in_file(asdict(search)))
     if path.exists():
-        theirs = json.loads(path.read_text())
+        theirs = _read_search(path)
         pairs = [(key, mine[key], theirs.get(key)) for key in mine if key != "run"]
         pairs += [(key, value, theirs.get("run", {}).get(key)) for key, value in mine["run"].items()]
         changed = [f"{key} ({_short(old)} there, {_short(new)} now)" for key, new, old in pairs if new != old]
@@ -196,6 +196,21 @@ def _keep(folder: Path, search: Search) -> None:
         raise UsageError(f"the folder {folder} cannot be written: {error.strerror or error}") from error
 
 
+def _read_search(path: Path) -> dict[str, Any]:
+    """Read what the search of a folder is.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not isinstance(found.get("run", {}), dict):
+            raise ValueError("it does not describe a search")
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}): choose another --out, or remove its folder") from error
+    return found
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -210,9 +225,25 @@ def _beginning(search: Search, folder: Path, trials: int, done: int) -> str:
 
 
 def _study(optuna: Any, folder: Path, storage: str | None, seed: int, prune: bool) -> Any:
+    """Open the study of the folder, or begin it.
+
+    Raises:
+        UsageError: there is no such storage, or it is none.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = storage or f"sqlite:///{(folder / 'study.db').resolve()}"
-    study = optuna.create_study(storage=url, study_name=folder.name, direction="maximize", load_if_exists=True)
+    try:
+        study = optuna.create_study(storage=url, study_name=folder.name, direction="maximize", load_if_exists=True)
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
+        said = str(error).splitlines()[0]
+        advice = (
+            f"remove {folder / 'study.db'}, and the search begins anew"
+            if storage is None
+            else "--storage is a URL of SQLAlchemy, such as sqlite:///trials.db, whose folder is there; leave it out to keep them in --out"
+        )
+        raise UsageError(f"the trials cannot be kept in {url} ({said}): {advice}") from error
     # a sampler begins its draws anew in every process: another seed, or a search that goes on would draw the same again
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=STARTUP_TRIALS)
     study.pruner = (
@@ -348,7 +379,9 @@ def _result(optuna: Any, study: Any, search: Search, folder: Path) -> Tuning:
             trial.user_attrs["reason"] for trial in study.get_trials(deepcopy=False) if "reason" in trial.user_attrs
         ]
         raise UsageError(
-            f"no trial could be finished{f'; the last one: {reasons[-1]}' if reasons else ''}; give more --trials"
+            f"no trial could be finished; the last one: {reasons[-1]}: mend that in another --out, or give more --trials"
+            if reasons
+            else "no trial could be finished; give more --trials"
         )
     top = max(finished, key=lambda trial: trial.value)
     run = search.run

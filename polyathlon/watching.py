@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -59,6 +60,7 @@ def watch(
         UsageError: the ending of `out` is unknown, or it cannot be written.
     """
     out = Path(out)
+    RunFolder(run).config()  # no run, no folder of a picture
     check_request(out, (*FILMS, *PICTURES, *TEXTS), episodes=episodes, max_steps=max_steps, fps=fps, seed=seed)
     mode = render_mode(RunFolder(run), "ansi" if out.suffix.lower() in TEXTS else "rgb_array")
     options: dict[str, Any] = {} if mode is None else {"render_mode": mode}
@@ -67,15 +69,15 @@ def watch(
     played: list[Played] = []
     scenes: list[list[Frame]] = []
     lines: list[str] = []
-    for number in range(episodes):
-        frames: list[Frame] = []
-        screens: list[str] = []
-        shoot = None if mode is None else partial(_shoot, env, screens if mode == "ansi" else frames)
-        played.append(play(env, policy, seed if number == 0 else None, shoot, max_steps))
-        lines += [*screens, *transcript(number, played[-1])]
-        scenes.append(frames or text_frames(transcript(number, played[-1])))
-    rate = fps or (float(env.metadata.get("render_fps") or 10) if mode else 1.0)
-    env.close()
+    with contextlib.closing(env):
+        for number in range(episodes):
+            frames: list[Frame] = []
+            screens: list[str] = []
+            shoot = None if mode is None else partial(_shoot, env, screens if mode == "ansi" else frames)
+            played.append(play(env, policy, seed if number == 0 else None, shoot, max_steps))
+            lines += [*screens, *transcript(number, played[-1])]
+            scenes.append(frames or text_frames(transcript(number, played[-1])))
+        rate = fps or (float(env.metadata.get("render_fps") or 10) if mode else 1.0)
     write(out, scenes, lines, rate)
     return out, played
 

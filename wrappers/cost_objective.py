@@ -41,7 +41,10 @@ def _effort_of_rows(actions: Tensor) -> Tensor:
 
 COSTS = {"steps": _steps, "effort": _effort, "length": _length, "illegal": _illegal}
 
-ROW_COSTS = {"steps": lambda actions: torch.ones(len(actions)), "effort": _effort_of_rows}  # what actions alone decide
+ROW_COSTS = {
+    "steps": lambda actions: torch.ones(len(actions), device=actions.device),
+    "effort": _effort_of_rows,
+}  # what actions alone decide
 
 
 class CostObjective(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):

@@ -136,6 +136,15 @@ class Engine:
         self.device, self._sums = like.device, {key: values.to(like) for key, values in self._sums.items()}
         self._numbers, self._runs, self.pure.device_type = None, {}, like.device.type
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the vectors of copied networks, which are new ones, for the targets that the networks hold."""
+        self.__dict__.update(state)
+        self.tie()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was compiled for this process."""
+        return {**self.__dict__, "_runs": {}, "_numbers": None}
+
     def plan(self, gradient_steps: int) -> None:
         """Say how many gradient steps will follow; with compile="auto" this decides whether they are compiled."""
         if self.compile == "auto" and gradient_steps >= COMPILE_FROM and not self._must_be_eager:

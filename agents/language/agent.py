@@ -268,8 +268,13 @@ class LanguageAgent(OfflineAgent):
 
     def _note(self, episodes: Sequence[Episode], by_policy: bool = True) -> None:
         self._failed += sum(e.failure is not None for e in episodes)
-        if by_policy and self.ep_info_buffer is not None:  # there are statistics once learning has begun
-            self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in episodes if e.failure is None)
+        if self.ep_info_buffer is not None:  # there are statistics once learning has begun
+            played = [e for e in episodes if e.failure is None]
+            if by_policy:
+                self.ep_info_buffer.extend({"r": e.total, "l": e.length, "t": 0.0} for e in played)
+            else:
+                for e in played:
+                    self.logger.record_mean("rollout/other_rew_mean", e.total)
         self._episode_num += len(episodes)
 
     def _make_or_start_rows(self) -> None:
@@ -375,7 +380,8 @@ class LanguageAgent(OfflineAgent):
                 self.logger.record(name, number)
         judged = [episode.is_correct for episode in episodes if episode.is_correct is not None]
         if judged:
-            self.logger.record("rollout/correct", float(np.mean(judged)))
+            who = "" if getattr(self._wiring.collector, "by_policy", True) else "other_"
+            self.logger.record(f"rollout/{who}correct", float(np.mean(judged)))
         self._log_data()
         self.side_models.follow(self.policy, self._wiring.held())
         if self._contents is not None:

@@ -50,6 +50,8 @@ class Groups:
         prompts: sampler of the problems, such as part("prompt_samplers:Every"), or its path; None draws as the task does.
     """
 
+    by_policy = True  # whether the policy itself writes
+
     def __init__(
         self,
         *,
@@ -71,7 +73,7 @@ class Groups:
             first = len(kept) // size
             tasks = [task for task in rollout.draw(rollout.num_prompts) for _ in range(size)]
             drawn = self._write(rollout, tasks, [first + i // size for i in range(len(tasks))])
-            rollout.log_episodes(drawn)
+            rollout.log_episodes(drawn, self.by_policy)
             found = differing_groups(drawn, size, by_verdict=is_filtered)
             rollout.log_signal(found)
             for i, episode in enumerate(drawn):
@@ -93,12 +95,15 @@ class Groups:
 class Proposals(Groups):
     """Groups that a copy of the policy writes, the side model "proposal": the rows that read them weigh them by `proposal_logp`.
 
+    What they earn is logged as "rollout/other_rew_mean", and the share of right ones as "rollout/other_correct".
+
     Args:
         group_size: answers to each problem.
         prompts: see `Groups`.
     """
 
     roles = ("proposal",)
+    by_policy = False
 
     def __init__(self, *, group_size: PositiveCount = 8, prompts: Part | str | None = None) -> None:
         super().__init__(group_size=group_size, prompts=prompts)

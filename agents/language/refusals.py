@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
+from torch import Tensor
 
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
@@ -78,4 +80,33 @@ def refuse_unaveraged(wiring: Wiring) -> None:
         raise UsageError(
             f"{given[0]} of the recipe {row.name!r} has no effect: {row.loss.path} returns one number for the whole minibatch, so no tokens are "
             f"averaged after it: leave {given[0]} out, or take a loss of [N, T]"
+        )
+
+
+def refuse_nan(loss: Tensor, metrics: Mapping[str, Tensor], updates: int) -> None:
+    """Refuse a loss that is NaN before its gradient reaches the weights; on accelerators, where looking waits, `refuse_nan_report` does so.
+
+    Args:
+        loss: a scalar.
+        metrics: its terms.
+        updates: passes over episodes so far.
+
+    Raises:
+        FloatingPointError: so; the weights are as before the step.
+    """
+    if loss.device.type == "cpu" and bool(loss.isnan()):
+        refuse_nan_report({"loss": float("nan"), **{name: float(value) for name, value in metrics.items()}}, updates)
+
+
+def refuse_nan_report(report: Mapping[str, float], updates: int) -> None:
+    """Refuse an update whose losses are NaN.
+
+    Raises:
+        FloatingPointError: names the first one that is.
+    """
+    bad = sorted((name for name, value in report.items() if name.endswith("loss") and math.isnan(value)), key=len)
+    if bad:
+        raise FloatingPointError(
+            f"{bad[-1]} is NaN after {updates} passes over episodes; lower the learning rate, bound the gradient (max_grad_norm), or look for "
+            "division by zero in that loss"
         )

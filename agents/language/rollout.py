@@ -71,7 +71,7 @@ class RolloutContext(Protocol):
         ...
 
     def log_episodes(self, episodes: list[Episode], by_policy: bool = True) -> None:
-        """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""
+        """Count episodes in the statistics of the run; what those of another model earned is "rollout/other_rew_mean"."""
         ...
 
     def log_judged(self, pairs: int) -> None:
@@ -248,7 +248,7 @@ class Rollout:
         return not isinstance(prompts, CopiedTokens) and not isinstance(getattr(prompts, "texts", None), CopiedTexts)
 
     def log_episodes(self, episodes: list[Episode], by_policy: bool = True) -> None:
-        """Count episodes in the statistics of the run; those that another model wrote count as answers, not in the rewards."""
+        """Count episodes in the statistics of the run; what those of another model earned is "rollout/other_rew_mean"."""
         self.agent._note(episodes, by_policy)
 
     def log_judged(self, pairs: int) -> None:

@@ -19,7 +19,7 @@ from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
-from .refusals import refuse_missing_scores, refuse_missing_verdicts, refuse_unaveraged
+from .refusals import refuse_missing_scores, refuse_missing_verdicts, refuse_nan, refuse_nan_report, refuse_unaveraged
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -93,6 +93,7 @@ class Update:
         names = sorted({name for metrics in self.seen for name in metrics})
         means = [torch.stack([m[n] for m in self.seen if n in m]).mean().double() for n in names]
         report = dict(zip(names, _numbers(means)))
+        refuse_nan_report(report, self.agent._n_updates)
         return report if self.gap is None else report | {"logp_gap": self.gap}
 
     def _call(self, part: Any) -> Any:
@@ -222,24 +223,28 @@ class Update:
         """Add the gradient of a loss of log-probabilities to the parameters, `micro_batch` rows in memory at a time.
 
         With L the loss, l its log-probabilities and w the weights: dL/dw = sum over rows of dL/dl dl/dw. The first factor is
-        taken once, over all rows; the second a few rows at a time.
+        taken once, over all rows; the second a few rows at a time. The first rows are read once, the others twice.
         """
         number, size = len(rows["mask"]), self.agent.micro_batch
         if size is None or size >= number:
             loss, metrics = loss_of(read(rows))
+            refuse_nan(loss, metrics, self.agent._n_updates)
             if loss.requires_grad:
                 loss.backward()
             return metrics
         index = torch.arange(number).split(size)
         with torch.no_grad():
-            parts = [read(select(rows, part, number)) for part in index]
-        leaves = Reading(*(_leaf(_joined(each)) for each in zip(*parts, strict=True)))
+            others = [read(select(rows, part, number)) for part in index[1:]]
+        held = [read(select(rows, index[0], number))]  # last, so that its graph alone is in memory
+        leaves = Reading(*(_leaf(_joined(each)) for each in zip(held[0], *others, strict=True)))
+        del others
         loss, metrics = loss_of(leaves)
+        refuse_nan(loss, metrics, self.agent._n_updates)
         if not loss.requires_grad:
             return metrics
         loss.backward()
         for part in index:
-            again = read(select(rows, part, number))
+            again = held.pop() if held else read(select(rows, part, number))
             pairs = [
                 (found, leaf.grad[int(part[0]) : int(part[-1]) + 1])
                 for found, leaf in zip(again, leaves, strict=True)

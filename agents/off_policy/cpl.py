@@ -13,7 +13,12 @@ from torch import Tensor
 from polyathlon.agents.engine import Loss, Method, Network
 from polyathlon.agents.engine.distributions import Diffusion
 from polyathlon.agents.parts.action_distributions import choices_of
-from polyathlon.agents.parts.contrastive_preference import labelled_pair_loss, score_loss, segment_advantage
+from polyathlon.agents.parts.contrastive_preference import (
+    labelled_pair_loss,
+    pair_accuracy,
+    score_loss,
+    segment_advantage,
+)
 from polyathlon.agents.parts.keywords import SegmentWords
 from polyathlon.agents.parts.offline_losses import weighted_imitation
 from polyathlon.agents.parts.replay import Replay
@@ -48,8 +53,7 @@ def _compared(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     first, second = adv.chunk(2)
     loss = labelled_pair_loss(first, second, preferred, bias).mean() - bc_coef * logp.mean()
-    right = ((first - second).sign() == (2 * preferred - 1).sign()).to(logp.dtype).mean()
-    return loss, {"logp": logp.mean(), "accuracy": right}
+    return loss, {"logp": logp.mean(), "accuracy": pair_accuracy(first, second, preferred)}
 
 
 def _ranked(logp: Tensor, adv: Tensor, score: Tensor, bias: Any, bc_coef: Any) -> tuple[Tensor, dict[str, Tensor]]:

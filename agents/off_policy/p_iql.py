@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from polyathlon.agents.engine import Loss, Method, Network
-from polyathlon.agents.parts.contrastive_preference import labelled_pair_loss
+from polyathlon.agents.parts.contrastive_preference import labelled_pair_loss, pair_accuracy
 from polyathlon.agents.parts.keywords import SegmentValueWords
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.segments import read_segments
@@ -31,8 +31,7 @@ def reward_loss(reward_net: Any, obs: Tensor, action: Tensor, preferred: Tensor)
     """-log sigmoid of the difference of both segments' sums of r(s, a) (Bradley-Terry; Christiano et al. 2017, equation 1)."""
     total = reward_net(obs, action).reshape(2, len(preferred), -1).sum(2)
     loss = labelled_pair_loss(total[0], total[1], preferred).mean()
-    right = ((total[0] - total[1]).sign() == (2 * preferred - 1).sign()).to(total.dtype).mean()
-    return loss, {"reward_accuracy": right}
+    return loss, {"reward_accuracy": pair_accuracy(total[0], total[1], preferred)}
 
 
 def networks(observation_space: Any, action_space: Any, policy_kwargs: Any, generator: Any) -> Mapping[str, Any]:

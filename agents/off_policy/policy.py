@@ -165,7 +165,3 @@ class MethodPolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         action = self.mode(observation) if deterministic else self.sample(observation, self.generator)
         return self.in_space(action)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the generator behind: torch's generators cannot be pickled."""
-        return {**self.__dict__, "generator": None}

@@ -93,6 +93,10 @@ class FastPPOUpdate:
                 )
         return named
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave it out of copies (None): its views would stay behind, as a copied network takes a vector of its own."""
+        return type(None), ()
+
     def _refuse_strays(self) -> None:
         places = self.network._places[0]
         if not all(self.network.is_tied(turn) for turn in range(len(places))):

@@ -40,6 +40,19 @@ def labelled_pair_loss(adv_first: Tensor, adv_second: Tensor, label: Tensor, bia
     return label * first + (1 - label) * biased_pair_loss(adv_second, adv_first, bias)
 
 
+def pair_accuracy(first: Tensor, second: Tensor, label: Tensor) -> Tensor:
+    """Return the share of pairs that are ordered as their labels say, of those whose label says an order; 0 where none does.
+
+    Args:
+        first: [P] values of the first segments.
+        second: [P] of the second.
+        label: [P] as above; pairs with .5 are as good, so that no order of them is right or wrong.
+    """
+    has_order = label != 0.5
+    right = (first - second).sign() == (2 * label - 1).sign()
+    return (right & has_order).sum() / has_order.sum().clamp(min=1)
+
+
 def score_loss(adv: Tensor, score: Tensor, bias: float | Tensor = 1.0) -> Tensor:
     """Return the mean of l(j over i) over all two segments i, j of which j has the higher score; 0 where all scores are equal.
 

@@ -165,6 +165,7 @@ class Browser:
             executable_path=self.program,
             headless=self.options.headless,
             chromium_sandbox=not is_root,
+            handle_sigint=False,  # Ctrl-C ends a run where its state is whole, and its pages are needed until then
             args=[*_FLAGS, *(["--no-sandbox"] if is_root else [])],
         )
 

@@ -84,6 +84,8 @@ class Werewolf(TensorEnv):
         self.action_space = spaces.Discrete(num_actions(self.num_players))
         self.rules = Dynamics(self.config, history, self.device)
         self._views = Views(self.rules, self.layout)
+        at_once = [self.simultaneous and self.config.is_simultaneous(phase) for phase in range(len(PHASES))]
+        self._at_once = torch.tensor([*at_once, False], device=self.device)  # nobody acts after the end
 
     def reset(self, keys: Tensor, options: dict[str, Any] | None = None) -> WerewolfState:
         """Start a game for each key, [N, 2] int64; see the class for the option."""
@@ -148,11 +150,8 @@ class Werewolf(TensorEnv):
         next_one = self.rules.one_hot(self.rules.mover(state)) & state.waiting
         if not self.simultaneous:
             return next_one
-        at_once = [phase for phase in range(len(PHASES)) if self.config.is_simultaneous(phase)]
-        is_at_once = torch.zeros_like(state.phase, dtype=torch.bool)
-        for phase in at_once:
-            is_at_once = is_at_once | (state.phase == phase)
-        return torch.where(is_at_once[:, None], state.waiting, next_one)
+        is_at_once = self.rules.across(self._at_once.index_select(0, state.phase))
+        return torch.where(is_at_once, state.waiting, next_one)
 
     def _everybody(self, state: WerewolfState) -> Tensor:
         return self.rules.seats[None, :].expand(state.t.shape[0], self.num_players)

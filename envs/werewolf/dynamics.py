@@ -58,6 +58,8 @@ class Dynamics:
         places = [3, *(config.night_order.index(name) for name in ("werewolf", "seer", "doctor"))]
         self.night_places = torch.tensor([n * place for place in places], dtype=torch.int8, device=device)
         self.slots = torch.arange(config.num_slots, device=device)
+        # rotated[k]: the order in which all speak when the one in seat k begins
+        self.rotated = ((self.seats - self.seats[:, None]) % n).to(torch.int8)
         self.first_phase = self._first_phase()
 
     def _first_phase(self) -> int:
@@ -73,6 +75,10 @@ class Dynamics:
     def one_hot(self, player: Tensor) -> Tensor:
         """Return [N, n] bool, True at `player`, [N]."""
         return player[:, None] == self.seats
+
+    def across(self, rows: Tensor) -> Tensor:
+        """Copy [N] into every column, [N, n]: broadcasting along rows this short would take several times as long."""
+        return rows[:, None].expand(-1, self.n).contiguous()
 
     # ---- starts
 
@@ -117,7 +123,7 @@ class Dynamics:
         self, key: Tensor, role: Tensor, alive: Tensor, phase: Tensor, number: Tensor, speaker: Tensor, out: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return who acts in a phase that starts, [N, n] bool, and in which order, [N, n] int8."""
-        is_night = (phase == NIGHT)[:, None]
+        is_night = self.across(phase == NIGHT)
         waiting = torch.where(is_night, self._night_actors(key, role, alive, number), alive)
         if self.config.has_bids:
             is_speaker = self.one_hot(speaker)
@@ -125,8 +131,8 @@ class Dynamics:
             waiting = torch.where((phase == TALK)[:, None], is_speaker, waiting)
         if self.config.last_words:
             waiting = torch.where((phase == LAST_WORDS)[:, None], out, waiting)
-        waiting = waiting & (phase != OVER)[:, None]
-        return waiting, self._order(key, role, phase, number)
+        waiting = waiting & self.across(phase != OVER)
+        return waiting, self._order(key, role, phase, number, is_night)
 
     def _night_actors(self, key: Tensor, role: Tensor, alive: Tensor, number: Tensor) -> Tensor:
         config = self.config
@@ -143,12 +149,12 @@ class Dynamics:
             wolves, doctor = wolves & later, doctor & later
         return wolves | (alive & (seer | doctor))
 
-    def _order(self, key: Tensor, role: Tensor, phase: Tensor, number: Tensor) -> Tensor:
+    def _order(self, key: Tensor, role: Tensor, phase: Tensor, number: Tensor, is_night: Tensor) -> Tensor:
         config, n = self.config, self.n
         seat = self.seats8[None, :].expand(role.shape[0], n)
         speech = seat
         if config.speak_order == "rotating":
-            speech = ((self.seats - (number[:, None] - 1)) % n).to(torch.int8)
+            speech = self.rotated.index_select(0, (number - 1) % n)
         elif config.speak_order == "random":
             speech = permutation(key, number, n, TALK_ORDER).to(torch.int8)
         vote = seat
@@ -158,8 +164,8 @@ class Dynamics:
         if config.wolf_order == "random":
             wolf = permutation(key, number, n, WOLF_ORDER).to(torch.int8)
         night = self.night_places[role.long()] + wolf
-        order = torch.where((phase == NIGHT)[:, None], night, speech)
-        return torch.where((phase == VOTE)[:, None], vote, order)
+        order = torch.where(is_night, night, speech)
+        return order if vote is speech else torch.where(self.across(phase == VOTE), vote, order)
 
     def mover(self, state: WerewolfState) -> Tensor:
         """Return who is asked next, [N] int64: the first of those who still have to act."""
@@ -183,7 +189,7 @@ class Dynamics:
         winner = self._winner(state, alive, resolved)
         reward = reward + self._final_reward(state.role, winner)
         after = self._next_phase(state, picked, waiting, done, resolved, alive, winner, speech)
-        is_new = (after.round != state.round)[:, None]
+        is_new = after.round != state.round
         is_seer, is_doctor = state.role == SEER, state.role == DOCTOR
         is_night = state.phase == NIGHT
         seen = torch.where(is_seer, picked, -1).amax(1)
@@ -191,17 +197,17 @@ class Dynamics:
         after = after._replace(
             killed=state.killed | resolved.killed,
             exiled=state.exiled | resolved.exiled,
-            checked=state.checked | ((seen[:, None] == self.seats8) & is_night[:, None]),
+            checked=state.checked | ((seen[:, None] == self.seats8) & self.across(is_night)),
             protected=torch.where(is_night & (guarded >= 0), guarded, state.protected),
-            votes=self._rolled(votes, is_new[:, :, None]),
-            talk=self._rolled(talk, is_new[:, :, None, None]),
+            votes=self._rolled(votes, is_new[:, None, None]),
+            talk=self._rolled(talk, is_new[:, None, None, None]),
         )
         return after, reward, winner > 0
 
     def _rolled(self, record: Tensor, is_new: Tensor) -> Tensor:
         """Make room for a new round in the records of games in which one starts."""
         fresh = torch.full_like(record[:, :1], -1)
-        return torch.where(is_new, torch.cat((fresh, record[:, :-1]), 1), record)
+        return torch.where(is_new.expand_as(record).contiguous(), torch.cat((fresh, record[:, :-1]), 1), record)
 
     def _record_talk(self, state: WerewolfState, acted: Tensor, picked: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
         """Write down what was said; also return the talk acts, [N, n] int8."""
@@ -211,8 +217,9 @@ class Dynamics:
         if config.last_words:
             is_last = state.phase == LAST_WORDS
             is_talk, slot = is_talk | is_last, torch.where(is_last, config.num_slots - 1, slot)
-        is_heard = (picked >= 0) & done[:, None] if config.simultaneous_talk else acted
-        is_heard = is_heard & is_talk[:, None]
+        is_heard = (
+            (picked >= 0) & self.across(done & is_talk) if config.simultaneous_talk else acted & self.across(is_talk)
+        )
         here = is_heard[:, None, :] & (slot[:, None] == self.slots)[:, :, None]
         now = torch.where(here, act[:, None, :], state.talk[:, 0])
         return torch.cat((now[:, None], state.talk[:, 1:]), 1), act
@@ -221,9 +228,9 @@ class Dynamics:
         if not self.config.reveal_votes:
             return state.votes
         if self.config.simultaneous_vote:
-            is_shown = counted[:, None] & (picked >= 0)
+            is_shown = self.across(counted) & (picked >= 0)
         else:
-            is_shown = acted & (state.phase == VOTE)[:, None]
+            is_shown = acted & self.across(state.phase == VOTE)
         now = torch.where(is_shown, picked, state.votes[:, 0])
         return torch.cat((now[:, None], state.votes[:, 1:]), 1)
 
@@ -232,12 +239,12 @@ class Dynamics:
 
     def _resolve(self, state: WerewolfState, picked: Tensor, done: Tensor) -> tuple[_Resolved, Tensor]:
         """End nights and votes in which all have acted; also return the shaping rewards, [N, n]."""
-        config, is_wolf = self.config, state.role == WEREWOLF
-        night, vote = done & (state.phase == NIGHT), done & (state.phase == VOTE)
+        config, is_wolf, is_vote = self.config, state.role == WEREWOLF, state.phase == VOTE
+        night, vote = done & (state.phase == NIGHT), done & is_vote
         if config.synthetic_votes:
             vote = vote & self._is_last_turn(state)
         # whom werewolves propose at night, whom all name in a vote; other choices and pass are no seat
-        named = torch.where(is_wolf | (state.phase == VOTE)[:, None], picked, -1)
+        named = torch.where(is_wolf | self.across(is_vote), picked, -1)
         counts, score = self._counts(state, named)
         top = counts.amax(1)
         tied = counts == top[:, None]
@@ -248,9 +255,10 @@ class Dynamics:
         if config.kill_needs_helper:
             helper = (state.role == SEER) | (state.role == DOCTOR)
             has_victim = has_victim & (state.alive & helper).any(1)
-        target = self.one_hot(victim) & has_victim[:, None]
+        target = self.one_hot(victim)
         guarded = torch.where(state.role == DOCTOR, picked, -1).amax(1)
-        is_saved = (victim == guarded)[:, None]
+        is_saved = victim == guarded
+        killed, saved = (target & self.across(has_victim & x) for x in (~is_saved, is_saved))
         out = vote & (top > 0)
         if config.vote_tie == "random":
             chosen = choice(state.key, state.round, tied, VOTE_TIE)
@@ -258,8 +266,8 @@ class Dynamics:
             chosen, out = counts.argmax(1), out & (count(tied) == 1)
         if config.vote_rule == "majority":
             out = out & (top * 2 > count(state.alive))
-        exiled = self.one_hot(chosen) & out[:, None]
-        resolved = _Resolved(night, vote, target & ~is_saved, exiled, target & is_saved)
+        exiled = self.one_hot(chosen) & self.across(out)
+        resolved = _Resolved(night, vote, killed, exiled, saved)
         return resolved, self._shaping(state, named, resolved)
 
     def _counts(self, state: WerewolfState, named: Tensor) -> tuple[Tensor, Tensor]:
@@ -268,8 +276,8 @@ class Dynamics:
         Each who names adds 2^24 + 2^(its place in the order): the sum orders by the count, then by the last place.
         """
         n = self.n
-        is_seat = (named >= 0) & (named < n)
-        target = torch.where(is_seat, named, n).long()
+        # without a sign -1 is 255: all that is no seat falls into column n
+        target = named.view(torch.uint8).clamp(max=n).long()
         weight = (1 << 24) + (1 << (state.rank % n).long())
         score = torch.zeros((named.shape[0], n + 1), dtype=torch.int64, device=named.device)
         score = score.scatter_add(1, target, weight)[:, :n]
@@ -298,8 +306,8 @@ class Dynamics:
         return torch.where(is_late, NO_ONE_WON, winner)
 
     def _final_reward(self, role: Tensor, winner: Tensor) -> Tensor:
-        sign = (winner == 1).float() - (winner == 2).float()
-        return torch.where(role == WEREWOLF, -sign[:, None], sign[:, None])
+        sign = self.across((winner == 1).float() - (winner == 2).float())
+        return torch.where(role == WEREWOLF, -sign, sign)
 
     def _next_phase(
         self,
@@ -341,6 +349,7 @@ class Dynamics:
         if config.has_bids:
             speaker, mentioned = (torch.where(new_round, -1, x) for x in (speaker, mentioned))
         fresh, rank = self._turns(state.key, state.role, alive, following, number, speaker, resolved.exiled)
+        is_over = self.across(done)
         return state._replace(
             t=state.t + 1,
             alive=alive,
@@ -348,9 +357,9 @@ class Dynamics:
             round=number,
             phase=following,
             turn=turn,
-            waiting=torch.where(done[:, None], fresh, waiting),
-            rank=torch.where(done[:, None], rank, state.rank),
-            choice=torch.where(done[:, None], -1, picked),
+            waiting=torch.where(is_over, fresh, waiting),
+            rank=torch.where(is_over, rank, state.rank),
+            choice=torch.where(is_over, -1, picked),
             speaker=speaker,
             mentioned=mentioned,
             winner=winner,

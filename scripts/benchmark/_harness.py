@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "docs" / "results"
+EARLIER = " (an earlier run)"  # in the heading of a section that a run did not measure
 DISTRIBUTIONS = ("torch", "numpy", "gymnasium", "mujoco", "stable-baselines3", "transformers")
 
 
@@ -246,3 +247,20 @@ def write(
     path.write_text("\n\n".join(parts) + "\n")
     print("\n\n".join(parts))
     return path
+
+
+def with_earlier(page: Path, before: str, measured: Iterable[str]) -> None:
+    """Keep the sections of a page's earlier text that were not measured now, and say so in their headings.
+
+    Args:
+        page: as `write` has written it.
+        before: its text before that.
+        measured: headings of now; what they say in brackets may differ from the earlier ones.
+    """
+    parts, names = page.read_text().split("\n\nMedians over"), {heading.split(" (")[0] for heading in measured}
+    for section in before.split("\n## ")[1:]:
+        heading, _, body = section.partition("\n")
+        if heading.split(" (")[0] not in names:
+            said = heading if heading.endswith(EARLIER) else heading + EARLIER
+            parts[0] += f"\n\n## {said}\n" + body.split("\n\nMedians over")[0].rstrip()
+    page.write_text("\n\nMedians over".join(parts))

@@ -22,12 +22,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _harness import RESULTS, Row, Subject, compare, here, pinned, table, write
+from _harness import RESULTS, Row, Subject, compare, here, pinned, table, with_earlier, write
 
 OBS, ACTIONS, BATCH = 17, 6, 256
 ENV = "HalfCheetah-v5"
 METHODS = ("sac", "td3", "td3_bc", "iql", "awac", "rlpd", "pmoe", "expo")
-EARLIER = " (an earlier run)"
 PEER, SB3 = "eager", "Stable-Baselines3, with sampling"
 NOTES = """A gradient step on a minibatch that lies ready: noise is drawn in each. The engine derives it from the losses, by autograd
 or as one compiled graph. RLPD and EXPO: a step of ten critics, and in every second one a step of the rest. bfloat16 is
@@ -189,17 +188,6 @@ def heading_of(method: str, rows: Sequence[Row]) -> str:
     return f"{method} (to Stable-Baselines3: {ratios})"
 
 
-def with_earlier(page: Path, before: str, measured: Sequence[str]) -> None:
-    """Keep the sections of a page's earlier text whose methods were not measured now, and say so in their headings."""
-    parts = page.read_text().split("\n\nMedians over")
-    for section in before.split("\n## ")[1:]:
-        heading, _, body = section.partition("\n")
-        if heading.split()[0] not in measured:
-            said = heading if heading.endswith(EARLIER) else heading + EARLIER
-            parts[0] += f"\n\n## {said}\n" + body.split("\n\nMedians over")[0].rstrip()
-    page.write_text("\n\nMedians over".join(parts))
-
-
 def check(method: str) -> None:
     """Compare compiled and eager gradients of the second step, in which every loss has its turn, in float32."""
     import torch
@@ -259,7 +247,7 @@ def main() -> None:
         print(f"{heading_of(method, rows)}\n{table(rows, 'step')}", flush=True)
         if options.write:  # after each: a run that is cut keeps what it has measured
             write("engine", "Gradient steps of the engine", tables, "step", NOTES.format(starts=began))
-            with_earlier(RESULTS / "engine.md", before, [heading.split()[0] for heading in tables])
+            with_earlier(RESULTS / "engine.md", before, tables)
 
 
 if __name__ == "__main__":

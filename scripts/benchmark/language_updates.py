@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _harness import Row, Subject, compare, here, pinned, write
+from _harness import RESULTS, Row, Subject, compare, here, pinned, with_earlier, write
 
 GROUP, PROMPT, ANSWER = 16, 512, 32
 ROWS, LENGTH, PART = 32, 256, 4
@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("micro_batch",), help="keep the page's other sections")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.memory is not None:
@@ -225,11 +226,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for cores in options.cores:
             with pinned(cores):
-                for kl_coef, what in ((0.0, "alone"), (0.04, "with a reference")):
+                for kl_coef, what in () if options.only else ((0.0, "alone"), (0.04, "with a reference")):
                     subjects = update_and_passes(Path(folder) / f"row{kl_coef}", kl_coef)
                     sections[f"A row's update, {what}, {cores} core(s)"] = compare(subjects, PASSES, options.pairs)
                 for name, words in FAMILIES.items():
                     subjects, gaps[name] = shared(words)
+                    if options.only:
+                        continue
                     sections[f"Shared beginnings, {name}, {cores} core(s)"] = compare(subjects, REPEATED, options.pairs)
                 sections[f"micro_batch, {cores} core(s)"] = compare(micro_batches(Path(folder)), WHOLE, options.pairs)
     whole, parts = memory(0), memory(PART)
@@ -238,8 +241,11 @@ def main() -> None:
         group=GROUP, answer=ANSWER, prompt=PROMPT, rows=ROWS, length=LENGTH, part=PART, memory=said,
         gaps=f"at most {max(gaps.values()):.1g}",
     )  # fmt: skip
-    words = {} if options.out is None else {"folder": options.out}
-    write("language_updates", "Updates of LanguageAgent", sections, "update", notes, **words)
+    folder = RESULTS if options.out is None else options.out
+    page = folder / "language_updates.md"
+    before = page.read_text() if page.exists() else ""
+    write("language_updates", "Updates of LanguageAgent", sections, "update", notes, folder)
+    with_earlier(page, before, sections)
     print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 

@@ -1,6 +1,6 @@
 """Tokens that `polyathlon serve` answers in a second of processor time, beside those of transformers' `generate`, on one thread each.
 
-Run it: `python scripts/benchmark/serve.py [--model smollm2-135m] [--tokens 128]`. The endpoint is called by the `openai` client, with one
+Run it: `python scripts/benchmark/serve.py [--model smollm2-135m] [--tokens 128] [--continuous-batching]`. The endpoint is called by the `openai` client, with one
 stream and with eight at once; `generate` writes one answer and a batch of eight. Time for loading is left out on both sides. Asked: no
 less than 0.9 of `generate`'s rate; it ends with 1 where that is not reached.
 """
@@ -46,14 +46,14 @@ def answered(client: Any, model: str, tokens: int) -> int:
     return int(said.usage.completion_tokens)
 
 
-def endpoint(folder: Path, tokens: int) -> dict[int, float]:
+def endpoint(folder: Path, tokens: int, batched: bool) -> dict[int, float]:
     """Return tokens a second of processor time of the server, by the number of streams."""
     import openai
 
     from polyathlon.serving import served
 
     found = {}
-    with served(folder, port=PORT, device="cpu") as process:
+    with served(folder, port=PORT, device="cpu", batched=batched) as process:
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="none", timeout=600, max_retries=0)
         model = str(folder.resolve())
         while True:
@@ -98,6 +98,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--continuous-batching", action="store_true", help="as of polyathlon serve")
     options = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     from polyathlon.adaptation import adapt
@@ -106,7 +107,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         env = adapt("polyathlon/Prompts-v0", "language", model=options.model)
         folder = Path(LanguageAgent(options.model, env, seed=0).save_pretrained(Path(place) / "model"))
-        plain, ours = generated(folder, options.tokens), endpoint(folder, options.tokens)
+        plain, ours = generated(folder, options.tokens), endpoint(folder, options.tokens, options.continuous_batching)
     print(f"{options.model}, answers of up to {options.tokens} tokens; tokens a second of processor time:")
     for streams in (1, 8):
         print(

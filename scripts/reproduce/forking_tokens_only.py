@@ -35,7 +35,7 @@ def train(seed: int, task: str, weights: str, rate: float, steps: int = STEPS) -
     other = part("forking_tokens_only:lowest", rho=0.2)
     row = {
         "forks": row,
-        "all": dataclasses.replace(row, weights=()),
+        "all": dataclasses.replace(row, weights=(), denominator="all"),
         "others": dataclasses.replace(row, weights=(other,)),
     }[weights]
     problem = TableTask(PROMPTS, PLACES, TOKENS, seed=seed)

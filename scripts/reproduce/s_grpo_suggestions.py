@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _claim import Claim, Comparison, Control, Run, main
 
-STATES, ACTIONS, STEPS, TASK_STEPS, TASKS = 24, 6, 250, 5, 2000
+STATES, ACTIONS, STEPS, TASK_STEPS, TASKS = 12, 6, 80, 5, 2000
 
 
 def train(seed: int, task: str, suggestion: float, heeded: bool = True, steps: int = STEPS) -> Run:
@@ -35,7 +35,7 @@ def train(seed: int, task: str, suggestion: float, heeded: bool = True, steps: i
     problem = TableTask(prompts, 2, ACTIONS, score=score)
     weights = (("format", 1.0), ("verdict", 1.0), ("suggestion", suggestion))
     agent = learner(
-        seed, "s_grpo", f"table:{prompts},2,{ACTIONS},prev=0", problem, 1.0, prompts, group_size=8,
+        seed, "s_grpo", f"table:{prompts},2,{ACTIONS},prev=0", problem, 3.0, prompts, group_size=8,
         recipe_kwargs={"weights": weights},
     )  # fmt: skip
     iterations(agent, steps)
@@ -67,7 +67,7 @@ CLAIM = Claim(
     controls=[Control("a critic that learnt nothing", ("verdict and suggestion",))],
     tasks=("five steps",),
     seeds=8,
-    setting=f"{STATES} states, {ACTIONS} actions, proposals right with .6 and by chance, 8 answers, plain gradient descent (1.0) on a table, {STEPS} batches; "
+    setting=f"{STATES} states, {ACTIONS} actions, proposals right with .6 and by chance, 8 answers, plain gradient descent (3.0) on a table, {STEPS} batches; "
     f"{TASKS} tasks of {TASK_STEPS} steps.",
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import polyathlon
+from polyathlon import watching
 from polyathlon.adaptation import adapt
 from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
@@ -159,3 +160,23 @@ def test_agents_of_stable_baselines3_are_named_as_such(capsys):
     assert main(["train", "dqn", "CartPole-v1"]) == 2
     said = capsys.readouterr().err
     assert "stable_baselines3" in said and "bqnco" not in said.split("Known")[0]
+
+
+def test_watching_a_run_that_is_none_leaves_no_folder(tmp_path, capsys):
+    assert main(["watch", str(tmp_path / "none")]) == 2
+    assert "there is no run" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_watching_that_is_broken_off_closes_the_environment(tmp_path, monkeypatch):
+    out, closed = tmp_path / "run", []
+    words = {"agent_kwargs": {"n_steps": 32, "batch_size": 32, "n_epochs": 1}, "tuned": False, "picture": False}
+    polyathlon.train("ppo", "CartPole-v1", 32, out=out, **words)
+
+    def interrupted(env, *args):
+        monkeypatch.setattr(type(env), "close", lambda self: closed.append(1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "play", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        watching.watch(out, tmp_path / "watch.txt")
+    assert closed == [1]

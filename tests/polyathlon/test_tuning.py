@@ -247,3 +247,23 @@ def test_without_optuna_the_command_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["tune", "sac", "--on", "Pendulum-v1", "--out", str(tmp_path / "t")]) == 2
     assert "pip install 'polyathlon[tune]'" in capsys.readouterr().err
+
+
+def test_a_damaged_search_is_told_in_one_line(tmp_path):
+    pytest.importorskip("optuna")
+    out = tmp_path / "search"
+    search(out, 1)
+    (out / "study.db").write_text("no database")
+    with pytest.raises(UsageError, match=r"cannot be kept in sqlite:.*remove .*study.db"):
+        search(out, 1)
+    for text in ("{", "[]", '{"run": 3}'):
+        (out / "tune.json").write_text(text)
+        with pytest.raises(UsageError, match=r"tune.json is damaged .*choose another --out"):
+            search(out, 1)
+
+
+@pytest.mark.parametrize("storage", ["nonsense", "sqlite:////no/such/folder/x.db", "nosuchbase://host/x"])
+def test_a_storage_that_is_none_is_told_in_one_line(tmp_path, storage):
+    pytest.importorskip("optuna")
+    with pytest.raises(UsageError, match=r"the trials cannot be kept in .*URL of SQLAlchemy, such as"):
+        search(tmp_path / "search", 1, storage=storage)

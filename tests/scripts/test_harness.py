@@ -62,3 +62,15 @@ def test_a_page_names_figures_and_command(harness, tmp_path):
     text = harness.write("speed_of_x", "Speed of x", {"one core": [row]}, folder=tmp_path).read_text()
     assert "| ours | 1.0 | 2.0 | 3.00 | 2.50 to 3.50 | 4.00 |" in text
     assert "python scripts/benchmark/speed_of_x.py" in text
+
+
+def test_a_page_keeps_the_sections_that_a_run_did_not_measure(harness, tmp_path):
+    row = harness.Row("ours", 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    page = harness.write("speed", "Speed", {"td3 (ratio 1)": [row], "td3_bc": [row]}, folder=tmp_path)
+    for _ in range(2):
+        before = page.read_text()
+        harness.write("speed", "Speed", {"td3 (ratio 2)": [row]}, folder=tmp_path)
+        harness.with_earlier(page, before, ["td3 (ratio 2)"])
+    text = page.read_text()
+    assert text.count("## ") == 2 and "## td3 (ratio 2)" in text and "## td3_bc (an earlier run)\n" in text
+    assert text.count("Medians over") == 1 and text.count("| ours |") == 2

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 import polyathlon
 from polyathlon.agents import CMORL
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers import CandidateAction, CostObjective
+from polyathlon.wrappers.cost_objective import ROW_COSTS
 
 
 class Paying(gym.Env):
@@ -68,3 +70,9 @@ def test_what_means_nothing_is_refused():
         CostObjective(gym.make("Pendulum-v1"), "step")
     with pytest.raises(UsageError, match="pays for 2 objectives already"):
         CostObjective(CostObjective(gym.make("Pendulum-v1")))
+
+
+@pytest.mark.parametrize("cost", ROW_COSTS)
+def test_costs_of_rows_lie_where_the_actions_do(cost):
+    paid = ROW_COSTS[cost](torch.ones(3, 2, device="meta"))  # stands for an accelerator
+    assert paid.device.type == "meta" and paid.shape == (3,)

@@ -374,6 +374,15 @@ def test_a_proposal_writes_until_the_policy_is_nearer():
     assert torch.equal(agent.side_models.copies["proposal"].weights["z"], before)
 
 
+def test_what_a_proposal_earns_is_not_logged_as_the_policy_s():
+    agent = make("fdpg_proposal").learn(1, log_interval=None)
+    logged = agent.logger.name_to_value
+    assert not agent.ep_info_buffer and agent._episode_num > 0
+    assert 0 <= logged["rollout/other_rew_mean"] <= 1 and "rollout/ep_rew_mean" not in logged
+    assert "rollout/other_correct" in logged and "rollout/correct" not in logged
+    assert len(make("fdpg").learn(1, log_interval=None).ep_info_buffer) > 0
+
+
 def test_the_first_update_of_a_proposal_is_on_policy():
     """Policy and proposal are one at first: the gradient is that of fdpg."""
     gradients = []

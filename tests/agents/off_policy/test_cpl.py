@@ -16,7 +16,8 @@ import polyathlon
 from polyathlon.agents import CPL, IQL, PIQL
 from polyathlon.agents.engine import Loss, Method, Network
 from polyathlon.agents.engine.distributions import Diffusion
-from polyathlon.agents.off_policy.cpl import cpl_method
+from polyathlon.agents.off_policy.cpl import cpl_method, pairs
+from polyathlon.agents.off_policy.p_iql import reward_loss
 from polyathlon.agents.off_policy.segment_oracles import oracle_values
 from polyathlon.agents.parts.segments import episode_lengths, possible_starts
 from polyathlon.envs.data.datasets import DatasetWriter, Trajectory
@@ -379,6 +380,21 @@ def test_a_policy_without_a_density_is_refused_with_the_heads_that_have_one():
     with pytest.raises(UsageError, match=r"is a Diffusion, which has none.*Gaussian.*TanhMean.*Categorical"):
         CPL("MlpPolicy", None, data=DATA, method=method, **{**WORDS, "policy_kwargs": {}})
     assert isinstance(row.losses[1], Loss)
+
+
+@pytest.mark.parametrize(("preferred", "accuracy"), [((1.0, 0.0, 0.5, 0.0), 2 / 3), ((0.5,) * 4, 0.0)])
+def test_pairs_that_are_as_good_are_neither_right_nor_wrong(preferred, accuracy):
+    """Values of the pairs: 2 to 1, 1 to 2, 2 to 1, 2 to 1; the third label is a tie."""
+    label, value = torch.tensor(preferred), torch.tensor([2.0, 1, 2, 2, 1, 2, 1, 1])
+    steps = torch.stack([value, value], -1).reshape(16)
+
+    def actor(obs):
+        return SimpleNamespace(log_prob=lambda action: steps)
+
+    _, said = pairs(actor, None, torch.zeros(16, 1), label)
+    assert float(said["accuracy"]) == pytest.approx(accuracy)
+    _, said = reward_loss(lambda obs, action: steps, None, None, label)
+    assert float(said["reward_accuracy"]) == pytest.approx(accuracy)
 
 
 # --------------------------------------------------------------------------------------------------------------- P-IQL

@@ -227,37 +227,89 @@ task.reset(seed=0)
 """
 
 
+def press_control_c(child: subprocess.Popen) -> None:
+    """Interrupt a process and all of its group, as a terminal does."""
+    os.killpg(child.pid, signal.SIGINT)
+
+
+def begin(command: list[str]) -> subprocess.Popen:
+    """Start a process in a group of its own, which reads and writes through pipes."""
+    words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(command, start_new_session=True, env={**os.environ, "PYTHONPATH": paths}, **words)
+
+
+def what_is_left(below: set[int], seconds: float = 10) -> set[int]:
+    """Wait for processes to end and return, killed, those that do not; 3 seconds are enough on a machine that does nothing else."""
+    deadline = time.monotonic() + seconds
+    while alive(below) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = alive(below)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    return left
+
+
+SLEEPS = "print('ready', flush=True); time.sleep(60)"
+
+
 @pytest.mark.parametrize(
-    "after",
+    ("after", "end"),
     [
-        "print('ready', flush=True); time.sleep(60)",
-        "child = os.fork()\nif child == 0:\n    time.sleep(60)\nprint('ready', child, flush=True); time.sleep(60)",
-        "print('ready', flush=True); input(); raise RuntimeError('no')",
+        (SLEEPS, subprocess.Popen.kill),
+        (
+            "child = os.fork()\nif child == 0:\n    time.sleep(60)\nprint('ready', child, flush=True); time.sleep(60)",
+            subprocess.Popen.kill,
+        ),
+        ("print('ready', flush=True); input(); raise RuntimeError('no')", None),
+        (SLEEPS, press_control_c),
+        ("print('ready', flush=True)\nfor seed in range(10 ** 6):\n    task.reset(seed=seed)", press_control_c),
+        ("task.close(); print('ready', flush=True); input()", None),
     ],
-    ids=["killed", "killed with a fork alive", "an exception"],
+    ids=["killed", "killed with a fork alive", "an exception", "Ctrl-C", "Ctrl-C in the middle of a call", "closed"],
 )
-def test_no_process_of_the_browser_outlives_python(after):
-    command = [sys.executable, "-c", textwrap.dedent(PROGRAM).format(after=after)]
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+def test_no_process_of_the_browser_outlives_python(after, end):
+    child = begin([sys.executable, "-c", textwrap.dedent(PROGRAM).format(after=after)])
     said = child.stdout.readline().split()
     assert said[0] == "ready"
     fork = {int(x) for x in said[1:]}
     below = descendants(child.pid) - fork
     assert len(below) > 3
-    if "input()" in after:
+    if end is None:
         child.stdin.write("\n"), child.stdin.flush()
     else:
-        child.kill()
+        end(child)
     child.wait(20)
-    deadline = time.monotonic() + 10  # 3 seconds on a machine that does nothing else
-    while alive(below) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    left = alive(below)
-    for pid in left | fork:
+    left = what_is_left(below)
+    for pid in fork:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+def test_a_run_that_ends_after_control_c_keeps_its_pages_until_then():
+    """`polyathlon train` goes on to the end of a rollout: an episode that Ctrl-C broke would make a resumed run another one."""
+    polite = "signal.signal(signal.SIGINT, lambda *_: None)\nprint('ready', flush=True); input()\n"
+    child = begin([sys.executable, "-c", PROGRAM.format(after=f"{polite}print(task.step('click(1)')[1], flush=True)")])
+    assert child.stdout.readline().split() == ["ready"]
+    below = descendants(child.pid)
+    press_control_c(child)
+    time.sleep(2)  # a browser that hears of it is gone by then
+    said, _ = child.communicate("\n", timeout=60)
+    assert said.split() == ["1.0"] and child.returncode == 0 and not what_is_left(below)
+
+
+def test_control_c_in_the_middle_of_training_leaves_a_checkpoint_and_no_browser(tmp_path):
+    out = tmp_path / "run"
+    sizes = ["--agent", "n_steps=8", "batch_size=8", "--checkpoint-every", "8"]
+    task = ["ppo", "polyathlon/WebElements-v0", "--env", "task=click-test-2", "--plain", "--seed", "0"]
+    child = begin([sys.executable, "-m", "polyathlon", "train", *task, *sizes, "--steps", "100000", "--out", str(out)])
+    deadline = time.monotonic() + 90
+    while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.1)
+    below = descendants(child.pid)
+    assert (out / "checkpoint.pt").exists() and named(below, "--remote-debugging-pipe")
+    press_control_c(child)
+    assert child.wait(60) == 130 and not what_is_left(below)
 
 
 def test_a_fork_starts_a_browser_of_its_own_and_leaves_the_other_alone():
