@@ -65,7 +65,8 @@ def train(seed: int, task: str, window: int | None, rate: float = 4.0) -> Run:
     while success < GOAL and spent < MOST:
         iterations(agent, 1)
         success = float(followed(agent, targets).mean())
-        curve.append((float(spent), success))
+        if not curve or spent - curve[-1][0] >= 64 or success >= GOAL or spent >= MOST:
+            curve.append((float(spent), success))
     return Run(float(min(spent, MOST)), curve, {"success": success})
 
 
