@@ -1,12 +1,19 @@
-"""For all tests: what is imported is no garbage, and loggers write below pytest's folder."""
+"""For all tests: what is imported is no garbage, loggers write below pytest's folder, and Ctrl-C reaches the processes that tests start."""
 
 import gc
 import os
+import signal
+import threading
 
 import pytest
 
 # two workers share the cores: no further processes that import torch to compile in
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+# a shell that starts the tests in the background lets them, and so their children, ignore Ctrl-C
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
