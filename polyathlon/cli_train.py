@@ -99,13 +99,13 @@ def _default_out(agent: str, env: Any, seed: int) -> Path:
 
 def _train_one(words: dict[str, Any], options: argparse.Namespace) -> Any:
     from .training import train
-    from .tuned import tuned_settings
+    from .tuned import tuned_for
 
     words = dict(words)
     agent_name, env = words.pop("agent"), words.pop("env")
     env_name, tuned = str(getattr(env, "id", env)), words.get("tuned", True)
     if tuned is not False and not options.resume:
-        found = tuned_settings(agent_name, env_name, None if tuned is True else tuned)
+        found = tuned_for(agent_name, env_name, tuned, words.get("model"))
         if found.path is not None:
             said = _left_of(found.said, words)
             print(f"hyper-parameters of {found.path} (--plain leaves them out): {said}", file=sys.stderr)

@@ -13,7 +13,7 @@ from .own_tasks import given_task
 from .registration import algorithms
 from .run_data import epoch_of, with_data
 from .run_folder import RunConfig
-from .tuned import Tuned, tuned_settings
+from .tuned import Tuned, tuned_for
 
 
 def run_config(
@@ -41,7 +41,7 @@ def run_config(
     registered = _registered_name(name)
     _refuse_words_given_elsewhere(agent_kwargs or {})
     given = given_task(env) if isinstance(env, str) else env
-    found = _tuned(registered, given.name, tuned)
+    found = tuned_for(registered, given.name, tuned, model)
     options = {**found.env_kwargs, **given.env_kwargs, **(env_kwargs or {})}
     words = with_data(registered, given.name, options, dict(agent_kwargs or {}), data, holdout, reward)
     if total_timesteps is None and completions is None and found.total_timesteps is None:
@@ -101,7 +101,3 @@ def _registered_name(agent: str | type[Agent]) -> str:
         if record.entry_point == f"{agent.__module__}:{agent.__name__}":
             return record.name
     raise UsageError(f"{agent.__name__} has no name yet: register it with polyathlon.register_algorithm")
-
-
-def _tuned(agent: str, env_id: str, tuned: bool | str | Path) -> Tuned:
-    return tuned_settings(agent, env_id, None if tuned is True else tuned) if tuned else Tuned()

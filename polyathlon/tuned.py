@@ -10,6 +10,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from polyathlon.envs.errors import UsageError
 
+from .adaptation import resolve_agent
 from .registration import NAMESPACE
 from .yaml_files import read_yaml
 
@@ -72,6 +73,25 @@ def tuned_settings(agent: str, env_id: str, file: str | Path | None = None) -> T
     length, rows, imitated = (settings.pop(key, None) for key in ("total_timesteps", "n_envs", "warm_start"))
     forms = {key: settings.pop(key, {}) for key in ("env_kwargs", "wrapper_kwargs")}
     return Tuned(length, rows, settings, path, **forms, warm_start=imitated or 0)
+
+
+def tuned_for(agent: str, env_id: str, tuned: bool | str | Path = True, model: str | None = None) -> Tuned:
+    """Return the hyper-parameters that a run takes.
+
+    Args:
+        agent: name of an agent.
+        env_id: id of the environment.
+        tuned: True takes the file of this package, a path another one, False none.
+        model: the language model of the run. An agent that is none itself then writes answers token by token, so that the values of the
+            package, which were found for choosing among answers, do not hold; those of a file of one's own do.
+
+    Raises:
+        UsageError: see `tuned_settings`.
+    """
+    is_other_form = tuned is True and model is not None and not hasattr(resolve_agent(agent)[0], "warm_start")
+    return (
+        Tuned() if tuned is False or is_other_form else tuned_settings(agent, env_id, None if tuned is True else tuned)
+    )
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -130,6 +130,20 @@ def test_the_command_line_says_which(tmp_path, capsys):
     assert json.loads((tmp_path / "plain" / "config.json").read_text())["tuned"] == {}
 
 
+def test_values_for_choosing_among_answers_do_not_hold_where_they_are_written(tmp_path):
+    from polyathlon.run_calls import run_config
+
+    assert run_config("ppo", "polyathlon/Reasoning-v0", 64).wrapper_kwargs
+    written = run_config("ppo", "polyathlon/Reasoning-v0", 64, model="tiny")
+    assert (written.wrapper_kwargs, written.tuned, written.n_envs) == ({}, {}, 1)
+    assert run_config("language", "polyathlon/FunctionCall-v0", 64, model="tiny").wrapper_kwargs, (
+        "a language agent writes anyway"
+    )
+    mine = tmp_path / "mine.yml"
+    mine.write_text("polyathlon/Reasoning-v0: {gamma: 0.5}")
+    assert run_config("ppo", "polyathlon/Reasoning-v0", 64, model="tiny", tuned=mine).tuned == {"gamma": 0.5}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

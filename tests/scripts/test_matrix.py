@@ -385,7 +385,7 @@ def test_a_cell_runs_to_its_end_and_a_constant_reward_is_said_before_training(mo
     short = cells.tuned_settings("cmorl", "polyathlon/FunctionCall-v0")
     words = {**short.agent_kwargs, "n_steps": 4, "batch_size": 8, "n_epochs": 1, "iterations_per_round": 1}
     quick = short.__class__(**{**vars(short), "total_timesteps": 64, "agent_kwargs": words})
-    monkeypatch.setattr("polyathlon.run_calls.tuned_settings", lambda *given: quick)
+    monkeypatch.setattr("polyathlon.tuned.tuned_settings", lambda *given: quick)
     monkeypatch.setitem(cells.FAMILIES, "functions", cells.Family("polyathlon/FunctionCall-v0", episodes=10))
     found = run.run_cell(cells.Cell("functions", "cmorl"), 3, 60.0, False)
     assert found["status"] == "done" and not found["cut"] and found["steps"] >= 64
