@@ -231,8 +231,8 @@ def drawn_seeds(registration: str, count: int) -> list[int]:
     return seeds
 
 
-# what is measured over many cells and is no Claim: name -> module of this folder with a `main`
-TABLES = {"matrix": "_matrix"}
+# what is measured and is no Claim: name -> module of this folder with a `main`
+TABLES = {"matrix": "_matrix", "smollm2": "_smollm2"}
 
 
 def list_claims(folder: Path | None = None) -> list[str]:
