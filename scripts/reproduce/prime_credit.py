@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -14,11 +14,17 @@ PROMPTS, PLACES, TOKENS, STEPS = 1, 16, 12, 50
 CHANCE = 0.2  # about the share of right answers
 
 
-def train(seed: int, task: str, steps: int = STEPS, by_chance: bool = False, decided: bool = False) -> Run:
+@cache
+def curves(seed: int, steps: int, by_chance: bool) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """A chain whose next token is right with .82 to .98; the policy stays, the process model learns.
 
-    Score the AUC of its rewards over all tokens, or over those that decide (`decided`): up to the first wrong one. `by_chance` deals
-    outcomes out without regard to the answers.
+    Args:
+        seed: of everything random.
+        steps: updates of the process model.
+        by_chance: deal outcomes out without regard to the answers.
+
+    Returns:
+        The AUC of its rewards at some updates, over all tokens and over those that decide: up to the first wrong one.
     """
     import numpy as np
     import torch
@@ -57,7 +63,8 @@ def train(seed: int, task: str, steps: int = STEPS, by_chance: bool = False, dec
         group_size=4,
         recipe_kwargs=words,
     )
-    curve = []
+    over_all: list[tuple[float, float]] = []
+    over_deciding: list[tuple[float, float]] = []
     for k in range(steps + 1):
         if k:
             agent.learn(1, log_interval=None, reset_num_timesteps=False)
@@ -67,11 +74,17 @@ def train(seed: int, task: str, steps: int = STEPS, by_chance: bool = False, dec
             agent.side_models.start(agent.policy.language_model, ("process", "reference"))
             q = agent.read_role("process", fields).logp - agent.read_role("reference", fields).logp
             right = torch.tensor([right_of(e.ids[1 : 1 + PLACES]) for e in episodes])
-            counts = right.new_ones(right.shape)
-            if decided:
-                counts[:, 1:] = right.cumprod(1)[:, :-1].bool()
-            curve.append((float(k), auc(q[:, :PLACES][right & counts], q[:, :PLACES][~right & counts])))
-    return Run(curve[-1][1], curve)
+            before = torch.cat([torch.ones_like(right[:, :1]), right.cumprod(1)[:, :-1].bool()], 1)
+            own = q[:, :PLACES]
+            over_all.append((float(k), auc(own[right], own[~right])))
+            over_deciding.append((float(k), auc(own[right & before], own[~right & before])))
+    return over_all, over_deciding
+
+
+def train(seed: int, task: str, steps: int = STEPS, by_chance: bool = False, decided: bool = False) -> Run:
+    """Score the AUC at the end, over all tokens or over those that decide."""
+    curve = curves(seed, steps, by_chance)[int(decided)]
+    return Run(curve[-1][1], list(curve))
 
 
 def auc(high, low) -> float:
