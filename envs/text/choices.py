@@ -15,7 +15,7 @@ from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.tags import tagged
 
-from .right_and_wrong import AnswerSource, read_records
+from .right_and_wrong import AnswerSource, as_text, read_records
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FORM = re.compile(r"\s*(<think>.*?</think>\s*)?<answer>[^<>]*</answer>\s*", re.DOTALL)
@@ -200,7 +200,7 @@ def _questions(path: str | Path) -> list[tuple[str, list[str], list[str]]]:
 
 
 def _question_of(row: Mapping[str, Any], number: int) -> tuple[str, list[str], list[str]]:
-    options = [str(option) for option in row["options"]]
+    options = [as_text(option, "an option", number) for option in row["options"]]
     given = (
         row["answers"]
         if isinstance(row["answers"], Sequence) and not isinstance(row["answers"], str)
@@ -214,7 +214,7 @@ def _question_of(row: Mapping[str, Any], number: int) -> tuple[str, list[str], l
             f"record {number}: {len(right)} of {len(options)} options are right; there must be a right and a wrong one"
         )
     return (
-        str(row["question"]),
+        as_text(row["question"], "question", number),
         [options[i] for i in sorted(right)],
         [o for i, o in enumerate(options) if i not in right],
     )

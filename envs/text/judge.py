@@ -15,7 +15,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.tags import tagged
 
-from .right_and_wrong import AnswerSource, read_records
+from .right_and_wrong import AnswerSource, as_text, read_records
 
 KINDS = ("preference", "critique")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
@@ -241,23 +241,24 @@ def _cases(path: str | Path, kind: str) -> list[Case]:
 
 
 def _case_of(row: Mapping[str, Any], number: int, kind: str) -> Case:
+    question = as_text(row["question"], "question", number)
     if kind == "critique":
-        label, action, better = row["label"], str(row["action"]), str(row["suggestion"])
+        label, action, better = row["label"], *(as_text(row[key], key, number) for key in ("action", "suggestion"))
         if label not in ("Correct", "Incorrect"):
             raise UsageError(f"record {number}: label must be 'Correct' or 'Incorrect', got {label!r}")
         if (action == better) != (label == "Correct"):
             raise UsageError(
                 f"record {number}: an action is right if it is the suggestion, and {label!r} says otherwise"
             )
-        return Case(str(row["question"]), better, action, better)
+        return Case(question, better, action, better)
     if "chosen" in row and "rejected" in row:
-        right, wrong = str(row["chosen"]), str(row["rejected"])
+        right, wrong = (as_text(row[key], key, number) for key in ("chosen", "rejected"))
     elif len(row.get("answers") or ()) == 2 and row.get("label") in (1, 2):
-        right, wrong = (str(row["answers"][row["label"] - k]) for k in (1, 2))
+        right, wrong = (as_text(row["answers"][row["label"] - k], "an answer", number) for k in (1, 2))
     else:
         raise UsageError(
             f"record {number} lacks a label: give chosen and rejected, or answers (two) and label (1 or 2)"
         )
     if right.strip() == wrong.strip():
         raise UsageError(f"record {number}: both answers are {right!r}; leave equal pairs out")
-    return Case(str(row["question"]), right, wrong, right)
+    return Case(question, right, wrong, right)

@@ -23,9 +23,9 @@ from _runs import versions
 
 MODEL, SEED = "smollm2-135m", 3
 SMALL = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
-WORDS: dict[str, Any] = {"lora": 8, "micro_batch": 4, "num_prompts": 2, "learning_rate": 3e-4}
-GROUP, UPDATES, TOKENS, FRESH, ASKED, SHOWN = 4, 20, 8, 10_000_000, 48, 6
-IMITATION = {"n": 48, "batch_size": 8, "learning_rate": 1e-3}
+WORDS: dict[str, Any] = {"lora": 8, "micro_batch": 4, "num_prompts": 1, "learning_rate": 3e-4}
+GROUP, UPDATES, TOKENS, FRESH, ASKED, SHOWN = 4, 20, 4, 10_000_000, 24, 6
+IMITATION = {"n": 32, "batch_size": 8, "learning_rate": 1e-3}
 EPOCHS, TEACHER_EPOCHS = 1, 4
 RECIPES: dict[str, dict[str, Any]] = {
     "grpo": {},
@@ -160,7 +160,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     lines = ["# smollm2", "", f"**{headline(found)}**", ""]
     lines += [
         f"SmolLM2-135M with adapters of rank {WORDS['lora']} on sums of two digits (polyathlon/Reasoning-v0, chain_sum), `micro_batch={WORDS['micro_batch']}`, "
-        f"{WORDS['num_prompts']} problems of {GROUP} answers an update (few, for processor time: "
+        f"one problem of {GROUP} answers an update (few, for processor time: "
         f"{UPDATES} updates see {UPDATES * WORDS['num_prompts']} problems), learning rate {WORDS['learning_rate']:g}, seed {SEED}. All start from the same adapter, which "
         f"imitated {IMITATION['n']} answers {EPOCHS} time; the teacher of kdrl, a run folder, did it {TEACHER_EPOCHS} times. prime draws at most twice for groups of "
         "mixed answers. Right: the likeliest answers to "

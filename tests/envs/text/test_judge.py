@@ -137,6 +137,17 @@ def test_pairs_from_a_file(tmp_path):
         ({"chosen": "a", "rejected": "b"}, "preference", "lacks the key"),
         ({"question": "q", "action": "a", "label": "yes", "suggestion": "b"}, "critique", "'Correct' or 'Incorrect'"),
         ({"question": "q", "action": "a", "label": "Correct", "suggestion": "b"}, "critique", "says otherwise"),
+        (
+            {"question": [{"type": "image"}], "chosen": "a", "rejected": "b"},
+            "preference",
+            "record 1: question must be a text",
+        ),
+        (
+            {"question": "q", "chosen": {"image": "a.png"}, "rejected": "b"},
+            "preference",
+            "chosen must be a text or a number",
+        ),
+        ({"question": "q", "answers": ["a", None], "label": 1}, "preference", "an answer must be a text or a number"),
     ],
 )
 def test_records_that_mean_nothing_are_refused(row, kind, message, tmp_path):
@@ -260,6 +271,7 @@ def test_questions_of_any_task():
         ({"question": "q", "options": ["a", "b"], "answers": []}, "0 of 2"),
         ({"question": "q", "options": ["a", "b"], "answers": ["a", "b"]}, "2 of 2"),
         ({"question": "q", "options": ["a", "a"], "answers": ["a"]}, "different texts"),
+        ({"question": "q", "options": ["a", {"image": "b.png"}], "answers": ["a"]}, "an option must be a text"),
         ({"question": "q", "options": ["aa", "bb"], "answers": ["cc"]}, "none of its options"),
         ({"question": "q", "options": ["aa", "bb"], "answers": [2]}, "none of its options"),
     ],
