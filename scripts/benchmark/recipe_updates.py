@@ -65,12 +65,13 @@ def make_agent(folder: Path, name: str) -> tuple[Any, Any, list[Any]]:
         written = [t >= PROMPT for t in range(LENGTH)]
         right = float(i % 3 == 0)
         parts = dict.fromkeys(("right", "format", "verdict", "suggestion"), right)
-        window = {"window": [float(own) for own in written[1:]], "thinking": [float(own) for own in written[1:]]}
+        own = [float(is_own) for is_own in written[1:]]
+        extra: dict[str, Any] = {"window": own, "thinking": own, "over": 1.0, "reach": float(LENGTH - PROMPT)}
         episodes.append(
             Episode(
-                ids, written, [-5.0 * own for own in written], [0.0] * (LENGTH - 1) + [right], i // GROUP,
+                ids, written, [-5.0 * is_own for is_own in written], [0.0] * (LENGTH - 1) + [right], i // GROUP,
                 task=i // GROUP, text=str(i % 5), is_correct=bool(right), verdict={"correct": bool(right), "parts": parts},
-                version=[0] * LENGTH, extra=dict(window),
+                version=[0] * LENGTH, extra=extra,
             )
         )  # fmt: skip
     return agent, row, episodes

@@ -38,6 +38,7 @@ def test_frequencies_by_hand():
     paid = cluster_rewards(IDS, rule="none", **PLAIN)
     assert paid == [0.5, 0.5, 0.25, 0.125, 0.5, 0.25, 0.125, 0.5]
     reward = torch.tensor(paid, dtype=torch.float64)
+    assert reward.mean() == 0.34375  # sum of p_c^2
     found = group_advantage(reward, torch.zeros(8, dtype=torch.int64), center="group", scale="group")
     close(found[[0, 2, 3]], [0.900098, -0.540059, -1.260137], 1e-5)
     for rule in ("maths", "free_text", "entropy"):
