@@ -103,10 +103,18 @@ def train(recipe: str, folder: Path) -> dict[str, Any]:
     given = {"side_models": {"teacher": str(folder / "teacher")}} if recipe == "kdrl" else {}
     agent = make(recipe, recipe_kwargs=RECIPES[recipe], **given)
     agent.set_parameters(folder / "start" / "agent.zip", exact_match=False)
-    spent, rewards = time.process_time(), []
+    rewards: list[float] = []
+    collect = agent.collect_episodes
+
+    def noted() -> Any:
+        episodes = collect()
+        rewards.append(sum(e.total for e in episodes) / len(episodes))
+        return episodes
+
+    agent.collect_episodes = noted
+    spent = time.process_time()
     for _ in range(UPDATES):
         agent.learn(1, log_interval=None, reset_num_timesteps=False)
-        rewards.append(float(sum(e.total for e in agent._episodes) / max(len(agent._episodes), 1)))
     seconds = (time.process_time() - spent) / UPDATES
     return {"seconds": seconds, "rewards": rewards, "after": said(agent)}
 
