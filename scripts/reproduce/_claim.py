@@ -136,6 +136,7 @@ class Claim:
         seeds: number of seeds; ten find a difference of one standard deviation in 80 %.
         why_few: reason for fewer than eight seeds, for the page.
         added: seeds added after looking.
+        earlier: what runs under an earlier text found, for the page; no part of what is registered.
         curve: what the arms' curves show, with its unit; empty where they have none.
         step_label: unit of the curves' horizontal axis.
         setting: budget and hyper-parameters, for the page.
@@ -156,6 +157,7 @@ class Claim:
     seeds: int = 10
     why_few: str = ""
     added: Added | None = None
+    earlier: str = ""
     curve: str = ""
     step_label: str = "environment steps"
     setting: str = ""

@@ -127,7 +127,7 @@ def _notes(claim: Claim, record: Record) -> list[str]:
         notes.append(
             f"Only {count} seeds: {claim.why_few or f'the runs with {claim.seeds} seeds have not been made yet'}."
         )
-    return [*notes, *([record.note] if record.note else [])]
+    return [*notes, *filter(None, (record.note, claim.earlier))]
 
 
 def _found(row: Row) -> list[str]:

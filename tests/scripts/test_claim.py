@@ -206,6 +206,13 @@ def test_runs_of_an_earlier_text_are_named_as_such(tmp_path):
     assert "which development had used as well" in _page.page(changed, before, judged(changed, runs, seeds))
 
 
+def test_what_earlier_texts_found_stays_on_the_page_and_draws_no_seeds():
+    claim, told = example(), example(earlier="An earlier text was not shown.")
+    runs, seeds = simulated(told, gain=0.2)
+    page = _page.page(told, _runs.record(told, runs, seeds, "abc1234"), judged(told, runs, seeds))
+    assert "\n\nAn earlier text was not shown.\n\n" in page and told.seed_list() == claim.seed_list()
+
+
 def test_curves_are_drawn_with_their_own_label_and_the_interval_of_their_mean(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
