@@ -288,18 +288,19 @@ class SelfPlay:
         return league_files.save(self, Path(folder))
 
     @classmethod
-    def resume(cls, folder: str | Path, env_fn: Any = None, device: torch.device | str = "auto") -> Self:
+    def resume(cls, folder: str | Path, env_fn: Any = None, device: torch.device | str = "auto", **words: Any) -> Self:
         """Go on with a saved league; `learn` then gives the numbers of an unbroken run.
 
         Args:
             folder: what `save` wrote.
             env_fn: the game, where it was given as a function or an object that has no name.
             device: where it goes.
+            **words: those that have no name to import them by, such as a schedule that a function made, are given again.
 
         Raises:
-            UsageError: a file is missing or damaged, or a member has other spaces than the game.
+            UsageError: a file is missing or damaged, a member has other spaces than the game, or a word has to be given again.
         """
-        league: Any = league_files.resume(cls, Path(folder), env_fn, device)
+        league: Any = league_files.resume(cls, Path(folder), env_fn, device, words)
         assert isinstance(league, cls)
         return league
 

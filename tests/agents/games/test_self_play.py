@@ -181,6 +181,23 @@ def test_a_game_that_was_given_as_a_function_without_a_name_is_given_again(tmp_p
     assert SelfPlay.resume(tmp_path, env_fn=TicTacToe).num_timesteps == 64
 
 
+def test_words_that_are_classes_and_functions_are_saved_by_name_or_given_again(tmp_path):
+    net = {"net_arch": [16], "activation_fn": torch.nn.ReLU}
+    words = {"policy_kwargs": net, "per_role": lambda state: torch.tensor([[0, 1]]).expand(len(state.t), 2)}
+    league(**words, learning_rate=lambda remaining: 1e-3 * remaining).learn(64).save(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"made with a per_role that has no name .*SelfPlay.resume\(folder, per_role=...\)"
+    ):
+        SelfPlay.resume(tmp_path)
+    again = {"per_role": words["per_role"], "learning_rate": lambda remaining: 1e-3 * remaining}
+    with pytest.raises(UsageError, match=r"num_envs was saved with the league"):
+        SelfPlay.resume(tmp_path, **again, num_envs=4)
+    one = SelfPlay.resume(tmp_path, **again)
+    assert one.groups is again["per_role"] and one.agent.learning_rate is again["learning_rate"]
+    assert any(isinstance(part, torch.nn.ReLU) for part in one.agent.policy.modules())
+    assert one.learn(64).num_timesteps == 128
+
+
 # ---------------------------------------------------------------------------------------------------- matches
 
 
