@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.actors import Actor
 from polyathlon.checkpoints import read_state, save_state
 from polyathlon.envs.errors import UsageError
@@ -126,7 +127,13 @@ def find_class(name: str) -> Any:
 
 
 def save(league: SelfPlay, folder: Path) -> Path:
-    """Write a league; each file is replaced at once, and files of members that left are removed last."""
+    """Write a league; each file is replaced at once, and files of members that left are removed last.
+
+    Raises:
+        UsageError: the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"a league is saved into a folder, and {folder} is a file: name another place")
     folder.mkdir(parents=True, exist_ok=True)
     words = json.dumps(league.words, indent=1)
     members = folder / MEMBERS
@@ -156,15 +163,35 @@ def read_words(folder: Path) -> dict[str, Any]:
     """Return what a league was made with.
 
     Raises:
-        UsageError: the folder holds no league, or one of another format.
+        UsageError: the folder holds no league, one of another format, or a damaged one.
     """
     path = folder / WORDS
     if not path.is_file():
         raise UsageError(f"{folder} holds no league: there is no {WORDS} in it")
-    words: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}; save the league again") from error
+    if not isinstance(words, dict):
+        raise UsageError(f"{path} is damaged: it holds no words of a league; save the league again")
     if words.get("format") != FORMAT:
         raise UsageError(f"{folder} is a league of format {words.get('format')!r}; this version reads {FORMAT}")
+    missing = {"agent", "agent_kwargs", "env_fn", "env_kwargs", "policy"} - set(words)
+    if missing:
+        raise UsageError(f"{path} is damaged: {', '.join(sorted(missing))} is missing; save the league again")
     return words
+
+
+def agent_class_of(words: dict[str, Any]) -> Any:
+    """Return the class of a league's agent.
+
+    Raises:
+        UsageError: it cannot be imported or is no agent.
+    """
+    found = find_class(str(words["agent"]))
+    if not (isinstance(found, type) and issubclass(found, Agent)):
+        raise UsageError(f"the league names {words['agent']} as its agent, which is none")
+    return found
 
 
 def resume(
@@ -177,7 +204,8 @@ def resume(
     if env_fn is None and named is None:
         raise UsageError(f"the game of the league in {folder} was given as a function that has no name: give env_fn=")
     game = env_fn if env_fn is not None else _game(named)
-    agent_class, agent_words = find_class(words.pop("agent")), words.pop("agent_kwargs")
+    agent_class, agent_words = agent_class_of(words), words.pop("agent_kwargs")
+    del words["agent"]
     league = kind(agent_class, game, device=device, **_restored(folder, {**words, **agent_words}, given))
     load_into(league, folder)
     return league

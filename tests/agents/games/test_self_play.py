@@ -159,6 +159,27 @@ def test_a_folder_that_lost_something_is_refused(tmp_path):
     (tmp_path / "league.json").write_text(json.dumps({**words, "format": 99}))
     with pytest.raises(UsageError, match="format 99"):
         SelfPlay.resume(tmp_path)
+    text = json.dumps(words)
+    for damaged, message in (
+        (text[:40], "league.json is damaged"),
+        ("[1]", "holds no words of a league"),
+        (json.dumps({**words, "agent": "os:system"}), "names os:system as its agent, which is none"),
+        (json.dumps({name: value for name, value in words.items() if name != "agent"}), "agent is missing"),
+    ):
+        (tmp_path / "league.json").write_text(damaged)
+        with pytest.raises(UsageError, match=message):
+            SelfPlay.resume(tmp_path)
+        with pytest.raises(UsageError, match=message):
+            one.match("random", str(tmp_path), 2)
+    (tmp_path / "league.json").write_text(text)
+    (tmp_path / "agent.zip").unlink()
+    with pytest.raises(UsageError, match="lost the file of its agent"):
+        one.match("random", str(tmp_path), 2)
+    (tmp_path / "league.pt").unlink()
+    with pytest.raises(UsageError, match=r"there is no league .*league.pt"):
+        SelfPlay.resume(tmp_path)
+    with pytest.raises(UsageError, match="league.json is a file"):
+        one.save(tmp_path / "league.json")
 
 
 def test_saved_agents_are_opponents(tmp_path):
@@ -367,6 +388,12 @@ def test_members_that_left_play_their_games_to_the_end():
         (lambda: league(3), "env_fn is a game, its class, an id or a function"),
         (lambda: league(per_role=True), "TicTacToe has no sides"),
         (lambda: league(per_role="team"), "per_role is None, True, False or a function"),
+        (lambda: league(per_role=lambda state: "team"), r"int64 \[N, 2\]; for two games it returned str"),
+        (lambda: league(per_role=lambda state: torch.zeros(3)), r"returned \(3,\) of torch.float32"),
+        (
+            lambda: league(per_role=lambda state: torch.tensor([[0, -1]] * 2)),
+            r"the number of each seat's group, from 0",
+        ),
         (lambda: league(normalize_rewards=True), "normalize_rewards has no meaning in self-play"),
         (lambda: SelfPlay("pppo", TicTacToe), r"unknown agent 'pppo'.*Did you mean 'ppo'"),
         (lambda: SelfPlay(TicTacToe, TicTacToe), "the class or the name of an agent"),
