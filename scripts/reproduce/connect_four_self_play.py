@@ -25,7 +25,7 @@ class Squares(BaseFeaturesExtractor):
         channels: features of each square.
     """
 
-    def __init__(self, space: spaces.Box, channels: int = 32) -> None:
+    def __init__(self, space: spaces.Box, channels: int = 48) -> None:
         rows, columns, planes = space.shape
         super().__init__(space, (rows - SIDE + 1) * (columns - SIDE + 1) * channels)
         self.weights = torch.nn.Linear(SIDE * SIDE * planes, channels)
@@ -37,8 +37,10 @@ class Squares(BaseFeaturesExtractor):
 
 
 WORDS: dict[str, Any] = {
+    "num_envs": 512,
+    "batch_size": 1024,
     "latest_share": 0.8,
-    "learning_rate": falling(2e-3),
+    "learning_rate": falling(3e-3),
     "policy_kwargs": {"features_extractor_class": Squares, "net_arch": [64]},
 }
 
@@ -60,9 +62,10 @@ CLAIM = Claim(
     controls=[Control("self-play, train does nothing", ("self-play",))],
     tasks=("ConnectFour",),
     seeds=8,
-    setting="256 games at once, 32 ticks a rollout, 32 features of each square of four by four cells and a layer of 64, minibatches of 512, learning rate "
-    "2e-3 falling to 0; deterministic actions are judged. The convolution was chosen on development seeds 1 and 2: layers of 128 without one won 90 % after "
-    f"500,000 moves. What does not learn plays {IDLE_STEPS:,} moves: more would not change it.",
+    setting="512 games at once, 32 ticks a rollout, 48 features of each square of four by four cells and a layer of 64, minibatches of 1,024, learning rate "
+    "3e-3 falling to 0; deterministic actions are judged. Chosen on development seeds 1 to 3: layers of 128 without a convolution won 90 % after 500,000 "
+    "moves, this setting 98.7 % after a million. An earlier text (256 games, 32 features) ran on one of its own seeds, won 93.5 % there and was stopped. "
+    f"What does not learn plays {IDLE_STEPS:,} moves: more would not change it.",
 )
 
 if __name__ == "__main__":
