@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -258,6 +259,16 @@ def test_faults_of_a_player_are_named_and_lose():
     with pytest.warns(UserWarning, match="faults in a match of broken and random.*no idea"):
         found = league().match(broken, "random", 6)
     assert found.faults[0].message == "broken: ValueError: no idea" and found.losses >= 3
+
+    def slow(obs, mask, player, env_index, key):
+        time.sleep(0.2)
+        return first_cell(obs, mask, player, env_index, key)
+
+    with pytest.warns(UserWarning, match="no answer within 0.02 s"):
+        late = league().match(slow, "random", 4, time_limit=0.02)
+    assert {fault.kind for fault in late.faults} == {"time limit"} and late.games == 4
+    with pytest.raises(UsageError, match="time_limit is a positive number"):
+        league().match(slow, "random", 4, time_limit=0)
     with pytest.raises(UsageError, match="games"):
         league().match("latest", "random", 0)
     with pytest.raises(UsageError, match=r"unknown player 'v9'.*latest"):
