@@ -19,8 +19,8 @@ from polyathlon.agents.parts.annotators import ScriptedAnnotator, phrases
 from polyathlon.agents.parts.intrinsic import RND, NoBonus
 from polyathlon.agents.parts.oni import OniClassifier, OniHash, OniRanking
 
-# 16 games and PPO's update take about 13 seconds of one core for 10,000 steps
-STEPS, ROWS, CHUNKS, LIMIT = 40_960, 16, 4, 300
+# 16 games and PPO's update take about 10 seconds of one core for 10,000 steps, a delivery of labels to a network 5 to 10
+STEPS, ROWS, CHUNKS, LIMIT = 24_576, 16, 4, 200
 HELPFUL = ("staircase down", "door opens", "you find a hidden", "you break through")
 
 
@@ -68,9 +68,9 @@ def _successes(agent: Any) -> float:
 
 
 def oni(form: Any, seed: int, by_coin: bool = False) -> Any:
-    """Make a form of ONI with labels two rollouts late: scripted, or drawn by a coin of the seed for each request."""
+    """Make a form of ONI with labels two rollouts late, a hundred at a time: scripted, or drawn by a coin of the seed for each request."""
     rule = partial(coin, seed) if by_coin else phrases(*HELPFUL)
-    return form(ScriptedAnnotator(rule, delay=2), coefficient=0.1, extrinsic=1.0, seed=seed)
+    return form(ScriptedAnnotator(rule, delay=2, batch=100), coefficient=0.1, extrinsic=1.0, seed=seed)
 
 
 def coin(seed: int, request: Any) -> float:
@@ -102,7 +102,7 @@ CLAIM = Claim(
     seeds=8,
     step_label="steps",
     setting=f"PPO, {ROWS} games, {STEPS:,} steps (the paper has about 2e9); labels by a script ({', '.join(HELPFUL)}), two "
-    "rollouts late; the control's labels are drawn by a coin.",
+    "rollouts late and a hundred at a time; the control's labels are drawn by a coin.",
 )
 
 if __name__ == "__main__":
