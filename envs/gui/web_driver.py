@@ -23,6 +23,7 @@ from .tabs import PageFailure, Tab
 
 WARM_UP = 500  # ms that each of the two episodes runs that a fresh page plays first
 _CLIP = {"x": 0, "y": 0, "width": 160, "height": 210}
+_UNCOVERED = "#sync-task-cover { visibility: hidden !important; }"  # what MiniWoB++ lays over a page that has ended
 _SPARE_SECONDS = 90.0
 
 
@@ -39,6 +40,7 @@ class Play:
         steps: answers so far.
         tree: the accessibility tree, where the task shows it.
         picture: the last picture before the end (210, 160, 3) uint8, where the task takes them.
+        end: how the page looked when it was given back (210, 160, 3) uint8, where the task is drawn.
         recorder: what keeps the episode, or None.
     """
 
@@ -50,6 +52,7 @@ class Play:
     steps: int = 0
     tree: str = ""
     picture: np.ndarray | None = None
+    end: np.ndarray | None = None
     recorder: Recorder | None = None
 
 
@@ -68,6 +71,7 @@ class PageSettings:
         deadline: seconds that a page may take to answer.
         shows_tree: read the accessibility tree.
         takes_pictures: take a picture in every step.
+        is_drawn: keep how a page looks when it is given back, for the last picture of a film.
         record: folder for traces and films, or None.
     """
 
@@ -81,6 +85,7 @@ class PageSettings:
     deadline: float
     shows_tree: bool = False
     takes_pictures: bool = False
+    is_drawn: bool = False
     record: str | None = None
 
 
@@ -113,11 +118,14 @@ class PageDriver:
     def pictures(self, plays: Sequence[Play]) -> list[np.ndarray]:
         """Return the pictures of pages, (210, 160, 3) uint8 each; the last one, or black, where a page was given back."""
         found = self._run(gathered([self._shot(play) for play in plays]))
-        last = [np.zeros((210, 160, 3), np.uint8) if play.picture is None else play.picture for play in plays]
-        return [one if isinstance(one, np.ndarray) else kept for one, kept in zip(found, last)]
+        kept = [[one for one in (play.end, play.picture) if one is not None] for play in plays]
+        black = np.zeros((210, 160, 3), np.uint8)
+        return [one if isinstance(one, np.ndarray) else [*last, black][0] for one, last in zip(found, kept)]
 
     def give_back(self, play: Play, name: str) -> None:
         """Take the page of an episode back; writes its records under `name`."""
+        if play.tab is not None and self.settings.is_drawn:
+            play.end = self._run(self._shot(play))
         tab, play.tab = play.tab, None
         if tab is None:
             return
@@ -260,7 +268,7 @@ class PageDriver:
             return None
         with contextlib.suppress(PageFailure):
             data = await Browser.get(self.options).guard(
-                tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled", style=_UNCOVERED), self.settings.deadline
             )
             return decoded(data)
         return None

@@ -253,6 +253,17 @@ def test_elements_and_cells_are_numbered_actions():
     grid.close()
 
 
+def test_the_last_picture_of_an_episode_is_the_page_as_it_ended():
+    task = WebTask("click-test", render_mode="rgb_array")
+    task.reset(seed=1)
+    before = task.render()
+    assert task.step("click(1)")[2]
+    after = task.render()
+    goal = np.s_[:50]  # the yellow line with the goal: neither black nor under a cover
+    assert np.array_equal(before[goal], after[goal]) and before[goal].mean() > 100
+    task.close()
+
+
 def test_records_hold_a_trace_and_a_film(tmp_path):
     task = WebTask("click-test-2", record=str(tmp_path), render_mode="rgb_array")
     task.reset(options={"task": 4})
