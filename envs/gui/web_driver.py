@@ -38,6 +38,7 @@ class Play:
         used: numbers of the elements that were acted on.
         used_phrases: texts that were clicked or written.
         steps: answers so far.
+        next_ref: number of the next element, above all that the episode has given.
         tree: the accessibility tree, where the task shows it.
         picture: the last picture before the end (210, 160, 3) uint8, where the task takes them.
         end: how the page looked when it was given back (210, 160, 3) uint8, where the task is drawn.
@@ -50,6 +51,7 @@ class Play:
     used: set[int] = field(default_factory=set)
     used_phrases: set[str] = field(default_factory=set)
     steps: int = 0
+    next_ref: int = 1
     tree: str = ""
     picture: np.ndarray | None = None
     end: np.ndarray | None = None
@@ -174,6 +176,7 @@ class PageDriver:
         settle = 0 if not self.settings.is_own else self.settings.step_time
         look = await browser.guard(tab, tab.page.evaluate(START, [str(seed), settle]), self.settings.deadline)
         play = Play(tab, look, recorder=recorder)
+        play.next_ref = max([1, *(one["ref"] + 1 for one in look["elements"])])
         await self._more(browser, play)
         return play
 
@@ -202,18 +205,18 @@ class PageDriver:
             raise
         except Exception as error:
             fault = f"the action failed: {str(error).splitlines()[0][:200]}"
-        look = await self._look(browser, tab)
+        look = await self._look(browser, tab, play)
         play.look, before = look, play.look
         await self._more(browser, play)
         play.look = before
         return look, fault
 
-    async def _look(self, browser: Browser, tab: Tab) -> dict[str, Any]:
+    async def _look(self, browser: Browser, tab: Tab, play: Play) -> dict[str, Any]:
         for attempt in range(3):
             try:
                 look: dict[str, Any] = await browser.guard(
                     tab,
-                    tab.page.evaluate(PASS_AND_LOOK, self.settings.step_time if attempt == 0 else 0),
+                    tab.page.evaluate(PASS_AND_LOOK, [self.settings.step_time if attempt == 0 else 0, play.next_ref]),
                     self.settings.deadline,
                 )
                 break
@@ -229,6 +232,7 @@ class PageDriver:
             tab.url = ""
             await browser.break_renderer(tab.renderer, PageFailure("page", reason)) if self.settings.is_own else None
             raise PageFailure("page", reason)
+        play.next_ref = max([play.next_ref, *(one["ref"] + 1 for one in look["elements"])])
         return look
 
     async def _more(self, browser: Browser, play: Play) -> None:
