@@ -129,6 +129,7 @@ class WebTask(LanguageTask):
             deadline=float(deadline),
             shows_tree=observation == "axtree",
             takes_pictures=takes_pictures,
+            is_drawn=render_mode is not None,
             record=record,
         )
         self.driver = PageDriver(BrowserOptions(executable_path, headless), settings)

@@ -23,6 +23,7 @@ from .tabs import PageFailure, Tab
 
 WARM_UP = 500  # ms that each of the two episodes runs that a fresh page plays first
 _CLIP = {"x": 0, "y": 0, "width": 160, "height": 210}
+_UNCOVERED = "#sync-task-cover { visibility: hidden !important; }"  # what MiniWoB++ lays over a page that has ended
 _SPARE_SECONDS = 90.0
 
 
@@ -37,8 +38,10 @@ class Play:
         used: numbers of the elements that were acted on.
         used_phrases: texts that were clicked or written.
         steps: answers so far.
+        next_ref: number of the next element, above all that the episode has given.
         tree: the accessibility tree, where the task shows it.
         picture: the last picture before the end (210, 160, 3) uint8, where the task takes them.
+        end: how the page looked when it was given back (210, 160, 3) uint8, where the task is drawn.
         recorder: what keeps the episode, or None.
     """
 
@@ -48,8 +51,10 @@ class Play:
     used: set[int] = field(default_factory=set)
     used_phrases: set[str] = field(default_factory=set)
     steps: int = 0
+    next_ref: int = 1
     tree: str = ""
     picture: np.ndarray | None = None
+    end: np.ndarray | None = None
     recorder: Recorder | None = None
 
 
@@ -68,6 +73,7 @@ class PageSettings:
         deadline: seconds that a page may take to answer.
         shows_tree: read the accessibility tree.
         takes_pictures: take a picture in every step.
+        is_drawn: keep how a page looks when it is given back, for the last picture of a film.
         record: folder for traces and films, or None.
     """
 
@@ -81,6 +87,7 @@ class PageSettings:
     deadline: float
     shows_tree: bool = False
     takes_pictures: bool = False
+    is_drawn: bool = False
     record: str | None = None
 
 
@@ -113,11 +120,14 @@ class PageDriver:
     def pictures(self, plays: Sequence[Play]) -> list[np.ndarray]:
         """Return the pictures of pages, (210, 160, 3) uint8 each; the last one, or black, where a page was given back."""
         found = self._run(gathered([self._shot(play) for play in plays]))
-        last = [np.zeros((210, 160, 3), np.uint8) if play.picture is None else play.picture for play in plays]
-        return [one if isinstance(one, np.ndarray) else kept for one, kept in zip(found, last)]
+        kept = [[one for one in (play.end, play.picture) if one is not None] for play in plays]
+        black = np.zeros((210, 160, 3), np.uint8)
+        return [one if isinstance(one, np.ndarray) else [*last, black][0] for one, last in zip(found, kept)]
 
     def give_back(self, play: Play, name: str) -> None:
         """Take the page of an episode back; writes its records under `name`."""
+        if play.tab is not None and self.settings.is_drawn:
+            play.end = self._run(self._shot(play))
         tab, play.tab = play.tab, None
         if tab is None:
             return
@@ -166,6 +176,7 @@ class PageDriver:
         settle = 0 if not self.settings.is_own else self.settings.step_time
         look = await browser.guard(tab, tab.page.evaluate(START, [str(seed), settle]), self.settings.deadline)
         play = Play(tab, look, recorder=recorder)
+        play.next_ref = max([1, *(one["ref"] + 1 for one in look["elements"])])
         await self._more(browser, play)
         return play
 
@@ -194,18 +205,18 @@ class PageDriver:
             raise
         except Exception as error:
             fault = f"the action failed: {str(error).splitlines()[0][:200]}"
-        look = await self._look(browser, tab)
+        look = await self._look(browser, tab, play)
         play.look, before = look, play.look
         await self._more(browser, play)
         play.look = before
         return look, fault
 
-    async def _look(self, browser: Browser, tab: Tab) -> dict[str, Any]:
+    async def _look(self, browser: Browser, tab: Tab, play: Play) -> dict[str, Any]:
         for attempt in range(3):
             try:
                 look: dict[str, Any] = await browser.guard(
                     tab,
-                    tab.page.evaluate(PASS_AND_LOOK, self.settings.step_time if attempt == 0 else 0),
+                    tab.page.evaluate(PASS_AND_LOOK, [self.settings.step_time if attempt == 0 else 0, play.next_ref]),
                     self.settings.deadline,
                 )
                 break
@@ -221,6 +232,7 @@ class PageDriver:
             tab.url = ""
             await browser.break_renderer(tab.renderer, PageFailure("page", reason)) if self.settings.is_own else None
             raise PageFailure("page", reason)
+        play.next_ref = max([play.next_ref, *(one["ref"] + 1 for one in look["elements"])])
         return look
 
     async def _more(self, browser: Browser, play: Play) -> None:
@@ -260,7 +272,7 @@ class PageDriver:
             return None
         with contextlib.suppress(PageFailure):
             data = await Browser.get(self.options).guard(
-                tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled", style=_UNCOVERED), self.settings.deadline
             )
             return decoded(data)
         return None
