@@ -172,7 +172,8 @@ def _explicit(text: _Text, count: int) -> np.ndarray:
     if section not in text.sections:
         raise UsageError(f"{text.path}: the section {section} is missing")
     flat: list[float] = []
-    wanted = count * count if kind == "FULL_MATRIX" else len(_triangle(count, kind)[0])
+    # counted, for the indices of a triangle take more memory than the matrix
+    wanted = count * count if kind == "FULL_MATRIX" else count * (count + (1 if "DIAG" in kind else -1)) // 2
     for number, words in text.sections[section]:
         flat += [_number(text, number, word, "a distance") for word in words]
         if any(value < 0 for value in flat[-len(words) :]):
