@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import gymnasium as gym
 import numpy as np
@@ -380,6 +381,12 @@ def test_problems_of_standard_input_from_a_file(tmp_path):
         ({**SEVEN, "entry_point": "not a name"}, "needs the name of a function"),
         ({**SEVEN, "kind": "file"}, "unknown kind of problem 'file'"),
         ({**SEVEN, "task_id": 3}, "task_id must be a text, got 3"),
+        ({**SEVEN, "solution": 3}, "solution must be a text, got 3"),
+        ({**SEVEN, "completion": "false"}, "completion must be true or false, got 'false'"),
+        ({**SEVEN, "tests": [{"inputs": [1], "expected": 1, "visible": "no"}]}, "visible must be true or false"),
+        ({**SEVEN, "tests": [{"inputs": [1], "expected": 1, "tolerance": math.inf}]}, "tolerance must be a finite"),
+        ({**SEVEN, "tests": [{"inputs": [1], "expected": 1, "tolerance": -1}]}, "tolerance must be a number"),
+        ({**SEVEN, "tests": [{"inputs": [1], "expected": [1], "compare": "root"}]}, "needs a tolerance above 0"),
     ],
 )
 def test_records_that_are_no_problems_are_refused(tmp_path, row, text):
