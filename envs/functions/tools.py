@@ -18,7 +18,7 @@ from .dialogue import MAX_STEPS, Script, open_dialogue
 from .dialogue_turns import REWARDS, message_candidates, messages_of, refuse_message, take_message
 from .prompts import STYLES, instructions
 from .schemas import enums_of, fits, misfit
-from .worlds import World, Written, read_written
+from .worlds import World, Written, nested_call, read_written
 
 Tool = Callable[..., Any] | type
 
@@ -127,6 +127,11 @@ class ToolEnv(LanguageTask):
             raise UsageError(
                 f"task {number} has {len(turns)} turns, but calls for {len(gold)}; give one list for each turn"
             )
+        for name in task.state:
+            if name not in self.classes:
+                raise unknown_name(f"class in the state of task {number}", str(name), self.classes)
+            if not hasattr(self.classes[name], "_load_scenario"):
+                raise UsageError(f"task {number} gives a state to {name}, which has no _load_scenario that takes it")
         for call in (one for calls in gold for one in calls):
             try:
                 written = read_written(call)
@@ -177,9 +182,9 @@ class ToolEnv(LanguageTask):
                 return f"{call.name} has no parameter {name[:60]!r}; it takes {', '.join(properties) or 'none'}"
             if name in leave:
                 continue
-            if isinstance(value, dict) and value and all(isinstance(inside, dict) for inside in value.values()):
-                (nested, given), *_ = value.items()
-                reason = self.why_not_executed(Call(str(nested), given))
+            inner = nested_call(value, self._by_name)
+            if inner is not None:
+                reason = self.why_not_executed(inner)
                 if reason is not None:
                     return reason
             elif not fits(value, properties[name]):
