@@ -87,7 +87,7 @@ class CandidateFeatures:
         self.text_features, self.numbers = text_features, numbers
         self._own = HashedText(text_features + 1) if text_features else None
         self._grams = HashedText(_GRAMS)
-        self._known: OrderedDict[tuple[str, ...], Array] = OrderedDict()
+        self._known: OrderedDict[tuple[tuple[tuple[str, str], ...], tuple[str, ...]], Array] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -108,7 +108,8 @@ class CandidateFeatures:
             messages: the conversation so far, each message with "role" and "content".
             candidates: the answers to choose from.
         """
-        key = (*(one["content"] for one in messages), "", *candidates)
+        # roles too: they say which message is the request
+        key = (tuple((one["role"], one["content"]) for one in messages), tuple(candidates))
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._table(messages, candidates)

@@ -322,3 +322,26 @@ def test_permuting_the_reference_answers_leaves_the_features_as_they_are(env_id,
         observation, _ = env.reset(seed=seed)
         assert observation.keys() == expected.keys()
         assert all(np.array_equal(observation[key], expected[key]) for key in expected)
+
+
+def test_rows_show_the_numbers_of_the_request_too():
+    env = CandidateAction(gym.make("polyathlon/Reasoning-v0"), numbers=3)
+    alone, _ = env.reset(seed=0)
+    rows = env.vector(2, output="numpy")
+    together, _ = rows.reset(seed=0)  # had no "globals", which its space promises
+    assert rows.observation_space.contains(together)
+    for name, value in alone.items():
+        np.testing.assert_array_equal(together[name][0], value)
+
+
+def test_equal_texts_of_other_roles_are_another_conversation():
+    features = CandidateFeatures(4)
+    one = [{"role": "user", "content": "one two"}, {"role": "user", "content": "red fox"}]
+    other = [one[0], {"role": "assistant", "content": "red fox"}]
+    features.table(one, ["red"])
+    np.testing.assert_array_equal(features.table(other, ["red"]), CandidateFeatures(4).table(other, ["red"]))
+
+
+def test_a_penalty_is_a_finite_number():
+    with pytest.raises(UsageError, match="penalty must be a finite number, got nan"):
+        CandidateAction(gym.make("polyathlon/Reasoning-v0"), penalty=float("nan"))

@@ -367,3 +367,12 @@ def test_reasoning_over_several_turns_through_tokens():
     assert marked == [*ids("no"), EOS, *ids(gold), EOS]
     context = env.tokenizer.decode(observation["tokens"][: observation["length"]].tolist(), skip_special_tokens=True)
     assert "That is not right. Attempts left: 1." in context
+
+
+def test_numbers_that_are_no_integers_are_no_tokens():
+    env = token_env()
+    env.reset(seed=0)
+    for ids in ([3.7, 4.2], ["3"], [None]):  # 3.7 was token 3
+        with pytest.raises(TypeError, match="token ids, which are integers"):
+            env.step_utterance(ids)
+    env.step_utterance(np.array([3, 4]))
