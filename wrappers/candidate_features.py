@@ -16,7 +16,8 @@ from .encoders import HashedText
 Array = NDArray[np.float32]
 _WORD = re.compile(r"\d+(?:\.\d+)?|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?$")
-_SIGNED = re.compile(r"(-?)\s*(\d{1,15}(?:\.\d+)?)")
+# it begins at a sign or a digit: an expression that begins with blanks takes the square of their number
+_SIGNED = re.compile(r"(?:(-)\s*)?(\d{1,15}(?:\.\d+)?)")
 _SPAN = 4.0  # the largest number of a candidate that is told apart, in units of the request's largest
 _GRAMS = 257
 _CACHED_TABLES = 1024

@@ -148,7 +148,15 @@ def test_death_says_how_and_where():
 
 @pytest.mark.parametrize(
     ("mode", "frozen", "wanted"),
-    [("constant", 0, 0), ("constant", 3, -1), ("exp", 3, -8), ("square", 3, -9), ("linear", 3, -3), ("always", 0, -1)],
+    [
+        ("constant", 0, 0),
+        ("constant", 3, -1),
+        ("exp", 3, -8),
+        ("square", 3, -9),
+        ("linear", 3, -3),
+        ("always", 0, -1),
+        ("exp", 1100, -(2.0**100)),
+    ],  # one game raised an OverflowError, many were paid minus infinity
 )
 def test_penalties_grow_as_they_say(mode, frozen, wanted):
     rules = Rules("score", mode, -1.0)
@@ -357,6 +365,8 @@ def test_memory_that_is_held_is_never_written_again():
         ({"character": "monk"}, "role-race"),
         ({"penalty_mode": "squared"}, "'square'"),
         ({"penalty_step": "x"}, "penalty_step"),
+        ({"penalty_time": float("inf")}, "penalty_time must be a finite number"),
+        ({"options": 5}, "options is a list"),
         ({"lgen": -1}, "lgen"),
         ({"crop": 4}, "odd"),
         ({"wizard": 1}, "wizard"),
