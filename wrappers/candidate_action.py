@@ -217,6 +217,10 @@ class CandidateForm:
         offered = None if episode.over else self.answers(episode)
         return observed(self._features, self.observation_space, episode.messages, offered)
 
+    def ended(self, episode: Any) -> Observation:
+        """Return what `CandidateAction` observes of an episode that an action without a candidate has ended."""
+        return observed(self._features, self.observation_space, episode.messages, None)
+
     def answers(self, episode: Any) -> list[str]:
         """Return the candidates.
 

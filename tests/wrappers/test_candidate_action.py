@@ -352,3 +352,17 @@ def test_numbers_of_a_long_text_of_blanks_are_read_at_once():
     before = time.process_time()
     table = CandidateFeatures(4, numbers=2).table([{"role": "user", "content": " " * 60_000}], ["1 - 2"])
     assert time.process_time() - before < 2.0 and table.shape == (1, 13)  # took 20 seconds
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step"])
+def test_rows_show_the_end_of_an_illegal_action_as_one_environment_does(mode):
+    env = CandidateAction(FunctionCall("irrelevance"), numbers=2)
+    _, info = env.reset(seed=0)
+    assert not info["action_mask"][7]
+    alone, *_ = env.step(7)
+    rows = env.vector(1, output="numpy", autoreset_mode=mode)
+    rows.reset(seed=0)
+    seen, _, _, _, infos = rows.step(np.array([7]))
+    last = infos["final_obs"][0] if mode == "same_step" else {name: part[0] for name, part in seen.items()}
+    for name, part in alone.items():  # rows still showed the candidates
+        np.testing.assert_array_equal(last[name], part)

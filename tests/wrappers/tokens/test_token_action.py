@@ -376,3 +376,15 @@ def test_numbers_that_are_no_integers_are_no_tokens():
         with pytest.raises(TypeError, match="token ids, which are integers"):
             env.step_utterance(ids)
     env.step_utterance(np.array([3, 4]))
+
+
+def test_rewards_of_several_objectives_are_refused_before_they_are_paid():
+    with pytest.raises(UsageError, match=r"3 objectives.*LinearReward under TokenAction"):
+        TokenAction(gym.make("polyathlon/Code-v0", reward="vector"))
+
+
+def test_a_reset_of_no_row_is_refused():
+    rows = token_env().vector(2)
+    rows.reset(seed=0)
+    with pytest.raises(UsageError, match="names no row to reset"):
+        rows.reset(options={"reset_mask": np.array([False, False])})
