@@ -99,7 +99,7 @@ def _problem(line: str, where: str) -> Problem:
         return humaneval.problem_of(row) if "test" in row else problem_of(row)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, SyntaxError, LookupError) as error:
         raise UsageError(f"{where}: no problem in the documented format: {error}") from error
 
 

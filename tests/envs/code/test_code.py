@@ -363,6 +363,14 @@ def test_problems_of_standard_input_from_a_file(tmp_path):
     assert task.solution("sum") is None and task.candidates(task.start("sum")) == []
 
 
+EVAL = {
+    "task_id": "a",
+    "prompt": "def f(x):\n",
+    "entry_point": "f",
+    "test": "def check(candidate):\n    assert candidate(1) == 2",
+}
+
+
 @pytest.mark.parametrize(
     "row, text",
     [
@@ -381,6 +389,9 @@ def test_problems_of_standard_input_from_a_file(tmp_path):
         ({**SEVEN, "entry_point": "not a name"}, "needs the name of a function"),
         ({**SEVEN, "kind": "file"}, "unknown kind of problem 'file'"),
         ({**SEVEN, "task_id": 3}, "task_id must be a text, got 3"),
+        ({**EVAL, "test": "def check(:"}, "no problem in the documented format: invalid syntax"),
+        ({**EVAL, "entry_point": 5}, "entry_point must be a text, got 5"),
+        ({**EVAL, "test": "def check(candidate):\n    assert abs() < f(1)"}, "no problem in the documented format"),
         ({**SEVEN, "solution": 3}, "solution must be a text, got 3"),
         ({**SEVEN, "completion": "false"}, "completion must be true or false, got 'false'"),
         ({**SEVEN, "tests": [{"inputs": [1], "expected": 1, "visible": "no"}]}, "visible must be true or false"),
@@ -472,3 +483,9 @@ def test_a_small_model_learns_to_write_programs():
     before = solved()
     agent.warm_start(n=256, epochs=12, learning_rate=4e-3)
     assert before <= 2 and solved() >= before + 2
+
+
+def test_a_solution_of_another_python_leaves_constants_to_choose_from(tmp_path):
+    task = Code(file_of(tmp_path, {**SEVEN, "solution": "def seven(): print 7"}))
+    offered = task.candidates(task.start(SEVEN["task_id"]))  # a SyntaxError
+    assert len(offered) == 8 and "def seven(): print 7" in offered
