@@ -284,6 +284,11 @@ def test_comparisons():
         and not holds([1, 1], [1, 2], "members")
         and not holds({1, 2}, [1, 2], "members")
     )
+    # whatever the order, as one to one as it can be
+    assert holds([1.04, 0.96, "a"], ["a", 1.0, 1.05], "members", 0.05) and not holds(
+        [1.2, 1.0], [1.0, 1.05], "members", 0.05
+    )
+    assert holds([math.nan, 1.0], [1.0, math.nan], "members", 0.05) and not holds([1.0], [1], "members", 0.05)
     assert holds(2, 2.0, "number") and not holds(True, 1, "number") and not holds("2", 2, "number")
     assert holds(1, True, "truth") and holds(None, False, "truth") and not holds([1], True, "truth")
     assert (
