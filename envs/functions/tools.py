@@ -31,7 +31,8 @@ class ToolTask:
         request: what the user asks; a list of texts for a conversation in turns.
         calls: reference calls as source text, such as `["add(a=1, b=2)"]`; for a conversation a list for each turn. What
             they return, and the state that they leave, is what the policy must reach, by whatever calls.
-        answer: a text that the last message must hold as a whole word; None: any message will do.
+        answer: a text that the last message must hold as whole words, whatever their case and punctuation; a number counts by
+            its value ("-5" is neither 5 nor 50). None: any message will do.
         state: class name -> what its `_load_scenario(state, long_context=False)` is given.
         check: extra condition on (world, last message) at the end; `world.objects` holds the objects by class name.
     """
