@@ -78,9 +78,9 @@ def describe_actions(space: spaces.Space[Any], mask: NDArray[np.bool_] | None) -
         mask: bool mask of the allowed actions, of several choices side by side; None where all are.
     """
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) and mask is not None:
-        counts, first = choice_counts(space)
+        counts, firsts = choice_counts(space)
         allowed = np.split(mask, np.cumsum(counts)[:-1])
-        each = [_ranges([int(start) + int(i) for i in np.flatnonzero(one)]) for start, one in zip(first, allowed)]
+        each = [_ranges([int(start) + int(i) for i in np.flatnonzero(one)]) for start, one in zip(firsts, allowed)]
         return "action: one integer from each of " + "; ".join(each)
     if isinstance(space, spaces.Discrete):
         first = int(space.start)

@@ -180,9 +180,9 @@ class ModelJudge(Judge):
         rows = []
         for prompt, x, y in zip(prompts, a, b, strict=True):
             text = prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
-            places = {"prompt": text, "a": x, "b": y}
             # at once: an answer that holds "{b}" would show the other one in its place
-            asked = _PLACE.sub(lambda place, given=places: given[place[1]], self.template)
+            parts, given = _PLACE.split(self.template), {"prompt": text, "a": x, "b": y}
+            asked = "".join(given[part] if i % 2 else part for i, part in enumerate(parts))
             rows.append(render_prompt(self.tokenizer, [{"role": "user", "content": asked}]))
         longest = max(map(len, rows))
         tokens = torch.tensor([[*row, *[row[0]] * (longest - len(row))] for row in rows])
