@@ -215,6 +215,47 @@ def test_workers_play_the_same_games_and_end_with_their_owner():
     assert all(process.returncode is not None for process in spread.games.processes)
 
 
+def test_an_interrupt_in_a_step_leaves_no_answer_behind_that_a_later_step_would_take_for_its_own(monkeypatch):
+    plain = NetHackVector(2, max_episode_steps=50)
+    spread = NetHackVector(2, max_episode_steps=50, workers=2, render_mode="rgb_array")
+    plain.reset(seed=0), spread.reset(seed=0)
+
+    def interrupted(called):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spread.games, "_collect", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spread.step(np.array([0, 0]))
+    for number in range(4):
+        found, wanted = spread.reset(seed=number)[0], plain.reset(seed=number)[0]
+        for action in range(5):
+            for key, array in wanted.items():
+                np.testing.assert_array_equal(found[key], array)
+            found, wanted = (vec.step(np.array([action, action]))[0] for vec in (spread, plain))
+    assert spread.render()[0].std() > 0
+    spread.close(), plain.close()
+
+
+def test_vectors_refuse_seeds_that_their_rows_cannot_take_and_return_to_the_state_before_a_reset():
+    vec = NetHackVector(2)
+    before = vec.get_state()
+    with pytest.raises(UsageError, match="seed \\+ i"):
+        vec.reset(seed=2**63 - 1)
+    vec.reset(seed=1)
+    vec.set_state(before)
+    with pytest.raises(UsageError, match="reset"):
+        vec.step(np.array([1, 1]))
+    vec.close()
+    env = NetHack()
+    before = env.get_state()
+    env.reset(seed=1)
+    env.set_state(before)
+    with pytest.raises(UsageError, match="reset"):
+        env.step(1)
+    env.close()
+
+
 # ------------------------------------------------------------------------------------------------- folders and files
 
 
