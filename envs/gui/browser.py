@@ -153,7 +153,7 @@ class Browser:
                         raise require_program(
                             "chromium", "apt-get install chromium", "playwright install chromium"
                         ) from error
-                    message = f"{self.program or 'chromium'} did not start: {_first(error)}"
+                    message = f"{self.program or 'chromium'} did not start: {first_line(error)}"
                     if self._has_run:
                         raise PageFailure("browser", message) from error
                     raise UsageError(f"{message}\n{self._advice()}") from error
@@ -276,10 +276,10 @@ class Browser:
     def failure_of(self, error: BaseException) -> PageFailure:
         """Return what an error of Playwright says that was lost."""
         if not self.is_connected:
-            return PageFailure("browser", f"the browser was lost: {_first(error)}")
+            return PageFailure("browser", f"the browser was lost: {first_line(error)}")
         if isinstance(error, asyncio.TimeoutError | TimeoutError):
             return PageFailure("deadline", "the browser did not answer in time")
-        return PageFailure("renderer", f"the page was lost: {_first(error)}")
+        return PageFailure("renderer", f"the page was lost: {first_line(error)}")
 
     async def break_renderer(self, renderer: Renderer, failure: PageFailure) -> None:
         """Give up a renderer with all its pages."""
@@ -325,7 +325,8 @@ def _is_loss(error: BaseException) -> bool:
     )
 
 
-def _first(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 

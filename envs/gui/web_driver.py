@@ -15,7 +15,8 @@ import numpy as np
 from polyathlon.envs.errors import UsageError
 
 from .acting import perform
-from .browser import HEIGHT, OPEN_SECONDS, WIDTH, Browser, BrowserOptions
+from .browser import HEIGHT, OPEN_SECONDS, WIDTH, Browser, BrowserOptions, first_line
+from .calls import CALLS, REF
 from .page_places import allowed_place
 from .recording import Recorder, decoded
 from .scripts import HAS_HOOK, INSTALL, PASS_AND_LOOK, START, WARM
@@ -161,10 +162,21 @@ class PageDriver:
             return await self._start_on(browser, seed, None)
 
     async def _start_on(self, browser: Browser, seed: int, tab: Tab | None) -> Play:
+        is_fresh = tab is None
         if tab is None:
-            is_frozen = self.settings.is_frozen
-            tab = await browser.new_tab(self.settings.capacity, is_frozen, not _is_web(self.settings.url))
-            await browser.guard(tab, tab.page.add_init_script(INSTALL), self.settings.deadline)
+            tab = await browser.new_tab(self.settings.capacity, self.settings.is_frozen, not _is_web(self.settings.url))
+        try:
+            if is_fresh:
+                await browser.guard(tab, tab.page.add_init_script(INSTALL), self.settings.deadline)
+            return await self._start_in(browser, seed, tab)
+        except (PageFailure, UsageError):
+            raise
+        except Exception as error:
+            await browser.close_tab(tab)
+            message = f"the page {self.settings.url} cannot be started: {first_line(error)}"
+            raise UsageError(message) if self.settings.is_own else PageFailure("page", message) from error
+
+    async def _start_in(self, browser: Browser, seed: int, tab: Tab) -> Play:
         recorder = Recorder(Path(self.settings.record)) if self.settings.record is not None else None
         if recorder is not None:
             await browser.guard(tab, recorder.start(tab), self.settings.deadline)
@@ -204,7 +216,7 @@ class PageDriver:
         except PageFailure:
             raise
         except Exception as error:
-            fault = f"the action failed: {str(error).splitlines()[0][:200]}"
+            fault = f"the action failed: {first_line(error)[:200]}"
         look = await self._look(browser, tab, play)
         play.look, before = look, play.look
         await self._more(browser, play)
@@ -224,7 +236,7 @@ class PageDriver:
                 raise
             except Exception as error:  # the page was replaced by another while it was read
                 if attempt == 2:
-                    raise PageFailure("page", f"the page cannot be read: {str(error).splitlines()[0][:200]}") from error
+                    raise PageFailure("page", f"the page cannot be read: {first_line(error)[:200]}") from error
                 with contextlib.suppress(Exception):
                     await browser.guard(tab, tab.page.wait_for_load_state("load"), self.settings.deadline)
         reason = allowed_place(look["url"], self.settings.folder)
@@ -237,6 +249,14 @@ class PageDriver:
 
     async def _more(self, browser: Browser, play: Play) -> None:
         """Read the accessibility tree and take a frame of the film, where they are wanted."""
+        try:
+            await self._take_more(browser, play)
+        except PageFailure:
+            raise
+        except Exception as error:
+            raise PageFailure("page", f"the page cannot be read: {first_line(error)[:200]}") from error
+
+    async def _take_more(self, browser: Browser, play: Play) -> None:
         tab = play.tab
         assert tab is not None
         if self.settings.takes_pictures and not play.look["done"]:
@@ -261,7 +281,7 @@ class PageDriver:
     def _note(self, play: Play, call: Any) -> None:
         """Remember what was acted on, for the features of choices."""
         texts = {one["ref"]: one["text"] for one in play.look["elements"]}
-        if call.arguments and isinstance(call.arguments[0], int):
+        if CALLS[call.name][:1] == (REF,):
             play.used.add(call.arguments[0])
             play.used_phrases.add(texts[call.arguments[0]])
         play.used_phrases.update(part for part in call.arguments if isinstance(part, str))

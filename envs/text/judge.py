@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,9 +133,9 @@ class Judge(LanguageTask):
             raise UsageError(f"judging is text and draws nothing; render_mode must be None, got {render_mode!r}")
         if kind not in KINDS:
             raise unknown_name("kind of judging", str(kind), KINDS)
-        if len(weights) != 3 or not all(w >= 0 for w in weights) or not sum(weights) > 0:
+        if len(weights) != 3 or not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
             raise UsageError(
-                f"weights are those of format, verdict and suggestion, at least 0, such as (1, 1, 1); got {weights!r}"
+                f"weights are those of format, verdict and suggestion, finite and at least 0, such as (1, 1, 1); got {weights!r}"
             )
         super().__init__(max_turns=1, max_bytes=1 << 18)
         self.kind, self.weights = kind, tuple(float(w) for w in weights)

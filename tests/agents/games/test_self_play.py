@@ -332,6 +332,7 @@ def test_pictures_of_matrix_and_ratings(tmp_path):
     one = league().learn(128)
     matrix = one.matrix(4)
     assert plot_matrix(matrix, tmp_path / "m.png").stat().st_size > 5000
+    assert plot_matrix(Matrix(["a", "b"], {}), tmp_path / "n.png").is_file()  # nobody has played
     born = {one.pool.name(n): one.pool.born[n] for n in one.pool.active}
     assert plot_ratings(one.ratings(4), born, tmp_path / "r.png").stat().st_size > 5000
     assert set(one.names) == {"random", "perfect", "latest", *one.pool.names} and "latest" in str(matrix)

@@ -90,6 +90,30 @@ def test_pages_without_the_hook_are_refused(own):
     task.close()
 
 
+@pytest.mark.parametrize("hook", ["reset(seed) { throw new Error('no such level') }", "status() { throw new Error() }"])
+def test_pages_whose_hook_raises_and_addresses_without_a_page_are_named(tmp_path, hook):
+    (tmp_path / "index.html").write_text(
+        f"<script>globalThis.polyathlon = {{reset() {{}}, status() {{}}, {hook}}}</script>"
+    )
+    for page in (str(tmp_path), "http://127.0.0.1:9/"):
+        task = WebTask(page=page)
+        with pytest.raises(UsageError, match="cannot be started: .*Error|cannot be started: .*ERR_"):
+            task.reset(seed=0)
+        task.close()
+    with pytest.raises(UsageError, match="penalty must be a finite number"):
+        WebTask(page=str(tmp_path), penalty=float("nan"))
+    assert all(not renderer.tabs for renderer in Browser.get(task.driver.options)._renderers)
+
+
+def test_only_numbers_of_elements_are_remembered_as_elements_that_were_used(task):
+    for call in ("scroll(1, 2)", "tab(1)", "click_at(2, 300)"):
+        task.step(call)
+    assert task._row.episode.data.used == set()
+    number = ref(task, "Name")
+    task.step(f"focus({number})")
+    assert task._row.episode.data.used == {number}
+
+
 @pytest.mark.parametrize(
     ("button", "said"),
     [

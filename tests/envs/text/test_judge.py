@@ -162,6 +162,8 @@ def test_records_that_mean_nothing_are_refused(row, kind, message, tmp_path):
         (lambda: Judge(task=gym.make("CartPole-v1")), "language task"),
         (lambda: Judge(task=Doubling(), kind="preferences"), "preference"),
         (lambda: Judge(task=Doubling(), weights=(0, 0, 0)), "weights"),
+        (lambda: Judge(task=Doubling(), weights=(float("inf"), 1, 1)), "finite"),  # its rewards were NaN
+        (lambda: MultipleChoice(task=Doubling(), format_weight=float("inf")), "finite"),
         (lambda: Judge(task=Doubling(), render_mode="human"), "render_mode"),
         (lambda: Judge(pairs="no_such_file.jsonl"), "there is no file"),
         (lambda: Judge(task=Doubling()).start(3), "order 0 or 1"),
