@@ -1,0 +1,67 @@
+"""What a language agent imitates before it learns: a number of problems, or the words of its `warm_start`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polyathlon.envs.errors import UsageError, check_int, check_positive, check_positive_int, unknown_name
+
+WORDS = ("n", "epochs", "batch_size", "learning_rate", "turns")
+WarmStart = int | dict[str, Any]
+
+
+def checked_warm_start(given: int | Mapping[str, Any]) -> WarmStart:
+    """Check what a run says of imitation.
+
+    Args:
+        given: the number of problems (0 imitates nothing), or a mapping with `n` and any of `epochs`, `batch_size`,
+            `learning_rate` and `turns` of `LanguageAgent.warm_start`.
+
+    Raises:
+        UsageError: it is neither, a word is unknown or `n` is missing, or a number is impossible.
+    """
+    if not isinstance(given, Mapping):
+        check_int(0, warm_start=given)
+        return given
+    for word in given:
+        if word not in WORDS:
+            raise unknown_name("word of warm_start", str(word), WORDS)
+    if "n" not in given:
+        raise UsageError(f"warm_start must say how many problems are imitated, n, got {dict(given)!r}")
+    whole = [word for word in ("n", "epochs", "batch_size", "turns") if word in given]
+    check_positive_int(**{f"warm_start {word}": given[word] for word in whole})
+    if given.get("learning_rate") is not None:
+        check_positive(**{"warm_start learning_rate": given["learning_rate"]})
+    return dict(given)
+
+
+def imitate(agent: Any, given: WarmStart) -> None:
+    """Let a language agent imitate what a run says."""
+    if given:
+        agent.warm_start(**(given if isinstance(given, dict) else {"n": given}))
+
+
+def read_warm_start(text: str) -> WarmStart:
+    """Read what `--warm-start` says, unchecked: `640`, or `640,learning_rate=0.002,epochs=4`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    number, *rest = text.split(",")
+    words: dict[str, Any] = {"n": _number("n", number)}
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--warm-start is N or N,WORD=VALUE,... such as 640,learning_rate=0.002, got {text!r}")
+        words[name.strip()] = _number(name, value)
+    return words if rest else words["n"]
+
+
+def _number(name: str, text: str) -> int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise UsageError(f"--warm-start takes numbers, got {name}={text!r}: write 640, or 640,learning_rate=0.002")
