@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polyathlon.envs.errors import UsageError, check_int, check_positive, check_positive_int, unknown_name
 
 WORDS = ("n", "epochs", "batch_size", "learning_rate", "turns")
-WarmStart = int | dict[str, Any]
+WarmStart = int | dict[str, Any] | list[dict[str, Any]]
 
 
-def checked_warm_start(given: int | Mapping[str, Any]) -> WarmStart:
+def checked_warm_start(given: int | Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> WarmStart:
     """Check what a run says of imitation.
 
     Args:
         given: the number of problems (0 imitates nothing), or a mapping with `n` and any of `epochs`, `batch_size`,
-            `learning_rate` and `turns` of `LanguageAgent.warm_start`.
+            `learning_rate` and `turns` of `LanguageAgent.warm_start`, or a list of such mappings, done one after the other.
 
     Raises:
         UsageError: it is neither, a word is unknown or `n` is missing, or a number is impossible.
     """
+    if isinstance(given, list | tuple):
+        if not given or not all(isinstance(one, Mapping) for one in given):
+            raise UsageError(f"a list of warm_start holds mappings such as {{'n': 64}}, got {given!r}")
+        return [dict(one) for one in given if checked_warm_start(one)]
     if not isinstance(given, Mapping):
         check_int(0, warm_start=given)
         return given
@@ -39,7 +43,8 @@ def checked_warm_start(given: int | Mapping[str, Any]) -> WarmStart:
 def imitate(agent: Any, given: WarmStart) -> None:
     """Let a language agent imitate what a run says."""
     if given:
-        agent.warm_start(**(given if isinstance(given, dict) else {"n": given}))
+        for words in given if isinstance(given, list) else [given]:
+            agent.warm_start(**(words if isinstance(words, dict) else {"n": words}))
 
 
 def read_warm_start(text: str) -> WarmStart:

@@ -38,7 +38,9 @@ def test_language_agents_train_by_every_entry(env, tmp_path):
         pytest.importorskip("nle")
     found = tuned_settings("language", env)
     given = found.warm_start
-    first = {**given, "n": 32, "epochs": 1} if isinstance(given, dict) else min(given, 32)
+    words = given if isinstance(given, list) else [given]
+    short = [{**one, "n": min(one["n"], 8), "epochs": 1} for one in words if isinstance(one, dict)]
+    first = short or min(given, 32)
     words = {"num_prompts": 2, "group_size": 2}
     agent = polyathlon.train("language", env, 16, warm_start=first, agent_kwargs=words, out=tmp_path, picture=False)
     assert agent.num_timesteps >= 16
