@@ -25,7 +25,13 @@ from .folder_lock import FolderLock
 from .warm_starts import WarmStart
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "transformers", "peft", "reasoning-gym")
-CONFIG_TYPES: dict[str, Any] = {"str": str, "int": int, "str | None": str | None, "dict": dict, "WarmStart": int | dict | list}
+CONFIG_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "str | None": str | None,
+    "dict": dict,
+    "WarmStart": int | dict | list,
+}
 LATER = ("env_spec", "env_lost")  # words of a run that came later: where they say nothing, checkpoints do not have them
 
 
