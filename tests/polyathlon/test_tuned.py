@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from types import SimpleNamespace
 
 import pytest
 from stable_baselines3.common.utils import LinearSchedule
@@ -79,6 +80,7 @@ def test_an_entry_may_say_the_form_of_the_task_and_what_is_imitated_and_given_wo
 def test_imitation_has_a_step_size_of_its_own(tmp_path, monkeypatch):
     from polyathlon.agents import LanguageAgent
     from polyathlon.run_calls import run_config
+    from polyathlon.warm_starts import imitate
 
     mine = tmp_path / "mine.yml"
     mine.write_text(
@@ -101,7 +103,15 @@ def test_imitation_has_a_step_size_of_its_own(tmp_path, monkeypatch):
     polyathlon.train("language", "polyathlon/Reasoning-v0", 60, resume=True, **call)  # the same words are the same run
     with pytest.raises(UsageError, match="holds another run.*warm_start was"):
         polyathlon.train("language", "polyathlon/Reasoning-v0", 60, resume=True, warm_start=2, **call)
+    phases = [{"n": 4, "turns": 1}, {"n": 2, "turns": 3}]
+    assert run_config("language", "polyathlon/Reasoning-v0", 30, warm_start=phases).warm_start == phases
+    said_of: list[dict] = []
+    imitate(SimpleNamespace(warm_start=lambda **given: said_of.append(given)), phases)
+    assert said_of == phases  # in this order
     for given, said in (
+        ([], "a list of warm_start holds mappings"),
+        ([{"n": 4}, 5], "a list of warm_start holds mappings"),
+        ([{"n": 4}, {"n": 4, "turns": 0}], "warm_start turns must be a positive integer, got 0"),
         ({"epochs": 2}, "must say how many problems are imitated, n"),
         ({"n": 4, "rate": 1e-3}, "word of warm_start.*'rate'"),
         ({"n": 0}, "warm_start n must be a positive integer, got 0"),
