@@ -27,7 +27,7 @@ def checked_warm_start(given: int | Mapping[str, Any] | Sequence[Mapping[str, An
         return [dict(one) for one in given if checked_warm_start(one)]
     if not isinstance(given, Mapping):
         check_int(0, warm_start=given)
-        return given
+        return int(given)  # type: ignore[call-overload]
     for word in given:
         if word not in WORDS:
             raise unknown_name("word of warm_start", str(word), WORDS)
@@ -38,6 +38,12 @@ def checked_warm_start(given: int | Mapping[str, Any] | Sequence[Mapping[str, An
     if given.get("learning_rate") is not None:
         check_positive(**{"warm_start learning_rate": given["learning_rate"]})
     return dict(given)
+
+
+def imitated_number(given: WarmStart) -> int:
+    """Return how many problems are imitated, in all phases together."""
+    phases = given if isinstance(given, list) else [given]
+    return sum(one["n"] if isinstance(one, dict) else one for one in phases)
 
 
 def imitate(agent: Any, given: WarmStart) -> None:

@@ -80,7 +80,7 @@ def test_an_entry_may_say_the_form_of_the_task_and_what_is_imitated_and_given_wo
 def test_imitation_has_a_step_size_of_its_own(tmp_path, monkeypatch):
     from polyathlon.agents import LanguageAgent
     from polyathlon.run_calls import run_config
-    from polyathlon.warm_starts import imitate
+    from polyathlon.warm_starts import imitate, imitated_number
 
     mine = tmp_path / "mine.yml"
     mine.write_text(
@@ -108,6 +108,7 @@ def test_imitation_has_a_step_size_of_its_own(tmp_path, monkeypatch):
     said_of: list[dict] = []
     imitate(SimpleNamespace(warm_start=lambda **given: said_of.append(given)), phases)
     assert said_of == phases  # in this order
+    assert [imitated_number(one) for one in (0, 7, phases[1], phases)] == [0, 7, 2, 6]
     for given, said in (
         ([], "a list of warm_start holds mappings"),
         ([{"n": 4}, 5], "a list of warm_start holds mappings"),
