@@ -27,7 +27,7 @@ def checked_warm_start(given: int | Mapping[str, Any] | Sequence[Mapping[str, An
         return [dict(one) for one in given if checked_warm_start(one)]
     if not isinstance(given, Mapping):
         check_int(0, warm_start=given)
-        return int(given)  # type: ignore[call-overload]
+        return int(given)  # type: ignore[arg-type]
     for word in given:
         if word not in WORDS:
             raise unknown_name("word of warm_start", str(word), WORDS)
