@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from polyathlon.envs.errors import UsageError
+
 from .words import Describe, Parse
 
 _NEAREST = 10
@@ -56,6 +58,14 @@ def _listed(rows: Any, lines: list[str], what: str) -> str:
     """Join the first lines of a list, and say how many more there are."""
     more = [f"({len(rows) - _NEAREST} more, {what})"] if len(rows) > _NEAREST else []
     return "\n".join([*lines, *more])
+
+
+def describe_tsp_briefly(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """List the three nearest open points of a travelling salesman problem, the nearest last, each as `+dx+dy row` in hundredths."""
+    nodes, kind, here, offset, _ = _around(observation)
+    rows = np.flatnonzero(kind == _OPEN)
+    rows = rows[np.argsort(np.linalg.norm(nodes[rows] - here, axis=1), kind="stable")]
+    return "; ".join(f"{offset[row][0]:+d}{offset[row][1]:+d} {row}" for row in rows[2::-1]) or "done"
 
 
 def describe_atsp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
@@ -198,19 +208,32 @@ NATURAL: dict[str, Describe] = {
     "NetHack": describe_nethack,
     "Widgets": describe_widgets,
 }
+# the same in few characters
+BRIEF: dict[str, Describe] = {"TSP": describe_tsp_briefly}
 # tasks whose actions have words of their own
 PARSERS: dict[str, Parse] = {"NetHack": parse_nethack, "Widgets": parse_widgets}
 # tasks that know a right first answer, or a good one
 SOLUTIONS: dict[str, Describe] = {"Widgets": solve_widgets, "TSP": nearest_open}
 
 
-def natural_description(env: gym.Env[Any, Any]) -> Describe | None:
+def natural_description(env: gym.Env[Any, Any], brief: bool = False) -> Describe | None:
     """Return the description written for a task, found by the name in its id.
 
     None when there is none, or when a wrapper changes what is observed or the kind of the actions.
+
+    Args:
+        env: the task.
+        brief: the short one.
+
+    Raises:
+        UsageError: there is no short one.
     """
     name = _natural_name(env)
-    return None if name is None else NATURAL.get(name)
+    if brief and name not in BRIEF:
+        raise UsageError(
+            f"{env} has no short description, only {', '.join(BRIEF)} have: leave brief out, or give describe="
+        )
+    return None if name is None else (BRIEF if brief else NATURAL).get(name)
 
 
 def natural_parser(env: gym.Env[Any, Any]) -> Parse | None:

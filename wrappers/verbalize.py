@@ -57,13 +57,16 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         env: an environment with Discrete, Box, MultiDiscrete or MultiBinary actions.
         describe: hook (observation, info, env) -> text, instead of the words above.
         parse: hook (text, info, env) -> action; raises ValueError with the reason for a text that names none.
-        solution: hook (observation, info, env) -> the right first answer to a task, for imitation; by default that of a task
-            whose own words know one (`polyathlon/Widgets-v0`).
+        solution: hook (observation, info, env) -> the right answer to where a task stands, for imitation; by default that of a task
+            whose own words know one (`polyathlon/Widgets-v0`), or a good one (`polyathlon/TSP-v0`: the nearest city).
+        brief: short descriptions for models with a small context, where the task has them (`polyathlon/TSP-v0`: the three nearest
+            cities, so that a tour of 20 cities fits into 1,024 characters).
         invalid_reward: added to the reward of a turn without a readable action, where the task has no action mask.
         max_answer: the longest answer that is read, in characters.
 
     Raises:
-        UsageError: the environment takes text already, or actions that have no words, or pays for several objectives.
+        UsageError: the environment takes text already, or actions that have no words, or pays for several objectives, or has
+            no short description.
     """
 
     def __init__(
@@ -74,9 +77,11 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         solution: Describe | None = None,
         invalid_reward: float = -1.0,
         max_answer: int = 4096,
+        brief: bool = False,
     ) -> None:
         RecordConstructorArgs.__init__(
             self,
+            brief=brief,
             describe=describe,
             parse=parse,
             solution=solution,
@@ -99,13 +104,14 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
             )
         check_finite(invalid_reward=invalid_reward)
         self._hooks: dict[str, Any] = {
-            "describe": describe or natural_description(env),
+            "describe": describe or natural_description(env, brief),
             "parse": parse or natural_parser(env),
             "solution": solution or (None if describe or parse else natural_solution(env)),
             "invalid_reward": float(invalid_reward),
             "max_answer": max_answer,
         }
         self._task = VerbalTask(env, is_single=True, **self._hooks)
+        self._solver: VerbalTask | None = None  # its copies of the environment serve one question after another
         self.observation_space = self._task.observation_space
         self.action_space = self._task.action_space
 
@@ -144,7 +150,9 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         """Return the right first answer to a task, from the hook; None without one."""
         if self._hooks["solution"] is None:
             return None
-        return self.task.solution(task_id)
+        if self._solver is None:
+            self._solver = self.task
+        return self._solver.solution(task_id)
 
     def get_state(self) -> dict[str, Any]:
         """Return where the environment is, as a plain dict for `set_state`."""
@@ -316,7 +324,13 @@ class VerbalTask(LanguageTask):
         """Return the right first answer to a task, from the hook; None without one."""
         if self._solution is None:
             return None
-        data = self.begin(task_id).data
+        return self.next_solution(self.begin(task_id))
+
+    def next_solution(self, episode: TaskEpisode) -> str | None:
+        """Return the right answer to where a running episode stands, from the hook; None without one."""
+        if self._solution is None:
+            return None
+        data = episode.data
         return self._solution(data["raw"], data["info"], data["env"])
 
 

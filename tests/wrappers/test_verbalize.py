@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 import polyathlon
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.copies import copy_env
 from polyathlon.wrappers.natural_words import describe_atsp, describe_cvrp, describe_knapsack, describe_op, describe_tsp
 from polyathlon.wrappers.tokens.token_action import TokenAction
 from polyathlon.wrappers.verbalize import Verbalize
@@ -299,6 +300,33 @@ def test_the_first_answer_of_a_tour_is_the_city_that_is_listed_first():
         first = text.splitlines()[1].partition(":")[0]
         assert env.solution(info["task"]) == first
         assert not env.step(first)[4]["verdict"]["invalid"]
+
+
+def test_a_tour_of_twenty_cities_in_few_characters_fits_into_the_context_of_tiny():
+    env = TokenAction(
+        Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=20), brief=True), max_new_tokens=4, max_length=1024
+    )
+    rows = env.batch(2)
+    contexts = rows.reset(seed=0)
+    steps, over = 0, False
+    while not over:  # the nearest city stands last
+        said = [env.rules.tokenizer.decode(ids).rstrip("\n").rpartition(" ")[2] for ids in contexts]
+        turn = rows.step_utterance(
+            [[*env.rules.tokenizer.encode(one, add_special_tokens=False), env.rules.eos] for one in said]
+        )
+        contexts, steps, over = turn.context, steps + 1, bool(turn.terminated.all())
+        assert not turn.truncated.any() and all(not info["verdict"]["invalid"] for info in turn.infos)
+    assert steps == 19 and max(map(len, contexts)) < 700
+    with pytest.raises(UsageError, match="has no short description, only TSP have: leave brief out"):
+        Verbalize(gym.make("Pendulum-v1"), brief=True)
+
+
+def test_solutions_are_asked_of_one_copy_of_the_environment(monkeypatch):
+    made = []
+    monkeypatch.setattr("polyathlon.wrappers.verbalize.copy_env", lambda env: made.append(env) or copy_env(env))
+    env = Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=8))
+    ids = [env.reset(seed=seed)[1]["task"] for seed in range(4)]
+    assert len({env.solution(one) for one in ids}) > 1 and len(made) == 1
 
 
 def test_tsp_in_words_lists_the_nearest_first():
