@@ -67,7 +67,7 @@ class LanguageAgent(OfflineAgent):
         gradient_checkpointing: keep the input of each layer alone for the backward pass, and compute the rest anew there: less
             memory for about a third more time. For models like Llama, with `fast_forward`.
         max_logp_gap: largest difference between the log-probabilities of sampling and training that is not an error; None
-            takes 0.1, in bfloat16 0.5.
+            takes 0.1, in bfloat16 1.0.
         fast_forward: sample from and read models like Llama (Qwen2, Qwen3, Mistral; adapters too) with this package's own
             forward pass, in which answers share the computation of their problem; False always takes the model's own.
         recipe_kwargs: other numbers of the recipe, by name (`kl_coef`, `clip_high`, `loss.clip_high`, `n_epochs`).

@@ -7,6 +7,7 @@ of its own; each tree runs in a process of its own, with its own scripts/benchma
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ BATCH, HELD, STEPS = 256, 300, 100
 SUBJECTS = {
     "sac": ("SAC, a step, eager", "SAC, a step, compiled"),
     "ppo": ("PPO, an environment step",),
-    "cmorl": ("C-MORL, an environment step",),
+    "cmorl": ("C-MORL, an environment step", "C-MORL, an environment step, compiled"),
 }
 NOTES = f"""SAC: a gradient step on HalfCheetah-v5, two layers of 256, batches of {BATCH}, sampling included. PPO and C-MORL: as on their pages, with Gymnasium's
 environments, acting and physics included. Commit 456bdef is that with which the engine was complete, 42b810f the last whose steps were all written out
@@ -57,7 +58,8 @@ def made(subject: str) -> Subject:
     if subject.startswith("C-MORL"):
         import cmorl
 
-        return cmorl.ours("initialisation")
+        has_words = "compiled" in subject and len(inspect.signature(cmorl.ours).parameters) > 1  # not before the engine
+        return cmorl.ours("initialisation", compile=True) if has_words else cmorl.ours("initialisation")
     import gymnasium as gym
     import ppo
     from gymnasium.vector import AutoresetMode
@@ -77,8 +79,8 @@ def serve(tree: str) -> None:
     sys.path.insert(0, f"{tree}/scripts/benchmark")
     subjects: dict[str, Subject] = {}
     for line in sys.stdin:
-        name = line.strip()
-        subjects.setdefault(name, made(name))
+        if (name := line.strip()) not in subjects:
+            subjects[name] = made(name)
         print(json.dumps(subjects[name]()._asdict()), flush=True)
 
 
