@@ -1,7 +1,7 @@
 """bfloat16 and gradient checkpointing on SmolLM2-135M: time and peak memory of an update, and how far sampling and reading are apart.
 
 Run it: `polyathlon fetch smollm2-135m`, then `python scripts/benchmark/language_precision.py [--pairs 3]`. One thread, processor
-time, in turns; every measurement is a process of its own.
+time, in turns; every measurement is a process of its own (`--jobs 2`: two at a time).
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _harness import Sample, Subject, compare, pinned, write
+from _harness import Sample, Subject, compare, write
 
 MODEL, ROWS, LENGTH, PROMPT = "smollm2-135m", 4, 128, 32
 WRITTEN, GAP_ROWS = 48, 16
@@ -113,29 +114,33 @@ def main() -> None:
     """Measure and write docs/results/language_precision.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="measurements at a time")
     parser.add_argument("--update", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--gap", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.update or options.gap:
         measure_update(options.update) if options.update else measure_gap(*options.gap)
         return
-    peaks: dict[str, float] = {}
+    pairs = [(model, dtype) for model in ("tiny", MODEL) for dtype in ("float32", "bfloat16")]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        turns = [{kind: pool.submit(ask, "--update", kind) for kind in KINDS} for _ in range(options.pairs)]
+        apart = [pool.submit(ask, "--gap", *pair).result for pair in pairs]
+        gaps = [
+            f"| {', '.join(p)} | {of()['gap']:.2g} | {of()['allowed']:g} |" for p, of in zip(pairs, apart, strict=True)
+        ]
+    found = {kind: [turn[kind].result() for turn in turns] for kind in KINDS}
+    peaks = {kind: max(each["memory"] for each in those) for kind, those in found.items()}
 
     def subject(kind: str) -> Subject:
+        done = iter(found[kind])
+
         def measure() -> Sample:
-            found = ask("--update", kind)
-            peaks[kind] = max(peaks.get(kind, 0.0), found["memory"])
-            return Sample(1, found["cpu"], found["wall"])
+            each = next(done)
+            return Sample(1, each["cpu"], each["wall"])
 
         return measure
 
-    with pinned(1):
-        gaps = []
-        for model in ("tiny", MODEL):
-            for dtype in ("float32", "bfloat16"):
-                found = ask("--gap", model, dtype)
-                gaps.append(f"| {model}, {dtype} | {found['gap']:.2g} | {found['allowed']:g} |")
-        rows = compare({kind: subject(kind) for kind in KINDS}, PLAIN, options.pairs, warmup=0)
+    rows = compare({kind: subject(kind) for kind in KINDS}, PLAIN, options.pairs, warmup=0)
     notes = NOTES.format(
         rows=ROWS, length=LENGTH, gap_rows=GAP_ROWS, written=WRITTEN, gaps="\n".join(gaps),
         memory="\n".join(f"| {kind} | {peak:.0f} |" for kind, peak in peaks.items()),
