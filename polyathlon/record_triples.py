@@ -11,9 +11,9 @@ import numpy as np
 
 from polyathlon.envs.data.records import Record, RecordSet, records
 from polyathlon.envs.errors import UsageError, check_positive_int
-from polyathlon.envs.tensor.copies import refuse_wrappers
 from polyathlon.envs.language import LanguageTask
 from polyathlon.envs.language.rows import task_seed
+from polyathlon.envs.tensor.copies import refuse_wrappers
 
 from .adaptation import make_env
 

@@ -14,9 +14,9 @@ import numpy as np
 from polyathlon.archives import replacing
 from polyathlon.envs.data.records import COLUMNS, KINDS, Record, RecordSet, records
 from polyathlon.envs.errors import UsageError, check_positive_int
-from polyathlon.envs.tensor.copies import refuse_wrappers
 from polyathlon.envs.language import LanguageTask
 from polyathlon.envs.language.rows import task_seed
+from polyathlon.envs.tensor.copies import refuse_wrappers
 from polyathlon.envs.text.reward_functions import judged, scorers_of
 
 from .adaptation import make_env

@@ -172,7 +172,11 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         task: Any = self.env.unwrapped
         between = changing_wrappers(self.env)
         if between or num_objectives(task) is not None:
-            why = f"would leave {between[0]} out" if between else "pay one number, and the task pays for several objectives"
+            why = (
+                f"would leave {between[0]} out"
+                if between
+                else "pay one number, and the task pays for several objectives"
+            )
             raise UsageError(
                 f"the rows of CandidateAction.vector {why}: give the agent the environment itself and n_envs=, whose rows are copies"
             )

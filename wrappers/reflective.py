@@ -10,9 +10,9 @@ import gymnasium as gym
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, check_positive_int
-from polyathlon.envs.tensor.copies import refuse_wrappers
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import unreadable
+from polyathlon.envs.tensor.copies import refuse_wrappers
 
 from .verbalize import Verbalize
 
