@@ -1,4 +1,4 @@
-"""A first Ctrl-C that lets a run stop where its state is whole, and a second one that stops it at once."""
+"""Signals: a first Ctrl-C that lets a run stop where its state is whole, a second one that stops it at once, and a polite SIGTERM."""
 
 from __future__ import annotations
 
@@ -48,3 +48,24 @@ def polite_interrupt(run: Stoppable, place: str, kept: str) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def unwound_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM leave through every `finally`, so that processes started here are ended; Python would drop dead.
+
+    Raises:
+        SystemExit: with the code 143, at the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
