@@ -84,9 +84,11 @@ def describe_cvrp(observation: dict[str, Any], info: dict[str, Any], env: gym.En
         return "All customers are served."
     rows = rows[np.argsort(np.linalg.norm(nodes[rows, :2] - here[:2], axis=1), kind="stable")]
     left = float(np.asarray(observation["globals"])[1])
-    lines = []
+    lines, mask = [], info.get("action_mask")
     for row in rows[:_NEAREST]:
-        straight = str(2 * row) if nodes[row, 2] <= left + 1e-6 else "-"
+        # the mask rounds as the task does
+        fits = bool(mask[2 * row]) if mask is not None else nodes[row, 2] <= left + 1e-6
+        straight = str(2 * row) if fits else "-"
         demand = f"{100.0 * nodes[row, 2]:.0f}%"
         lines.append(f"{straight}/{2 * row + 1}: {offset[row][0]:+d} {offset[row][1]:+d} {demand}")
     return (
