@@ -36,18 +36,11 @@ class _Parser(argparse.ArgumentParser):
             message += f" Known: {', '.join(names)}."
         elif message.startswith("unrecognized arguments: "):
             given = message.removeprefix("unrecognized arguments: ")
-            options = [o for action in self._all_actions() for o in action.option_strings]
+            options = [o for action in self._actions for o in action.option_strings]
             close = nearest(given.split("=")[0].split()[0], options)
             message = f"unknown option {given!r}." + (f" Did you mean {close!r}?" if close else "")
+            message += f" {self.prog} --help lists them."
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
-
-    def _all_actions(self) -> list[argparse.Action]:
-        found = list(self._actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for parser in action.choices.values():
-                    found += parser._actions
-        return found
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (*COMMANDS[:3], TRAIN, TUNE, *COMMANDS[3:], COMPARE, *MODELS, INFO):
         sub = commands.add_parser(command.name, help=command.summary, description=command.summary, allow_abbrev=False)
         command.arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, parser=sub)
     return parser
 
 
@@ -76,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when done, 2 after a usage error, 130 after Ctrl-C; a command may return another number.
     """
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # the nearest is sought among the options of the command that was given
+        getattr(options, "parser", parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.command is None:
         parser.print_help()
         return 0

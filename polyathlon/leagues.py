@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +20,8 @@ from polyathlon.envs.random import make_keys
 from polyathlon.envs.tensor import TensorEnv
 from polyathlon.envs.tensor.opponents import check_seat, make_opponent, seat_keys
 from polyathlon.envs.tensor.rules import advance, allowed
+
+from .interrupts import polite_interrupt
 
 SECONDS_BETWEEN_SAVES = 60.0
 RATED_GAMES = 100
@@ -47,24 +44,6 @@ class _Saves(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
-
-    @contextmanager
-    def polite(self) -> Iterator[None]:
-        """Let the first Ctrl-C stop the run where its state is whole, and a second one at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self.should_stop:
-                raise KeyboardInterrupt("at once; what was saved last stands")
-            self.should_stop = True
-
-        before = signal.signal(signal.SIGINT, ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 def train_league(
@@ -115,7 +94,7 @@ def train_league(
     saves = _Saves(league, out)
     left = total_timesteps - league.num_timesteps
     if left > 0:
-        with saves.polite():
+        with polite_interrupt(saves, "after this rollout and its update", "what was saved last stands"):
             league.learn(left, saves, progress_bar=progress_bar)
     league.save(out)
     draw_league(league, out)

@@ -13,6 +13,7 @@ from polyathlon.envs.data.records import Record, RecordSet, records
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.language import LanguageTask
 from polyathlon.envs.language.rows import task_seed
+from polyathlon.envs.tensor.copies import refuse_wrappers
 
 from .adaptation import make_env
 
@@ -135,9 +136,11 @@ def reference_rows(
         UsageError: it is no language task, or one of its problems has no solution.
     """
     check_positive_int(problems=problems)
-    task = (make_env(env, **(env_kwargs or {})) if isinstance(env, str) else env).unwrapped
+    made = make_env(env, **(env_kwargs or {})) if isinstance(env, str) else env
+    task = made.unwrapped
     if not isinstance(task, LanguageTask):
         raise UsageError(f"references are answers of a language task, got {task}")
+    refuse_wrappers(made, "references are answers of")
     rows: dict[str, Row] = {}
     for i in range(problems):
         task_id = task.draw(task_seed(seed + i, 0))

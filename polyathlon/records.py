@@ -16,6 +16,7 @@ from polyathlon.envs.data.records import COLUMNS, KINDS, Record, RecordSet, reco
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.language import LanguageTask
 from polyathlon.envs.language.rows import task_seed
+from polyathlon.envs.tensor.copies import refuse_wrappers
 from polyathlon.envs.text.reward_functions import judged, scorers_of
 
 from .adaptation import make_env
@@ -226,6 +227,7 @@ def _task(env: str | gym.Env[Any, Any], env_kwargs: dict[str, Any] | None) -> La
     task = env.unwrapped
     if not isinstance(task, LanguageTask):
         raise UsageError(f"records are written of language tasks, whose verdict says how good an answer is; got {env}")
+    refuse_wrappers(env, "records are written of")
     return task
 
 

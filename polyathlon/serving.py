@@ -19,6 +19,7 @@ from polyathlon.envs.errors import UsageError
 
 from .evaluation import load_run
 from .exporting import export_run
+from .interrupts import unwound_by_sigterm
 
 HERE = "127.0.0.1"
 NEEDED = ("fastapi", "uvicorn", "openai")  # of transformers[serving]
@@ -98,7 +99,8 @@ def served(
     command[command.index(str(folder / "pretrained"))] = str(model.resolve())
     process = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     try:
-        yield process
+        with unwound_by_sigterm():
+            yield process
     finally:
         if process.poll() is None:
             process.terminate()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -20,6 +17,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.agents.streams.progress import LearnProgress, units_done
 from polyathlon.envs.errors import UsageError, check_positive_int
 
+from .interrupts import polite_interrupt
 from .own_tasks import Given, given_task
 from .run_callbacks import Interrupted, RunCallback
 from .run_calls import run_config
@@ -215,8 +213,9 @@ def _learn(
     # an evaluation at a rollout's start is logged before the checkpoint is written there, so that a resumed run has both
     first = [each for each in more if isinstance(each, EvaluationCallback)]
     rest = [each for each in more if each not in first]
+    kept = "nothing is saved without out=" if folder is None else "the last checkpoint stands"
     try:
-        with _polite_interrupt(run):
+        with polite_interrupt(run, "after this rollout and its update", kept):
             callbacks = CallbackList([*first, run, *([progress] if progress_bar else []), *rest])
             agent.learn(remaining, callbacks, reset_num_timesteps=False)
     except BaseException:
@@ -288,22 +287,3 @@ def _finish(agent: Agent, folder: RunFolder, picture: bool) -> None:
     is_logged = folder.progress_path.exists() and folder.progress_path.stat().st_size > 0  # a short run may log nothing
     if is_logged and shown_column(key for record in folder.progress() for key in record):
         plot_runs([folder.path], folder.curve_path)
-
-
-@contextmanager
-def _polite_interrupt(run: RunCallback) -> Iterator[None]:
-    """Let the first Ctrl-C stop the run where its state is whole, and a second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if run.should_stop:
-            raise KeyboardInterrupt("at once; the last checkpoint stands")
-        run.should_stop = True
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from polyathlon.envs.combinatorial.node_kinds import OPEN, PADDING
 from polyathlon.envs.errors import UsageError, check_finite, check_int
 from polyathlon.envs.language.choices import ChoiceVector
+from polyathlon.envs.tensor.copies import changing_wrappers
+from polyathlon.envs.tensor.rewards import num_objectives
 
 from .action_kinds import is_text_space
 from .candidate_features import CandidateFeatures
@@ -121,8 +123,8 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
 
     def _penalty(self) -> Any:
         """Return the penalty, for each objective where there are several."""
-        space = getattr(self.env.unwrapped, "reward_space", None)
-        return self.penalty if space is None else np.full(space.shape, self.penalty, np.float32)
+        number = num_objectives(self.env)
+        return self.penalty if number is None else np.full(number, self.penalty, np.float32)
 
     def _refresh(self, messages: list[dict[str, str]]) -> None:
         self._messages = messages
@@ -158,12 +160,19 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
             options: "output" ("torch" by default), "autoreset_mode" and "max_episode_steps" of `ChoiceVector`.
 
         Raises:
-            UsageError: an argument is outside what is allowed, or the task pays for several objectives.
+            UsageError: an argument is outside what is allowed, the task pays for several objectives, or a wrapper between
+                changes it.
         """
         task: Any = self.env.unwrapped
-        if getattr(task, "reward_space", None) is not None:
+        between = changing_wrappers(self.env)
+        if between or num_objectives(task) is not None:
+            why = (
+                f"would leave {between[0]} out"
+                if between
+                else "pay one number, and the task pays for several objectives"
+            )
             raise UsageError(
-                "the rows of CandidateAction.vector pay one number: wrap the task with LinearReward instead"
+                f"the rows of CandidateAction.vector {why}: give the agent the environment itself and n_envs=, whose rows are copies"
             )
         form = CandidateForm(task, self.features, self.observation_space, self.action_space, self.penalty)
         return ChoiceVector(task, form, num_envs, device, **{"output": "torch", **options})

@@ -12,6 +12,7 @@ import numpy as np
 from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import unreadable
+from polyathlon.envs.tensor.copies import refuse_wrappers
 
 from .verbalize import Verbalize
 
@@ -101,6 +102,8 @@ class Reflective(LanguageTask):
         inner = env.task if isinstance(env, Verbalize) else env.unwrapped
         if not isinstance(inner, LanguageTask):
             raise UsageError(f"Reflective takes a language task, got {env}: wrap it, Reflective(Verbalize(env), actor)")
+        if not isinstance(env, Verbalize):
+            refuse_wrappers(env, "Reflective plays", "put it around Reflective")
         check_positive_int(repeats=repeats, max_steps=max_steps)
         if isinstance(trials, bool) or not isinstance(trials, int) or trials < 2:
             raise UsageError(f"trials must be at least 2, for a reflection lies between two; got {trials!r}")

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.base import option_names
+from polyathlon.envs.tensor.copies import changing_wrappers
 
 from .problems.kit import kit_of
 
@@ -52,9 +54,24 @@ def problem_in(env: VecEnv | None, known: str | None) -> str | None:
 
 
 def _inner_env(env: Any) -> Any:
+    """Return the environment whose task is read.
+
+    Raises:
+        UsageError: a wrapper around it would be left out.
+    """
+    around: list[Any] = []
     while isinstance(env, VecEnvWrapper):
+        around += [] if isinstance(env, VecMonitor | VecCheckNan) else [type(env).__name__]
         env = env.venv
-    return getattr(env, "vector_env", None) or (env.envs[0].unwrapped if getattr(env, "envs", None) else None)
+    rows = getattr(env, "envs", None)
+    if rows:
+        around += [str(layer) for layer in changing_wrappers(rows[0])]
+    if around:
+        raise UsageError(
+            f"the task itself is learnt, with its own rewards and ends, so that {around[0]} around it would have no effect: leave it out, "
+            "or take an agent that acts in the environment, such as PPO('AttentionPolicy', env)"
+        )
+    return getattr(env, "vector_env", None) or (rows[0].unwrapped if rows else None)
 
 
 def resized(task: ConstructionTask, num_points: int | None, device: torch.device | None = None) -> ConstructionTask:

@@ -14,7 +14,7 @@ from torch import Tensor
 from polyathlon.agents.engine import Engine, Method, Network, draw_noise
 from polyathlon.agents.engine.agent import EngineState, MethodAgent
 from polyathlon.agents.parts.action_distributions import coded
-from polyathlon.agents.parts.observations import over_parts
+from polyathlon.agents.parts.observations import as_rows, over_parts
 from polyathlon.agents.parts.optimizer_words import OPTIMISER_WORDS
 from polyathlon.agents.parts.policy_names import POLICY_NAMES
 from polyathlon.agents.parts.products import hidden_dtype
@@ -190,7 +190,7 @@ class OffPolicy(FromDataset, MethodAgent):
         if self.policy.choices:
             chosen = coded(torch.as_tensor(action, device=self.device), self.action_space)
         else:
-            acted = torch.as_tensor(action, device=self.device, dtype=torch.float32).flatten(1)
+            acted = as_rows(torch.as_tensor(action, device=self.device, dtype=torch.float32))
             chosen = (acted - self._low) / self._half_range - 1
         logp: Tensor = self.policy.distribution(seen).log_prob(chosen)
         return logp

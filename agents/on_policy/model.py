@@ -18,6 +18,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.action_distributions import masked_log_softmax, sample_categorical
+from polyathlon.agents.parts.observations import as_rows
 from polyathlon.envs.errors import UsageError
 
 
@@ -118,7 +119,7 @@ class SB3PolicyAdapter:
 
     def coded(self, actions: Tensor) -> Tensor:
         """Return actions as SB3's distributions have them: those of the environment, flat."""
-        return actions.reshape(-1) if isinstance(self.policy.action_space, spaces.Discrete) else actions.flatten(1)
+        return actions.reshape(-1) if isinstance(self.policy.action_space, spaces.Discrete) else as_rows(actions)
 
     def outputs(self, obs: PyTorchObs, mask: Tensor | None = None) -> ActorCriticOutput:
         """Return distribution and values [B]."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from polyathlon.agents.engine.distributions import Categorical, Gaussian
 from polyathlon.agents.parts.action_distributions import masked_log_softmax, sample_categorical
 from polyathlon.agents.parts.features import extractor_for, mask_in
+from polyathlon.agents.parts.observations import as_rows
 from polyathlon.agents.streams.env_stream import Observation
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -345,4 +346,4 @@ def _flat(obs: Observation, space: spaces.Space[Any]) -> Tensor:
         return torch.cat([_flat(obs[name], part) for name, part in space.spaces.items()], 1)
     prepared = preprocess_obs(obs, space, normalize_images=False)
     assert isinstance(prepared, Tensor)
-    return prepared.flatten(1)
+    return as_rows(prepared)

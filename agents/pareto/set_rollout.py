@@ -141,7 +141,7 @@ def prepare(
     if policies.is_discrete:
         action = action - int(policies.action_space.start)  # type: ignore[attr-defined]
     else:
-        action = action.flatten(2)
+        action = action.reshape(*action.shape[:2], -1)
     mask = None if rollout.mask is None else by_policy(rollout.mask, number)
     parameters, value, log_std = policies.outputs(features)
     assert parameters is not None and value is not None

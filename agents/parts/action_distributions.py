@@ -9,6 +9,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from polyathlon.agents.parts.observations import as_rows
+
 LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 FORBIDDEN_LOGIT = -1e9  # finite, so that 0 * log 0 is 0 in the entropy
 
@@ -87,5 +89,5 @@ def coded(actions: Tensor, space: spaces.Space[Any]) -> Tensor:
     if isinstance(space, spaces.Discrete):
         return actions.reshape(-1).long() - int(space.start)
     if isinstance(space, spaces.MultiDiscrete):
-        return actions.flatten(1).long() - torch.as_tensor(space.start, device=actions.device).reshape(-1)
-    return actions.flatten(1).long() if isinstance(space, spaces.MultiBinary) else actions.flatten(1)
+        return as_rows(actions).long() - torch.as_tensor(space.start, device=actions.device).reshape(-1)
+    return as_rows(actions).long() if isinstance(space, spaces.MultiBinary) else as_rows(actions)

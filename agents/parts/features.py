@@ -127,7 +127,7 @@ class Preparation:
                 "polyathlon.wrappers.VectorObservation"
             )
         else:
-            self.shape = space.shape
+            self.shape = space.shape or (1,)  # a Box of shape () comes out as rows of one number
             self._read_pictures(space, normalize_images)
         self.is_single = isinstance(space, spaces.Discrete)
 

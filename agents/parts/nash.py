@@ -125,9 +125,11 @@ def regularised_equilibrium(preference: Tensor, mu: Tensor, *, tau: float, steps
         residual = z.log_softmax(0) - (mu.log() + preference @ p / tau).log_softmax(0)
         if float(residual.abs().max()) < 1e-12:
             return p
+        if not residual.isfinite().all():
+            break  # Newton's method left the simplex
         slope = p.diag() - p[:, None] * p[None]  # dp / dz
         centred = eye - p[None]  # of log_softmax
         target = (mu.log() + preference @ p / tau).softmax(0)
         jacobian = centred - (eye - target[None]) @ preference @ slope / tau
         z = z - torch.linalg.lstsq(jacobian, residual[:, None]).solution[:, 0]
-    raise UsageError(f"no equilibrium was found for tau={tau}: raise tau or steps")
+    raise UsageError(f"no equilibrium was found for tau={tau} in {steps} steps: raise tau")

@@ -34,8 +34,13 @@ def as_seen(obs: Any, flat: bool) -> Any:
         [n, O] float32 of a flat Box; else `obs`, whose real numbers are float32 and whose other numbers stay as they are.
     """
     if flat:
-        return torch.as_tensor(obs, dtype=torch.float32).flatten(1)
+        return as_rows(torch.as_tensor(obs, dtype=torch.float32))
     return over_parts(obs, lambda x: x.float() if x.is_floating_point() else x)
+
+
+def as_rows(numbers: Tensor) -> Tensor:
+    """Return the numbers [n, ...] of a space as rows [n, O]; those of a Box of shape (), [n], as [n, 1]."""
+    return numbers.flatten(1) if numbers.ndim > 1 else numbers.unsqueeze(1)
 
 
 def over_parts(obs: Any, function: Any) -> Any:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.tensor.copies import refuse_wrappers
 
 from .task import LanguageTask, TaskEpisode, TaskId, TaskReply
 
@@ -45,6 +46,7 @@ class Hinted(LanguageTask):
         inner = task.unwrapped
         if not isinstance(inner, LanguageTask):
             raise UsageError(f"Hinted takes a language task, got {task}")
+        refuse_wrappers(task, "Hinted asks", "put it around Hinted")
         if not inner.has_worked:
             raise UsageError(f"{task} has no worked solutions to show the beginning of: give its class worked(task_id)")
         if unit not in UNITS:

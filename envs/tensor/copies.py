@@ -18,10 +18,45 @@ from .own_functions import copy_with_functions, functions_that_reach_in, global_
 from .quiet import quiet_robots
 from .settings import changed_settings, layers
 
+# these read what happens and change nothing of it
+_WATCHING = (gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker, gym.wrappers.RecordEpisodeStatistics)
+
 
 def is_checked(env: gym.Env[Any, Any]) -> bool:
     """Return whether Gymnasium's passive checker, which a spec does not record, is among the wrappers."""
     return any(isinstance(layer, gym.wrappers.PassiveEnvChecker) for layer in layers(env))
+
+
+def changing_wrappers(env: gym.Env[Any, Any], stop: type | None = None) -> list[gym.Env[Any, Any]]:
+    """Return the wrappers of `env` that may change observations, rewards or ends, outermost first.
+
+    Args:
+        env: an environment.
+        stop: a class of wrappers: only those outside the outermost of it.
+    """
+    found: list[gym.Env[Any, Any]] = []
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper) and not (stop is not None and isinstance(layer, stop)):
+        if not isinstance(layer, _WATCHING) and type(layer).__name__ != "Monitor":
+            found.append(layer)
+        layer = layer.env
+    return found
+
+
+def refuse_wrappers(env: gym.Env[Any, Any], reader: str, advice: str = "leave it out") -> None:
+    """Refuse wrappers around a task that is read itself.
+
+    Args:
+        env: the environment.
+        reader: who reads its task.
+        advice: what to do.
+
+    Raises:
+        UsageError: a wrapper would have no effect; the message names it.
+    """
+    for layer in changing_wrappers(env)[:1]:
+        name = type(layer).__name__
+        raise UsageError(f"{reader} the task itself, so that {name} around it would have no effect: {advice}")
 
 
 def without_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polyathlon.envs.data.records import Record
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language.judges import DENSITY_RATIO
 
 Components = dict[str, float]
@@ -123,7 +123,8 @@ def _imported(path: str) -> Any:
             raise
         raise UsageError(f"the judge {path!r} cannot be imported here: {error}") from error
     if not hasattr(loaded, name):
-        raise UsageError(f"the module {module!r} has no {name!r}: give judge='module:function'")
+        known = [key for key, value in vars(loaded).items() if callable(value) and not key.startswith("_")]
+        raise unknown_name(f"function of the module {module!r}", name, known)
     return getattr(loaded, name)
 
 

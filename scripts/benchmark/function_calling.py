@@ -94,7 +94,8 @@ def main() -> None:
     notes = (
         f"The answers are read and judged from the text on: decoding and checking together, on one core. The peer is {REQUIREMENT} "
         "in an environment of its own, with its pinned tree-sitter. Before anything is measured, every verdict is compared with the "
-        "peer's (right, wrong, or not readable); a difference stops the run."
+        "peer's (right, wrong, or not readable); a difference stops the run. Our reading counts brackets, tags and types against "
+        "budgets, which the peer has none of: hostile text ends with a verdict, and all other text pays for the counting."
     )
     if not arguments.dry:
         write("function_calling", "Function calls, read and judged", sections, "answer", notes)

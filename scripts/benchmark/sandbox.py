@@ -45,7 +45,7 @@ def measure_ours(count: int) -> None:
     """Judge the same solutions in the sandbox, to the verdict, and report."""
     from polyathlon.envs.code.code import Code
 
-    task = Code("humaneval")
+    task = Code("humaneval", cache=False)  # every program is run, each time
     problems = list(task.problem_set.problems.values())[:count]
     answers = [(problem, task.solution(problem.name) or "") for problem in problems]
     assert task.sandbox.isolation.level == "full"

@@ -11,7 +11,7 @@ from torch import nn
 from polyathlon.agents import BQNCO, EXPO, PPO, SAC, LanguageAgent
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language.hinted import Hinted
-from polyathlon.wrappers import TokenAction
+from polyathlon.wrappers import TokenAction, VectorObservation
 
 SMALL = {"device": "cpu", "seed": 0, "learning_starts": 4, "batch_size": 4}
 ROLLOUT = {"device": "cpu", "seed": 0, "n_steps": 8, "batch_size": 8, "n_epochs": 1}
@@ -171,3 +171,34 @@ def test_a_length_of_a_run_that_is_no_number_is_refused_before_anything_starts(s
     with pytest.raises(UsageError, match="total_timesteps must be a number of steps, got"):
         SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(steps)
     assert SAC("MlpPolicy", "Pendulum-v1", **SMALL).learn(5e0).num_timesteps == 5
+
+
+def test_a_tuple_is_seen_through_the_wrapper_that_the_error_names():
+    class Both(Ends):
+        def reset(self, *, seed=None, options=None):
+            gym.Env.reset(self, seed=seed)
+            self.left = 5
+            return (1, np.zeros(2, np.float32)), {}
+
+        def step(self, action):
+            self.left -= 1
+            return (1, np.zeros(2, np.float32)), 0.0, False, self.left == 0, {}
+
+    def made() -> gym.Env:
+        seen = spaces.Tuple((spaces.Discrete(3), spaces.Box(-1, 1, (2,), np.float32)))
+        return Both(seen, spaces.Box(-1, 1, (1,), np.float32))
+
+    with pytest.raises(UsageError, match=r"polyathlon.wrappers.VectorObservation\(env\)"):
+        SAC("MlpPolicy", made(), **SMALL)
+    SAC("MlpPolicy", VectorObservation(made()), **SMALL).learn(8)
+
+
+def test_lengths_and_rows_of_ppo_are_given_as_the_errors_say():
+    one = {"device": "cpu", "seed": 0, "n_epochs": 1}
+    with pytest.raises(UsageError, match="raise batch_size and n_steps"):
+        PPO("MlpPolicy", "CartPole-v1", n_steps=1, batch_size=1, **one)
+    PPO("MlpPolicy", "CartPole-v1", n_steps=2, batch_size=2, **one).learn(4)
+    words = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP}}
+    with pytest.raises(UsageError, match="has 2 environments; leave n_envs out"):
+        PPO("MlpPolicy", gym.make_vec("CartPole-v1", 2, **words), n_envs=3, **ROLLOUT)
+    PPO("MlpPolicy", gym.make_vec("CartPole-v1", 2, **words), **ROLLOUT).learn(16)

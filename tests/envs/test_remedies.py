@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
 import polyathlon.envs.werewolf as werewolf
+from polyathlon.envs.data.records import records
 from polyathlon.envs.errors import UsageError
 
 CHEETAH, HOPPER = "polyathlon/HalfCheetah-v5", "polyathlon/Hopper-v5"
@@ -73,3 +76,51 @@ def test_rows_of_werewolf_in_words_are_made_as_the_error_says():
         gym.make_vec("polyathlon/Werewolf-v0", num_envs=2, text=True, action="text")
     rows = gym.make("polyathlon/Werewolf-v0", text=True, action="text").unwrapped.batch(2)
     assert len(rows.reset(seed=0)[0]) == 2
+
+
+USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+TWO_ROWS = '{"prompt": "p", "completion": "a"}\n{"prompt": "p", "completion": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said", "right"),
+    [
+        (
+            {"prompt": "p", "completions": ["a", "b"], "scores": [1]},
+            "give one score a completion",
+            {"prompt": "p", "completions": ["a", "b"], "scores": [1, 0]},
+        ),
+        (
+            {"prompt": "p", "messages": [USER, ASSISTANT]},
+            "put the prompt into the messages",
+            {"messages": [USER, ASSISTANT]},
+        ),
+    ],
+)
+def test_rows_are_written_as_the_error_says(wrong, said, right):
+    with pytest.raises(UsageError, match=said):
+        records([wrong])
+    assert len(records([right])) == 1
+
+
+def test_lines_of_records_are_named_as_the_error_says(tmp_path):
+    for name, text, said in (("a.json", TWO_ROWS, "name the file .jsonl"), ("b.jsonl", "[1]\n", "write {...} on each")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UsageError, match=re.escape(said)):
+            records(str(tmp_path / name))
+    (tmp_path / "a.jsonl").write_text(TWO_ROWS)
+    assert len(records(str(tmp_path / "a.jsonl"))) == 2
+
+
+def test_what_the_challenge_of_nethack_refuses_is_taken_as_the_error_says(tmp_path):
+    pytest.importorskip("nle")
+    play = {"task": "score", "actions": "full", "character": "@"}
+    with pytest.raises(UsageError, match=r"play task='score' with actions='full' and character='@'"):
+        gym.make("polyathlon/NetHack-v0", task="challenge").reset(seed=1)
+    assert gym.make("polyathlon/NetHack-v0", **play).reset(seed=1)
+    with pytest.raises(UsageError, match=r"use task='score' with actions='full'"):
+        gym.make("polyathlon/NetHack-v0", task="challenge", wizard=True)
+    assert gym.make("polyathlon/NetHack-v0", **play, wizard=True).reset()
+    with pytest.raises(UsageError, match="give save_ttyrec_every=1"):
+        gym.make("polyathlon/NetHack-v0", savedir=tmp_path, save_ttyrec_every=0)
+    assert gym.make("polyathlon/NetHack-v0", savedir=tmp_path, save_ttyrec_every=1).reset()

@@ -187,6 +187,10 @@ def test_errors_of_training_take_one_line(tmp_path, capsys):
     out = ["--out", tmp_path / "x"]
     assert "Did you mean 'Pendulum-v1'?" in line(capsys, "train", "ppo", "Pendulum-v2", "--steps", 10, *out)
     assert "Did you mean '--seed'?" in line(capsys, *TRAIN, "--steps", 10, "--sed", 3, *out)
+    # --seconds is an option of solve: advice names the command's own
+    assert "unknown option '--seconds 3'. Did you mean '--seed'? polyathlon watch --help" in line(
+        capsys, "watch", "x", "--seconds", 3
+    )
     assert "gravity" in line(capsys, *TRAIN, "--steps", 10, "--env", "gravity=9", *out)
     assert "Did you mean 'n_steps'?" in line(capsys, *TRAIN, "n_step=5", "--steps", 10, *out)
     assert "'many' is no whole number" in line(capsys, *TRAIN, "--steps", "many", *out)

@@ -225,14 +225,19 @@ def test_warm_start_is_for_language_agents():
         train("ppo", "Pendulum-v1", 50, warm_start=3)
 
 
-def test_control_c_from_python_stops_between_rollouts_and_is_saved(tmp_path):
+def test_control_c_from_python_stops_between_rollouts_and_is_saved(tmp_path, capsys):
     before = signal.getsignal(signal.SIGINT)
     calls = []
 
     def press(locals_: dict[str, Any], globals_: dict[str, Any]) -> bool:
         calls.append(1)
         if len(calls) == 75:
+            assert not capsys.readouterr().err
             os.kill(os.getpid(), signal.SIGINT)
+        if len(calls) == 76:  # at once, not when the rollout is over
+            said = capsys.readouterr().err
+            assert "stopping after this rollout and its update; Ctrl-C again stops at once" in said
+            assert "the last checkpoint stands" in said
         return True
 
     with pytest.raises(Interrupted, match="at step 100; saved in"):
@@ -240,3 +245,17 @@ def test_control_c_from_python_stops_between_rollouts_and_is_saved(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
     again = train("ppo", "Pendulum-v1", 300, agent_kwargs=SMALL, out=tmp_path / "run", resume=True)
     assert again.num_timesteps == 300
+
+
+def test_a_second_control_c_stops_at_once(capsys):
+    calls = []
+
+    def press(locals_: dict[str, Any], globals_: dict[str, Any]) -> bool:
+        calls.append(1)
+        if len(calls) in (60, 65):
+            os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    with pytest.raises(KeyboardInterrupt, match="at once; nothing is saved without out="):
+        train("ppo", "Pendulum-v1", 300, agent_kwargs=SMALL, callback=press)
+    assert len(calls) == 65 and "(nothing is saved without out=)" in capsys.readouterr().err

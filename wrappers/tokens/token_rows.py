@@ -7,29 +7,20 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics, TimeLimit
+from gymnasium.wrappers import TimeLimit
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.random import episode_seed
-from polyathlon.envs.tensor.copies import copy_env
+from polyathlon.envs.tensor.copies import changing_wrappers, copy_env
 from polyathlon.envs.tensor.rewards import checked_reward
 
 from .token_action import TokenAction
 from .token_batch import TokenBatch, TokenTurn
 
-# these read what happens and change nothing of it
-_WATCHING = (OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics)
-
 
 def outer_wrappers(env: gym.Env[Any, Any]) -> list[gym.Env[Any, Any]]:
     """Return the wrappers outside `TokenAction` that may change observations, rewards or ends, outermost first."""
-    found: list[gym.Env[Any, Any]] = []
-    layer: Any = env
-    while isinstance(layer, gym.Wrapper) and not isinstance(layer, TokenAction):
-        if not isinstance(layer, _WATCHING) and type(layer).__name__ != "Monitor":
-            found.append(layer)
-        layer = layer.env
-    return found
+    return changing_wrappers(env, TokenAction)
 
 
 def token_rows(env: gym.Env[Any, Any], n: int) -> TokenBatch | CopiedTokens:

@@ -195,3 +195,12 @@ def test_mixtures_of_logits():
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match=r"from 0 \(the policy itself\)"):
             mixture_logits(a, b, mixture=wrong)
+
+
+def test_an_equilibrium_that_is_not_found_says_so_and_a_larger_tau_finds_it():
+    """Newton's method diverges here; LAPACK's complaint about NaN came out as an internal error of torch."""
+    cycle = d(0.5, 0.99, 0.01, 0.01, 0.5, 0.99, 0.99, 0.01, 0.5).view(3, 3)
+    for steps in (1, 400):
+        with pytest.raises(UsageError, match="raise tau"):
+            regularised_equilibrium(cycle, d(0.4, 0.3, 0.3), tau=0.0005, steps=steps)
+    assert regularised_equilibrium(cycle, d(0.4, 0.3, 0.3), tau=0.1).sum() == pytest.approx(1.0)

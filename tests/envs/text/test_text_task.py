@@ -187,7 +187,7 @@ def test_bad_words_are_refused():
         ([], "empty list"),
         (3, "a judge is a reward function"),
         ("no_module:f", "cannot be imported"),
-        ("math:no_function", "has no 'no_function'"),
+        ("math:sqr", r"unknown function of the module 'math' 'sqr'. Did you mean 'sqrt'"),
         ("no/such/folder", "no/such/folder"),
     ):
         with pytest.raises(UsageError, match=message):
