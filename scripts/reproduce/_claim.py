@@ -212,8 +212,8 @@ def drawn_seeds(registration: str, count: int) -> list[int]:
     return seeds
 
 
-# what is measured over many cells and is no Claim: name -> module of this folder with a `main`
-TABLES = {"matrix": "_matrix"}
+# what is measured over many cells, or once, and is no Claim: name -> module of this folder with a `main`
+TABLES = {"matrix": "_matrix", "smollm2_preferences": "_smollm2_preferences"}
 
 
 def list_claims(folder: Path | None = None) -> list[str]:
