@@ -30,16 +30,24 @@ Outcomes = dict[str, dict[str, Any]]
 
 
 def run(folder: Path) -> Outcomes:
-    """Run the stages that have no outcome yet, and return all outcomes."""
+    """Run the stages that have no outcome yet, those of a wave at once, and return all outcomes.
+
+    Raises:
+        RuntimeError: a stage failed; those that are done are kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found: Outcomes = {}
-    for stage in stages.STAGES:
-        path = folder / f"{stage}.json"
-        if not path.exists():
-            words = [sys.executable, str(Path(stages.__file__)), stage, str(folder)]
-            subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
-        found[stage] = json.loads(path.read_text())
-        print(f"{stage}: {found[stage]['cpu']:.0f} CPU seconds, {found[stage]['gib']:.1f} GiB", flush=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    for wave in stages.WAVES:
+        words = {stage: [sys.executable, str(Path(stages.__file__)), stage, str(folder)] for stage in wave}
+        todo = [stage for stage in wave if not (folder / f"{stage}.json").exists()]
+        under_way = {stage: subprocess.Popen(words[stage], env=environment) for stage in todo}
+        failed = [stage for stage, process in under_way.items() if process.wait()]
+        if failed:
+            raise RuntimeError(f"{', '.join(failed)} failed, as said above; the others are kept in {folder}")
+        for stage in wave:
+            found[stage] = json.loads((folder / f"{stage}.json").read_text())
+            print(f"{stage}: {found[stage]['cpu']:.0f} CPU seconds, {found[stage]['gib']:.1f} GiB", flush=True)
     return found
 
 
@@ -60,8 +68,8 @@ def page(found: Outcomes) -> str:
         f"SmolLM2-135M in float32 on one core, adapters of rank {stages.LORA}, sums of two one-digit numbers (chain_sum). As it comes the model answers in sentences, so it imitates {stages.IMITATED} answers "
         f"{stages.EPOCHS} times first: the start below, and the reference. Pairs: the best and the worst of {stages.ANSWERS} answers of its own to each of {stages.PROBLEMS} problems, by the task's verdict; where all are as "
         f"good there is no pair, which left {found['pairs']['pairs']}. {stages.HOLDOUT:.0%} of the prompts are held out; every model answers each of these {len(start)} different prompts {stages.ASKED} times. Win rates are against the start's "
-        "answers by the verdict, equal ones counting one half. Intervals: 95 %, t over prompts, of one run with one seed: they say nothing about other runs. Asked were 512 pairs, and 20 updates of "
-        f"rlhf_ppo and rto; here they are {found['pairs']['pairs']} and {stages.RL_UPDATES}.", "",
+        "answers by the verdict, equal ones counting one half. Intervals: 95 %, t over prompts, of one run with one seed: they say nothing about other runs. Asked were 512 pairs, 40 updates of "
+        f"dpo and 20 of rlhf_ppo and rto; here they are {found['pairs']['pairs']}, {stages.DPO_UPDATES} and {stages.RL_UPDATES}, for want of processor time.", "",
         "| model | updates | right answers | win rate against the start |", "|---|---|---|---|",
         f"| start | | {t_interval(right)} | |",
     ]  # fmt: skip

@@ -18,11 +18,11 @@ MODEL, SEED, LORA = "smollm2-135m", 7, 8
 SUMS = {"task": "chain_sum", "config": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
 TOKENS = {"max_new_tokens": 5, "max_length": 96, "instruction": "Reply with the number alone."}
 IMITATED, EPOCHS, IMITATION_RATE = 64, 2, 5e-4
-PROBLEMS, ANSWERS = 640, 4
+PROBLEMS, ANSWERS = 384, 4
 HOLDOUT, PAIRS_AN_UPDATE = 0.25, 8
-DPO_UPDATES, REWARD_UPDATES, RL_UPDATES = 40, 24, 6
+DPO_UPDATES, REWARD_UPDATES, RL_UPDATES = 20, 12, 4
 DPO_RATE, REWARD_RATE, RL_RATE = 2e-4, 5e-4, 1e-4
-PROMPTS_AN_UPDATE, ASKED = 16, 6  # answers in an update of reinforcement learning; answers to each held-out prompt
+PROMPTS_AN_UPDATE, ASKED = 8, 4  # answers in an update of reinforcement learning; answers to each held-out prompt
 FRESH = 1 << 20  # the problems that are recorded come after those that are imitated
 
 Outcome = dict[str, Any]
@@ -151,6 +151,7 @@ STAGES: dict[str, Callable[[Path], Outcome]] = {
     "ppo": ppo,
     "rto": rto,
 }
+WAVES = (("start",), ("pairs",), ("dpo", "reward"), ("ppo", "rto"))  # those of a wave need nothing of each other
 
 
 def main() -> None:
