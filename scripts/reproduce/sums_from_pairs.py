@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _claim import Claim, Comparison, Control, Run, main
 
 SUMS = {"task": "chain_sum", "config": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
-IMITATED, IMITATION_EPOCHS = 1024, 6
-PAIRS, PROBLEMS, ANSWERS, BATCH = 2000, 6000, 8, 32
+IMITATED, IMITATION_EPOCHS = 1024, 10
+PAIRS, PROBLEMS, ANSWERS, BATCH = 2000, 4500, 8, 32
 FRESH, ASKED = 10_000_000, 400
 RATE, IMITATION_RATE = 3e-4, 1e-3
 ROWS: dict[str, dict[str, Any]] = {
