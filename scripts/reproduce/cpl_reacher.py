@@ -16,6 +16,7 @@ from _claim import Claim, Comparison, Control, Run, main
 TASK, EPISODES, NOISE, GAMMA, LENGTH, SEGMENTS, PAIRS = "Reacher-v5", 160, 0.6, 0.97, 10, 1000, 1000
 UPDATES, BC_STEPS, REWARD_STEPS, RATE, STARTS, STEPS, AHEAD = 800, 200, 200, 1e-3, 24, 50, 6.0
 UPPER_ARM, FOREARM = 0.1, 0.11  # metres
+OPTIONS = {"reward_control_weight": 0.0}  # effort at random would outweigh what a segment of ten steps gains
 
 
 def controlled(obs: Any) -> Any:
@@ -49,7 +50,7 @@ def score(agent: Any, seed: int) -> float:
     import gymnasium as gym
     import numpy as np
 
-    envs = [gym.make(TASK) for _ in range(STARTS)]
+    envs = [gym.make(TASK, **OPTIONS) for _ in range(STARTS)]
     obs = np.stack([env.reset(seed=10_000_000 + seed * STARTS + i)[0] for i, env in enumerate(envs)])
     total = 0.0
     for _ in range(STEPS):
@@ -71,7 +72,7 @@ def learn(seed: int, task: str, kind: str, temperature: float = 0.0) -> Run:
         os.environ["MINARI_DATASETS_PATH"] = folder
         name = record(
             lambda obs, mask: controlled(np.asarray(obs)[None])[0].astype(np.float32), TASK, EPISODES, "claims/reacher-v0", seed=seed,
-            noise=NOISE,
+            noise=NOISE, env_kwargs=OPTIONS,
         )  # fmt: skip
         words: dict[str, Any] = {
             "dataset": name, "segment_length": LENGTH, "num_segments": SEGMENTS, "num_pairs": PAIRS, "labels": "regret", "oracle": values,
@@ -90,7 +91,7 @@ CLAIM = Claim(
     name="cpl_reacher",
     statement="From 1,000 preferences by regret between recorded segments of a noisy controller, CPL reaches targets with a higher return than P-IQL and than imitation of the segments.",
     source="Hejna et al. 2024, CPL, arXiv 2310.13639",
-    metric="mean return of episodes of Reacher-v5 (0 is best)",
+    metric="mean return of episodes of Reacher-v5 whose effort is free (0 is best)",
     arms={
         "CPL": partial(learn, kind="cpl"),
         "P-IQL": partial(learn, kind="p_iql"),
