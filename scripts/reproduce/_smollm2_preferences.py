@@ -75,6 +75,9 @@ def page(found: Outcomes) -> str:
     ]  # fmt: skip
     counts = {"dpo": stages.DPO_UPDATES, "ppo": stages.RL_UPDATES, "rto": stages.RL_UPDATES}
     for stage, words in LEARNT.items():
+        if stage not in found:
+            lines.append(f"| {words} | not run | | |")
+            continue
         theirs = found[stage]["answers"]
         shares = t_interval([sum(row) / len(row) for row in theirs])
         lines.append(f"| {words} | {counts[stage]} | {shares} | {t_interval(wins(theirs, start))} |")
@@ -102,7 +105,7 @@ def told_right(accuracy: float, found: Outcomes) -> Any:
 def headline(found: Outcomes) -> str:
     """Return what was found in a line."""
     start = found["pairs"]["answers"]
-    rates = {stage: t_interval(wins(found[stage]["answers"], start)) for stage in LEARNT}
+    rates = {stage: t_interval(wins(found[stage]["answers"], start)) for stage in LEARNT if stage in found}
     return f"One seed, not a claim. Win rate against the start on held-out prompts: {'; '.join(f'{stage} {rate}' for stage, rate in rates.items())}."
 
 
@@ -113,13 +116,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"polyathlon reproduce {NAME}", description=__doc__)
     parser.add_argument("--fresh", action="store_true", help="forget earlier stages")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the page (default: docs/results)")
+    parser.add_argument("--judge", action="store_true", help="run nothing: write the page of the stages that are done")
     options = parser.parse_args(arguments)
     text = Path(stages.__file__).read_bytes()
     folder = FOLDER / hashlib.sha256(text).hexdigest()[:12]
     if options.fresh:
         for stage in stages.STAGES:
             (folder / f"{stage}.json").unlink(missing_ok=True)
-    found = run(folder)
+    if options.judge:
+        done = {stage: folder / f"{stage}.json" for stage in stages.STAGES}
+        found = {stage: json.loads(path.read_text()) for stage, path in done.items() if path.exists()}
+        if "pairs" not in found:
+            parser.error(f"nothing to judge: {folder} holds no pairs; run the stages")
+    else:
+        found = run(folder)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{NAME}.md").write_text(page(found))
     (options.out / f"{NAME}.json").write_text(json.dumps({"found": headline(found), "stages": found}, indent=1))
