@@ -122,7 +122,9 @@ def load_scorer(name: str | Path, of_tokens: bool = False) -> Any:
     transformers = require("transformers", "language")
     labels = _labels(where)
     if labels not in (None, 1):
-        raise UsageError(f"the model {str(name)!r} has {labels} labels, a reward model has one: train it with num_labels=1")
+        raise UsageError(
+            f"the model {str(name)!r} has {labels} labels, a reward model has one: train it with num_labels=1"
+        )
     loader = (
         transformers.AutoModelForTokenClassification if of_tokens else transformers.AutoModelForSequenceClassification
     )
