@@ -10,7 +10,7 @@ from typing import Any
 from .cli_commands import Command, _path, _trust_argument, parse_options
 from .cli_data import data_arguments, data_words
 from .cli_games import train_self_play
-from .cli_types import whole_number
+from .cli_types import warm_start_words, whole_number
 
 SAME = (
     *(
@@ -215,7 +215,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
     add("--opponent", help="of a game: who plays the other seats: random, a player's name, or the folder of an agent")
     add("--model", help="language model (default tiny)")
-    add("--warm-start", type=int, metavar="N", help="let a language agent imitate N solutions first")
+    add(
+        "--warm-start",
+        type=warm_start_words,
+        metavar="N[,learning_rate=0.002,...]",
+        help="let a language agent imitate N solutions first; with epochs=, batch_size= or learning_rate= of their own",
+    )
     data_arguments(parser)
     add("--n-envs", type=int, help="number of environments (default: as the YAML file says, else 1)")
     add("--tuned", type=_path, metavar="FILE", help="YAML file of hyper-parameters (default: this package's own)")

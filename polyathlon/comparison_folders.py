@@ -12,6 +12,7 @@ from .comparison_runs import FIRST_EVALUATION, SEED_DISTANCE, Setting, seconds_l
 from .evaluation import load_run, score_agent
 from .run_folder import RunConfig, RunFolder, in_file
 from .run_groups import RunGroup, group_runs
+from .warm_starts import imitated_number
 
 TASK = ("env", "env_kwargs", "env_spec")
 
@@ -63,7 +64,7 @@ def _setting(groups: Sequence[RunGroup], first: RunConfig, unit: str, episodes: 
     configs = [config for group in groups for config in group.configs]
     lengths = {config.total_timesteps for config in configs}
     models = {config.model for config in configs}
-    starts = {config.warm_start for config in configs}
+    starts = {imitated_number(config.warm_start) for config in configs}
     model = models.pop() if len(models) == 1 else None
     return Setting(
         first.env,

@@ -286,9 +286,10 @@ def as_env(made: Any, name: str, max_episode_steps: int | None = None, **words: 
 
         return make_scalar(task, **limit, **words)
     if is_game(made):
-        from polyathlon.agents.games.seat_of_game import SeatOfGame
+        from polyathlon.wrappers import SingleAgent
 
-        return SeatOfGame(made, **limit, **words)
+        words = {{"opponent": "opponents"}.get(word, word): value for word, value in words.items()}
+        return SingleAgent(made, **limit, **words)
     if words:
         raise UsageError(
             f"{name} is no game of several players, so {', '.join(words)} has no meaning here: leave it out"

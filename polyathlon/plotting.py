@@ -123,10 +123,13 @@ class Curves:
 def smoothed(values: np.ndarray, weight: float) -> np.ndarray:
     """Return the exponential moving average of values [T], without the bias of its start (TensorBoard's).
 
-    Value t is sum_i w^(t-i) x_i / sum_i w^(t-i) over i <= t.
+    Value t is sum_i w^(t-i) x_i / sum_i w^(t-i) over i <= t whose x_i is a number; where x_t is none, neither is value t.
     """
     total, mass, found = 0.0, 0.0, []
     for value in values:
+        if np.isnan(value):  # 0 times NaN is NaN: it would stay in all that come after
+            found.append(np.nan)
+            continue
         total, mass = weight * total + float(value), weight * mass + 1.0
         found.append(total / mass)
     return np.array(found)

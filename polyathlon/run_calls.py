@@ -14,6 +14,7 @@ from .registration import algorithms
 from .run_data import epoch_of, with_data
 from .run_folder import RunConfig
 from .tuned import Tuned, tuned_for
+from .warm_starts import WarmStart, checked_warm_start
 
 
 def run_config(
@@ -27,7 +28,7 @@ def run_config(
     agent_kwargs: dict[str, Any] | None = None,
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
-    warm_start: int | None = None,
+    warm_start: WarmStart | None = None,
     data: Any = None,
     holdout: float | None = None,
     reward: Any = None,
@@ -35,7 +36,7 @@ def run_config(
     tuned: bool | str | Path = True,
 ) -> RunConfig:
     """Return what a call of `train` means, its words checked; see there for the arguments and errors."""
-    check_int(0, seed=seed, **({} if warm_start is None else {"warm_start": warm_start}))
+    check_int(0, seed=seed)
     if n_envs is not None:
         check_positive_int(n_envs=n_envs)
     registered = _registered_name(name)
@@ -53,7 +54,7 @@ def run_config(
         seed,
         (found.n_envs or 1) if n_envs is None else n_envs,
         model,
-        found.warm_start if warm_start is None else warm_start,
+        checked_warm_start(found.warm_start if warm_start is None else warm_start),
         words.env,
         words.agent,
         {**found.wrapper_kwargs, **(wrapper_kwargs or {})},

@@ -22,9 +22,16 @@ from . import __version__
 from .archives import write_atomically
 from .checkpoints import CheckpointFiles
 from .folder_lock import FolderLock
+from .warm_starts import WarmStart
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "transformers", "peft", "reasoning-gym")
-CONFIG_TYPES: dict[str, Any] = {"str": str, "int": int, "str | None": str | None, "dict": dict}
+CONFIG_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "str | None": str | None,
+    "dict": dict,
+    "WarmStart": int | dict | list,
+}
 LATER = ("env_spec", "env_lost")  # words of a run that came later: where they say nothing, checkpoints do not have them
 
 
@@ -39,7 +46,7 @@ class RunConfig:
         seed: seed of everything random.
         n_envs: number of environments.
         model: language model; None for the default or none.
-        warm_start: problems that a language agent imitates first.
+        warm_start: problems that a language agent imitates first, or the words of its `warm_start`.
         env_kwargs: options of the environment.
         agent_kwargs: options of the agent.
         wrapper_kwargs: options of the wrappers that `adapt` puts on.
@@ -55,7 +62,7 @@ class RunConfig:
     seed: int = 0
     n_envs: int = 1
     model: str | None = None
-    warm_start: int = 0
+    warm_start: WarmStart = 0
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     agent_kwargs: dict[str, Any] = field(default_factory=dict)
     wrapper_kwargs: dict[str, Any] = field(default_factory=dict)

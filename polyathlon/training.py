@@ -27,6 +27,7 @@ from .run_evaluations import EvaluationCallback
 from .run_folder import RunConfig, RunFolder, in_file
 from .run_making import bare_env, build_env, made_or_resumed, new_agent, warn_of_lost
 from .tracking import refuse_unknown_tracker
+from .warm_starts import WarmStart, imitate
 
 __all__ = ["Interrupted", "bare_env", "build_env", "new_agent", "run_config", "train"]
 
@@ -42,7 +43,7 @@ def train(
     agent_kwargs: dict[str, Any] | None = None,
     wrapper_kwargs: dict[str, Any] | None = None,
     model: str | None = None,
-    warm_start: int | None = None,
+    warm_start: WarmStart | None = None,
     data: Any = None,
     holdout: float | None = None,
     reward: Any = None,
@@ -78,7 +79,8 @@ def train(
         agent_kwargs: options of the agent.
         wrapper_kwargs: options of the wrappers (see `adapt`).
         model: language model; None is "tiny" where one is needed.
-        warm_start: number of problems whose solutions a language agent imitates first; None is what the file of
+        warm_start: number of problems whose solutions a language agent imitates first, or the words of its `warm_start`, such as
+            {"n": 640, "learning_rate": 0.002} (without it, imitation takes twice the agent's step size); None is what the file of
             hyper-parameters says, else 0.
         data: records (see `polyathlon.records.records`) that the agent learns from, or whose prompts the environment asks, or both. A run
             that learns from records is as long as one epoch of them where nothing else says how long. Of `cpl` and `p_iql`: segments, a
@@ -194,11 +196,11 @@ def _evaluations(
     return EvaluationCallback(every, episodes, make_env, None if folder is None else folder.path)
 
 
-def _start(agent: Any, warm_start: int, prepare: Callable[[Any], None] | None) -> None:
+def _start(agent: Any, warm_start: WarmStart, prepare: Callable[[Any], None] | None) -> None:
     if prepare is not None:
         prepare(agent)
-    elif warm_start:
-        agent.warm_start(n=warm_start)
+    else:
+        imitate(agent, warm_start)
 
 
 def _learn(

@@ -12,6 +12,7 @@ from polyathlon.envs.errors import UsageError
 
 from .adaptation import resolve_agent
 from .registration import NAMESPACE
+from .warm_starts import WarmStart
 from .yaml_files import read_yaml
 
 FOLDER = Path(__file__).parent / "data" / "hyperparameters"
@@ -29,7 +30,7 @@ class Tuned:
         path: the file; None when there is no entry.
         env_kwargs: options of the environment that give it the form this agent learns in, such as `text: true`.
         wrapper_kwargs: options of the wrappers that `adapt` puts on.
-        warm_start: number of problems whose solutions a language agent imitates first.
+        warm_start: number of problems whose solutions a language agent imitates first, or the words of its `warm_start`.
     """
 
     total_timesteps: int | None = None
@@ -38,7 +39,7 @@ class Tuned:
     path: Path | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     wrapper_kwargs: dict[str, Any] = field(default_factory=dict)
-    warm_start: int = 0
+    warm_start: WarmStart = 0
 
     @property
     def said(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .node_action import NodeAction as NodeAction
     from .pre_operative_critic import PreOperativeCritic as PreOperativeCritic
     from .reflective import Reflective as Reflective
+    from .single_agent import SingleAgent as SingleAgent
     from .tokens.token_action import TokenAction as TokenAction
     from .vector_observation import VectorObservation as VectorObservation
     from .verbalize import Verbalize as Verbalize
@@ -25,6 +26,7 @@ _EXPORTS = {
     "NodeAction": "polyathlon.wrappers.node_action",
     "PreOperativeCritic": "polyathlon.wrappers.pre_operative_critic",
     "Reflective": "polyathlon.wrappers.reflective",
+    "SingleAgent": "polyathlon.wrappers.single_agent",
     "TokenAction": "polyathlon.wrappers.tokens.token_action",
     "VectorObservation": "polyathlon.wrappers.vector_observation",
     "Verbalize": "polyathlon.wrappers.verbalize",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
+
+from polyathlon.envs.errors import UsageError
 
 ACTION_KINDS = ("box", "discrete", "multidiscrete", "tokens", "text")
 
@@ -46,6 +50,28 @@ def is_picture_space(space: spaces.Space[Any]) -> bool:
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
         return False
     return min(space.shape[:2]) >= 32 and space.shape[2] in (1, 3, 4)
+
+
+def mask_of(env: gym.Env[Any, Any], info: dict[str, Any]) -> NDArray[np.bool_] | None:
+    """Return the mask of the next action: `info["action_mask"]`, or else what the method `action_masks()` says.
+
+    Args:
+        env: a scalar environment.
+        info: of its last reset or step.
+
+    Returns:
+        The mask in one row, for several choices side by side; None where the environment tells none.
+    """
+    mask = info.get("action_mask")
+    if mask is None:
+        is_choice = isinstance(env.action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+        if not is_choice or not env.has_wrapper_attr("action_masks"):
+            return None
+        try:
+            mask = env.get_wrapper_attr("action_masks")()
+        except UsageError:  # the task answers that it has no masks
+            return None
+    return np.asarray(mask, bool).reshape(-1)
 
 
 def action_form(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from polyathlon.envs.combinatorial.node_kinds import OPEN, PADDING
-from polyathlon.envs.errors import UsageError, check_int
+from polyathlon.envs.errors import UsageError, check_finite, check_int
 from polyathlon.envs.language.choices import ChoiceVector
 
 from .action_kinds import is_text_space
@@ -63,6 +64,7 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         gym.Wrapper.__init__(self, env)
         check_int(2, num_candidates=num_candidates)
         check_int(0, text_features=text_features, numbers=numbers)
+        check_finite(penalty=penalty)
         if not is_text_space(env.action_space):
             raise UsageError(
                 f"CandidateAction wraps a text task, but {env} takes {env.action_space}, which an agent can act in itself"
@@ -137,16 +139,8 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
             )
 
     def _observation(self) -> Observation:
-        space = self.observation_space["nodes"]  # type: ignore[index]
-        nodes = np.zeros(space.shape, np.float32)
-        kind = np.full(self.num_candidates, OPEN if self._is_over else PADDING, np.int8)
-        if not self._is_over:
-            nodes[: len(self._offered)] = self.features.table(self._messages, self._offered)
-            kind[: len(self._offered)] = OPEN
-        seen: Observation = {"kind": kind, "nodes": nodes}
-        if self.features.numbers:
-            seen["globals"] = self.features.request_numbers(self._messages)
-        return seen
+        offered = None if self._is_over else self._offered
+        return observed(self.features, self.observation_space, self._messages, offered)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return which actions have a candidate (n,); all of them where the episode is over."""
@@ -186,6 +180,19 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         self._refresh([dict(one) for one in state["messages"]])
 
 
+def observed(
+    features: CandidateFeatures, space: Any, messages: Sequence[Mapping[str, str]], offered: Sequence[str] | None
+) -> Observation:
+    """Return the observation of a conversation; `offered` are the candidates, None where the episode is over."""
+    nodes = np.zeros(space["nodes"].shape, np.float32)
+    kind = np.full(len(nodes), OPEN if offered is None else PADDING, np.int8)
+    if offered is not None:
+        nodes[: len(offered)] = features.table(messages, offered)
+        kind[: len(offered)] = OPEN
+    seen: Observation = {"kind": kind, "nodes": nodes}
+    return {"globals": features.request_numbers(messages), **seen} if features.numbers else seen
+
+
 class CandidateForm:
     """The numbered answers of `CandidateAction`, for rows that answer together.
 
@@ -206,15 +213,13 @@ class CandidateForm:
         self.observation_space, self.action_space, self.penalty = observation_space, action_space, penalty
 
     def observe(self, episode: Any) -> Observation:
-        """Return `nodes` and `kind`."""
-        space = self.observation_space["nodes"]
-        nodes, kind = np.zeros(space.shape, np.float32), np.full(len(space.low), PADDING, np.int8)
-        if episode.over:
-            return {"kind": np.full_like(kind, OPEN), "nodes": nodes}
-        offered = self.answers(episode)
-        nodes[: len(offered)] = self._features.table(episode.messages, offered)
-        kind[: len(offered)] = OPEN
-        return {"kind": kind, "nodes": nodes}
+        """Return what `CandidateAction` observes."""
+        offered = None if episode.over else self.answers(episode)
+        return observed(self._features, self.observation_space, episode.messages, offered)
+
+    def ended(self, episode: Any) -> Observation:
+        """Return what `CandidateAction` observes of an episode that an action without a candidate has ended."""
+        return observed(self._features, self.observation_space, episode.messages, None)
 
     def answers(self, episode: Any) -> list[str]:
         """Return the candidates.

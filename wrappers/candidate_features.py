@@ -16,7 +16,8 @@ from .encoders import HashedText
 Array = NDArray[np.float32]
 _WORD = re.compile(r"\d+(?:\.\d+)?|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?$")
-_SIGNED = re.compile(r"(-?)\s*(\d{1,15}(?:\.\d+)?)")
+# it begins at a sign or a digit: an expression that begins with blanks takes the square of their number
+_SIGNED = re.compile(r"(?:(-)\s*)?(\d{1,15}(?:\.\d+)?)")
 _SPAN = 4.0  # the largest number of a candidate that is told apart, in units of the request's largest
 _GRAMS = 257
 _CACHED_TABLES = 1024
@@ -87,7 +88,7 @@ class CandidateFeatures:
         self.text_features, self.numbers = text_features, numbers
         self._own = HashedText(text_features + 1) if text_features else None
         self._grams = HashedText(_GRAMS)
-        self._known: OrderedDict[tuple[str, ...], Array] = OrderedDict()
+        self._known: OrderedDict[tuple[tuple[tuple[str, str], ...], tuple[str, ...]], Array] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -108,7 +109,8 @@ class CandidateFeatures:
             messages: the conversation so far, each message with "role" and "content".
             candidates: the answers to choose from.
         """
-        key = (*(one["content"] for one in messages), "", *candidates)
+        # roles too: they say which message is the request
+        key = (tuple((one["role"], one["content"]) for one in messages), tuple(candidates))
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._table(messages, candidates)

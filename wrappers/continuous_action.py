@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from polyathlon.envs.errors import UsageError, check_int
 
+from .action_kinds import mask_of
+from .words import choice_counts
+
 Floats = NDArray[np.float32]
 
 
@@ -78,7 +81,7 @@ class ContinuousAction(gym.Wrapper[Any, Floats, Any, Any], gym.utils.RecordConst
         self._is_single = isinstance(space, spaces.Discrete)
         if codes is not None and not self._is_single:
             raise UsageError(f"codes are points of the choices of a Discrete space, got {space}: leave codes out")
-        counts, self._first = _counts(space)
+        counts, self._first = choice_counts(space)
         usual = [choice_codes(n, int(dimensions)) for n in counts]
         self._parts = usual if codes is None else [_checked(codes, counts[0])]
         self.codes = self._parts[0]
@@ -124,12 +127,16 @@ class ContinuousAction(gym.Wrapper[Any, Floats, Any, Any], gym.utils.RecordConst
 
     def _nearest(self, d: int, point: NDArray[Any], mask: NDArray[np.bool_] | None) -> int:
         """Return the allowed choice, counted from 0, whose point is nearest."""
-        score = self._parts[d] @ point - self._half_squares[d]  # largest where |a - c|^2 is smallest
+        score = self._scores(d, point)
         if mask is not None:
             if not mask.any():
                 raise UsageError("the task allows no action at all: its action mask holds no True")
             score = np.where(mask, score, -np.inf)
         return int(score.argmax())
+
+    def _scores(self, d: int, point: NDArray[Any]) -> NDArray[Any]:
+        """Return [n] of each choice what is largest where |a - c|^2 is smallest."""
+        return self._parts[d] @ point - self._half_squares[d]
 
     def point_of(self, choice: Any) -> Floats:
         """Return an action [k] that means the choice `choice` of the task, as long as that is allowed."""
@@ -142,27 +149,20 @@ class ContinuousAction(gym.Wrapper[Any, Floats, Any, Any], gym.utils.RecordConst
 
         return ChoiceRows(env, self.action_space, self.codes) if self._is_single else None  # type: ignore[arg-type]
 
+    def get_state(self) -> dict[str, Any]:
+        """Return where the environment is, with the mask of the next choice, as a plain dict for `set_state`."""
+        inner = self.env.get_wrapper_attr("get_state")()
+        return {"task": inner, "mask": None if self._mask is None else self._mask.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that `get_state` gave."""
+        self.env.get_wrapper_attr("set_state")(state["task"])
+        self._mask = None if state["mask"] is None else np.array(state["mask"], bool)
+
     def _without_mask(self, info: dict[str, Any]) -> dict[str, Any]:
         """Keep the mask of the next choice, and return the info without it."""
-        mask = info.get("action_mask")
-        if mask is None:
-            try:
-                mask = self.env.get_wrapper_attr("action_masks")()
-            except (AttributeError, UsageError):  # no such method, or the task answers that it has no masks
-                self._mask = None
-                return info
-        self._mask = np.asarray(mask, bool).reshape(-1)
+        self._mask = mask_of(self.env, info)
         return {key: value for key, value in info.items() if key != "action_mask"}
-
-
-def _counts(space: spaces.Space[Any]) -> tuple[list[int], NDArray[Any]]:
-    """Return how many actions each choice of a space has, and the first of each."""
-    if isinstance(space, spaces.Discrete):
-        return [int(space.n)], np.asarray([space.start])
-    if isinstance(space, spaces.MultiDiscrete):
-        return [int(n) for n in space.nvec.reshape(-1)], space.start.reshape(-1)
-    size = int(np.prod(space.shape or ()))
-    return [2] * size, np.zeros(size, np.int64)
 
 
 def _checked(codes: ArrayLike, n: int) -> Floats:

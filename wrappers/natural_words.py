@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from polyathlon.envs.errors import UsageError
+
 from .words import Describe, Parse
 
 _NEAREST = 10
@@ -58,6 +60,14 @@ def _listed(rows: Any, lines: list[str], what: str) -> str:
     return "\n".join([*lines, *more])
 
 
+def describe_tsp_briefly(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """List the three nearest open points of a travelling salesman problem, the nearest last, each as `+dx+dy row` in hundredths."""
+    nodes, kind, here, offset, _ = _around(observation)
+    rows = np.flatnonzero(kind == _OPEN)
+    rows = rows[np.argsort(np.linalg.norm(nodes[rows] - here, axis=1), kind="stable")]
+    return "; ".join(f"{offset[row][0]:+d}{offset[row][1]:+d} {row}" for row in rows[2::-1]) or "done"
+
+
 def describe_atsp(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
     """List the open nodes of a tour with one-way distances, nearest first, in hundredths of the largest distance.
 
@@ -84,9 +94,11 @@ def describe_cvrp(observation: dict[str, Any], info: dict[str, Any], env: gym.En
         return "All customers are served."
     rows = rows[np.argsort(np.linalg.norm(nodes[rows, :2] - here[:2], axis=1), kind="stable")]
     left = float(np.asarray(observation["globals"])[1])
-    lines = []
+    lines, mask = [], info.get("action_mask")
     for row in rows[:_NEAREST]:
-        straight = str(2 * row) if nodes[row, 2] <= left + 1e-6 else "-"
+        # the mask rounds as the task does
+        fits = bool(mask[2 * row]) if mask is not None else nodes[row, 2] <= left + 1e-6
+        straight = str(2 * row) if fits else "-"
         demand = f"{100.0 * nodes[row, 2]:.0f}%"
         lines.append(f"{straight}/{2 * row + 1}: {offset[row][0]:+d} {offset[row][1]:+d} {demand}")
     return (
@@ -196,19 +208,32 @@ NATURAL: dict[str, Describe] = {
     "NetHack": describe_nethack,
     "Widgets": describe_widgets,
 }
+# the same in few characters
+BRIEF: dict[str, Describe] = {"TSP": describe_tsp_briefly}
 # tasks whose actions have words of their own
 PARSERS: dict[str, Parse] = {"NetHack": parse_nethack, "Widgets": parse_widgets}
 # tasks that know a right first answer, or a good one
 SOLUTIONS: dict[str, Describe] = {"Widgets": solve_widgets, "TSP": nearest_open}
 
 
-def natural_description(env: gym.Env[Any, Any]) -> Describe | None:
+def natural_description(env: gym.Env[Any, Any], brief: bool = False) -> Describe | None:
     """Return the description written for a task, found by the name in its id.
 
     None when there is none, or when a wrapper changes what is observed or the kind of the actions.
+
+    Args:
+        env: the task.
+        brief: the short one.
+
+    Raises:
+        UsageError: there is no short one.
     """
     name = _natural_name(env)
-    return None if name is None else NATURAL.get(name)
+    if brief and name not in BRIEF:
+        raise UsageError(
+            f"{env} has no short description, only {', '.join(BRIEF)} have: leave brief out, or give describe="
+        )
+    return None if name is None else (BRIEF if brief else NATURAL).get(name)
 
 
 def natural_parser(env: gym.Env[Any, Any]) -> Parse | None:

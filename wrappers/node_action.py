@@ -79,8 +79,10 @@ class NodeAction(ContinuousAction):
         self._see({"nodes": np.zeros(nodes.shape, np.float32)})
 
     def _see(self, observation: Any) -> None:
-        self._parts = [np.asarray(observation["nodes"], np.float32)[:, self._columns]]
-        self.codes = self._parts[0]
+        self._take(np.asarray(observation["nodes"], np.float32)[:, self._columns])
+
+    def _take(self, rows: Floats) -> None:
+        self._parts, self.codes = [rows], rows
         self._half_squares = [0.5 * np.square(self.codes).sum(1)]
 
     def _shown(self, observation: Any) -> Any:
@@ -105,8 +107,18 @@ class NodeAction(ContinuousAction):
         space: Any = self.action_space
         return NodeRows(env, space, self._columns, self._middle, self._width, self.observation_space)
 
-    def _nearest(self, d: int, point: Any, mask: Any) -> int:
-        return super()._nearest(d, self._middle + self._width * point, mask)
+    def _scores(self, d: int, point: Any) -> Any:
+        # a product with a matrix adds the numbers of equal rows in different orders, and then the first is not the nearest
+        return (self.codes * (self._middle + self._width * point)).sum(1) - self._half_squares[0]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the environment is, with the rows of the next choice; see `ContinuousAction.get_state`."""
+        return {**super().get_state(), "rows": self.codes.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that `get_state` gave."""
+        super().set_state(state)
+        self._take(np.array(state["rows"], np.float32))
 
     def point_of(self, choice: Any) -> Floats:
         """Return an action [F] that means the row `choice` now, as long as it is allowed and no earlier row is the same."""

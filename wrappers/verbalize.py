@@ -10,12 +10,13 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_finite
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import TaskStep
 from polyathlon.envs.tensor.copies import copy_env
+from polyathlon.envs.tensor.rewards import num_objectives
 
-from .action_kinds import is_text_space
+from .action_kinds import is_text_space, mask_of
 from .natural_words import natural_description, natural_parser, natural_solution
 from .words import (
     Describe,
@@ -23,6 +24,9 @@ from .words import (
     default_action,
     describe_actions,
     describe_observation,
+    forbidden_action,
+    mask_places,
+    numbers,
     read_action,
 )
 
@@ -53,13 +57,16 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         env: an environment with Discrete, Box, MultiDiscrete or MultiBinary actions.
         describe: hook (observation, info, env) -> text, instead of the words above.
         parse: hook (text, info, env) -> action; raises ValueError with the reason for a text that names none.
-        solution: hook (observation, info, env) -> the right first answer to a task, for imitation; by default that of a task
-            whose own words know one (`polyathlon/Widgets-v0`).
+        solution: hook (observation, info, env) -> the right answer to where a task stands, for imitation; by default that of a task
+            whose own words know one (`polyathlon/Widgets-v0`), or a good one (`polyathlon/TSP-v0`: the nearest city).
+        brief: short descriptions for models with a small context, where the task has them (`polyathlon/TSP-v0`: the three nearest
+            cities, so that a tour of 20 cities fits into 1,024 characters).
         invalid_reward: added to the reward of a turn without a readable action, where the task has no action mask.
         max_answer: the longest answer that is read, in characters.
 
     Raises:
-        UsageError: the environment takes text already, or actions that have no words.
+        UsageError: the environment takes text already, or actions that have no words, or pays for several objectives, or has
+            no short description.
     """
 
     def __init__(
@@ -70,9 +77,11 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         solution: Describe | None = None,
         invalid_reward: float = -1.0,
         max_answer: int = 4096,
+        brief: bool = False,
     ) -> None:
         RecordConstructorArgs.__init__(
             self,
+            brief=brief,
             describe=describe,
             parse=parse,
             solution=solution,
@@ -87,14 +96,22 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
                 f"Verbalize reads Discrete, Box, MultiDiscrete and MultiBinary actions, got {env.action_space}; "
                 "give parse= a function that reads the action from a text"
             )
+        objectives = num_objectives(env)
+        if objectives is not None:
+            raise UsageError(
+                f"{env} pays for {objectives} objectives, and an episode in words pays one number: put "
+                "polyathlon.wrappers.LinearReward under Verbalize"
+            )
+        check_finite(invalid_reward=invalid_reward)
         self._hooks: dict[str, Any] = {
-            "describe": describe or natural_description(env),
+            "describe": describe or natural_description(env, brief),
             "parse": parse or natural_parser(env),
             "solution": solution or (None if describe or parse else natural_solution(env)),
             "invalid_reward": float(invalid_reward),
             "max_answer": max_answer,
         }
         self._task = VerbalTask(env, is_single=True, **self._hooks)
+        self._solver: VerbalTask | None = None  # its copies of the environment serve one question after another
         self.observation_space = self._task.observation_space
         self.action_space = self._task.action_space
 
@@ -133,7 +150,9 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         """Return the right first answer to a task, from the hook; None without one."""
         if self._hooks["solution"] is None:
             return None
-        return self.task.solution(task_id)
+        if self._solver is None:
+            self._solver = self.task
+        return self._solver.solution(task_id)
 
     def get_state(self) -> dict[str, Any]:
         """Return where the environment is, as a plain dict for `set_state`."""
@@ -207,7 +226,8 @@ class VerbalTask(LanguageTask):
         seed = _environment_seed(task_id)
         env = self._free_env()
         observation, info = env.reset(seed=seed, options=self._options)
-        data = {"env": env, "info": info, "raw": observation, "truncated": False}
+        info = _with_mask(env, info)
+        data = {"env": env, "info": info, "raw": observation, "truncated": False, "options": self._options}
         episode = TaskEpisode(tuple(task_id), self._text(observation, info, env), data)  # type: ignore[arg-type]
         if not self._is_single:
             self._used.append((env, weakref.ref(episode)))
@@ -241,16 +261,15 @@ class VerbalTask(LanguageTask):
         except ValueError as error:
             return self.refuse(episode, str(error))
         mask = info.get("action_mask")
-        if mask is not None and not bool(np.asarray(mask)[int(action) - int(env.action_space.start)]):
-            return self._play(episode, action, f"the action {int(action)} is not allowed now")
+        if mask is not None and not bool(np.asarray(mask)[mask_places(env.action_space, action)].all()):
+            return self._play(episode, action, f"the action {numbers(action)} is not allowed now")
         return self._play(episode, action)
 
     def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
         """Play a turn whose answer names no action; see `Verbalize`."""
         env, mask = episode.data["env"], episode.data["info"].get("action_mask")
         if mask is not None and not np.asarray(mask).all():
-            forbidden = np.flatnonzero(~np.asarray(mask, dtype=bool))[0] + env.action_space.start
-            return self._play(episode, np.int64(forbidden), reason, is_invalid=True)
+            return self._play(episode, forbidden_action(env.action_space, mask), reason, is_invalid=True)
         return self._play(episode, default_action(env.action_space), reason, is_invalid=True, extra=self.invalid_reward)
 
     def _play(
@@ -259,17 +278,35 @@ class VerbalTask(LanguageTask):
         env, data = episode.data["env"], episode.data
         try:
             observation, reward, terminated, truncated, info = env.step(action)
-        except UsageError:
-            if not fault:
+        except Exception as error:
+            mask = data["info"].get("action_mask")
+            is_forbidden = mask is not None and not bool(mask[mask_places(env.action_space, action)].all())
+            if not fault or not (is_forbidden or isinstance(error, UsageError)):
                 raise
             # the task raises on actions that its mask forbids: the episode ends here
             reward, terminated, truncated = self.invalid_reward, True, False
             observation, info = data["raw"], data["info"]
+        info = _with_mask(env, info)
         data.update(raw=observation, info=info, truncated=bool(truncated) and not terminated)
         total = float(reward) + extra
         is_played = not fault
         verdict = Verdict(is_played, float(is_played), is_invalid, fault or "the action was played", {"reward": total})
         return TaskReply(self._text(observation, info, env), total, bool(terminated), verdict)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the environment is, with the options with which the running episode began; see `LanguageTask.get_state`."""
+        state = super().get_state()
+        episode = None if self._row is None else self._row.episode
+        options = None if episode is None else episode.data["options"]
+        return {**state, "options": options} if options else state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state that `get_state` gave; the running episode is replayed from its answers."""
+        self._options = state.get("options")
+        try:
+            super().set_state({key: value for key, value in state.items() if key != "options"})
+        finally:
+            self._options = None
 
     def answer(self, episode: TaskEpisode, text: str) -> TaskStep:
         """Advance an episode by one answer; see `LanguageTask.answer`."""
@@ -287,8 +324,21 @@ class VerbalTask(LanguageTask):
         """Return the right first answer to a task, from the hook; None without one."""
         if self._solution is None:
             return None
-        data = self.begin(task_id).data
+        return self.next_solution(self.begin(task_id))
+
+    def next_solution(self, episode: TaskEpisode) -> str | None:
+        """Return the right answer to where a running episode stands, from the hook; None without one."""
+        if self._solution is None:
+            return None
+        data = episode.data
         return self._solution(data["raw"], data["info"], data["env"])
+
+
+def _with_mask(env: gym.Env[Any, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """Return the info with the mask of the next action as one row, also where the method `action_masks()` alone tells it."""
+    mask = mask_of(env, info)
+    is_told = mask is not None and ("action_mask" in info or not mask.all())
+    return {**info, "action_mask": mask} if is_told else info
 
 
 def _environment_seed(task_id: TaskId) -> int:

@@ -75,8 +75,13 @@ def describe_actions(space: spaces.Space[Any], mask: NDArray[np.bool_] | None) -
 
     Args:
         space: the space of the actions.
-        mask: bool mask of the allowed actions of a `Discrete` space, or None.
+        mask: bool mask of the allowed actions, of several choices side by side; None where all are.
     """
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) and mask is not None:
+        counts, firsts = choice_counts(space)
+        allowed = np.split(mask, np.cumsum(counts)[:-1])
+        each = [_ranges([int(start) + int(i) for i in np.flatnonzero(one)]) for start, one in zip(firsts, allowed)]
+        return "action: one integer from each of " + "; ".join(each)
     if isinstance(space, spaces.Discrete):
         first = int(space.start)
         if mask is not None:
@@ -90,6 +95,37 @@ def describe_actions(space: spaces.Space[Any], mask: NDArray[np.bool_] | None) -
             f"{start}..{start + n - 1}" for start, n in zip(space.start.reshape(-1), space.nvec.reshape(-1))
         )
     return f"action: {int(np.prod(space.shape or (1,)))} numbers, each 0 or 1"
+
+
+def choice_counts(space: spaces.Space[Any]) -> tuple[list[int], NDArray[Any]]:
+    """Return how many actions each choice of a Discrete, MultiDiscrete or MultiBinary space has, and the first of each."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)], np.asarray([space.start])
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.reshape(-1)], space.start.reshape(-1)
+    size = int(np.prod(space.shape or ()))
+    return [2] * size, np.zeros(size, np.int64)
+
+
+def mask_places(space: spaces.Space[Any], action: Any) -> NDArray[Any]:
+    """Return where an action stands in a mask [sum of counts], one place for each of its choices."""
+    counts, first = choice_counts(space)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return starts + np.asarray(action).reshape(-1).astype(np.int64) - first
+
+
+def forbidden_action(space: spaces.Space[Any], mask: NDArray[np.bool_]) -> Any:
+    """Return the first action that a mask forbids: of several choices the first that is not free, the others at their default."""
+    action = np.asarray(default_action(space))
+    place = int(np.flatnonzero(~mask)[0])
+    counts, first = choice_counts(space)
+    choice = int(np.searchsorted(np.cumsum(counts), place, side="right"))
+    value = first[choice] + place - sum(counts[:choice])
+    if isinstance(space, spaces.Discrete):
+        return np.int64(value)
+    flat = action.reshape(-1).copy()
+    flat[choice] = value
+    return flat.reshape(action.shape)
 
 
 def _ranges(values: list[int]) -> str:

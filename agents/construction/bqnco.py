@@ -20,6 +20,10 @@ from polyathlon.envs.combinatorial.solvers import SOLVERS
 from polyathlon.envs.errors import (
     POLICY_POSITIONS,
     UsageError,
+    check_finite,
+    check_fraction,
+    check_non_negative,
+    check_positive,
     check_positive_int,
     refuse_unknown_arguments,
     refuse_without_effect,
@@ -142,9 +146,14 @@ class BQNCO(Agent):
             raise UsageError(f"n_envs={kwargs['n_envs']} has no effect: an update takes batch_size instances; set that")
         super().__init__(policy_class, env, learning_rate, **kwargs)
         check_positive_int(batch_size=batch_size, num_labels=num_labels, num_starts=num_starts)
+        check_fraction(warmup_fraction=warmup_fraction, ema_decay=ema_decay)
         for name, number in (("warmup_fraction", warmup_fraction), ("ema_decay", ema_decay)):
-            if not 0 <= number < 1:
+            if number == 1:
                 raise UsageError(f"{name} must lie in [0, 1), got {number!r}")
+        check_finite(edge_coef=edge_coef, ent_coef=ent_coef)
+        check_non_negative(edge_coef=edge_coef, ent_coef=ent_coef)
+        if max_grad_norm is not None:
+            check_positive(max_grad_norm=max_grad_norm)
         for name, given, allowed in (
             ("sampling", "infix" if sampling is None else sampling, SAMPLINGS),
             ("schedule", schedule, SCHEDULES),

@@ -110,5 +110,5 @@ def _task_of(env: Any) -> TensorEnv:
         return task
     raise UsageError(
         f"{env} tells no tensor_task(), so its seats cannot be played at once on tensors; "
-        "AECSeats (polyathlon.agents.games.aec_seats) makes one seat of it, on which any agent trains"
+        "polyathlon.wrappers.SingleAgent makes one seat of it, on which any agent trains"
     )

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.trees import take
-
-from .aec_rows import AECRows, as_turns, player_spaces
-from .aec_seats import AECSeats
+from polyathlon.wrappers.games.aec_rows import AECRows, as_turns, player_spaces
+from polyathlon.wrappers.games.aec_seats import AECSeats
 
 TABLES = 64  # games at once in a match
 

@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.random import make_keys
 from polyathlon.envs.tensor import TensorEnv, TensorVectorEnv
 
 from .foreign import ForeignGame
@@ -53,7 +54,7 @@ def find_groups(task: TensorEnv | ForeignGame, per_role: bool | Groups | None) -
         per_role: None: what the task says (`sides`), else each seat alone; False: each seat alone; or such a function.
 
     Raises:
-        UsageError: `per_role=True`, and the task has no sides; or it is something else.
+        UsageError: `per_role=True`, and the task has no sides; a function that returns no groups; or it is something else.
     """
     if isinstance(task, ForeignGame):
         if per_role not in (None, False):
@@ -61,7 +62,7 @@ def find_groups(task: TensorEnv | ForeignGame, per_role: bool | Groups | None) -
         return task.groups
     sides = getattr(task, "sides", None)
     if callable(per_role):
-        return per_role
+        return _checked(task, per_role)
     if per_role is not None and not isinstance(per_role, bool):
         raise UsageError(f"per_role is None, True, False or a function of the state, got {per_role!r}")
     if per_role and sides is None:
@@ -70,3 +71,21 @@ def find_groups(task: TensorEnv | ForeignGame, per_role: bool | Groups | None) -
         return sides
     seats = torch.arange(task.num_players, device=task.device)
     return lambda state: seats.expand(state.t.shape[0], -1)
+
+
+def _checked(task: TensorEnv, per_role: Groups) -> Groups:
+    """Try a function of the user's on the starts of two games.
+
+    Raises:
+        UsageError: it returns no group for each seat.
+    """
+    seeds = torch.arange(2, device=task.device)
+    found: Any = per_role(task.reset(make_keys(seeds, torch.zeros_like(seeds))))
+    wanted = (2, task.num_players)
+    shape = getattr(found, "shape", None)
+    if not isinstance(found, Tensor) or found.dtype != torch.int64 or found.shape != wanted or int(found.min()) < 0:
+        got = type(found).__name__ if shape is None else f"{tuple(shape)} of {found.dtype}"
+        raise UsageError(
+            f"per_role returns for N games the number of each seat's group, from 0: int64 [N, {task.num_players}]; for two games it returned {got}"
+        )
+    return per_role

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.actors import Actor
 from polyathlon.checkpoints import read_state, save_state
 from polyathlon.envs.errors import UsageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 WORDS, STATE, AGENT, MEMBERS = "league.json", "league.pt", "agent.zip", "members"
 KIND, MEMBER_KIND = "league", "member of a league"
+IMPORTED = "imported"  # stands before the "module:name" of a word that is a function or a class
 FORMAT = 1
 
 
@@ -31,23 +33,73 @@ def words_of(
     policy: Any,
     agent_kwargs: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return what a league was made with, as JSON; what has no such form is None and must be given again."""
+    """Return what a league was made with, as JSON; what has no such form is without a name and must be given again."""
     return {
         "format": FORMAT,
         "agent": f"{league.agent_class.__module__}:{league.agent_class.__qualname__}",
         "env_fn": _name_of(env_fn),
-        "env_kwargs": env_kwargs,
+        "env_kwargs": _as_json(env_kwargs),
         "num_envs": league.num_envs,
         "pool_size": league.pool.size,
         "opponents": league.pool.opponents,
         "latest_share": league.latest_share,
-        "per_role": per_role if per_role is None or isinstance(per_role, bool) else _name_of(per_role),
+        "per_role": _as_json(per_role),
         "snapshot_every": league.snapshot_every,
         "max_episode_steps": league.max_episode_steps,
         "seed": seed,
-        "policy": policy if isinstance(policy, str) else _name_of(policy),
-        "agent_kwargs": agent_kwargs,
+        "policy": _as_json(policy),
+        "agent_kwargs": _as_json(agent_kwargs),
     }
+
+
+def _as_json(value: Any) -> Any:
+    """Return a word as JSON: functions, classes and all else that JSON has no form for as {IMPORTED: its name or None}."""
+    if isinstance(value, dict):
+        return {str(name): _as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float) else {IMPORTED: _name_of(value)}
+
+
+def _from_json(value: Any) -> Any:
+    """Return a word as it was given.
+
+    Raises:
+        KeyError: it has no name.
+        UsageError: it cannot be imported.
+    """
+    if isinstance(value, list):
+        return [_from_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) != {IMPORTED}:
+        return {name: _from_json(item) for name, item in value.items()}
+    if value[IMPORTED] is None:
+        raise KeyError(IMPORTED)
+    return find_class(value[IMPORTED])
+
+
+def _restored(folder: Path, saved: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return words as they were, with those in their place that are given again.
+
+    Raises:
+        UsageError: a word has no name by which it could be imported and is not given, or one is given that was saved.
+    """
+    found = dict(given)
+    for name, value in saved.items():
+        try:
+            restored = _from_json(value)
+        except KeyError as error:
+            if name in given:
+                continue
+            raise UsageError(
+                f"the league in {folder} was made with a {name} that has no name to import it by, such as a function made in another "
+                f"one: give it again, SelfPlay.resume(folder, {name}=...)"
+            ) from error
+        if name in given:
+            raise UsageError(f"{name} was saved with the league in {folder}, which goes on with it: leave it out")
+        found[name] = restored
+    return found
 
 
 def _name_of(thing: Any) -> Any:
@@ -75,12 +127,15 @@ def find_class(name: str) -> Any:
 
 
 def save(league: SelfPlay, folder: Path) -> Path:
-    """Write a league; each file is replaced at once, and files of members that left are removed last."""
+    """Write a league; each file is replaced at once, and files of members that left are removed last.
+
+    Raises:
+        UsageError: the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"a league is saved into a folder, and {folder} is a file: name another place")
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        words = json.dumps(league.words, indent=1)
-    except TypeError as error:
-        raise UsageError(f"a word of the league has no form as JSON, so it cannot be saved: {error}") from error
+    words = json.dumps(league.words, indent=1)
     members = folder / MEMBERS
     for number, actor in league.pool.actors.items():
         path = members / f"v{number}.pt"
@@ -108,18 +163,40 @@ def read_words(folder: Path) -> dict[str, Any]:
     """Return what a league was made with.
 
     Raises:
-        UsageError: the folder holds no league, or one of another format.
+        UsageError: the folder holds no league, one of another format, or a damaged one.
     """
     path = folder / WORDS
     if not path.is_file():
         raise UsageError(f"{folder} holds no league: there is no {WORDS} in it")
-    words: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}; save the league again") from error
+    if not isinstance(words, dict):
+        raise UsageError(f"{path} is damaged: it holds no words of a league; save the league again")
     if words.get("format") != FORMAT:
         raise UsageError(f"{folder} is a league of format {words.get('format')!r}; this version reads {FORMAT}")
+    missing = {"agent", "agent_kwargs", "env_fn", "env_kwargs", "policy"} - set(words)
+    if missing:
+        raise UsageError(f"{path} is damaged: {', '.join(sorted(missing))} is missing; save the league again")
     return words
 
 
-def resume(kind: type[SelfPlay], folder: Path, env_fn: Any, device: torch.device | str) -> SelfPlay:
+def agent_class_of(words: dict[str, Any]) -> Any:
+    """Return the class of a league's agent.
+
+    Raises:
+        UsageError: it cannot be imported or is no agent.
+    """
+    found = find_class(str(words["agent"]))
+    if not (isinstance(found, type) and issubclass(found, Agent)):
+        raise UsageError(f"the league names {words['agent']} as its agent, which is none")
+    return found
+
+
+def resume(
+    kind: type[SelfPlay], folder: Path, env_fn: Any, device: torch.device | str, given: dict[str, Any]
+) -> SelfPlay:
     """Make a saved league anew and let it stand where it stood; see `SelfPlay.resume`."""
     words = read_words(folder)
     words.pop("format")
@@ -127,12 +204,9 @@ def resume(kind: type[SelfPlay], folder: Path, env_fn: Any, device: torch.device
     if env_fn is None and named is None:
         raise UsageError(f"the game of the league in {folder} was given as a function that has no name: give env_fn=")
     game = env_fn if env_fn is not None else _game(named)
-    agent_class, agent_kwargs = find_class(words.pop("agent")), words.pop("agent_kwargs")
-    if isinstance(words["per_role"], str):
-        words["per_role"] = find_class(words["per_role"])
-    if ":" in str(words["policy"]):
-        words["policy"] = find_class(words["policy"])
-    league = kind(agent_class, game, device=device, **words, **agent_kwargs)
+    agent_class, agent_words = agent_class_of(words), words.pop("agent_kwargs")
+    del words["agent"]
+    league = kind(agent_class, game, device=device, **_restored(folder, {**words, **agent_words}, given))
     load_into(league, folder)
     return league
 

@@ -40,7 +40,8 @@ def plot_matrix(matrix: Matrix, path: str | Path) -> Path:
     size = len(matrix.names)
     figure = _figure(1.6 + 0.8 * size, 1.2 + 0.7 * size)
     axis = figure.add_subplot()
-    bound = max(float(np.nanmax(np.abs(matrix.reward))), 1e-9) if size > 1 else 1.0
+    known = np.abs(matrix.reward[~np.isnan(matrix.reward)])
+    bound = max(float(known.max(initial=0.0)), 1e-9) if size > 1 else 1.0
     image = axis.imshow(matrix.reward, cmap="RdBu", vmin=-bound, vmax=bound)
     axis.set_xticks(range(size), matrix.names, rotation=45, ha="right")
     axis.set_yticks(range(size), matrix.names)

@@ -8,7 +8,7 @@ from typing import Any
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor import TensorEnv
 
-from .league_files import AGENT, WORDS, find_class, read_words
+from .league_files import AGENT, WORDS, agent_class_of, read_words
 from .members import ActorMember
 
 
@@ -39,7 +39,9 @@ def _agent_of(path: Path) -> tuple[Path, Any]:
     if path.is_file():
         return path, PPO
     if (path / WORDS).is_file():
-        return path / AGENT, find_class(read_words(path)["agent"])
+        if not (path / AGENT).is_file():
+            raise UsageError(f"the league in {path} lost the file of its agent: there is no {path / AGENT}")
+        return path / AGENT, agent_class_of(read_words(path))
     config, file = path / "config.json", path / AGENT
     if not (config.is_file() and file.is_file()):
         raise UsageError(

@@ -241,7 +241,15 @@ class SelfPlay:
         """Return a player by its name, the folder of a league, the file of an agent, or a callable; see `match`."""
         return find_player(self, name)
 
-    def match(self, a: Any, b: Any, games: int = 100, seed: int = 0, deterministic: bool = False) -> Match:
+    def match(
+        self,
+        a: Any,
+        b: Any,
+        games: int = 100,
+        seed: int = 0,
+        deterministic: bool = False,
+        time_limit: float | None = None,
+    ) -> Match:
         """Let two players meet.
 
         Args:
@@ -251,19 +259,22 @@ class SelfPlay:
             games: how many; `a` has each group of seats (each seat) in as equal a number of them as possible.
             seed: of the first game.
             deterministic: agents take their likeliest actions.
+            time_limit: seconds that an answer may take, of games in numbers; None for no limit. What players do wrong is in `faults`.
 
         Raises:
-            UsageError: a name is unknown, or `games` is not positive.
+            UsageError: a name is unknown, `games` or `time_limit` is not positive.
         """
         names = [name if isinstance(name, str) else getattr(name, "__name__", "callable") for name in (a, b)]
         if self.is_language:
             check_positive_int(games=games)
+            if time_limit is not None:
+                raise UsageError("time_limit is for games in numbers: leave it out of a match in words")
             mine, other = find_speaker(self, a), find_speaker(self, b)
             if isinstance(mine, str):
                 raise UsageError(f"the first player of a match in words is a language agent, got {a!r}")
             return play_words_match(self.task, mine.actor, other, names, games, seed, self.view)
         players = [find_player(self, name, deterministic) for name in (a, b)]
-        return play_match(self.task, players, names, games, self.groups, seed, self.max_episode_steps)
+        return play_match(self.task, players, names, games, self.groups, seed, self.max_episode_steps, time_limit)
 
     def matrix(self, games: int = 100, names: list[str] | None = None, seed: int = 0) -> Matrix:
         """Return the pay-off matrix: the mean reward of each player against each other, over all seats.
@@ -288,18 +299,19 @@ class SelfPlay:
         return league_files.save(self, Path(folder))
 
     @classmethod
-    def resume(cls, folder: str | Path, env_fn: Any = None, device: torch.device | str = "auto") -> Self:
+    def resume(cls, folder: str | Path, env_fn: Any = None, device: torch.device | str = "auto", **words: Any) -> Self:
         """Go on with a saved league; `learn` then gives the numbers of an unbroken run.
 
         Args:
             folder: what `save` wrote.
             env_fn: the game, where it was given as a function or an object that has no name.
             device: where it goes.
+            **words: those that have no name to import them by, such as a schedule that a function made, are given again.
 
         Raises:
-            UsageError: a file is missing or damaged, or a member has other spaces than the game.
+            UsageError: a file is missing or damaged, a member has other spaces than the game, or a word has to be given again.
         """
-        league: Any = league_files.resume(cls, Path(folder), env_fn, device)
+        league: Any = league_files.resume(cls, Path(folder), env_fn, device, words)
         assert isinstance(league, cls)
         return league
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,6 +54,8 @@ class BestOfN:
         asked = [text for text in texts for _ in range(self.n)]
         answers, _ = self.agent.predict(asked)
         found = [float(score) for score in self.scores(asked, answers)]
+        if any(math.isnan(score) for score in found):
+            raise UsageError("scores of best-of-n: one is NaN, so that none is the best; give a number to each answer")
         if len(found) != len(answers):
             raise UsageError(f"scores of best-of-n: {len(found)} numbers for {len(answers)} answers; give one to each")
         best = [max(range(i, i + self.n), key=found.__getitem__) for i in range(0, len(asked), self.n)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import gymnasium as gym
 import torch
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_positive, check_positive_int, unknown_name
 
 from .episodes import Episode
 from .imitation import find_solver, like, solved
@@ -58,12 +58,13 @@ class OfflineAgent(TokenAgent):
         """Update the model on episodes, and return means of the metrics."""
         raise NotImplementedError
 
-    def solutions(self, number: int, task: gym.Env[Any, Any] | None = None) -> list[Episode]:
+    def solutions(self, number: int, task: gym.Env[Any, Any] | None = None, turns: int = 1) -> list[Episode]:
         """Return the reference answers to `number` drawn problems, as episodes.
 
         Args:
             number: how many.
             task: a text task or `TokenAction` environment; None takes the agent's own.
+            turns: answers of a dialogue, each to what the one before it led to (`LanguageTask.next_solution`); it may end earlier.
 
         Raises:
             UsageError: the task has no solutions, or one does not fit into an utterance.
@@ -71,11 +72,11 @@ class OfflineAgent(TokenAgent):
         if task is None:
             self._make_or_start_rows()
             assert self._prompts is not None
-            return solved(self._prompts, find_solver(self.token_env), number)
+            return solved(self._prompts, find_solver(self.token_env), number, turns)
         env = like(task, self.token_env)
         prompts = env.batch(min(number, 64))
         prompts.reset(seed=self.seed if self.seed is not None else self._initial_seed % 2**31)
-        return solved(prompts, find_solver(env), number)
+        return solved(prompts, find_solver(env), number, turns)
 
     def warm_start(
         self,
@@ -84,6 +85,7 @@ class OfflineAgent(TokenAgent):
         epochs: int = 8,
         batch_size: int = 32,
         learning_rate: float | None = None,
+        turns: int = 1,
     ) -> Self:
         """Imitate the task's own answers to `n` drawn problems (recipe "sft"), so that some answers are right.
 
@@ -92,10 +94,11 @@ class OfflineAgent(TokenAgent):
             n: number of problems.
             epochs: passes over them.
             batch_size: answers in an update.
-            learning_rate: step size; None is twice the agent's.
+            learning_rate: step size of the imitation alone; None is twice the agent's.
+            turns: answers of a dialogue that are imitated; it may end earlier.
 
         Raises:
-            UsageError: the task has no solutions, or is no environment.
+            UsageError: the task has no solutions, is no environment, or a number is not positive.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UsageError(f"n must be a positive number of problems, got {n!r}")
@@ -103,8 +106,11 @@ class OfflineAgent(TokenAgent):
             raise UsageError(
                 f"warm_start takes a task first, got {task!r}; give the number of problems as n=: warm_start(n=256)"
             )
+        check_positive_int(epochs=epochs, batch_size=batch_size, turns=turns)
+        if learning_rate is not None:
+            check_positive(learning_rate=learning_rate)
         recipe = find_recipe("sft")
-        episodes = self.solutions(n, task)
+        episodes = self.solutions(n, task, turns)
         rate = 2 * self.lr_schedule(1) if learning_rate is None else learning_rate
         for group in self.policy.optimizer.param_groups:
             group["lr"] = rate

@@ -17,6 +17,7 @@ from torch import Tensor
 from polyathlon.agents.engine import Adam, Average, Loss, Method, Network, Scalar
 from polyathlon.agents.parts.candidates import best_candidate
 from polyathlon.agents.parts.keywords import PriorDataWords
+from polyathlon.agents.parts.network_words import check_widths
 from polyathlon.agents.parts.policy_names import POLICY_NAMES
 from polyathlon.agents.parts.wiring import Noise, Target
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
@@ -24,7 +25,7 @@ from polyathlon.registration import register_agent
 
 from .action_generator import KINDS, ActionGenerator, imitation_loss
 from .expo_policy import ExpressivePolicy, candidates
-from .networks import SquashedActor, believed, check_widths, extracted, of_candidates, read_sizes
+from .networks import SquashedActor, believed, extracted, of_candidates, read_sizes
 from .rlpd import normalised_critics, refuse_few_critics
 from .sac import SAC
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from polyathlon.agents.engine import Network
 from polyathlon.agents.engine.distributions import Gaussian, Product, SquashedGaussian, TanhMean
 from polyathlon.agents.engine.members import is_perceptron, perceptrons
+from polyathlon.agents.parts.network_words import check_activation, check_widths
 from polyathlon.agents.parts.squashed_gaussian import (
     OFFLINE_LOG_STD_MAX,
     OFFLINE_LOG_STD_MIN,
@@ -90,8 +91,7 @@ def read_sizes(
     n_critics = policy_kwargs.get("n_critics", n_critics)
     check_positive_int(n_critics=n_critics)
     activation = policy_kwargs.get("activation_fn", nn.ReLU)
-    if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
-        raise UsageError(f"activation_fn is a class of torch modules such as torch.nn.ReLU, got {activation!r}")
+    check_activation(activation)
     obs, action = (math.prod(space.shape or ()) for space in (observation_space, action_space))
     extractors = find_extractors(observation_space, policy_kwargs)
     obs = obs if extractors is None else extractors.size
@@ -119,23 +119,6 @@ def read_arch(net_arch: Any) -> tuple[list[int], list[int], list[int]]:
             f"net_arch says the widths of 'pi' and 'qf' (and perhaps 'vf'), {missing[0]!r} is missing: {dict(net_arch)}"
         )
     return tuple(check_widths(net_arch[name], name) for name in ("pi", "qf", "vf" if "vf" in net_arch else "qf"))  # type: ignore[return-value]
-
-
-def check_widths(widths: Any, name: str = "") -> list[int]:
-    """Return hidden widths as a list.
-
-    Raises:
-        UsageError: one is no positive integer.
-    """
-    where = f"net_arch[{name!r}]" if name else "net_arch"
-    if isinstance(widths, str) or not isinstance(widths, Sequence):
-        raise UsageError(
-            f"{where} is a list of hidden widths such as [256, 256], or a dict of such by 'pi' and 'qf', got {widths!r}"
-        )
-    for width in widths:
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise UsageError(f"{where} holds positive numbers of units, got {width!r} in {list(widths)}")
-    return list(widths)
 
 
 class QValue(nn.Sequential):

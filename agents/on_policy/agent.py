@@ -20,6 +20,7 @@ from polyathlon.agents.engine.agent import EngineState, MethodAgent
 from polyathlon.agents.parts.devices import bounds_of
 from polyathlon.agents.parts.intrinsic import Bonus, BonusBatch, captions_of
 from polyathlon.agents.parts.moments import RunningMoments
+from polyathlon.agents.parts.network_words import refuse_policy_words
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.agents.parts.policy_names import refuse_policy_name
 from polyathlon.agents.parts.refused_words import ON_POLICY, POLICY_WORDS
@@ -119,6 +120,8 @@ class OnPolicy(MethodAgent):
         names = (self._policy_name, shown.observation_space, self.policy_kwargs, type(self).__name__)
         refuse_policy_name(*names, reads_any=True)
         refuse_optimizer_words(type(self).__name__, self.policy_kwargs)
+        if issubclass(self.policy_class, ActorCriticPolicy):
+            refuse_policy_words(self.policy_class if self._policy_name else None, self.policy_kwargs)
         self._setup_lr_schedule()
         self.method = self.make_method()
         words: dict[str, Any] = {**self.policy_kwargs, "policy_class": self.policy_class}

@@ -103,7 +103,8 @@ class AttentionActorCritic(ActorCritic):
         kind = obs["kind"].long() if "kind" in obs else torch.full(nodes.shape[:2], NUM_KINDS - 1, device=nodes.device)
         used = nodes.shape[1]
         if "kind" in obs and kind.device.type == "cpu":  # an accelerator would be waited for in every forward pass
-            used = int((kind != PADDING).any(0).nonzero()[-1]) + 1
+            # a table of which nothing is left, such as that of a packed knapsack, keeps one row
+            used = 1 + max((kind != PADDING).any(0).nonzero().flatten().tolist(), default=0)
         nodes, kind = nodes[:, :used], kind[:, :used]
         roles = F.one_hot(kind, NUM_KINDS).to(nodes.dtype)
         is_used = (kind != PADDING).to(nodes.dtype).unsqueeze(-1)
@@ -119,7 +120,7 @@ class AttentionActorCritic(ActorCritic):
         for block in self.blocks:
             x = block(x, [distance], is_padding)
         x = self.norm(x)
-        mean = (x * is_used).sum(1) / is_used.sum(1)
+        mean = (x * is_used).sum(1) / is_used.sum(1).clamp(min=1)
         here = (roles[..., ORIGIN].unsqueeze(1) @ x).squeeze(1)
         return x, torch.cat([here, mean], -1), lengths[0]
 

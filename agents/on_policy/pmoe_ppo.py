@@ -98,9 +98,10 @@ def frequency_mixture_loss(
         vf_coef=vf_coef,
     )
     weights, features = seen.action.log_w.exp(), seen.features.detach()
-    tried = seen.action.encoded(seen.action.experts(noise)[0]).detach()
-    spread = features.unsqueeze(1).expand(-1, tried.shape[1], -1)
-    q = judge(torch.cat([spread, tried], -1)).squeeze(-1).detach()
+    with torch.no_grad():
+        tried = seen.action.encoded(seen.action.experts(noise)[0])
+        spread = features.unsqueeze(1).expand(-1, tried.shape[1], -1)
+        q = judge(torch.cat([spread, tried], -1)).squeeze(-1)
     router_loss = frequency_loss(weights, q)
     q_loss = (judge(torch.cat([features, seen.action.encoded(action)], -1)).squeeze(-1) - returns).square().mean()
     parts |= {"router_loss": router_loss, "q_loss": q_loss, **by_expert("weight", weights)}

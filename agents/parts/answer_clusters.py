@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Literal
 
 import torch
@@ -21,7 +22,8 @@ Rule = Literal["none", "maths", "free_text", "entropy"]
 COPIED = 0.8  # share of an answer's tokens that stand, in their order, in the question
 
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
-_NUMBER = re.compile(r"[-+]?(\d[\d,]*(\.\d+)?|\.\d+)([eE][-+]?\d+)?")
+_WHOLE = r"\d{1,3}(?:,\d{3})+|\d+"  # "1,2" are two numbers
+_NUMBER = re.compile(rf"[-+]?(?:(?:{_WHOLE})(?P<part>\.\d+)?|(?P<small>\.\d+))(?P<power>[eE][-+]?\d+)?")
 
 
 def final_answer(text: str) -> str:
@@ -32,13 +34,17 @@ def final_answer(text: str) -> str:
 
 
 def same_answer(first: str, second: str) -> bool:
-    """Whether two answers say the same: equal numbers, or equal texts but for case and blanks."""
+    """Whether two answers say the same: equal numbers (fractions to nine digits), or equal texts but for case and blanks."""
     first, second = (" ".join(text.casefold().split()).rstrip(".") for text in (first, second))
     if first == second:
         return True
-    if _NUMBER.fullmatch(first) and _NUMBER.fullmatch(second):
-        return math.isclose(float(first.replace(",", "")), float(second.replace(",", "")), rel_tol=1e-9)
-    return False
+    found = [_NUMBER.fullmatch(text) for text in (first, second)]
+    if not all(found):
+        return False
+    a, b = (text.replace(",", "") for text in (first, second))
+    if not any(match[name] for match in found if match for name in ("part", "small", "power")):
+        return Decimal(a) == Decimal(b)  # integers of any length
+    return math.isclose(float(a), float(b), rel_tol=1e-9)
 
 
 def clusters(answers: Sequence[str], equivalent: str = "answer_clusters:same_answer") -> list[int]:

@@ -35,8 +35,10 @@ class RunningMoments(nn.Module):
     @torch.no_grad()
     def update(self, samples: Tensor) -> None:
         """Take in samples [M, *shape]."""
-        samples = samples.double()
         number = samples.shape[0]
+        if not number:
+            return  # the mean of nothing is NaN
+        samples = samples.double()
         mean = samples.mean(0)
         var = (samples - mean).square().mean(0)
         total = self.count + number

@@ -203,7 +203,8 @@ class _Networked(Oni):
     def learn(self) -> None:
         """Take 32 gradient steps; dropout draws from a generator of its own."""
         self.network.train()
-        with torch.random.fork_rng(devices=[]):
+        # labels arrive where an agent asks for a bonus, which is outside any gradient
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self.seed + 1 + self.steps)
             for _ in range(STEPS_AFTER_LABELS):
                 loss = self.loss()

@@ -23,8 +23,8 @@ class ScalarEnvs(VecEnv):
     """Several scalar environments stepped one after the other, every episode seeded by (seed + row, episode index).
 
     It behaves as SB3's `DummyVecEnv`, with two differences: later episodes do not continue one random stream, so an
-    episode can be entered again, and the state of the running episodes can be saved: by the environment's own
-    `get_state` where it has one, else as (seed, episode index, actions since the reset), which `set_state` replays.
+    episode can be entered again, and the state of the running episodes can be saved: as (seed, episode index, options of
+    the reset, actions since), which `set_state` replays.
     Vector rewards come as (n, k); the return of an episode is then the sum over the objectives.
 
     Args:
@@ -46,6 +46,7 @@ class ScalarEnvs(VecEnv):
         self.row_seeds = [int(s) for s in np.random.SeedSequence().generate_state(len(envs), np.uint32) >> 1]
         self.episodes = [-1] * len(envs)
         self._trails: list[list[Any]] = [[] for _ in envs]
+        self._begun: list[dict[str, Any]] = [{} for _ in envs]  # options of the running episodes
         objectives = num_objectives(envs[0])
         self._reward_shape: tuple[int, ...] = (len(envs),)
         if objectives is not None:
@@ -72,6 +73,7 @@ class ScalarEnvs(VecEnv):
         self._trails[row] = []
         self._totals[row], self._lengths[row] = 0, 0
         seed = episode_seed(self.row_seeds[row], self.episodes[row])
+        self._begun[row] = self._options[row]
         options = {"options": self._options[row]} if self._options[row] else {}
         observation, self.reset_infos[row] = self.envs[row].reset(seed=seed, **options)
         return observation
@@ -123,8 +125,9 @@ class ScalarEnvs(VecEnv):
     def get_state(self) -> State:
         """Return what `set_state` needs to continue the running episodes exactly."""
         rows = []
-        for seed, episode, trail in zip(self.row_seeds, self.episodes, self._trails):
-            rows.append({"seed": seed, "episode": episode, "actions": np.stack(trail) if trail else None})
+        for seed, episode, trail, options in zip(self.row_seeds, self.episodes, self._trails, self._begun):
+            row = {"seed": seed, "episode": episode, "actions": np.stack(trail) if trail else None}
+            rows.append({**row, "options": options} if options else row)
         return {"rows": rows}
 
     def set_state(self, state: State) -> Any:
@@ -142,6 +145,7 @@ class ScalarEnvs(VecEnv):
         observations = []
         for row, saved in enumerate(state["rows"]):
             self.row_seeds[row], self.episodes[row] = saved["seed"], saved["episode"] - 1
+            self._options[row] = dict(saved.get("options") or {})
             observation = self._start(row)
             for action in [] if saved["actions"] is None else saved["actions"]:
                 observation, reward, terminated, truncated, info = self.envs[row].step(action)
@@ -155,6 +159,7 @@ class ScalarEnvs(VecEnv):
                         "seed and actions, so the run cannot be resumed exactly; start it afresh without --resume"
                     )
             observations.append(observation)
+        self._reset_options()
         return self._stack(observations)
 
     def episode_totals(self) -> np.ndarray:

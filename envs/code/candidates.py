@@ -68,7 +68,10 @@ def _constants(problem: Problem) -> Iterator[str]:
 
 
 def _mutations(source: str) -> Iterator[str]:
-    tree = ast.parse(source)
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # for another version of Python, perhaps: the others are functions that return a constant
+        return
     for i, node in enumerate(ast.walk(tree)):
         if not isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp | ast.Compare | ast.Constant | ast.Name):
             continue

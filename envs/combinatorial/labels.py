@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +16,7 @@ from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -111,7 +113,7 @@ def _open_folder(folder: Path, wanted: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_text())
         different = [key for key in wanted if found.get(key) != json.loads(json.dumps(wanted[key]))]
-    except (json.JSONDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise UsageError(f"{path} is not a manifest of labels ({error}); take another folder") from error
     if different:
         key = different[0]
@@ -125,7 +127,7 @@ def _read_chunk(path: Path) -> _Chunk:
     try:
         with np.load(path) as stored:
             return _Chunk(stored["solution"], stored["cost"], float(stored["cpu_seconds"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error, NotImplementedError) as error:
         raise UsageError(f"{path} cannot be read ({error}); delete it, and it will be made again") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor
 from polyathlon.envs.errors import UsageError, unknown_name
 
 from .instances import Instance
+
+_ROUNDING = 1e-9  # by which a share of a capacity may exceed it
 
 
 def numbers(given: Any, name: str) -> np.ndarray:
@@ -51,6 +53,74 @@ def entries(given: Any, needed: Iterable[str], example: str) -> dict[str, Any]:
         if name not in given:
             raise UsageError(f"an instance needs the entry {name!r}; give a dict like {example}")
     return given
+
+
+PLAIN_ENTRIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # of which one is needed, and which all are
+    "tsp": (("xy", "distances"), ()),
+    "atsp": (("distances", "xy"), ()),
+    "cvrp": (("xy", "distances"), ("demand", "capacity")),
+    "op": (("xy", "distances"), ("prize", "max_length")),
+    "knapsack": ((), ("value", "weight", "capacity")),
+}
+
+
+def check_plain(problem: str, instance: Mapping[str, Any]) -> None:
+    """Refuse an instance that a solver would misread: NaN, negative numbers, lengths that do not belong together.
+
+    Args:
+        problem: a key of `PLAIN_ENTRIES`.
+        instance: one instance, see `solutions`.
+
+    Raises:
+        UsageError: an entry is unknown, missing or malformed, or a customer needs more than a vehicle holds.
+    """
+    if not isinstance(instance, Mapping):
+        raise UsageError(f"an instance of {problem} is a dict, got {type(instance).__name__}")
+    places, needed = PLAIN_ENTRIES[problem]
+    for name in instance:
+        if name not in (*places, *needed, "reference"):
+            raise unknown_name(f"entry of an instance of {problem}", str(name), (*places, *needed, "reference"))
+    missing = [name for name in needed if name not in instance]
+    if missing or (places and not any(name in instance for name in places)):
+        raise UsageError(f"an instance of {problem} needs the entry {(missing or [' or '.join(places)])[0]}")
+    amounts = {name: read_amount(instance[name], name, 1) for name in ("capacity", "max_length") if name in needed}
+    if not places:
+        count = _length(instance["value"], "value")
+        if count == 0:
+            raise UsageError("an instance of knapsack has at least one item")
+        for name in ("value", "weight"):
+            read_column(instance[name], name, 1, count)
+        return
+    count = _check_places(instance)
+    for name in (name for name in ("demand", "prize") if name in needed):
+        has_depot = _length(instance[name], name) == count
+        column = read_column(instance[name], name, 1, count if has_depot else count - 1)
+        if name == "demand" and (column > amounts["capacity"][0] * (1.0 + _ROUNDING)).any():
+            raise UsageError(
+                f"a customer has the demand {column.max():g}, more than the capacity {amounts['capacity'][0]:g}: "
+                "no vehicle can serve it"
+            )
+
+
+def _length(given: Any, name: str) -> int:
+    column = numbers(given, name)
+    if column.ndim != 1:
+        raise UsageError(f"{name} is a list of numbers, got the shape {column.shape}")
+    return len(column)
+
+
+def _check_places(instance: Mapping[str, Any]) -> int:
+    """Check the distances or, where there are none, the points of an instance; return how many nodes it has."""
+    name = "distances" if "distances" in instance else "xy"
+    given = numbers(instance[name], name)
+    is_right = given.ndim == 2 and len(given) >= 2 and given.shape[1] == (2 if name == "xy" else len(given))
+    if not is_right:
+        wanted = "(N, 2)" if name == "xy" else "(N, N)"
+        raise UsageError(f"{name} of an instance has the shape {wanted} with N >= 2, got {given.shape}")
+    if name == "distances" and (given < 0).any():
+        i, j = np.argwhere(given < 0)[0]
+        raise UsageError(f"a distance must not be negative, got {given[i, j]:g} from node {i} to node {j}")
+    return len(given)
 
 
 def read_points(given: Any, rows: int, least: int, most: int, size_name: str = "num_nodes") -> np.ndarray:

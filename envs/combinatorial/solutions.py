@@ -7,6 +7,7 @@ An instance is a dict, as `reset(options={"instance": ...})` takes it: TSP {"xy"
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 
 from .construction import TOLERANCE
 from .pictures import split_routes
+from .reading import check_plain
 from .tours import distance_matrix
 from .weights import check_memory
 
@@ -46,8 +48,9 @@ def path_length(distances: np.ndarray, path: Sequence[int]) -> float:
 
 def _each_once(nodes: Sequence[int], wanted: Sequence[int], what: str) -> None:
     if sorted(nodes) != list(wanted):
-        missing, extra = sorted(set(wanted) - set(nodes)), sorted(n for n in set(nodes) if n not in set(wanted))
-        twice = sorted({n for n in nodes if list(nodes).count(n) > 1})
+        counts, known = Counter(nodes), set(wanted)
+        missing, extra = sorted(known - counts.keys()), sorted(counts.keys() - known)
+        twice = sorted(node for node, count in counts.items() if count > 1)
         raise UsageError(
             f"{what} visits every node once; missing {missing[:8]}, twice {twice[:8]}, unknown {extra[:8]}"
         )
@@ -145,6 +148,8 @@ def solution_cost(problem: str, instance: PlainInstance, solution: Sequence[int]
         solution: numbers of nodes; entries of -1 are left out.
 
     Raises:
-        UsageError: there is no such problem, or the solution is not feasible; the message says why.
+        UsageError: there is no such problem, the instance is malformed, or the solution is not feasible; the message says
+            why.
     """
+    check_plain(problem_named(problem), instance)
     return COSTS[problem_named(problem)](instance, [int(node) for node in solution if node >= 0])

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_int, check_positive, unknown_name
 
 from . import exact, heuristics, packages
+from .reading import check_plain, numbers
 from .solutions import PlainInstance, problem_named, solution_cost
 
 Solver = Callable[..., list[int]]
@@ -94,12 +94,16 @@ def check_options(name: str, function: Solver, options: Mapping[str, Any]) -> No
     """Refuse options that a solver does not have.
 
     Raises:
-        UsageError: there is one; the message lists those it has.
+        UsageError: there is one, the message lists those it has; or a budget is not positive.
     """
     known = [key for key in inspect.signature(function).parameters if key not in ("instance", "tour")]
     for key in options:
         if key not in known:
             raise unknown_name(f"option of the solver {name}", str(key), known or ["none"])
+        if key == "seconds":
+            check_positive(seconds=options[key])
+        elif options[key] is not None or key != "iterations":  # None: `seconds` is the budget
+            check_int(0 if key == "seed" else 1, **{key: options[key]})
 
 
 def as_instances(problem: str, instances: Any) -> list[PlainInstance]:
@@ -110,24 +114,25 @@ def as_instances(problem: str, instances: Any) -> list[PlainInstance]:
         instances: a list of dicts, one dict, or for TSP and ATSP also an array [B, N, 2] or [B, N, N], or one without B.
 
     Raises:
-        UsageError: it is something else, or a number is not finite.
+        UsageError: it is something else, or an instance is malformed, see `check_plain`.
     """
-    if isinstance(instances, Mapping):
-        return [instances]
     is_list = isinstance(instances, Sequence) and len(instances) > 0 and isinstance(instances[0], Mapping)
-    if is_list:
-        return list(instances)
+    if isinstance(instances, Mapping) or is_list:
+        plain = [instances] if isinstance(instances, Mapping) else list(instances)
+        for one in plain:
+            check_plain(problem_named(problem), one)
+        return plain
     key = {"tsp": "xy", "atsp": "distances"}.get(problem_named(problem))
     if key is None:
         raise UsageError(f"instances of {problem} are dicts, got {type(instances).__name__}")
-    array = torch.as_tensor(instances, dtype=torch.float64).cpu().numpy()
+    array = numbers(instances, f"instances of {problem}")
     array = array[None] if array.ndim == 2 else array
     is_right = array.ndim == 3 and array.shape[1] >= 2 and array.shape[2] == (2 if key == "xy" else array.shape[1])
     if not is_right:
         wanted = "points of the shape (B, N, 2) or (N, 2)" if key == "xy" else "distances (B, N, N) or (N, N)"
         raise UsageError(f"solve takes {wanted} with N >= 2, got {array.shape}")
-    if not np.isfinite(array).all():
-        raise UsageError(f"the {'points' if key == 'xy' else 'distances'} hold a number that is not finite")
+    for one in array:
+        check_plain(problem_named(problem), {key: one})
     return [{key: one} for one in array]
 
 

@@ -102,7 +102,8 @@ def distances_between(xy: np.ndarray, kind: str, rounding: str = "nearest") -> n
         UsageError: the distances do not fit into the memory that is free.
     """
     check_memory(len(xy), 8, f"the distances between {len(xy)} nodes")
-    matrix = matrix_by_blocks(xy, (WEIGHTS if rounding == "nearest" else UNROUNDED)[kind])
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever asks looks whether they are finite
+        matrix = matrix_by_blocks(xy, (WEIGHTS if rounding == "nearest" else UNROUNDED)[kind])
     np.fill_diagonal(matrix, 0.0)
     return matrix
 

@@ -92,7 +92,7 @@ def check_call(schema: Schema, call: Call, gold: Gold, language: str = "python")
 
 def _check_value(value: Any, declared: Mapping[str, Any], options: Sequence[Any], language: str) -> str | None:
     """Say what is wrong with a value, or None."""
-    kind, types = declared["type"], TYPES[language]
+    kind, types = declared.get("type"), TYPES[language]
     element = declared.get("items", {}).get("type") if kind in _WITH_ELEMENTS else None
     if kind not in types or (element is not None and element not in types):
         return "unknown_type"

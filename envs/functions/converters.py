@@ -25,7 +25,6 @@ _LIST_EMPTY = re.compile(r"new\s+ArrayList<\w*>\(\)")
 _LIST_ADD = re.compile(r"add\((.+?)\)")
 _MAP_BODY = re.compile(r"new\s+HashMap<.*?>\s*\(\)\s*\{", re.DOTALL)
 _MAP_EMPTY = re.compile(r"new\s+HashMap<.*?>\s*\(\)")
-_MAP_PUT = re.compile(r"put\(\"(.*?)\",\s*(.*?)\)")
 _JS_ARRAY = re.compile(r"\[(.*?)\]|new\s+Array\((.*?)\)")
 _JS_ROWS = re.compile(r"\[\s*\[|new\s+Array\(\s*\[")
 _JS_ROW = re.compile(r"\[(.*?)\]")
@@ -104,7 +103,31 @@ def _java_map(text: str) -> Any:
     end = -1 if head is None else text.find("}", head.end())
     if head is None or end < 0:
         return {} if _MAP_EMPTY.search(text) else text
-    return {key: _guess_java(value.strip()) for key, value in _MAP_PUT.findall(text[head.end() : end])}
+    return {key: _guess_java(value.strip()) for key, value in _puts(text[head.end() : end])}
+
+
+def _puts(body: str) -> list[tuple[str, str]]:
+    """Return the keys and values of `put("key", value)`, as far as a line; an expression takes the cube of the length for it."""
+    ends = [i for i in range(len(body)) if body.startswith('",', i)]
+    values: dict[int, tuple[int, int]] = {}  # of the ends of keys behind which a value stands
+    for i in ends:
+        start = _skip_blank(body, i + 2)
+        stop, line_end = body.find(")", start), body.find("\n", start)
+        if stop >= 0 and not 0 <= line_end < stop:
+            values[i] = (start, stop)
+    usable = list(values)
+    found, place = [], 0
+    while (place := body.find('put("', place)) >= 0:
+        key = place + len('put("')
+        line_end = body.find("\n", key)
+        k = bisect_left(usable, key)
+        if k == len(usable) or 0 <= line_end < usable[k]:
+            place += 1
+            continue
+        start, stop = values[usable[k]]
+        found.append((body[key : usable[k]], body[start:stop]))
+        place = stop + 1
+    return found
 
 
 def convert_java(text: str, kind: str, element: str | None = None) -> Any:

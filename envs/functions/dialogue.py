@@ -7,9 +7,11 @@ this turn must be among the texts that the policy's calls have given so far.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from .calls import Call, DecodeError, shown
@@ -19,6 +21,7 @@ from .worlds import World, Written, as_written, read_written
 
 MAX_STEPS = 20
 MAX_SHOWN = 4096
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}|[0-9]{1,3}(?:,[0-9]{3}){1,12})(?:\.[0-9]{1,40})?|[+-]?\.[0-9]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def hear(dialogue: Dialogue, text: str) -> str:
     """
     try:
         calls, dialogue.last_error = decode_python(text), None
-        written = [as_written(call) for call in calls]
+        written = [as_written(call, dialogue.world.methods) for call in calls]
     except DecodeError as error:
         calls, written, dialogue.last_error = [], [], str(error)
     except RecursionError:
@@ -171,11 +174,21 @@ def _wrong_end(script: Script, world: World, text: str) -> str | None:
 
 
 def holds_answer(text: str, answer: str) -> bool:
-    """Return whether a text holds an answer as whole words, whatever their case and punctuation."""
+    """Return whether a text holds an answer as whole words, whatever their case and punctuation; numbers by their value."""
     wanted = normalise_text(answer)
     spoken = text.replace("(", " ").replace(")", " ").split()
-    known = {word: normalise_text(word).strip("\"'!?:;") for word in set(spoken)}
+    known = {word: _word(word) for word in set(spoken)}
     words = [known[word] for word in spoken]
-    target = [normalise_text(word) for word in answer.split()]
+    target = [_word(word) for word in answer.split()]
     runs = (words[i : i + len(target)] for i in range(len(words) - len(target) + 1))
-    return bool(wanted) and (any(run == target for run in runs) or normalise_text(text) == wanted)
+    # a text without its signs says of numbers less than they are: 3.5 would be 35, and -5 would be 5
+    is_loose = all(type(word) is str for word in target)
+    return bool(wanted) and (any(run == target for run in runs) or (is_loose and normalise_text(text) == wanted))
+
+
+def _word(word: str) -> str | Decimal:
+    """Return a word for comparisons: the value of a number, else its text without case and punctuation."""
+    bare = word.strip("\"'!?:;*_`").rstrip(".,").strip("\"'!?:;*_`")
+    if _NUMBER.fullmatch(bare):
+        return Decimal(bare.replace(",", ""))
+    return normalise_text(word).strip("\"'!?:;")

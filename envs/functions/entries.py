@@ -86,8 +86,8 @@ def read_entries(folder: Path, category: str) -> dict[str, Entry]:
             "All of them come with source='bfcl' (a download of 2 MB: polyathlon fetch bfcl)"
         )
     gold_path = folder / "possible_answer" / path.name
-    golds = {line["id"]: line["ground_truth"] for line in _lines(gold_path)} if gold_path.is_file() else {}
     try:
+        golds = {line["id"]: line["ground_truth"] for line in _lines(gold_path)} if gold_path.is_file() else {}
         entries = [_entry(line, category, golds) for line in _lines(path)]
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not of the form that `read_entries` describes: {error!r}") from error
@@ -105,7 +105,8 @@ def _find(folder: Path, category: str) -> Path | None:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        # JSON may hold other ends of lines, such as U+2028, inside of texts
+        return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no file of JSON lines: {error}") from error
 
@@ -117,11 +118,30 @@ def _entry(line: dict[str, Any], category: str, golds: dict[str, Any]) -> Entry:
     if needs_gold and gold is None:
         raise KeyError(f"no ground_truth for {line['id']}")
     if category in MULTI_TURN:
+        if not isinstance(gold, list) or len(gold) < len(turns):
+            raise TypeError(f"the ground_truth of {line['id']} is a list of calls for each of {len(turns)} turns")
         names = ("initial_config", "involved_classes", "missed_function", "excluded_function")
         return Entry(line["id"], category, turns, (), gold, {name: line[name] for name in names if name in line})
     for schema in line["function"]:
         schema["name"], schema["parameters"]["properties"]
+    if needs_gold and not _is_gold(gold):
+        raise TypeError(
+            f"the ground_truth of {line['id']} is a list of {{function: {{parameter: [acceptable values]}}}}"
+        )
     return Entry(line["id"], category, turns, tuple(line["function"]), gold)
+
+
+def _is_gold(gold: Any) -> bool:
+    """Return whether gold calls have the form that `checking` reads."""
+    return isinstance(gold, list) and all(
+        isinstance(call, dict)
+        and len(call) == 1
+        and all(
+            isinstance(options, dict) and all(isinstance(one, list) for one in options.values())
+            for options in call.values()
+        )
+        for call in gold
+    )
 
 
 def in_split(entry_id: str, split: str) -> bool:

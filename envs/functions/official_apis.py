@@ -91,7 +91,7 @@ def load_documents(folder: Path, name: str) -> tuple[dict[str, Any], ...]:
     path = folder / "multi_turn_func_doc" / CLASSES[name][1]
     if not path.is_file():
         raise UsageError(f"the function documents of {name} are missing: {path}")
-    return tuple(json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip())
+    return tuple(json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip())
 
 
 class OfficialWorld(World):

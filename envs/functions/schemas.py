@@ -84,6 +84,8 @@ def schema_of_hint(hint: Any, what: str) -> dict[str, Any]:
     """
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         values = [member.value for member in hint]
+        if not values:
+            raise UsageError(f"{what} takes a member of {hint.__name__}, which has none")
         return {**schema_of_hint(type(values[0]), what), "enum": values}
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]} | ({"items": {"type": "any"}} if hint in (list, tuple) else {})
@@ -95,10 +97,11 @@ def schema_of_hint(hint: Any, what: str) -> dict[str, Any]:
     if origin in (typing.Union, types.UnionType):
         inner = [one for one in arguments if one is not type(None)]
         return schema_of_hint(inner[0], what) if len(inner) == 1 else {"type": "any"}
-    if origin in _SEQUENCES:
-        return {"type": "array", "items": schema_of_hint(arguments[0], what)}
-    if origin is tuple:
-        return {"type": "tuple", "items": schema_of_hint(arguments[0], what)}
+    if origin in _SEQUENCES or origin is tuple:
+        kinds = [schema_of_hint(one, what) for one in arguments if one is not ...]
+        # elements of several types, or of none that is told, may be anything
+        items = kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else {"type": "any"}
+        return {"type": "tuple" if origin is tuple else "array", "items": items}
     if origin in _MAPPINGS:
         return {"type": "dict"}
     raise UsageError(

@@ -18,7 +18,7 @@ from .dialogue import MAX_STEPS, Script, open_dialogue
 from .dialogue_turns import REWARDS, message_candidates, messages_of, refuse_message, take_message
 from .prompts import STYLES, instructions
 from .schemas import enums_of, fits, misfit
-from .worlds import World, Written, read_written
+from .worlds import World, Written, nested_call, read_written
 
 Tool = Callable[..., Any] | type
 
@@ -31,7 +31,8 @@ class ToolTask:
         request: what the user asks; a list of texts for a conversation in turns.
         calls: reference calls as source text, such as `["add(a=1, b=2)"]`; for a conversation a list for each turn. What
             they return, and the state that they leave, is what the policy must reach, by whatever calls.
-        answer: a text that the last message must hold as a whole word; None: any message will do.
+        answer: a text that the last message must hold as whole words, whatever their case and punctuation; a number counts by
+            its value ("-5" is neither 5 nor 50). None: any message will do.
         state: class name -> what its `_load_scenario(state, long_context=False)` is given.
         check: extra condition on (world, last message) at the end; `world.objects` holds the objects by class name.
     """
@@ -127,6 +128,11 @@ class ToolEnv(LanguageTask):
             raise UsageError(
                 f"task {number} has {len(turns)} turns, but calls for {len(gold)}; give one list for each turn"
             )
+        for name in task.state:
+            if name not in self.classes:
+                raise unknown_name(f"class in the state of task {number}", str(name), self.classes)
+            if not hasattr(self.classes[name], "_load_scenario"):
+                raise UsageError(f"task {number} gives a state to {name}, which has no _load_scenario that takes it")
         for call in (one for calls in gold for one in calls):
             try:
                 written = read_written(call)
@@ -177,9 +183,9 @@ class ToolEnv(LanguageTask):
                 return f"{call.name} has no parameter {name[:60]!r}; it takes {', '.join(properties) or 'none'}"
             if name in leave:
                 continue
-            if isinstance(value, dict) and value and all(isinstance(inside, dict) for inside in value.values()):
-                (nested, given), *_ = value.items()
-                reason = self.why_not_executed(Call(str(nested), given))
+            inner = nested_call(value, self._by_name)
+            if inner is not None:
+                reason = self.why_not_executed(inner)
                 if reason is not None:
                     return reason
             elif not fits(value, properties[name]):

@@ -7,7 +7,7 @@ import copy
 import enum
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 from polyathlon.envs.errors import UsageError
@@ -60,18 +60,28 @@ def _argument(node: ast.expr) -> Any:
     return _written(node) if isinstance(node, ast.Call) else ast.literal_eval(node)
 
 
-def as_written(call: Call) -> Written:
-    """Turn a decoded call into one that can be executed: a value {name: {...}} is a call among its arguments."""
-    return Written(call.name, (), {name: _nested(value) for name, value in call.arguments.items()})
+def as_written(call: Call, tools: Container[str]) -> Written:
+    """Turn a decoded call into one that can be executed; see `nested_call` for calls among its arguments."""
+    return Written(call.name, (), {name: _argument_of(value, tools) for name, value in call.arguments.items()})
 
 
-def _nested(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if value and all(isinstance(inside, dict) for inside in value.values()):
-        name, arguments = next(iter(value.items()))
-        return as_written(Call(str(name), {str(key): one for key, one in arguments.items()}))
-    return {str(key): _nested(one) for key, one in value.items()}
+def _argument_of(value: Any, tools: Container[str]) -> Any:
+    inner = nested_call(value, tools)
+    return value if inner is None else as_written(inner, tools)
+
+
+def nested_call(value: Any, tools: Container[str]) -> Call | None:
+    """Return the call that a decoded value {name: {parameter: value}} stands for, or None where it is plain data.
+
+    Args:
+        value: value of an argument.
+        tools: names that can be called; a dict under any other name is a dict.
+    """
+    if not isinstance(value, dict) or len(value) != 1:
+        return None
+    ((name, arguments),) = value.items()
+    is_call = isinstance(name, str) and name in tools and isinstance(arguments, dict)
+    return Call(name, {str(key): one for key, one in arguments.items()}) if is_call else None
 
 
 class World:

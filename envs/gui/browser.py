@@ -7,11 +7,12 @@ import atexit
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from polyathlon.envs.errors import require, require_program
+from polyathlon.envs.errors import UsageError, require, require_program
 
 from .loop import LoopThread
 from .tabs import PageFailure, Renderer, Tab, listen
@@ -87,6 +88,7 @@ class Browser:
         self._starting, self._opening = asyncio.Lock(), asyncio.Lock()
         self._renderers: list[Renderer] = []
         self._pipes: list[int] = []
+        self._has_run = False
 
     @classmethod
     def get(cls, options: BrowserOptions | None = None) -> Browser:
@@ -137,7 +139,8 @@ class Browser:
         """Return Playwright's browser, starting it where it does not run.
 
         Raises:
-            PageFailure: it does not start.
+            PageFailure: it does not start again after it was lost.
+            UsageError: it has never started: the program is no browser, or there is no display.
         """
         async with self._starting:
             if not self.is_connected:
@@ -150,10 +153,21 @@ class Browser:
                         raise require_program(
                             "chromium", "apt-get install chromium", "playwright install chromium"
                         ) from error
-                    raise PageFailure(
-                        "browser", f"{self.program or 'chromium'} did not start: {_first(error)}"
-                    ) from error
+                    message = f"{self.program or 'chromium'} did not start: {first_line(error)}"
+                    if self._has_run:
+                        raise PageFailure("browser", message) from error
+                    raise UsageError(f"{message}\n{self._advice()}") from error
+                self._has_run = True
         return self._browser
+
+    def _advice(self) -> str:
+        has_display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+        if not self.options.headless and sys.platform.startswith("linux") and not has_display:
+            return "headless=False needs a display and there is none: leave it out, or run under xvfb-run"
+        return (
+            "executable_path= must be Chromium or Chrome; without it the first of these on the PATH is taken: "
+            + ", ".join(PROGRAMS)
+        )
 
     async def _launch(self) -> None:
         from playwright.async_api import async_playwright
@@ -262,10 +276,10 @@ class Browser:
     def failure_of(self, error: BaseException) -> PageFailure:
         """Return what an error of Playwright says that was lost."""
         if not self.is_connected:
-            return PageFailure("browser", f"the browser was lost: {_first(error)}")
+            return PageFailure("browser", f"the browser was lost: {first_line(error)}")
         if isinstance(error, asyncio.TimeoutError | TimeoutError):
             return PageFailure("deadline", "the browser did not answer in time")
-        return PageFailure("renderer", f"the page was lost: {_first(error)}")
+        return PageFailure("renderer", f"the page was lost: {first_line(error)}")
 
     async def break_renderer(self, renderer: Renderer, failure: PageFailure) -> None:
         """Give up a renderer with all its pages."""
@@ -311,7 +325,8 @@ def _is_loss(error: BaseException) -> bool:
     )
 
 
-def _first(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 

@@ -156,6 +156,9 @@ api.number = el => {
   return ref;
 };
 
+// another document of the same episode goes on counting: a number of the page before names nothing here
+api.from = first => { next = Math.max(next, first); };
+
 function walk(el, found, depth) {
   for (const child of el.children) {
     if (found.length >= MAX_ELEMENTS) return;
@@ -255,5 +258,7 @@ api.scroll = (dx, dy) => {
 })()""".replace("START_TIME", str(START_TIME)).replace("MAX_ELEMENTS", str(MAX_ELEMENTS))
 START = "async ([seed, settle]) => { await __polyathlon.start(seed, settle); return __polyathlon.look(); }"
 WARM = "async time => { await __polyathlon.warm(1, time); }"
-PASS_AND_LOOK = "async time => { await __polyathlon.pass(time); return __polyathlon.look(); }"
+PASS_AND_LOOK = (
+    "async ([time, first]) => { await __polyathlon.pass(time); __polyathlon.from(first); return __polyathlon.look(); }"
+)
 HAS_HOOK = "() => __polyathlon.hasHook()"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -110,8 +111,8 @@ class WebTask(LanguageTask):
         check_int(1, max_steps=max_steps, envs_per_renderer=envs_per_renderer)
         check_int(2, max_candidates=max_candidates)
         check_positive(deadline=deadline)
-        if isinstance(penalty, bool) or not isinstance(penalty, int | float):
-            raise UsageError(f"penalty must be a number, got {penalty!r}")
+        if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not math.isfinite(penalty):
+            raise UsageError(f"penalty must be a finite number, got {penalty!r}")
         super().__init__(max_turns=max_steps, max_answer=max_answer, max_bytes=1 << 17)
         self._arguments = given
         self.task, self.reward, self.penalty = task, reward, float(penalty)
@@ -129,6 +130,7 @@ class WebTask(LanguageTask):
             deadline=float(deadline),
             shows_tree=observation == "axtree",
             takes_pictures=takes_pictures,
+            is_drawn=render_mode is not None,
             record=record,
         )
         self.driver = PageDriver(BrowserOptions(executable_path, headless), settings)
@@ -149,7 +151,7 @@ class WebTask(LanguageTask):
         """Start the page of a seed.
 
         Raises:
-            UsageError: the id is no seed, or a page of one's own lacks the hook.
+            UsageError: the id is no seed, or a page of one's own lacks the hook or cannot be started.
         """
         seed = _seed(task_id)
         if not any(known == seed for known, _ in self._ready):

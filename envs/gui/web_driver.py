@@ -15,7 +15,8 @@ import numpy as np
 from polyathlon.envs.errors import UsageError
 
 from .acting import perform
-from .browser import HEIGHT, OPEN_SECONDS, WIDTH, Browser, BrowserOptions
+from .browser import HEIGHT, OPEN_SECONDS, WIDTH, Browser, BrowserOptions, first_line
+from .calls import CALLS, REF
 from .page_places import allowed_place
 from .recording import Recorder, decoded
 from .scripts import HAS_HOOK, INSTALL, PASS_AND_LOOK, START, WARM
@@ -23,6 +24,7 @@ from .tabs import PageFailure, Tab
 
 WARM_UP = 500  # ms that each of the two episodes runs that a fresh page plays first
 _CLIP = {"x": 0, "y": 0, "width": 160, "height": 210}
+_UNCOVERED = "#sync-task-cover { visibility: hidden !important; }"  # what MiniWoB++ lays over a page that has ended
 _SPARE_SECONDS = 90.0
 
 
@@ -37,8 +39,10 @@ class Play:
         used: numbers of the elements that were acted on.
         used_phrases: texts that were clicked or written.
         steps: answers so far.
+        next_ref: number of the next element, above all that the episode has given.
         tree: the accessibility tree, where the task shows it.
         picture: the last picture before the end (210, 160, 3) uint8, where the task takes them.
+        end: how the page looked when it was given back (210, 160, 3) uint8, where the task is drawn.
         recorder: what keeps the episode, or None.
     """
 
@@ -48,8 +52,10 @@ class Play:
     used: set[int] = field(default_factory=set)
     used_phrases: set[str] = field(default_factory=set)
     steps: int = 0
+    next_ref: int = 1
     tree: str = ""
     picture: np.ndarray | None = None
+    end: np.ndarray | None = None
     recorder: Recorder | None = None
 
 
@@ -68,6 +74,7 @@ class PageSettings:
         deadline: seconds that a page may take to answer.
         shows_tree: read the accessibility tree.
         takes_pictures: take a picture in every step.
+        is_drawn: keep how a page looks when it is given back, for the last picture of a film.
         record: folder for traces and films, or None.
     """
 
@@ -81,6 +88,7 @@ class PageSettings:
     deadline: float
     shows_tree: bool = False
     takes_pictures: bool = False
+    is_drawn: bool = False
     record: str | None = None
 
 
@@ -113,11 +121,14 @@ class PageDriver:
     def pictures(self, plays: Sequence[Play]) -> list[np.ndarray]:
         """Return the pictures of pages, (210, 160, 3) uint8 each; the last one, or black, where a page was given back."""
         found = self._run(gathered([self._shot(play) for play in plays]))
-        last = [np.zeros((210, 160, 3), np.uint8) if play.picture is None else play.picture for play in plays]
-        return [one if isinstance(one, np.ndarray) else kept for one, kept in zip(found, last)]
+        kept = [[one for one in (play.end, play.picture) if one is not None] for play in plays]
+        black = np.zeros((210, 160, 3), np.uint8)
+        return [one if isinstance(one, np.ndarray) else [*last, black][0] for one, last in zip(found, kept)]
 
     def give_back(self, play: Play, name: str) -> None:
         """Take the page of an episode back; writes its records under `name`."""
+        if play.tab is not None and self.settings.is_drawn:
+            play.end = self._run(self._shot(play))
         tab, play.tab = play.tab, None
         if tab is None:
             return
@@ -151,10 +162,21 @@ class PageDriver:
             return await self._start_on(browser, seed, None)
 
     async def _start_on(self, browser: Browser, seed: int, tab: Tab | None) -> Play:
+        is_fresh = tab is None
         if tab is None:
-            is_frozen = self.settings.is_frozen
-            tab = await browser.new_tab(self.settings.capacity, is_frozen, not _is_web(self.settings.url))
-            await browser.guard(tab, tab.page.add_init_script(INSTALL), self.settings.deadline)
+            tab = await browser.new_tab(self.settings.capacity, self.settings.is_frozen, not _is_web(self.settings.url))
+        try:
+            if is_fresh:
+                await browser.guard(tab, tab.page.add_init_script(INSTALL), self.settings.deadline)
+            return await self._start_in(browser, seed, tab)
+        except (PageFailure, UsageError):
+            raise
+        except Exception as error:
+            await browser.close_tab(tab)
+            message = f"the page {self.settings.url} cannot be started: {first_line(error)}"
+            raise UsageError(message) if self.settings.is_own else PageFailure("page", message) from error
+
+    async def _start_in(self, browser: Browser, seed: int, tab: Tab) -> Play:
         recorder = Recorder(Path(self.settings.record)) if self.settings.record is not None else None
         if recorder is not None:
             await browser.guard(tab, recorder.start(tab), self.settings.deadline)
@@ -166,6 +188,7 @@ class PageDriver:
         settle = 0 if not self.settings.is_own else self.settings.step_time
         look = await browser.guard(tab, tab.page.evaluate(START, [str(seed), settle]), self.settings.deadline)
         play = Play(tab, look, recorder=recorder)
+        play.next_ref = max([1, *(one["ref"] + 1 for one in look["elements"])])
         await self._more(browser, play)
         return play
 
@@ -193,19 +216,19 @@ class PageDriver:
         except PageFailure:
             raise
         except Exception as error:
-            fault = f"the action failed: {str(error).splitlines()[0][:200]}"
-        look = await self._look(browser, tab)
+            fault = f"the action failed: {first_line(error)[:200]}"
+        look = await self._look(browser, tab, play)
         play.look, before = look, play.look
         await self._more(browser, play)
         play.look = before
         return look, fault
 
-    async def _look(self, browser: Browser, tab: Tab) -> dict[str, Any]:
+    async def _look(self, browser: Browser, tab: Tab, play: Play) -> dict[str, Any]:
         for attempt in range(3):
             try:
                 look: dict[str, Any] = await browser.guard(
                     tab,
-                    tab.page.evaluate(PASS_AND_LOOK, self.settings.step_time if attempt == 0 else 0),
+                    tab.page.evaluate(PASS_AND_LOOK, [self.settings.step_time if attempt == 0 else 0, play.next_ref]),
                     self.settings.deadline,
                 )
                 break
@@ -213,7 +236,7 @@ class PageDriver:
                 raise
             except Exception as error:  # the page was replaced by another while it was read
                 if attempt == 2:
-                    raise PageFailure("page", f"the page cannot be read: {str(error).splitlines()[0][:200]}") from error
+                    raise PageFailure("page", f"the page cannot be read: {first_line(error)[:200]}") from error
                 with contextlib.suppress(Exception):
                     await browser.guard(tab, tab.page.wait_for_load_state("load"), self.settings.deadline)
         reason = allowed_place(look["url"], self.settings.folder)
@@ -221,10 +244,19 @@ class PageDriver:
             tab.url = ""
             await browser.break_renderer(tab.renderer, PageFailure("page", reason)) if self.settings.is_own else None
             raise PageFailure("page", reason)
+        play.next_ref = max([play.next_ref, *(one["ref"] + 1 for one in look["elements"])])
         return look
 
     async def _more(self, browser: Browser, play: Play) -> None:
         """Read the accessibility tree and take a frame of the film, where they are wanted."""
+        try:
+            await self._take_more(browser, play)
+        except PageFailure:
+            raise
+        except Exception as error:
+            raise PageFailure("page", f"the page cannot be read: {first_line(error)[:200]}") from error
+
+    async def _take_more(self, browser: Browser, play: Play) -> None:
         tab = play.tab
         assert tab is not None
         if self.settings.takes_pictures and not play.look["done"]:
@@ -249,7 +281,7 @@ class PageDriver:
     def _note(self, play: Play, call: Any) -> None:
         """Remember what was acted on, for the features of choices."""
         texts = {one["ref"]: one["text"] for one in play.look["elements"]}
-        if call.arguments and isinstance(call.arguments[0], int):
+        if CALLS[call.name][:1] == (REF,):
             play.used.add(call.arguments[0])
             play.used_phrases.add(texts[call.arguments[0]])
         play.used_phrases.update(part for part in call.arguments if isinstance(part, str))
@@ -260,7 +292,7 @@ class PageDriver:
             return None
         with contextlib.suppress(PageFailure):
             data = await Browser.get(self.options).guard(
-                tab, tab.page.screenshot(clip=_CLIP, animations="disabled"), self.settings.deadline
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled", style=_UNCOVERED), self.settings.deadline
             )
             return decoded(data)
         return None

@@ -15,11 +15,12 @@ from polyathlon.envs.language.choices import ChoiceEnv, ChoiceVector
 
 from .calls import quoted_text
 from .features import choice_space
+from .struct_form import StructActions
 from .web import Play, WebTask
 from .web_choices import choices_of, observation, phrases, said_in
 from .widget_kinds import NUM_PHRASES
 
-ACTIONS = ("text", "element", "grid")
+ACTIONS = ("text", "element", "grid", "struct")
 WIDTH, HEIGHT = 160, 210
 _SCROLL_BY = 100
 
@@ -96,6 +97,8 @@ def _parts(action: str, options: dict[str, Any]) -> tuple[WebTask, Any]:
 def make_web(action: str = "text", **options: Any) -> gym.Env[Any, Any]:
     """Make `polyathlon/Web-v0`: `WebTask`, or with `action="element"` or `"grid"` the forms of the other ids.
 
+    `action="struct"` takes records of numbers and texts, for scripts: no agent acts in a Dict.
+
     Raises:
         UsageError: an option is unknown or out of range.
     """
@@ -103,6 +106,8 @@ def make_web(action: str = "text", **options: Any) -> gym.Env[Any, Any]:
         raise unknown_name("action", str(action), ACTIONS)
     if action == "text":
         return WebTask(**options)
+    if action == "struct":
+        return StructActions(WebTask(**options))
     return ChoiceEnv(*_parts(action, options))
 
 

@@ -135,6 +135,12 @@ class ChoiceVector(gym.vector.VectorEnv[Any, Any, Any]):
             self._seen[i] = self.form.observe(episode)
             self._offered[i] = () if episode.over else self.form.answers(episode)
 
+    def _look_at_the_end(self, i: int) -> None:
+        """See what a row shows that an action without an answer has ended."""
+        ended = getattr(self.form, "ended", None)
+        if ended is not None:
+            self._seen[i], self._offered[i] = ended(self.rows.episode(i)), ()
+
     # ------------------------------------------------------------------------------------------------ steps
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -166,6 +172,7 @@ class ChoiceVector(gym.vector.VectorEnv[Any, Any, Any]):
             if text is None:
                 reward[i], terminated[i], told[i] = self.form.penalty, True, {"illegal_action": True}
                 self.rows.give_up([i])
+                self._look_at_the_end(i)
             else:
                 acting.append((i, text))
         if acting:

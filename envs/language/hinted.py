@@ -111,6 +111,20 @@ class Hinted(LanguageTask):
             for (episode, _), task in zip(answers, tasks, strict=True):
                 episode.task = task
 
+    def prepare_starts(self, task_ids: Sequence[TaskId]) -> None:
+        """Do at once what beginning needs."""
+        self.inner.prepare_starts([_pair(task_id)[0] for task_id in task_ids])
+
+    def release(self, episode: TaskEpisode) -> None:
+        """Give back to the task what the episode holds of it."""
+        with self._as_inner(episode):
+            self.inner.release(episode)
+
+    def close(self) -> None:
+        """Give up the running episode, and close the task."""
+        super().close()
+        self.inner.close()
+
     def solution(self, task_id: TaskId) -> str | None:
         """Return the task's own answer."""
         return self.inner.solution(_pair(task_id)[0])

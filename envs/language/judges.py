@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from .task import LanguageTask
 PairFunction = Callable[[Sequence[Any], Sequence[str], Sequence[str]], Sequence[float]]
 DENSITY_RATIO = "density_ratio:"  # of two models, see `polyathlon.envs.models.density_ratio`
 TEMPLATE = "Which answer to the question is better?\n\nQuestion: {prompt}\n\nAnswer A: {a}\n\nAnswer B: {b}\n\nSay A or B alone."
+
+
+_PLACE = re.compile(r"\{(prompt|a|b)\}")
 
 
 class Judge:
@@ -176,7 +180,9 @@ class ModelJudge(Judge):
         rows = []
         for prompt, x, y in zip(prompts, a, b, strict=True):
             text = prompt if isinstance(prompt, str) else "\n\n".join(message["content"] for message in prompt)
-            asked = self.template.replace("{a}", x).replace("{b}", y).replace("{prompt}", text)
+            # at once: an answer that holds "{b}" would show the other one in its place
+            parts, given = _PLACE.split(self.template), {"prompt": text, "a": x, "b": y}
+            asked = "".join(given[part] if i % 2 else part for i, part in enumerate(parts))
             rows.append(render_prompt(self.tokenizer, [{"role": "user", "content": asked}]))
         longest = max(map(len, rows))
         tokens = torch.tensor([[*row, *[row[0]] * (longest - len(row))] for row in rows])

@@ -184,6 +184,18 @@ class LanguageTask(gym.Env[str, str]):
         """Return a right answer to a task, or None when none is known."""
         return None
 
+    def next_solution(self, episode: TaskEpisode) -> str | None:
+        """Return a right answer to what a running episode says now, for imitation of whole dialogues; None where none is known.
+
+        By default the first answer is `solution`'s, and later ones are those of `solution_messages` where the task has it.
+        """
+        said = len(episode.answers)
+        if not said:
+            return self.solution(episode.task)
+        script = getattr(self, "solution_messages", None)
+        messages = [] if script is None else script(episode.task)
+        return messages[said] if said < len(messages) else None
+
     def worked(self, task_id: TaskId) -> str | None:
         """Return how a task is solved, step by step and apart from the answer; None where nothing is known (see `Hinted`)."""
         return None

@@ -209,6 +209,9 @@ class Block:
             self.games[row].draw(self._frame)
             crop_round(self._frame, self.arrays["blstats"][row], crop, pictures[row])
 
+    def wait(self) -> None:
+        """Do nothing: no game runs between steps."""
+
     def draw_level(self, row: int, frame: np.ndarray) -> None:
         """Draw the level of a row into `frame`, (336, 1264, 3) uint8."""
         self.games[row].draw(frame)

@@ -15,6 +15,7 @@ from .keys import nethack
 RUNNING, DEATH, SUCCESS, ABORTED = 0, 1, 2, -1  # NLE's `end_status`
 PENALTY_MODES = ("constant", "exp", "square", "linear", "always")
 TASKS = ("score", "staircase", "staircase_pet", "oracle", "gold", "eat", "scout", "challenge")
+_MOST_DOUBLINGS = 100
 ENDING = ("staircase", "staircase_pet", "oracle")  # tasks that can be fulfilled
 X, Y, SCORE, DEPTH, GOLD, TIME, DUNGEON, LEVEL = 0, 1, 9, 12, 13, 20, 23, 24  # of `blstats`
 
@@ -37,7 +38,8 @@ class Rules:
 
     Attributes:
         task: one of `TASKS`.
-        penalty_mode: how the penalty grows with the steps in which the game's clock stands still.
+        penalty_mode: how the penalty grows with the steps in which the game's clock stands still; of "exp" it doubles with
+            each of the first hundred.
         penalty_step: what one such step costs.
         penalty_time: what one turn costs.
 
@@ -67,7 +69,8 @@ class Rules:
         if self.penalty_mode == "constant":
             count = frozen > 0
         elif self.penalty_mode == "exp":
-            count = 2.0**frozen
+            # a float of Python raises beyond 2^1023, one of numpy becomes infinite
+            count = 2.0 ** np.minimum(frozen, _MOST_DOUBLINGS)
         elif self.penalty_mode == "square":
             count = frozen * frozen
         elif self.penalty_mode == "linear":

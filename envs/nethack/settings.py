@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_finite, unknown_name
 
 from .game import ALWAYS, Game, GameOptions
 from .keys import FULL_KEYS, TASK_KEYS, nethack, observed_keys, space_of
@@ -126,6 +126,11 @@ def make_settings(
         raise unknown_name("penalty_mode", str(penalty_mode), PENALTY_MODES)
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise unknown_name("render_mode", str(render_mode), RENDER_MODES)
+    is_listed = isinstance(options, list | tuple) and all(isinstance(one, str) for one in options)
+    if options is not None and not is_listed:
+        raise UsageError(
+            f"options is a list of NetHack's own options, such as ['color', '!autopickup'], got {options!r}"
+        )
     given = {
         "character": _character(character),
         "options": None if options is None else tuple(options),
@@ -179,9 +184,8 @@ def _plain_settings(
 
 def _penalties(task: str, given: dict[str, Any]) -> dict[str, Any]:
     for name in ("penalty_step", "penalty_time"):
-        value = given[name]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
-            raise UsageError(f"{name} must be a number, got {value!r}")
+        if given[name] is not None:
+            check_finite(**{name: given[name]})
     if task == "challenge" and given["penalty_step"] is None:
         return {**given, "penalty_step": -0.0}
     return given

@@ -284,6 +284,7 @@ class NetHack(gym.Env[Any, np.int64]):
         """
         self._refuse_closed()
         if not state:
+            self._seed, self._episode, self._actions, self._is_over = -1, -1, [], True
             return
         refuse_replay(self.settings)
         self._seed, self._episode = int(state["seed"]), int(state["episode"])

@@ -144,6 +144,8 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
         if len(seeds) != self.num_envs:
             raise UsageError(f"a list of seeds needs one entry for each of the {self.num_envs} rows, got {len(seeds)}")
         fresh = None if self._is_started else fresh_seed()
+        if too_large := [one for one in seeds if one is not None and one >= 2**63]:
+            raise UsageError(f"row i gets seed + i, which must be below 2**63, got {too_large[0]}")
         for row in np.flatnonzero(mask).tolist():
             given = seeds[row]
             if given is None and fresh is None:
@@ -317,6 +319,7 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
     def _refuse_closed(self) -> None:
         if self.closed:
             raise UsageError("the environment is closed; make a new one")
+        self.games.wait()
 
     # ------------------------------------------------------------------------------------------------ saved states
 
@@ -346,6 +349,7 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
         if here != there:
             raise UsageError(f"the saved state is of (task, num_envs) {there}, this environment is {here}")
         if not state["is_started"]:
+            self._is_started = False
             return
         refuse_replay(self.settings)
         self._seeds, self._episodes = state["seeds"].copy(), state["episodes"].copy()

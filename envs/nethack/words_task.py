@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_finite, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.batch import LanguageBatch
 from polyathlon.envs.language.task import unreadable
@@ -105,8 +105,7 @@ class NetHackWords(LanguageTask):
             raise unknown_name("view", str(view), VIEWS)
         if isinstance(memory, bool) or not isinstance(memory, int) or memory < 2:
             raise UsageError(f"memory must be an integer of at least 2, got {memory!r}")
-        if isinstance(invalid_reward, bool) or not isinstance(invalid_reward, int | float):
-            raise UsageError(f"invalid_reward must be a number, got {invalid_reward!r}")
+        check_finite(invalid_reward=invalid_reward)
         check_options(options, "NetHackWords")
         if render_mode not in (None, "rgb_array"):
             raise unknown_name("render_mode", str(render_mode), ("rgb_array",))

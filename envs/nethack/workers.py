@@ -1,4 +1,4 @@
-"""Blocks of games in worker processes: their arrays lie in memory that all share, and a step sends one byte."""
+"""Blocks of games in worker processes: their arrays lie in memory that all share, and a step sends a few bytes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ import numpy as np
 from .block import Block, shapes
 from .settings import LEVEL_SHAPE, Settings
 
-BEGIN, STEP, DRAW, QUIT = b"b", b"s", b"d", b"q"
+BEGIN, STEP, DRAW, WAIT, QUIT = b"b", b"s", b"d", b"w", b"q"
 DONE, FAILED = b".", b"!"
 SECONDS_TO_QUIT = 5.0
 _ALIGNMENT = 64
 _LENGTH = struct.Struct("<I")
+_COMMAND = struct.Struct("<cBI")  # what to do, number of the command, a row
+_ANSWER = struct.Struct("<cBI")  # whether it worked, number of the command, bytes of the message that follows
 
 
 class WorkerError(RuntimeError):
@@ -56,6 +58,7 @@ class Workers:
             self._frame = self.arrays.pop("frame")[0]
             bounds = np.linspace(0, rows, min(workers, rows) + 1).astype(int).tolist()
             self._links: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
+            self._number, self._is_waiting = 0, False
             self._stop = weakref.finalize(self, _stop, os.getpid(), self._links)
             for first, last in itertools.pairwise(bounds):
                 job = (settings, layout, size, descriptor, first, last)
@@ -80,36 +83,48 @@ class Workers:
         """Press the key of every active row."""
         self._do(STEP)
 
+    def wait(self) -> None:
+        """Wait for what an interrupt (Ctrl-C) left running, whose answers nobody read; the games are then between steps."""
+        if self._is_waiting:
+            self._call(WAIT, self._links)
+
     def draw_level(self, row: int, frame: np.ndarray) -> None:
         """Draw the level of a row into `frame`."""
         number = int(np.searchsorted(self.bounds, row, side="right")) - 1
-        link = self._links[number]
-        link[1].sendall(DRAW + _LENGTH.pack(row - self.bounds[number]))
-        self._collect([link])
+        self.wait()
+        self._call(DRAW, [self._links[number]], row - self.bounds[number])
         frame[...] = self._frame
 
     def _do(self, command: bytes) -> None:
         active = self.arrays["active"]
         called = [link for i, link in enumerate(self._links) if active[self.bounds[i] : self.bounds[i + 1]].any()]
+        self._call(command, called)
+
+    def _call(self, command: bytes, called: list[tuple[subprocess.Popen[bytes], socket.socket]], row: int = 0) -> None:
+        """Send a command and wait for its answers; those of commands that were interrupted are passed over."""
+        self._number, self._is_waiting = (self._number + 1) % 256, True
         try:
             for _, link in called:
-                link.sendall(command)
+                link.sendall(_COMMAND.pack(command, self._number, row))
         except OSError as error:
             raise _gone() from error
         self._collect(called)
+        self._is_waiting = False
 
     def _collect(self, called: list[tuple[subprocess.Popen[bytes], socket.socket]]) -> None:
         failures = []
         for _, link in called:
+            number, answer, text = -1, DONE, b""
             try:
-                answer = link.recv(1)
-            except ConnectionError as error:
+                while number != self._number:
+                    answer, number, length = _ANSWER.unpack(_read(link, _ANSWER.size))
+                    text = _read(link, length)
+            except (ConnectionError, EOFError) as error:
                 raise _gone() from error
-            if not answer:
-                raise _gone()
             if answer == FAILED:
-                failures.append(_read(link, _LENGTH.unpack(_read(link, _LENGTH.size))[0]).decode())
+                failures.append(text.decode())
         if failures:
+            self._is_waiting = False
             raise WorkerError(failures[0])
 
     def close(self) -> None:
@@ -128,7 +143,7 @@ def _stop(owner: int, links: list[tuple[subprocess.Popen[bytes], socket.socket]]
         return
     for _, link in links:
         with contextlib.suppress(OSError):
-            link.sendall(QUIT)
+            link.sendall(_COMMAND.pack(QUIT, 0, 0))
         link.close()
     for process, _ in links:
         try:
@@ -184,15 +199,15 @@ def _read(link: socket.socket, number: int) -> bytes:
     return content
 
 
-def _attempt(link: socket.socket, work: Any) -> Any:
+def _attempt(link: socket.socket, number: int, work: Any) -> Any:
     """Do something, and say whether it worked."""
     try:
         result = work()
     except Exception as error:
         text = f"{type(error).__name__}: {error}".encode()
-        link.sendall(FAILED + _LENGTH.pack(len(text)) + text)
+        link.sendall(_ANSWER.pack(FAILED, number, len(text)) + text)
         return None
-    link.sendall(DONE)
+    link.sendall(_ANSWER.pack(DONE, number, 0))
     return result
 
 
@@ -204,16 +219,19 @@ def serve(link: socket.socket) -> None:
     os.close(descriptor)
     frame = everything.pop("frame")[0]
     arrays = {name: array[first:last] for name, array in everything.items()}
-    block = _attempt(link, lambda: Block(settings, arrays, first))
+    block = _attempt(link, 0, lambda: Block(settings, arrays, first))
     if block is None:
         return
+    work = {BEGIN: block.begin, STEP: block.step, WAIT: block.wait}
     try:
-        while (command := link.recv(1)) not in (b"", QUIT):
+        while True:
+            command, number, row = _COMMAND.unpack(_read(link, _COMMAND.size))
+            if command == QUIT:
+                break
             if command == DRAW:
-                row = _LENGTH.unpack(_read(link, _LENGTH.size))[0]
-                _attempt(link, lambda row=row: block.draw_level(row, frame))
+                _attempt(link, number, lambda row=row: block.draw_level(row, frame))
             else:
-                _attempt(link, block.step if command == STEP else block.begin)
+                _attempt(link, number, work[command])
     except (OSError, EOFError):
         pass
     finally:

@@ -177,7 +177,8 @@ def _texts(given: Sequence[str] | str | Path | None) -> list[str]:
         path = Path(given)
         if not path.is_file():
             raise UsageError(f"there is no file of texts at {path}; give a file with a text a line, or a list of texts")
-        given = path.read_text(encoding="utf-8").splitlines()
+        # texts may hold other ends of lines, such as U+2028
+        given = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     rows = [text for text in given if text]
     if len(rows) < 10 or len(rows) < len(given):
         raise UsageError(f"at least 10 texts are needed, none of them empty; got {len(given)}, {len(rows)} not empty")

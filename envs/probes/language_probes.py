@@ -70,6 +70,7 @@ class CopyAnswer(_LetterTask):
         return f"{letter}?"
 
 
+_MOST_DIGITS = 18  # Python refuses to read the longest integers
 Score = Callable[[int, list[int]], "float | Verdict"]
 
 
@@ -124,7 +125,7 @@ class TableTask(LanguageTask):
     def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Score the tokens of the answer."""
         words = text.split()
-        if not words or not all(word.isdecimal() for word in words):
+        if not words or not all(word.isdecimal() and len(word) <= _MOST_DIGITS for word in words):
             return self.refuse(episode, "an answer is numbers with blanks between")
         prompt, answer = int(str(episode.task)), [int(word) for word in words]
         verdict = self._by_target(prompt, answer) if self.score is None else self.score(prompt, answer)

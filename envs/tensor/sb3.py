@@ -59,9 +59,18 @@ class SB3VecEnv(VecEnv):
         return [None if seed is None else seed + i for i in range(self.num_envs)]
 
     def reset(self) -> Any:
-        """Start a new episode in every row."""
-        observation, self._info = self.vector_env.reset(seed=self._pending_seed)
+        """Start a new episode in every row, with the options of `set_options`.
+
+        Raises:
+            UsageError: the options differ from row to row, which a vector environment does not take.
+        """
+        options = self._options[0] if self._options else {}
+        if any(one is not options and not _are_equal(one, options) for one in self._options):
+            raise UsageError("the rows of a vector environment start with the same options: give set_options one dict")
+        given = {"options": options} if options else {}
+        observation, self._info = self.vector_env.reset(seed=self._pending_seed, **given)
         self._pending_seed = None
+        self._reset_options()
         self._returns[:], self._lengths[:] = 0, 0
         self.last_observation = to_numpy(observation)
         return self.last_observation
@@ -179,6 +188,13 @@ class SB3VecEnv(VecEnv):
     ) -> list[bool]:
         """Tell which rows behave as wrapped in `wrapper_class`: episode statistics are reported as by `Monitor`."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Tell whether two dicts of options are the same; they may hold arrays and tensors."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_are_equal(one[key], other[key]) for key in one)
+    return type(one) is type(other) and bool(np.array_equal(to_numpy(one), to_numpy(other)))
 
 
 def to_numpy(value: Any) -> Any:

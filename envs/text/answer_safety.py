@@ -113,8 +113,14 @@ def _terms(node: ast.expr) -> tuple[int, int]:
     """Bound the terms of the numerator and of the denominator of a formula of `_small` when it is multiplied out.
 
     A power n of k terms has at most (n + k - 1 over n) of them, a product the product of both numbers, a sum of two
-    fractions a / b + c / d at most a d + c b over b d.
+    fractions a / b + c / d at most a d + c b over b d. What is beyond `_MAX_TERMS` counts as one more: towers of powers
+    have numbers of terms whose digits alone fill the memory.
     """
+    above, below = _terms_of_parts(node)
+    return min(above, _MAX_TERMS + 1), min(below, _MAX_TERMS + 1)
+
+
+def _terms_of_parts(node: ast.expr) -> tuple[int, int]:
     match node:
         case ast.BinOp(left=base, op=ast.Pow(), right=exponent):
             above, below = _terms(base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from polyathlon.envs.errors import UsageError, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.tags import tagged
 
-from .right_and_wrong import AnswerSource, read_records
+from .right_and_wrong import AnswerSource, as_text, read_records
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FORM = re.compile(r"\s*(<think>.*?</think>\s*)?<answer>[^<>]*</answer>\s*", re.DOTALL)
@@ -121,9 +122,10 @@ class MultipleChoice(LanguageTask):
         check_positive_int(options=options)
         if not 2 <= options <= len(LETTERS):
             raise UsageError(f"options must lie in 2..{len(LETTERS)}, got {options}")
-        if not 0 <= invert <= 1 or not format_weight >= 0:
+        if not 0 <= invert <= 1 or not 0 <= format_weight < math.inf:
             raise UsageError(
-                f"invert lies in [0, 1] and format_weight is at least 0, got {invert!r} and {format_weight!r}"
+                "invert lies in [0, 1] and format_weight is a finite number of at least 0, "
+                f"got {invert!r} and {format_weight!r}"
             )
         super().__init__(max_turns=1, max_bytes=1 << 18)
         self.options, self.soft, self.invert, self.format_weight = options, soft, invert, format_weight
@@ -179,7 +181,7 @@ class MultipleChoice(LanguageTask):
         paid = soft_subset(said, right) if self.soft else float(is_right)
         form = float(bool(_FORM.fullmatch(text)))
         score = (paid + self.format_weight * form) / (1 + self.format_weight)
-        is_invalid = not any(name in LETTERS[: len(episode.data.options)] for name in said if name)
+        is_invalid = said.isdisjoint(LETTERS[: len(episode.data.options)])
         reason = (
             "right" if is_right else "names no option" if is_invalid else "part of the right set" if paid else "wrong"
         )
@@ -200,7 +202,7 @@ def _questions(path: str | Path) -> list[tuple[str, list[str], list[str]]]:
 
 
 def _question_of(row: Mapping[str, Any], number: int) -> tuple[str, list[str], list[str]]:
-    options = [str(option) for option in row["options"]]
+    options = [as_text(option, "an option", number) for option in row["options"]]
     given = (
         row["answers"]
         if isinstance(row["answers"], Sequence) and not isinstance(row["answers"], str)
@@ -214,7 +216,7 @@ def _question_of(row: Mapping[str, Any], number: int) -> tuple[str, list[str], l
             f"record {number}: {len(right)} of {len(options)} options are right; there must be a right and a wrong one"
         )
     return (
-        str(row["question"]),
+        as_text(row["question"], "question", number),
         [options[i] for i in sorted(right)],
         [o for i, o in enumerate(options) if i not in right],
     )

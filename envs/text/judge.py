@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.tags import tagged
 
-from .right_and_wrong import AnswerSource, read_records
+from .right_and_wrong import AnswerSource, as_text, read_records
 
 KINDS = ("preference", "critique")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
@@ -132,9 +133,9 @@ class Judge(LanguageTask):
             raise UsageError(f"judging is text and draws nothing; render_mode must be None, got {render_mode!r}")
         if kind not in KINDS:
             raise unknown_name("kind of judging", str(kind), KINDS)
-        if len(weights) != 3 or not all(w >= 0 for w in weights) or not sum(weights) > 0:
+        if len(weights) != 3 or not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
             raise UsageError(
-                f"weights are those of format, verdict and suggestion, at least 0, such as (1, 1, 1); got {weights!r}"
+                f"weights are those of format, verdict and suggestion, finite and at least 0, such as (1, 1, 1); got {weights!r}"
             )
         super().__init__(max_turns=1, max_bytes=1 << 18)
         self.kind, self.weights = kind, tuple(float(w) for w in weights)
@@ -241,23 +242,24 @@ def _cases(path: str | Path, kind: str) -> list[Case]:
 
 
 def _case_of(row: Mapping[str, Any], number: int, kind: str) -> Case:
+    question = as_text(row["question"], "question", number)
     if kind == "critique":
-        label, action, better = row["label"], str(row["action"]), str(row["suggestion"])
+        label, action, better = row["label"], *(as_text(row[key], key, number) for key in ("action", "suggestion"))
         if label not in ("Correct", "Incorrect"):
             raise UsageError(f"record {number}: label must be 'Correct' or 'Incorrect', got {label!r}")
         if (action == better) != (label == "Correct"):
             raise UsageError(
                 f"record {number}: an action is right if it is the suggestion, and {label!r} says otherwise"
             )
-        return Case(str(row["question"]), better, action, better)
+        return Case(question, better, action, better)
     if "chosen" in row and "rejected" in row:
-        right, wrong = str(row["chosen"]), str(row["rejected"])
+        right, wrong = (as_text(row[key], key, number) for key in ("chosen", "rejected"))
     elif len(row.get("answers") or ()) == 2 and row.get("label") in (1, 2):
-        right, wrong = (str(row["answers"][row["label"] - k]) for k in (1, 2))
+        right, wrong = (as_text(row["answers"][row["label"] - k], "an answer", number) for k in (1, 2))
     else:
         raise UsageError(
             f"record {number} lacks a label: give chosen and rejected, or answers (two) and label (1 or 2)"
         )
     if right.strip() == wrong.strip():
         raise UsageError(f"record {number}: both answers are {right!r}; leave equal pairs out")
-    return Case(str(row["question"]), right, wrong, right)
+    return Case(question, right, wrong, right)

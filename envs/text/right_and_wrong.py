@@ -38,6 +38,26 @@ def read_records(path: str | Path, needed: Sequence[str]) -> list[dict[str, Any]
     return rows
 
 
+def as_text(value: Any, what: str, number: int) -> str:
+    """Return a value of a record as text, a number too.
+
+    Args:
+        value: the value.
+        what: its key, for the message.
+        number: of the record, from 1.
+
+    Raises:
+        UsageError: it is neither, such as a picture or a message of several parts.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    raise UsageError(
+        f"record {number}: {what} must be a text or a number, got {str(value)[:80]!r}; language models of this package read texts alone"
+    )
+
+
 class AnswerSource:
     """Questions of a language task with right and wrong answers; whether an answer is right is the task's own verdict.
 

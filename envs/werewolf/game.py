@@ -294,14 +294,16 @@ class Game:
         """Return whom the werewolves agreed on."""
         config = self.config
         named = [self.choice[i] for i in self.order if i in self.wolves]
-        has_helper = any(self.alive[i] and self.roles[i] in (SEER, DOCTOR) for i in range(self.n))
-        if not named or (config.kill_needs_helper and not has_helper):
+        if not named or (config.kill_needs_helper and not self._has_helper()):
             return None
         top = max(named.count(target) for target in named)
         tied = [target for target in named if named.count(target) == top]
         if config.wolf_consensus == "plurality_random":
             return keyed.choice(self.key, self.round, sorted(set(tied)), streams.WOLF_TIE)
         return tied[-1]
+
+    def _has_helper(self) -> bool:
+        return any(self.alive[i] and self.roles[i] in (SEER, DOCTOR) for i in range(self.n))
 
     def _end_night(self) -> None:
         if self.config.simultaneous_night:

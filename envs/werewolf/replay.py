@@ -134,10 +134,11 @@ def _item(event: Event, n: int) -> dict[str, Any]:
 def _picture(votes: dict[int, Any], alive: list[bool]) -> dict[str, Any]:
     """Return the places of the players on a circle and an arrow for each vote."""
     n = len(alive)
-    points = []
-    for i in range(n):
-        angle = 2.0 * math.pi * i / n - math.pi / 2.0
-        points.append((CENTRE + RADIUS * math.cos(angle), CENTRE + RADIUS * math.sin(angle)))
+    angles = [2.0 * math.pi * i / n - math.pi / 2.0 for i in range(n)]
+    points, labels = (
+        [(CENTRE + radius * math.cos(angle), CENTRE + radius * math.sin(angle)) for angle in angles]
+        for radius in (RADIUS, RADIUS + 29.0)  # what is outside of the circle of players is crossed by no arrow
+    )
     counts = [sum(target == i for target, _ in votes.values()) for i in range(n)]
     arrows = []
     for voter, (target, visible) in votes.items():
@@ -152,6 +153,7 @@ def _picture(votes: dict[int, Any], alive: list[bool]) -> dict[str, Any]:
             "alive": alive[i],
             "count": counts[i],
             "passed": i in votes and votes[i][0] is None,
+            "label": [round(labels[i][0], 1), round(labels[i][1] + 4, 1)],
         }
         for i, (x, y) in enumerate(points)
     ]

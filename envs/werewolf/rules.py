@@ -49,7 +49,7 @@ def tally(votes: Sequence[int], alive: Sequence[bool], rule: str, tie: str, key:
 
 def winner(roles: Sequence[int], alive: Sequence[bool]) -> str | None:
     """Return "village" where no werewolf lives, "wolves" where they are as many as the others, else None."""
-    wolves = sum(living and role == WEREWOLF for role, living in zip(roles, alive))
+    wolves = sum([role == WEREWOLF for role, living in zip(roles, alive) if living])
     if not wolves:
         return "village"
     return "wolves" if 2 * wolves >= sum(alive) else None

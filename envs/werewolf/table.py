@@ -16,7 +16,7 @@ from polyathlon.envs.tensor.rules import check_seed, entropy_seed
 
 from . import words
 from .actions import num_actions, parse_bid, parse_target, read_speech
-from .config import BID, LAST_WORDS, NIGHT, ROLES, TALK, WerewolfConfig, make_config
+from .config import BID, DOCTOR, LAST_WORDS, NIGHT, ROLES, TALK, WEREWOLF, WerewolfConfig, make_config
 from .core import Werewolf, read_roles
 from .game import Game
 from .layout import OBSERVATIONS, Layout
@@ -179,8 +179,12 @@ class Table:
         phase, role = game.phase, game.roles[player]
         key: Any = (phase, player, game.list_bits)
         if phase == NIGHT:
-            key = (*key, role, game.wolves, game.protected)
-        elif self.config.saved_is_hidden:
+            # of the secrets of a night those alone on which the choices of this role depend, so that more of them are met again
+            secret: Any = game.wolves if role == WEREWOLF else None
+            if role == DOCTOR and not self.config.doctor_repeat:
+                secret = game.protected
+            key = (*key, role, secret)
+        if self.config.saved_is_hidden:
             key = (*key, tuple(game.alive))
         found = self._kept.get(key)
         if found is None:

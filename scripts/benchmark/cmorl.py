@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -26,8 +27,8 @@ out on both sides: PGMORL's is not counted among its steps, and ours is switched
 own virtual environment and process, after one iteration that warms it up. Target: twice the peer."""
 
 
-def ours(stage: str) -> Subject:
-    """Measure iterations of one stage, without evaluations."""
+def ours(stage: str, **words: Any) -> Subject:
+    """Measure iterations of one stage, without evaluations; further words are the agent's."""
     import mo_gymnasium
 
     from polyathlon.agents import CMORL
@@ -44,6 +45,7 @@ def ours(stage: str) -> Subject:
         initial_share=0.0,
         seed=0,
         device="cpu",
+        **words,
     )
     agent.learn(1)
     _, callback = agent._setup_learn(10**9, None, False)

@@ -1,8 +1,9 @@
-"""Losses and gradients of grpo, dr_grpo and dapo against TRL's own code on the same token ids.
+"""Losses and gradients of grpo, dr_grpo, dapo, gspo and forking_tokens against TRL's own code on the same token ids.
 
 Run it: `python scripts/benchmark/grpo_losses.py`. TRL is installed into .bench/trl at first use. Nothing is measured in time;
 it fails where a loss or a gradient differs by more than 1e-6 (a gradient: over its largest entry). Two inner steps' worth:
-the old log-probabilities are not the model's own, so that ratios are clipped on both sides.
+the old log-probabilities are not the model's own, so that ratios are clipped on both sides. Of forking_tokens the mask of the
+entropies is compared as well, and its loss is multiplied by the share of kept tokens: TRL divides by all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,19 @@ GROUP, PROMPTS, PROMPT, LONGEST = 4, 3, 6, 10
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "grpo": ({"loss_type": "grpo", "scale_rewards": "group"}, {}),
     "dr_grpo": ({"loss_type": "dr_grpo", "scale_rewards": "none"}, {}),
-    "dapo": ({"loss_type": "dapo", "scale_rewards": "group", "epsilon_high": 0.28}, {}),
+    "dapo": ({"loss_type": "dapo", "scale_rewards": "group", "epsilon_high": 0.28}, {"overlong_buffer": 0}),
+    "gspo": (
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4},
+        {},
+    ),
+    "gspo, wide": (
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.05, "epsilon_high": 0.2},
+        {"clip_low": 0.05, "clip_high": 0.2},
+    ),
+    "forking_tokens": (
+        {"loss_type": "dapo", "scale_rewards": "group", "epsilon_high": 0.28, "top_entropy_quantile": 0.2},
+        {"overlong_buffer": 0},
+    ),
 }
 LIMIT = 1e-6
 
@@ -49,7 +62,7 @@ def examples() -> list[dict[str, Any]]:
 
 
 def ours(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return (loss, gradient by name, advantages) of each row, and the old log-probabilities under "old"."""
+    """Return (loss, gradient by name, advantages, mask of the kept tokens or None) of each row, and the old log-probabilities under "old"."""
     import torch
 
     from polyathlon.agents import LanguageAgent
@@ -62,15 +75,16 @@ def ours(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     old: list[list[float]] = []
     for name, (_, numbers) in ROWS.items():
         env = TokenAction(CopyAnswer(), model=str(folder), max_new_tokens=LONGEST, max_length=64)
-        words: dict[str, Any] = {
-            "group_size": GROUP,
-            "num_prompts": PROMPTS,
-            "recipe_kwargs": {"overlong_buffer": 0, **numbers},
-        }
-        if name != "dapo":
-            words["recipe_kwargs"] = numbers
+        words: dict[str, Any] = {"group_size": GROUP, "num_prompts": PROMPTS, "recipe_kwargs": numbers}
         agent = LanguageAgent(
-            str(folder), env, name, seed=0, device="cpu", max_logp_gap=100.0, fast_forward=False, **words
+            str(folder),
+            env,
+            name.partition(",")[0],
+            seed=0,
+            device="cpu",
+            max_logp_gap=100.0,
+            fast_forward=False,
+            **words,
         )
         if not old:
             old = _shifted(agent, rows)
@@ -84,11 +98,24 @@ def ours(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
         agent._before_training()
         update = Update(agent, agent._wiring, episodes)
         update._before()
-        loss, _ = update._loss(update.fields, update._read(update.fields))
-        loss.backward()
+        reading = update._read(update.fields)
+        loss, _ = update._loss(update.fields, reading)
+        kept = _kept(agent.recipe, reading, update.fields["mask"])
+        share = 1.0 if kept is None else sum(map(sum, kept)) / float(update.fields["mask"].sum())
+        (share * loss).backward()
         named = {n: p.grad for n, p in agent.policy.named_parameters() if p.grad is not None}
-        found[name] = float(loss.detach()), named, _advantages(update)
+        found[name] = share * float(loss.detach()), named, _advantages(update), kept
     return {"losses": found, "old": torch.tensor([x + [0.0] * (LONGEST - len(x)) for x in old]).tolist()}
+
+
+def _kept(recipe: Any, reading: Any, mask: Any) -> list[list[int]] | None:
+    """Return 1 where a row keeps a token of an answer, [rows, LONGEST], where it chooses by entropy."""
+    from polyathlon.agents.parts.token_weights import entropy_top_mask
+
+    if recipe.name != "forking_tokens":
+        return None
+    chosen = entropy_top_mask(reading.entropy.detach(), mask, **dict(recipe.weights[0].options))
+    return [[int(x) for x in row[PROMPT - 1 : PROMPT - 1 + LONGEST]] for row in chosen]
 
 
 def _advantages(update: Any) -> list[float]:
@@ -141,6 +168,14 @@ def theirs(folder: Path, file: Path) -> None:
             processing_class=transformers.AutoTokenizer.from_pretrained(folder),
         )
         trainer.current_gradient_accumulation_steps = 1
+        masks: list[Any] = []
+        choose = trainer.get_high_entropy_mask
+
+        def noted(*arguments: Any, choose: Any = choose, masks: list[Any] = masks) -> Any:
+            masks.append(choose(*arguments))
+            return masks[-1]
+
+        trainer.get_high_entropy_mask = noted
         inputs = {
             "prompt_ids": prompts,
             "prompt_mask": torch.ones_like(prompts),
@@ -153,7 +188,8 @@ def theirs(folder: Path, file: Path) -> None:
         trainer.model.train()
         loss = trainer._compute_loss(trainer.model, inputs)
         loss.backward()
-        found[name] = float(loss), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        gradient = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        found[name] = float(loss), gradient, [[int(x) for x in row] for row in masks[0]] if masks else None
     torch.save(found, file.with_suffix(".pt"))
 
 
@@ -184,10 +220,15 @@ def main() -> None:
             raise RuntimeError(done.stderr[-2000:])
         peers = torch.load(file.with_suffix(".pt"), weights_only=False)
         print("| row | loss | TRL's | difference of gradients, over the largest entry |\n|---|---|---|---|")
-        for name, (loss, gradient, _) in own["losses"].items():
+        for name, (loss, gradient, _, chosen) in own["losses"].items():
             other, gap = peers[name][0], _gap(gradient, peers[name][1])
             print(f"| {name} | {loss:.7f} | {other:.7f} | {gap:.1e} |", flush=True)
             failed |= abs(loss - other) > LIMIT or gap > LIMIT
+            if chosen is not None:
+                theirs_too = peers[name][2]
+                same = theirs_too == chosen
+                print(f"{name}: {sum(map(sum, chosen))} tokens are kept, {'the same' if same else 'OTHERS'} as by TRL")
+                failed |= not same
     sys.exit(failed)
 
 

@@ -21,6 +21,10 @@ from _matrix_cells import LIMIT, QUICK_LIMIT, Cell, all_cells, in_order, parse_c
 FOLDER = REPOSITORY / ".cache" / "reproduce" / "matrix"
 QUICK_SEED = 0
 Outcome = dict[str, Any]
+CHANGED = {
+    "status": "failed",
+    "reason": "its settings were changed while it ran (its outcome is kept under those it began with): run it again",
+}
 
 
 class Job(NamedTuple):
@@ -33,23 +37,27 @@ class Job(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where its outcome is kept."""
+        """Where its outcome under the settings of now is kept."""
+        return self.path_of(self.cell.key(self.limit))
+
+    def path_of(self, key: str) -> Path:
+        """Where its outcome under settings with this hash is kept."""
         end = "-shuffled" if self.shuffled else ""
-        name = f"{self.cell.family}-{self.cell.kind}-{self.seed}{end}.json"
-        return FOLDER / self.cell.key(self.limit) / name
+        return FOLDER / key / f"{self.cell.family}-{self.cell.kind}-{self.seed}{end}.json"
 
     def kept(self) -> Outcome | None:
         """Return the outcome of an earlier run under the same settings, or None."""
         return json.loads(self.path.read_text()) if self.path.exists() else None
 
     def keep(self, outcome: Outcome) -> None:
-        """Write the outcome; what failed is not kept, so that it is tried again."""
+        """Write the outcome under the settings that its run took; what failed is not kept, so that it is tried again."""
         if outcome["status"] == "failed":
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
+        path = self.path_of(outcome.get("key", self.cell.key(self.limit)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(outcome))
-        os.replace(partial, self.path)
+        os.replace(partial, path)
 
 
 def jobs_of(cells: Iterable[Cell], seeds: Sequence[int], limit: float, control: bool) -> list[Job]:
@@ -64,11 +72,10 @@ def jobs_of(cells: Iterable[Cell], seeds: Sequence[int], limit: float, control: 
 def run_job(job: Job) -> Outcome:
     """Run a job in a process of its own, which ends itself at three times its CPU seconds and a minute.
 
-    An outcome says under which settings it was made, so one whose settings were changed meanwhile counts as failed.
+    The process takes the cell's settings once, when it begins, and its outcome has their hash, "key".
     """
     from _matrix_record import source_commit
 
-    key = job.cell.key(job.limit)
     script, commit = Path(__file__).with_name("_matrix_run.py"), source_commit()
     words = [str(job.cell), str(job.seed), str(job.limit), "shuffled" if job.shuffled else "rewards"]
 
@@ -86,8 +93,6 @@ def run_job(job: Job) -> Outcome:
         end = done.stderr.strip().splitlines()
         reason = f"the process ended with code {done.returncode}: {end[-1] if end else 'it said nothing'}"
         return {"status": "failed", "reason": reason}
-    if job.cell.key(job.limit) != key:
-        return {"status": "failed", "reason": "its settings were changed while it ran: run it again"}
     return outcome
 
 
@@ -122,12 +127,19 @@ def collect(
         futures = {pool.submit(run, job): job for job in missing}
         for number, future in enumerate(as_completed(futures), 1):
             job = futures[future]
-            found[job] = future.result()
-            job.keep(found[job])
+            outcome = future.result()
+            job.keep(outcome)
+            found[job] = outcome if _is_of_now(job, outcome) else CHANGED
             report(f"[{number}/{len(missing)}] {_line(job, found[job])}")
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return {job: found[job] for job in jobs}
+
+
+def _is_of_now(job: Job, outcome: Outcome) -> bool:
+    """Return whether a run took the settings that hold now; files of settings may be edited while runs go on."""
+    now = job.cell.key(job.limit)
+    return outcome["status"] == "failed" or outcome.get("key", now) == now
 
 
 def _line(job: Job, outcome: Outcome) -> str:
@@ -167,11 +179,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if row.cell in cells:
             print(row.words)
     print(judged.headline)
-    print(f"written: {write_page(judged, options.out, committed('_matrix_cells'), outcomes)}")
-    from _matrix_forgetting import report_forgetting
+    kept = None
+    if options.forgetting or (not options.quick and any(cell.kind == "language" for cell in cells)):
+        from _matrix_forgetting import forgetting
 
-    if not options.quick and any(cell.kind == "language" for cell in cells):
-        print(report_forgetting(options.out, options.fresh))
+        kept = forgetting(options.fresh)
+        print(
+            f"sums {kept['sums']:.2f}, after function calls {kept['sums after calls']:.2f} (calls {kept['calls']:.2f})"
+        )
+    print(f"written: {write_page(judged, options.out, committed('_matrix_cells'), outcomes, kept)}")
     return 0
 
 
@@ -195,6 +211,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one seed, 40 CPU seconds a cell, no control: not a claim")
     parser.add_argument(
         "--cells", metavar="FAMILY:KIND,...", help="only these cells; a family or a kind alone is its row or column"
+    )
+    parser.add_argument(
+        "--forgetting",
+        action="store_true",
+        help="also measure whether a language agent keeps its skill on sums while it learns function calls (else with language cells of five seeds)",
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs")

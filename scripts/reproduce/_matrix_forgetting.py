@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from _claim import REPOSITORY
@@ -71,15 +70,11 @@ def words_of(found: dict[str, float]) -> str:
     )
 
 
-def report_forgetting(folder: Path, fresh: bool = False) -> str:
-    """Measure once, keep the outcome, and write it at the end of matrix.md.
+def forgetting(fresh: bool = False) -> dict[str, float]:
+    """Measure once and keep the outcome; see `measure`.
 
     Args:
-        folder: of the page.
         fresh: forget the earlier outcome.
-
-    Returns:
-        A line for the terminal.
     """
     if fresh or not CACHE.exists():
         began = time.process_time()
@@ -88,9 +83,5 @@ def report_forgetting(folder: Path, fresh: bool = False) -> str:
         partial = CACHE.with_suffix(".partial")
         partial.write_text(json.dumps({**found, "seconds": time.process_time() - began}))
         os.replace(partial, CACHE)
-    found = json.loads(CACHE.read_text())
-    page = folder / "matrix.md"
-    page.write_text(page.read_text().rstrip("\n") + "\n\n" + words_of(found))
-    return (
-        f"sums {found['sums']:.2f}, after function calls {found['sums after calls']:.2f} (calls {found['calls']:.2f})"
-    )
+    kept: dict[str, float] = json.loads(CACHE.read_text())
+    return kept

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from _claim import REPOSITORY
 from _matrix_cells import FAMILIES, KINDS, LIMIT, PROTOCOL, QUICK_EPISODES, QUICK_LIMIT, SEEDS, Cell
+from _matrix_forgetting import words_of
 from _matrix_judge import QUICK_STATUSES, Judged, Row
 from _matrix_record import entries_of
 from _page import with_table
@@ -22,7 +23,11 @@ MARKS = {"holds": "✔", "rose": "▲", "does not hold": "✘", "did not rise": 
 
 
 def write_page(
-    judged: Judged, folder: Path, commit: str | None, outcomes: Mapping[Any, dict[str, Any]] | None = None
+    judged: Judged,
+    folder: Path,
+    commit: str | None,
+    outcomes: Mapping[Any, dict[str, Any]] | None = None,
+    forgetting: dict[str, float] | None = None,
 ) -> Path:
     """Write matrix.md and matrix.json, the table of the folder's index, and, where these are the results of the repository, what `polyathlon info` reads.
 
@@ -31,16 +36,25 @@ def write_page(
         folder: where to.
         commit: of the cells' text; None where it is not committed.
         outcomes: job -> outcome; the runs that the next call goes on from.
+        forgetting: what `_matrix_forgetting.forgetting` found; None leaves what the page says.
 
     Returns:
         The page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "matrix.md"
-    page.write_text(text_of(judged, commit))
-    content = {"found": judged.headline, "quick": judged.is_quick, "cells": [_as_dict(row) for row in judged.rows]}
+    page, record = folder / "matrix.md", folder / "matrix.json"
+    if forgetting is None and record.exists():
+        forgetting = json.loads(record.read_text()).get("forgetting")
+    text = text_of(judged, commit)
+    page.write_text(text if forgetting is None else f"{text}\n{words_of(forgetting)}")
+    content = {
+        "forgetting": forgetting,
+        "found": judged.headline,
+        "quick": judged.is_quick,
+        "cells": [_as_dict(row) for row in judged.rows],
+    }
     runs = entries_of(outcomes or {})
-    (folder / "matrix.json").write_text(json.dumps({**content, "versions": versions(), "runs": runs}, indent=1))
+    record.write_text(json.dumps({**content, "versions": versions(), "runs": runs}, indent=1))
     index = folder / "index.md"
     if index.exists():
         index.write_text(with_table(index.read_text(), folder))

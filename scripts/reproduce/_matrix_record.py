@@ -35,7 +35,7 @@ def entries_of(outcomes: Mapping[Any, Outcome]) -> list[dict[str, Any]]:
             "seed": job.seed,
             "limit": job.limit,
             "shuffled": job.shuffled,
-            "key": job.cell.key(job.limit),
+            "key": outcome.get("key", job.cell.key(job.limit)),
         }
         for job, outcome in outcomes.items()
     ]
@@ -70,6 +70,6 @@ def recorded(folder: Path) -> dict[Any, Outcome]:
     for entry in entries:
         cell = cells.get(entry["cell"])
         if cell is not None and cell.key(entry["limit"]) == entry["key"]:
-            inner = {key: value for key, value in entry.items() if key not in ("limit", "key")}
+            inner = {key: value for key, value in entry.items() if key != "limit"}
             found[Job(cell, entry["seed"], entry["limit"], entry["shuffled"])] = inner
     return found

@@ -196,7 +196,8 @@ def run_cell(cell: Cell, seed: int, limit: float, shuffled: bool) -> dict[str, A
     """Train a cell with one seed as `polyathlon.train` does without further words.
 
     Returns:
-        "status" ("done", "constant reward", "not installed"), "random", "start" and "trained" (mean returns), "curve", "steps",
+        "key" (hash of the settings that it took), "status" ("done", "constant reward", "not installed"), "random", "start" and "trained"
+        (mean returns), "curve", "steps",
         "seconds" (CPU), "cut" (whether the seconds ended the run before its steps).
     """
     import torch
@@ -207,7 +208,7 @@ def run_cell(cell: Cell, seed: int, limit: float, shuffled: bool) -> dict[str, A
     torch.set_num_threads(1)
     began = cpu_seconds()
     options = dict(cell.task.options)
-    found: dict[str, Any] = {"cell": str(cell), "seed": seed, "shuffled": shuffled, "curve": []}
+    found: dict[str, Any] = {"cell": str(cell), "seed": seed, "shuffled": shuffled, "curve": [], "key": cell.key(limit)}
     try:
         config = run_config(cell.kind, cell.task.env, seed=seed, env_kwargs=options)
         scorer = Scorer(cell, config, QUICK_EPISODES if limit <= QUICK_LIMIT else cell.task.episodes)
@@ -223,7 +224,20 @@ def run_cell(cell: Cell, seed: int, limit: float, shuffled: bool) -> dict[str, A
         from _matrix_shuffled import register_shuffled
 
         register_shuffled(cell.task.env)
-    agent = train(cell.kind, cell.task.env, seed=seed, env_kwargs=options, callback=watch, device="cpu")
+    agent = train(
+        cell.kind,
+        cell.task.env,
+        config.total_timesteps,
+        seed=seed,
+        n_envs=config.n_envs,
+        warm_start=config.warm_start,
+        env_kwargs=config.env_kwargs,
+        agent_kwargs=config.all_agent_kwargs,
+        wrapper_kwargs=config.wrapper_kwargs,
+        tuned=False,  # the settings were taken above, once
+        callback=watch,
+        device="cpu",
+    )
     found |= {"random": float(np.mean(random)), "start": float(np.mean(watch.start)), "steps": int(agent.num_timesteps)}
     if watch.is_constant:
         reason = f"every episode of random play and of the start paid {random[0]:g}"

@@ -127,7 +127,7 @@ def _notes(claim: Claim, record: Record) -> list[str]:
         notes.append(
             f"Only {count} seeds: {claim.why_few or f'the runs with {claim.seeds} seeds have not been made yet'}."
         )
-    return [*notes, *([record.note] if record.note else [])]
+    return [*notes, *filter(None, (record.note, claim.earlier))]
 
 
 def _found(row: Row) -> list[str]:
@@ -154,7 +154,8 @@ def draw(claim: Claim, runs: Runs, seeds: list[int], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(claim.tasks), figsize=(5.5 * len(claim.tasks), 4.2), squeeze=False)
+    width = 5.5 if claim.curve else max(5.5, 1.2 * len(claim.arms))  # names of many bars stand beside each other
+    figure, axes = plt.subplots(1, len(claim.tasks), figsize=(width * len(claim.tasks), 4.2), squeeze=False)
     for axis, task in zip(axes[0], claim.tasks):
         arms = {arm: [runs[arm, s, task] for s in seeds if (arm, s, task) in runs] for arm in claim.arms}
         arms = {arm: mine for arm, mine in arms.items() if mine}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -100,16 +101,27 @@ def learn(seed: int, task: str, make: Any) -> Run:
     return Run(float(np.mean(won[-LAST:])), curve, {"first_50": float(np.mean(won[:50]))})
 
 
-def oni(form: Any, seed: int, batch: int = 1, **options: Any) -> Any:
-    """Make a form of ONI with scripted labels."""
+def oni(form: Any, seed: int, batch: int = 1, by_coin: bool = False, **options: Any) -> Any:
+    """Make a form of ONI with scripted labels, or with labels that a coin of the seed drew for each request."""
     settings = {"coefficient": 0.4, "extrinsic": 1.0, "seed": seed, **options}
-    return form(ScriptedAnnotator(phrases(*HELPFUL), delay=DELAY, batch=batch), **settings)
+    rule = partial(coin, seed) if by_coin else phrases(*HELPFUL)
+    return form(ScriptedAnnotator(rule, delay=DELAY, batch=batch), **settings)
+
+
+def coin(seed: int, request: Any) -> float:
+    """Return 0 or 1 for a request, always the same for the same one."""
+    return float(hashlib.sha256(repr((seed, request)).encode()).digest()[0] % 2)
 
 
 ARMS = {
     "hash": partial(learn, make=partial(oni, OniHash)),
     "classifier": partial(learn, make=partial(oni, OniClassifier, learning_rate=1e-3)),
     "ranking": partial(learn, make=partial(oni, OniRanking, learning_rate=1e-3, batch=50)),
+    "hash, labels by coin": partial(learn, make=partial(oni, OniHash, by_coin=True)),
+    "classifier, labels by coin": partial(learn, make=partial(oni, OniClassifier, learning_rate=1e-3, by_coin=True)),
+    "ranking, labels by coin": partial(
+        learn, make=partial(oni, OniRanking, learning_rate=1e-3, batch=50, by_coin=True)
+    ),
     "hash without counts": partial(learn, make=partial(oni, OniHash, beta=0.0)),
     "RND": partial(learn, make=lambda seed: RND(0.02, seed=seed)),
     "extrinsic only": partial(learn, make=lambda seed: NoBonus()),
@@ -126,7 +138,7 @@ CLAIM = Claim(
         *(Comparison(form, "extrinsic only", "higher") for form in ("hash", "classifier", "ranking")),
         Comparison("hash", "RND", "higher"),
     ],
-    controls=[Control("extrinsic only", ("hash", "classifier", "ranking"))],
+    controls=[Control(f"{form}, labels by coin", (form,)) for form in ("hash", "classifier", "ranking")],
     tasks=("corridor",),
     seeds=8,
     step_label="episodes",

@@ -18,7 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 import polyathlon
-from polyathlon.agents import PPO, SAC
+from polyathlon.agents import PMOEPPO, PPO, SAC
 from polyathlon.agents.streams.env_stream import NonFiniteError
 from polyathlon.envs.errors import UsageError
 
@@ -193,3 +193,22 @@ def test_evaluation_beside_training_warns_of_nothing(recwarn):
 def test_a_tuple_of_observations_is_adapted():
     env = polyathlon.adapt(gym.make("Blackjack-v1"), PPO)
     polyathlon.make_agent(PPO, env, n_steps=32, batch_size=32, device="cpu").learn(32)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"net_arch": [0]}, r"net_arch holds positive numbers of units, got 0"),
+        ({"net_arch": {"pi": ["a"], "vf": [8]}}, r"net_arch\['pi'\] holds positive numbers of units, got 'a'"),
+        ({"net_arch": "8"}, "a list of hidden widths such as .* by 'pi' and 'vf'"),
+        ({"net_arch": {"pi": [8], "qf": [8]}}, "unknown network of net_arch 'qf'"),
+        ({"net_arch": [{"vf": [-8]}]}, r"net_arch\['vf'\] holds positive"),
+        ({"activation_fn": "relu"}, "activation_fn is a class of torch modules"),
+        ({"n_critics": 2}, "unknown word in policy_kwargs 'n_critics'"),
+        ({"use_sde": True}, "unknown word in policy_kwargs 'use_sde'"),
+    ],
+)
+@pytest.mark.parametrize("agent_class", [PPO, PMOEPPO])
+def test_words_of_actor_and_critic_are_taken_or_refused(agent_class, words, message):
+    with pytest.raises(UsageError, match=message):
+        agent_class("MlpPolicy", "Pendulum-v1", policy_kwargs=words, device="cpu")

@@ -6,11 +6,13 @@ import gymnasium as gym
 
 from polyathlon.agents.language.recipes import Recipe, SideModel
 from polyathlon.agents.parts.wiring import part
+from polyathlon.envs.language import Hinted
 from polyathlon.envs.probes import TableTask
 
 HERE = "tests.polyathlon.comparison_names"
 ENV = f"{HERE}:ComparedTable-v0"
 MODEL = "table:6,1,4"
+LONG_ENV, LONG_MODEL = f"{HERE}:ComparedLongTable-v0", "table:6,4,3"
 
 
 class Silent(TableTask):
@@ -23,7 +25,13 @@ def make(solved: bool = True, **options):
     return (TableTask if solved else Silent)(6, 1, 4, **options)
 
 
+def make_long(**options):
+    """Answers of four tokens, whose beginnings may be shown."""
+    return Hinted(TableTask(6, 4, 3, **options), announcement=" ", continues=True)
+
+
 gym.register("ComparedTable-v0", entry_point=make, max_episode_steps=1)
+gym.register("ComparedLongTable-v0", entry_point=make_long)
 
 STILL = Recipe(
     "still",

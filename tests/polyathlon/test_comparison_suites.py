@@ -215,6 +215,9 @@ def test_smoothing_is_the_unbiased_moving_average():
     # w = 0.5: (0.5 * 1 + 3) / 1.5, (0.25 * 1 + 0.5 * 3 + 5) / 1.75
     assert smoothed(x, 0.5) == pytest.approx([1.0, 3.5 / 1.5, 6.75 / 1.75])
     assert smoothed(np.full(9, 2.0), 0.99) == pytest.approx(np.full(9, 2.0))
+    # a record without a number leaves a gap, and no more
+    np.testing.assert_array_equal(smoothed(np.array([1.0, np.nan, 5.0]), 0.0), [1.0, np.nan, 5.0])
+    np.testing.assert_allclose(smoothed(np.array([1.0, np.nan, 3.0]), 0.5), [1.0, np.nan, 3.5 / 1.5])
 
 
 def test_a_picture_has_a_line_and_a_band_for_each_setting_and_the_runs_behind(runs, tmp_path, monkeypatch):

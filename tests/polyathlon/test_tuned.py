@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from types import SimpleNamespace
 
 import pytest
 from stable_baselines3.common.utils import LinearSchedule
@@ -37,7 +38,10 @@ def test_language_agents_train_by_every_entry(env, tmp_path):
     if "NetHack" in env:
         pytest.importorskip("nle")
     found = tuned_settings("language", env)
-    first = min(found.warm_start or 0, 32)
+    given = found.warm_start
+    words = given if isinstance(given, list) else [given]
+    short = [{**one, "n": min(one["n"], 8), "epochs": 1} for one in words if isinstance(one, dict)]
+    first = short or min(given, 32)
     words = {"num_prompts": 2, "group_size": 2}
     agent = polyathlon.train("language", env, 16, warm_start=first, agent_kwargs=words, out=tmp_path, picture=False)
     assert agent.num_timesteps >= 16
@@ -71,6 +75,62 @@ def test_an_entry_may_say_the_form_of_the_task_and_what_is_imitated_and_given_wo
     assert given.warm_start == 0 and given.wrapper_kwargs == {"max_new_tokens": 6, "max_length": 128}
     assert given.env_kwargs == {"size": 4}
     assert run_config("language", "polyathlon/Reasoning-v0", 30, tuned=False).warm_start == 0
+
+
+def test_imitation_has_a_step_size_of_its_own(tmp_path, monkeypatch):
+    from polyathlon.agents import LanguageAgent
+    from polyathlon.run_calls import run_config
+    from polyathlon.warm_starts import imitate, imitated_number
+
+    mine = tmp_path / "mine.yml"
+    mine.write_text(
+        "polyathlon/Reasoning-v0: {total_timesteps: 30, warm_start: {n: 2, epochs: 1, learning_rate: 4e-3}, learning_rate: 1e-4, "
+        "num_prompts: 2, group_size: 2, wrapper_kwargs: {max_new_tokens: 4, max_length: 128}}"
+    )
+    words = {"n": 2, "epochs": 1, "learning_rate": 4e-3}
+    rates, update = [], LanguageAgent.update
+
+    def noted(self, episodes, recipe):
+        rates.append((recipe.name, self.policy.optimizer.param_groups[0]["lr"]))
+        return update(self, episodes, recipe)
+
+    monkeypatch.setattr(LanguageAgent, "update", noted)
+    task = {"task": "chain_sum", "config": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
+    call = {"env_kwargs": task, "tuned": mine, "device": "cpu", "picture": False, "out": tmp_path / "run"}
+    polyathlon.train("language", "polyathlon/Reasoning-v0", **call)
+    assert rates[0] == ("sft", 4e-3) and {rate for name, rate in rates if name != "sft"} == {1e-4}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["warm_start"] == words
+    polyathlon.train("language", "polyathlon/Reasoning-v0", 60, resume=True, **call)  # the same words are the same run
+    with pytest.raises(UsageError, match="holds another run.*warm_start was"):
+        polyathlon.train("language", "polyathlon/Reasoning-v0", 60, resume=True, warm_start=2, **call)
+    phases = [{"n": 4, "turns": 1}, {"n": 2, "turns": 3}]
+    assert run_config("language", "polyathlon/Reasoning-v0", 30, warm_start=phases).warm_start == phases
+    said_of: list[dict] = []
+    imitate(SimpleNamespace(warm_start=lambda **given: said_of.append(given)), phases)
+    assert said_of == phases  # in this order
+    assert [imitated_number(one) for one in (0, 7, phases[1], phases)] == [0, 7, 2, 6]
+    for given, said in (
+        ([], "a list of warm_start holds mappings"),
+        ([{"n": 4}, 5], "a list of warm_start holds mappings"),
+        ([{"n": 4}, {"n": 4, "turns": 0}], "warm_start turns must be a positive integer, got 0"),
+        ({"epochs": 2}, "must say how many problems are imitated, n"),
+        ({"n": 4, "rate": 1e-3}, "word of warm_start.*'rate'"),
+        ({"n": 0}, "warm_start n must be a positive integer, got 0"),
+        ({"n": 4, "learning_rate": -1.0}, "warm_start learning_rate must be a positive number, got -1.0"),
+        ("many", "warm_start must be an integer of at least 0, got 'many'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            run_config("language", "polyathlon/Reasoning-v0", 30, warm_start=given)
+
+
+def test_the_command_line_says_the_words_of_imitation():
+    from polyathlon.warm_starts import read_warm_start
+
+    assert read_warm_start("640") == 640
+    assert read_warm_start("640,learning_rate=2e-3, epochs=4") == {"n": 640, "learning_rate": 2e-3, "epochs": 4}
+    for text in ("many", "64,fast", "64,epochs=few"):
+        with pytest.raises(UsageError, match="--warm-start"):
+            read_warm_start(text)
 
 
 def test_training_takes_them_and_explicit_options_go_before(tmp_path):

@@ -139,24 +139,25 @@ def test_a_killed_matrix_goes_on_and_what_failed_is_tried_again(matrix, cells):
     assert len(fresh) == len(jobs)
 
 
-def test_a_run_whose_settings_were_changed_meanwhile_is_not_kept(matrix, cells, monkeypatch):
+def test_a_run_whose_settings_are_edited_meanwhile_is_kept_under_those_that_it_took(matrix, cells, monkeypatch):
     job = matrix.Job(cells.Cell("text", "sac"), 0, 40.0)
     said = subprocess.CompletedProcess([], 0, json.dumps(outcome(0.1, 0.5)) + "\n", "")
     monkeypatch.setattr(matrix.subprocess, "run", lambda *given, **more: said)
     assert matrix.run_job(job)["trained"] == 0.5
-    tuned = cells.tuned_settings
+    tuned, before = cells.tuned_settings, job.cell.key(40.0)
 
-    def change(*given, **more):
+    def run(given):
+        """Edit the file of settings while the run goes on."""
         monkeypatch.setattr(
             cells, "tuned_settings", lambda *words: tuned(*words).__class__(**{**vars(tuned(*words)), "warm_start": 7})
         )
-        return said
+        return outcome(0.1, 0.5, key=before)
 
-    monkeypatch.setattr(matrix.subprocess, "run", change)
-    found = matrix.run_job(job)
-    assert found["status"] == "failed" and "changed while it ran" in found["reason"]
-    job.keep(found)
-    assert job.kept() is None
+    found = matrix.collect([job], 1, run=run, report=lambda line: None)
+    assert found[job]["status"] == "failed" and "changed while it ran" in found[job]["reason"]
+    assert job.kept() is None and job.cell.key(40.0) != before
+    monkeypatch.setattr(cells, "tuned_settings", tuned)
+    assert job.kept()["trained"] == 0.5  # it stands under the settings that it took
 
 
 def test_a_cell_holds_by_holms_level_over_all_cells_and_above_random_play(matrix, cells, modules):
@@ -365,11 +366,16 @@ def test_the_swing_up_controller_is_far_better_than_random_play(modules):
     assert np.mean([best._play(env, best.swing_up, seed) for seed in range(5)]) > -300  # random play: about -1200
 
 
-def test_a_model_that_learned_sums_is_asked_them_again_after_function_calls(modules):
+def test_a_model_that_learned_sums_is_asked_them_again_after_function_calls(modules, tmp_path):
     forgetting = modules["matrix_forgetting"]
     found = forgetting.measure(episodes=2, imitated={"sums": 2, "calls": 2}, steps=32)
     assert set(found) == {"sums before", "calls before", "sums", "calls", "sums after calls"}
     assert all(0 <= value <= 1 for value in found.values())
+    page, json_of = modules["matrix_page"], tmp_path / "matrix.json"
+    judged = modules["matrix_judge"].judge_page({}, {})
+    written = page.write_page(judged, tmp_path, None, {}, found).read_text()
+    assert "## One model, two tasks" in written and json.loads(json_of.read_text())["forgetting"] == found
+    assert page.write_page(judged, tmp_path, None, {}).read_text() == written  # other cells' calls leave it there
     text = forgetting.words_of(
         {"sums before": 0.0, "calls before": 0.0, "sums": 0.4, "calls": 0.2, "sums after calls": 0.1}
     )
@@ -390,6 +396,15 @@ def test_a_cell_runs_to_its_end_and_a_constant_reward_is_said_before_training(mo
     found = run.run_cell(cells.Cell("functions", "cmorl"), 3, 60.0, False)
     assert found["status"] == "done" and not found["cut"] and found["steps"] >= 64
     assert found["curve"][0][0] == 0 and found["curve"][-1][1] == found["trained"]
+    assert found["key"] == cells.Cell("functions", "cmorl").key(60.0)
+
+    def missing(self, cell, config, most):
+        raise ImportError("it needs a package: pip install polyathlon[x]\nmore")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run.Scorer, "__init__", missing)
+        left = run.run_cell(cells.Cell("functions", "cmorl"), 3, 60.0, False)
+    assert left["status"] == "not installed" and left["reason"] == "it needs a package: pip install polyathlon[x]"
     monkeypatch.setattr(run.Scorer, "random", lambda self: [0.0, 0.0])
     monkeypatch.setattr(run.Scorer, "agent", lambda self, agent, share=1.0: [0.0])
     told = run.run_cell(cells.Cell("functions", "cmorl"), 3, 60.0, False)

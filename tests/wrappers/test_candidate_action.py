@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 import warnings
 
 import gymnasium as gym
@@ -322,3 +323,46 @@ def test_permuting_the_reference_answers_leaves_the_features_as_they_are(env_id,
         observation, _ = env.reset(seed=seed)
         assert observation.keys() == expected.keys()
         assert all(np.array_equal(observation[key], expected[key]) for key in expected)
+
+
+def test_rows_show_the_numbers_of_the_request_too():
+    env = CandidateAction(gym.make("polyathlon/Reasoning-v0"), numbers=3)
+    alone, _ = env.reset(seed=0)
+    rows = env.vector(2, output="numpy")
+    together, _ = rows.reset(seed=0)  # had no "globals", which its space promises
+    assert rows.observation_space.contains(together)
+    for name, value in alone.items():
+        np.testing.assert_array_equal(together[name][0], value)
+
+
+def test_equal_texts_of_other_roles_are_another_conversation():
+    features = CandidateFeatures(4)
+    one = [{"role": "user", "content": "one two"}, {"role": "user", "content": "red fox"}]
+    other = [one[0], {"role": "assistant", "content": "red fox"}]
+    features.table(one, ["red"])
+    np.testing.assert_array_equal(features.table(other, ["red"]), CandidateFeatures(4).table(other, ["red"]))
+
+
+def test_a_penalty_is_a_finite_number():
+    with pytest.raises(UsageError, match="penalty must be a finite number, got nan"):
+        CandidateAction(gym.make("polyathlon/Reasoning-v0"), penalty=float("nan"))
+
+
+def test_numbers_of_a_long_text_of_blanks_are_read_at_once():
+    before = time.process_time()
+    table = CandidateFeatures(4, numbers=2).table([{"role": "user", "content": " " * 60_000}], ["1 - 2"])
+    assert time.process_time() - before < 2.0 and table.shape == (1, 13)  # took 20 seconds
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step"])
+def test_rows_show_the_end_of_an_illegal_action_as_one_environment_does(mode):
+    env = CandidateAction(FunctionCall("irrelevance"), numbers=2)
+    _, info = env.reset(seed=0)
+    assert not info["action_mask"][7]
+    alone, *_ = env.step(7)
+    rows = env.vector(1, output="numpy", autoreset_mode=mode)
+    rows.reset(seed=0)
+    seen, _, _, _, infos = rows.step(np.array([7]))
+    last = infos["final_obs"][0] if mode == "same_step" else {name: part[0] for name, part in seen.items()}
+    for name, part in alone.items():  # rows still showed the candidates
+        np.testing.assert_array_equal(last[name], part)

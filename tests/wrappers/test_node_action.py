@@ -9,7 +9,7 @@ import pytest
 import polyathlon
 from polyathlon.agents import CMORL, PPO, SAC
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers import NodeAction, VectorObservation
+from polyathlon.wrappers import ContinuousAction, NodeAction, VectorObservation
 
 
 class Table(gym.Env):
@@ -147,3 +147,35 @@ def test_who_takes_numbered_choices_too_chooses_by_features_where_that_is_said()
     # numbers are numbers where by_features=False says so, and an option of the wrapper that is not put on is refused
     with pytest.raises(UsageError, match="columns"):
         polyathlon.adapt(calls, PPO, by_features=False, columns=[0])
+
+
+def test_of_equal_rows_the_first_is_taken():
+    rng = np.random.default_rng(
+        0
+    )  # one in fifty of these tables took a later one: a matrix product adds rows in different orders
+    tables = [rng.random((3, 7), dtype=np.float32)[rng.integers(0, 3, 30)] for _ in range(200)]
+    env = NodeAction(gym.make("polyathlon/TSP-v0", num_nodes=5))
+    env._middle, env._width = np.zeros(7, np.float32), np.ones(7, np.float32)
+    for table in tables:
+        env._take(table)
+        row = env._nearest(0, rng.uniform(-1, 1, 7).astype(np.float32), None)
+        assert row == int(np.flatnonzero((table == table[row]).all(1))[0])
+
+
+@pytest.mark.parametrize("wrapper", [NodeAction, ContinuousAction])
+def test_a_kept_state_goes_on_with_its_mask_and_rows(wrapper):
+    def make():
+        return wrapper(gym.make("polyathlon/TSP-v0", num_nodes=8))
+
+    env, other = make(), make()
+    env.reset(seed=3)
+    actions = np.random.default_rng(0).uniform(-1, 1, (7, *env.action_space.shape)).astype(np.float32)
+    for action in actions[:3]:
+        env.step(action)
+    kept = env.get_state()
+    wanted = [env.step(action)[4]["choice"] for action in actions[3:]]
+    other.reset(seed=9)
+    other.set_state(
+        kept
+    )  # the environment went back, and the wrapper chose by the mask and the rows of another episode
+    assert [other.step(action)[4]["choice"] for action in actions[3:]] == wanted

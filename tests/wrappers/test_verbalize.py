@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import warnings
 
@@ -13,6 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 import polyathlon
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.copies import copy_env
 from polyathlon.wrappers.natural_words import describe_atsp, describe_cvrp, describe_knapsack, describe_op, describe_tsp
 from polyathlon.wrappers.tokens.token_action import TokenAction
 from polyathlon.wrappers.verbalize import Verbalize
@@ -300,6 +302,33 @@ def test_the_first_answer_of_a_tour_is_the_city_that_is_listed_first():
         assert not env.step(first)[4]["verdict"]["invalid"]
 
 
+def test_a_tour_of_twenty_cities_in_few_characters_fits_into_the_context_of_tiny():
+    env = TokenAction(
+        Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=20), brief=True), max_new_tokens=4, max_length=1024
+    )
+    rows = env.batch(2)
+    contexts = rows.reset(seed=0)
+    steps, over = 0, False
+    while not over:  # the nearest city stands last
+        said = [env.rules.tokenizer.decode(ids).rstrip("\n").rpartition(" ")[2] for ids in contexts]
+        turn = rows.step_utterance(
+            [[*env.rules.tokenizer.encode(one, add_special_tokens=False), env.rules.eos] for one in said]
+        )
+        contexts, steps, over = turn.context, steps + 1, bool(turn.terminated.all())
+        assert not turn.truncated.any() and all(not info["verdict"]["invalid"] for info in turn.infos)
+    assert steps == 19 and max(map(len, contexts)) < 700
+    with pytest.raises(UsageError, match="has no short description, only TSP have: leave brief out"):
+        Verbalize(gym.make("Pendulum-v1"), brief=True)
+
+
+def test_solutions_are_asked_of_one_copy_of_the_environment(monkeypatch):
+    made = []
+    monkeypatch.setattr("polyathlon.wrappers.verbalize.copy_env", lambda env: made.append(env) or copy_env(env))
+    env = Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=8))
+    ids = [env.reset(seed=seed)[1]["task"] for seed in range(4)]
+    assert len({env.solution(one) for one in ids}) > 1 and len(made) == 1
+
+
 def test_tsp_in_words_lists_the_nearest_first():
     nodes = np.array([[0.5, 0.5], [0.0, 0.0], [0.9, 0.5], [0.5, 0.6], [0, 0]], np.float32)
     kind = np.array([1, 2, 3, 3, 0], np.int8)
@@ -402,3 +431,67 @@ def test_a_language_model_acts_in_combinatorial_tasks(env_id):
     agent = polyathlon.make_agent("language", env, seed=0, device="cpu")
     agent.learn(64)
     assert agent.num_timesteps >= 64
+
+
+class Choosy(gym.Env):
+    """Raises at actions that its method forbids; `mask` is that of all choices side by side."""
+
+    observation_space = gym.spaces.Box(0.0, 1.0, (1,))
+
+    def __init__(self, space, mask, in_info=False):
+        self.action_space, self.mask, self.in_info = space, np.array(mask, bool), in_info
+
+    def action_masks(self):
+        return self.mask
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {"action_mask": self.mask} if self.in_info else {}
+
+    def step(self, action):
+        if isinstance(self.action_space, gym.spaces.Discrete) and not self.mask[action]:
+            raise KeyError("forbidden")
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+
+
+def test_masks_that_a_method_tells_are_said_and_hold():
+    env = Verbalize(Choosy(gym.spaces.Discrete(3), [0, 1, 0]))
+    assert "allowed actions: 1" in env.reset(seed=0)[0]
+    _, reward, terminated, _, info = env.step("0")
+    assert reward == -1.0 and terminated and info["verdict"]["reason"] == "the action 0 is not allowed now"
+    env.reset()
+    assert env.step("1")[1] == 1.0
+
+
+@pytest.mark.parametrize("in_info", [True, False])
+@pytest.mark.parametrize(
+    ("space", "mask"),
+    [(gym.spaces.MultiDiscrete([2, 3]), [1, 0, 1, 1, 0]), (gym.spaces.MultiBinary(2), [1, 0, 1, 1])],
+)
+def test_masks_of_several_choices(space, mask, in_info):
+    env = Verbalize(Choosy(space, mask, in_info))
+    assert "action: one integer from each of 0; 0, 1" in env.reset(seed=0)[0]
+    assert env.step("0 1")[4]["verdict"]["correct"]  # a TypeError of numpy's before
+    env.reset()
+    assert env.step("1 1")[4]["verdict"]["reason"] == "the action 1 1 is not allowed now"
+    env.reset()
+    assert env.step("both")[4]["verdict"]["invalid"]
+
+
+def test_an_episode_that_began_with_options_goes_on_after_a_copy():
+    env = Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=5))
+    env.reset(seed=1, options={"instance": np.random.default_rng(1).random((5, 2))})
+    other = Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=5))
+    other.set_state(env.get_state())
+    copied = copy.deepcopy(env)
+    rewards = [one.step("action: 3")[1] for one in (env, other, copied)]
+    assert rewards[1:] == rewards[:1] * 2  # they went on in the instance that the seed draws
+    other.reset()
+    assert "options" not in other.get_state()
+
+
+def test_what_cannot_be_paid_in_words_is_refused():
+    with pytest.raises(UsageError, match=r"2 objectives.*LinearReward"):
+        Verbalize(gym.make("polyathlon/MultiObjectiveTSP-v0", reward="vector"))
+    with pytest.raises(UsageError, match="invalid_reward must be a finite number"):
+        Verbalize(gym.make("polyathlon/TSP-v0"), invalid_reward=float("nan"))

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.tensor.rewards import checked_reward
+from polyathlon.envs.tensor.rewards import checked_reward, num_objectives
 from polyathlon.wrappers.action_kinds import is_text_space
 
 from .text_rows import CopiedTexts, heard, text_layers
@@ -51,7 +51,7 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
         strip_reasoning: take `<think>...</think>` off what the task reads; the context keeps it.
 
     Raises:
-        UsageError: the environment is no text task, or an argument is impossible.
+        UsageError: the environment is no text task or pays for several objectives, or an argument is impossible.
     """
 
     def __init__(
@@ -80,6 +80,12 @@ class TokenAction(gym.Wrapper[dict[str, Any], np.int64, str, str], RecordConstru
             raise UsageError(
                 f"TokenAction wraps a text task, but {env} observes {env.observation_space} and takes "
                 f"{env.action_space}. Give it words first: polyathlon.wrappers.Verbalize"
+            )
+        objectives = num_objectives(env)
+        if objectives is not None:
+            raise UsageError(
+                f"{env} pays for {objectives} objectives, and tokens are paid one number: put "
+                "polyathlon.wrappers.LinearReward under TokenAction"
             )
         self.rules = TokenRules(str(model), max_new_tokens, max_length, stop, **further)
         self.observation_space = self.rules.observation_space()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -294,7 +295,10 @@ class TokenRules:
         """
         if isinstance(utterance, str | bytes):
             raise TypeError(f"{row}an utterance is a sequence of token ids, got {type(utterance).__name__}")
-        ids = [int(i) for i in utterance]
+        try:
+            ids = [operator.index(i) for i in utterance]
+        except TypeError as error:
+            raise TypeError(f"{row}an utterance is a sequence of token ids, which are integers: {error}") from None
         if not ids:
             raise UsageError(f"{row}an utterance has at least one token, got none")
         if min(ids) < 0 or max(ids) >= self.vocabulary:

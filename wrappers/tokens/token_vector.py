@@ -107,6 +107,8 @@ class TokenVector(gym.vector.VectorEnv[Tensors, torch.Tensor, torch.Tensor]):
             )
         if mask is not None and len(mask) != self.num_envs:
             raise UsageError(f"reset_mask has {len(mask)} entries for {self.num_envs} rows")
+        if mask is not None and not any(map(bool, mask)):
+            raise UsageError("reset_mask names no row to reset: one of its entries must be True at least")
         rows = list(range(self.num_envs)) if mask is None else [i for i in range(self.num_envs) if bool(mask[i])]
         if isinstance(seed, Sequence):
             if len(seed) != self.num_envs:

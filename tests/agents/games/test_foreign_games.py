@@ -8,13 +8,13 @@ import torch
 from pettingzoo.classic import connect_four_v3, rps_v2, tictactoe_v3
 
 from polyathlon.agents import PPO, SAC, LanguageAgent, SelfPlay
-from polyathlon.agents.games.aec_rows import AECRows
 from polyathlon.agents.games.foreign import ForeignGame, play_foreign_games, record_foreign_game
 from polyathlon.agents.games.matches import play_games
 from polyathlon.agents.games.seat_rollout import LEARNER
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.games.tic_tac_toe import TicTacToe
 from polyathlon.envs.tensor import make_aec
+from polyathlon.wrappers.games.aec_rows import AECRows
 
 SMALL = {"n_steps": 8, "batch_size": 8, "n_epochs": 1, "policy_kwargs": {"net_arch": [16]}}
 CPU = torch.device("cpu")

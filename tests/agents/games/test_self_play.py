@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -159,6 +160,27 @@ def test_a_folder_that_lost_something_is_refused(tmp_path):
     (tmp_path / "league.json").write_text(json.dumps({**words, "format": 99}))
     with pytest.raises(UsageError, match="format 99"):
         SelfPlay.resume(tmp_path)
+    text = json.dumps(words)
+    for damaged, message in (
+        (text[:40], "league.json is damaged"),
+        ("[1]", "holds no words of a league"),
+        (json.dumps({**words, "agent": "os:system"}), "names os:system as its agent, which is none"),
+        (json.dumps({name: value for name, value in words.items() if name != "agent"}), "agent is missing"),
+    ):
+        (tmp_path / "league.json").write_text(damaged)
+        with pytest.raises(UsageError, match=message):
+            SelfPlay.resume(tmp_path)
+        with pytest.raises(UsageError, match=message):
+            one.match("random", str(tmp_path), 2)
+    (tmp_path / "league.json").write_text(text)
+    (tmp_path / "agent.zip").unlink()
+    with pytest.raises(UsageError, match="lost the file of its agent"):
+        one.match("random", str(tmp_path), 2)
+    (tmp_path / "league.pt").unlink()
+    with pytest.raises(UsageError, match=r"there is no league .*league.pt"):
+        SelfPlay.resume(tmp_path)
+    with pytest.raises(UsageError, match="league.json is a file"):
+        one.save(tmp_path / "league.json")
 
 
 def test_saved_agents_are_opponents(tmp_path):
@@ -179,6 +201,23 @@ def test_a_game_that_was_given_as_a_function_without_a_name_is_given_again(tmp_p
     with pytest.raises(UsageError, match="give env_fn="):
         SelfPlay.resume(tmp_path)
     assert SelfPlay.resume(tmp_path, env_fn=TicTacToe).num_timesteps == 64
+
+
+def test_words_that_are_classes_and_functions_are_saved_by_name_or_given_again(tmp_path):
+    net = {"net_arch": [16], "activation_fn": torch.nn.ReLU}
+    words = {"policy_kwargs": net, "per_role": lambda state: torch.tensor([[0, 1]]).expand(len(state.t), 2)}
+    league(**words, learning_rate=lambda remaining: 1e-3 * remaining).learn(64).save(tmp_path)
+    with pytest.raises(
+        UsageError, match=r"made with a per_role that has no name .*SelfPlay.resume\(folder, per_role=...\)"
+    ):
+        SelfPlay.resume(tmp_path)
+    again = {"per_role": words["per_role"], "learning_rate": lambda remaining: 1e-3 * remaining}
+    with pytest.raises(UsageError, match=r"num_envs was saved with the league"):
+        SelfPlay.resume(tmp_path, **again, num_envs=4)
+    one = SelfPlay.resume(tmp_path, **again)
+    assert one.groups is again["per_role"] and one.agent.learning_rate is again["learning_rate"]
+    assert any(isinstance(part, torch.nn.ReLU) for part in one.agent.policy.modules())
+    assert one.learn(64).num_timesteps == 128
 
 
 # ---------------------------------------------------------------------------------------------------- matches
@@ -220,6 +259,16 @@ def test_faults_of_a_player_are_named_and_lose():
     with pytest.warns(UserWarning, match="faults in a match of broken and random.*no idea"):
         found = league().match(broken, "random", 6)
     assert found.faults[0].message == "broken: ValueError: no idea" and found.losses >= 3
+
+    def slow(obs, mask, player, env_index, key):
+        time.sleep(0.2)
+        return first_cell(obs, mask, player, env_index, key)
+
+    with pytest.warns(UserWarning, match="no answer within 0.02 s"):
+        late = league().match(slow, "random", 4, time_limit=0.02)
+    assert {fault.kind for fault in late.faults} == {"time limit"} and late.games == 4
+    with pytest.raises(UsageError, match="time_limit is a positive number"):
+        league().match(slow, "random", 4, time_limit=0)
     with pytest.raises(UsageError, match="games"):
         league().match("latest", "random", 0)
     with pytest.raises(UsageError, match=r"unknown player 'v9'.*latest"):
@@ -283,6 +332,7 @@ def test_pictures_of_matrix_and_ratings(tmp_path):
     one = league().learn(128)
     matrix = one.matrix(4)
     assert plot_matrix(matrix, tmp_path / "m.png").stat().st_size > 5000
+    assert plot_matrix(Matrix(["a", "b"], {}), tmp_path / "n.png").is_file()  # nobody has played
     born = {one.pool.name(n): one.pool.born[n] for n in one.pool.active}
     assert plot_ratings(one.ratings(4), born, tmp_path / "r.png").stat().st_size > 5000
     assert set(one.names) == {"random", "perfect", "latest", *one.pool.names} and "latest" in str(matrix)
@@ -350,6 +400,12 @@ def test_members_that_left_play_their_games_to_the_end():
         (lambda: league(3), "env_fn is a game, its class, an id or a function"),
         (lambda: league(per_role=True), "TicTacToe has no sides"),
         (lambda: league(per_role="team"), "per_role is None, True, False or a function"),
+        (lambda: league(per_role=lambda state: "team"), r"int64 \[N, 2\]; for two games it returned str"),
+        (lambda: league(per_role=lambda state: torch.zeros(3)), r"returned \(3,\) of torch.float32"),
+        (
+            lambda: league(per_role=lambda state: torch.tensor([[0, -1]] * 2)),
+            r"the number of each seat's group, from 0",
+        ),
         (lambda: league(normalize_rewards=True), "normalize_rewards has no meaning in self-play"),
         (lambda: SelfPlay("pppo", TicTacToe), r"unknown agent 'pppo'.*Did you mean 'ppo'"),
         (lambda: SelfPlay(TicTacToe, TicTacToe), "the class or the name of an agent"),

@@ -41,5 +41,7 @@ def test_what_it_refuses():
         BestOfN(Writer(), near_five, n=0)
     with pytest.raises(UsageError, match="give texts"):
         BestOfN(Writer(), near_five).predict({"tokens": [1]})
+    with pytest.raises(UsageError, match="one is NaN"):  # the first answer won
+        BestOfN(Writer(), lambda prompts, answers: [float("nan"), 1.0, 2.0, 3.0]).predict("a")
     with pytest.raises(UsageError, match="1 numbers for 4 answers"):
         BestOfN(Writer(), lambda prompts, answers: [1.0]).predict("a")

@@ -120,3 +120,55 @@ def test_no_more_episodes_are_returned_than_asked_for_and_problems_are_drawn_unt
 def test_answers_that_cannot_be_imitated_are_refused(answer, words):
     with pytest.raises(UsageError, match=words):
         solved(drawn(tokens(Solved)), lambda task: answer, 2)
+
+
+class Count(LanguageTask):
+    """Answer the number that is asked for, three times, each time the next one."""
+
+    def draw(self, rng):
+        return int(rng.integers(1, 4))
+
+    def begin(self, task_id):
+        return TaskEpisode(task_id, f"{task_id}?")
+
+    def judge(self, episode, text):
+        said = len(episode.answers) + 1
+        is_right = text == self.solution_messages(episode.task)[said - 1]
+        return TaskReply(f"{episode.task + said}?", float(is_right), said == 3, Verdict(is_right, 1.0, False, ""))
+
+    def solution_messages(self, task_id):
+        return [str(task_id + k) for k in range(3)]
+
+    def solution(self, task_id):
+        return str(task_id)
+
+
+@pytest.mark.parametrize(("turns", "seen"), [(1, 1), (2, 2), (3, 3), (9, 3)])
+def test_dialogues_are_imitated_turn_by_turn(turns, seen):
+    env = TokenAction(Count(), max_new_tokens=3, max_length=64)
+    prompts = drawn(env)
+    for one in solved(prompts, find_solver(env), 6, turns):
+        said = "".join(env.rules.tokenizer.decode([i]) for i, own in zip(one.ids, one.written, strict=True) if own)
+        assert said == "".join(f"{one.task + k}</s>" for k in range(seen))
+        assert one.turns == (seen if seen > 1 else 0)  # of a single answer nothing is said
+        assert one.text == str(one.task + seen - 1)
+        assert len(one.ids) == len(one.logps) == len(one.rewards)
+        assert one.lengths == ([] if seen == 1 else [2] * seen)
+
+
+def test_a_dialogue_ends_where_the_context_is_full_or_nothing_more_is_known():
+    env = TokenAction(Count(), max_new_tokens=3, max_length=12)
+    assert {one.turns for one in solved(drawn(env), find_solver(env), 4, 3)} == {2}
+    env = TokenAction(Solved(max_turns=2), max_new_tokens=3, max_length=64)
+    assert {one.turns for one in solved(drawn(env), find_solver(env), 4, 2)} == {0}
+
+
+def test_rows_of_copies_cannot_be_followed():
+    class Shouting(gym.ObservationWrapper):
+        def observation(self, observation):
+            return observation.upper()
+
+    env = TokenAction(Shouting(Count()), max_new_tokens=3, max_length=64)
+    assert solved(drawn(env), find_solver(env), 2)[0].text
+    with pytest.raises(UsageError, match="without wrappers of one's own: take turns=1"):
+        solved(drawn(env), find_solver(env), 2, turns=2)

@@ -14,14 +14,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 import polyathlon
 from polyathlon.agents.language.recipes import find_recipe, recipe_rows
 from polyathlon.agents.parts.wiring import find_part
-from tests.polyathlon.comparison_names import ENV, MODEL
+from tests.polyathlon.comparison_names import ENV, LONG_ENV, LONG_MODEL, MODEL
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 EVERYTHING = "tests.agents.language.own_recipes:EVERYTHING"  # a collector, a part with a state, a side model that learns, a schedule
 RUNS = {
     row.name: (f"language:{row.name}", MODEL, {})
     for row in recipe_rows()
-    # of other tasks: with worked solutions, and with verdicts of several parts
+    # of other tasks: with worked solutions (below), and with verdicts of several parts
     if not hasattr(find_part(row.collect.path), "needs_task") and row.name != "s_grpo"
 }
 # rows at once of a task with a limit of its own are copies, whose solutions are not known
@@ -32,6 +32,11 @@ RUNS["text2grad"] = (
     MODEL,
     {"recipe_kwargs": {"critic": "tests.agents.language.own_recipes:likes_two"}},
 )
+LONG = {  # of answers of several tokens: hints at their beginnings, and windows that leave answers open
+    "hints": ("language:ghpo", LONG_MODEL, {}),
+    "open windows": ("language:t_ppo", LONG_MODEL, {"recipe_kwargs": {"window": 1}}),
+}
+RUNS |= LONG
 RUNS["everything with adapters"] = (EVERYTHING, "tiny", {"lora": 2})
 RUNS["a reference with adapters"] = ("grpo", "tiny", {"lora": 2, "recipe_kwargs": {"kl_coef": 0.1}})
 KILLED_AT = 3
@@ -62,14 +67,14 @@ def trained(name, out, **words):
     given = {model.role: given_model(model) for model in row_of(recipe).models if model.start != "policy"}
     return polyathlon.train(
         recipe,
-        ENV,
-        completions=5 * 16,
+        LONG_ENV if name in LONG else ENV,
+        completions=(20 if name == "hints" else 5) * 16,
         seed=7,
         model=model,
         data=data_of(recipe, out.parent),
         agent_kwargs={"num_prompts": prompts_of(recipe), **sizes(recipe), **further}
         | ({"side_models": given} if given else {}),
-        wrapper_kwargs={"max_new_tokens": 1},
+        wrapper_kwargs={"max_new_tokens": 4 if name in LONG else 1},
         checkpoint_every=1,
         out=out,
         picture=False,
@@ -132,5 +137,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path):
     for role, copy in whole.side_models.copies.items():
         assert all(torch.equal(v, again.side_models.copies[role].weights[k]) for k, v in copy.weights.items()), role
     assert log(tmp_path / "killed") == log(tmp_path / "whole")
+    if name == "hints":
+        assert again._sampled > 16 * again._iterations  # failing groups were asked again
+    if name == "open windows":
+        assert again._iterations == 4 * 5  # each answer took four windows, and was open when the run was killed
     if "everything" in name:
         assert again.side_models.optimizers["process"].state and again._wiring.collector.count == 80

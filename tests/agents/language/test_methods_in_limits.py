@@ -45,6 +45,7 @@ def regrouped(right):
 
 
 HIGHER = find_recipe("bnpo").loss
+VERDICT = (("format", 1.0), ("verdict", 1.0))
 LIMITS = {
     "rloo is dr_grpo n / (n - 1)": ("rloo", changed("dr_grpo", aggregation="seq-mean-token-sum"), 4 / 3),
     "forking tokens, all of them": (
@@ -71,6 +72,11 @@ LIMITS = {
         changed("grpo", kl_coef=1e-3),
         1,
     ),
+    "s_grpo without the suggestion": (
+        changed("s_grpo", weights={"format": 1.0, "verdict": 1.0, "suggestion": 0.0}),
+        changed("grpo", row={"rewards": (part("reward_components:MixedComponents", weights=VERDICT),)}),
+        1,
+    ),
     "kdrl without the pull": (changed("kdrl", kd_coef=0.0), changed("grpo", aggregation="token-mean"), 1),
     "pf_ppo with all answers": (
         changed("pf_ppo", ranks="all"),
@@ -89,7 +95,7 @@ LIMITS = {
 def test_methods_are_their_bases_in_the_limit(case):
     method, base, factor = LIMITS[case]
     wanted = found(base)
-    assert np.abs(wanted).max() > 0 and relative_gap(found(method), factor * wanted) < 2e-6
+    assert np.abs(wanted).max() > 0 and relative_gap(found(method), factor * wanted) < 1e-6
 
 
 def test_each_number_matters():
@@ -101,6 +107,7 @@ def test_each_number_matters():
         ("apo", changed("apo", kl_coef=0.0)),
         ("pf_ppo", changed("pf_ppo", ranks="all")),
         ("lite_ppo", changed("lite_ppo", scale="group")),
+        ("s_grpo", changed("s_grpo", weights={"format": 1.0, "verdict": 1.0, "suggestion": 0.0})),
     ):
         assert relative_gap(found(name), found(base)) > 1e-4, name
 

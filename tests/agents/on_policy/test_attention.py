@@ -135,3 +135,17 @@ def test_nodes_without_kinds_are_all_open():
     shown = np.random.default_rng(0).random((200, 4, 1), np.float32)
     chosen, _ = agent.predict({"nodes": shown}, deterministic=True)
     assert (chosen == shown[:, :, 0].argmax(1)).mean() > 0.8
+
+
+def test_a_table_of_which_nothing_is_left_has_a_value():
+    env = gym.make("polyathlon/Knapsack-v0", num_items=4, capacity=100.0)
+    agent = small(env)
+    start, _ = env.reset(seed=0)
+    for _ in range(4):
+        end, *_ = env.step(int(np.flatnonzero(env.get_wrapper_attr("action_masks")())[0]))
+    assert not end["kind"].any()
+    first, last = ({key: torch.as_tensor(value)[None] for key, value in seen.items()} for seen in (start, end))
+    both = {key: torch.cat([first[key], last[key]]) for key in first}
+    alone = torch.cat([agent.policy.values(first), agent.policy.values(last)])  # an IndexError, beside others NaN
+    assert alone.isfinite().all()
+    torch.testing.assert_close(agent.policy.values(both), alone)

@@ -38,6 +38,7 @@ def test_frequencies_by_hand():
     paid = cluster_rewards(IDS, rule="none", **PLAIN)
     assert paid == [0.5, 0.5, 0.25, 0.125, 0.5, 0.25, 0.125, 0.5]
     reward = torch.tensor(paid, dtype=torch.float64)
+    assert reward.mean() == 0.34375  # sum of p_c^2
     found = group_advantage(reward, torch.zeros(8, dtype=torch.int64), center="group", scale="group")
     close(found[[0, 2, 3]], [0.900098, -0.540059, -1.260137], 1e-5)
     for rule in ("maths", "free_text", "entropy"):
@@ -62,6 +63,8 @@ def test_threshold_rules():
 def test_answers_that_say_the_same():
     assert clusters(["4", "4.0", "", "5", "", "Four", "four "]) == [0, 0, 1, 2, 3, 4, 4]
     assert same_answer("1,000", "1000") and same_answer("1e3", "1000") and not same_answer("10", "1000")
+    assert not same_answer("1,2", "12") and not same_answer("10000000001", "10000000002") and same_answer("+007", "7")
+    assert same_answer("1,000.50", "1000.5") and same_answer("9" * 5000, "0" + "9" * 5000)
     assert final_answer("<think>3 or 4</think> It is \\boxed{3}, no, \\boxed{4}") == "4"
     assert final_answer("so <answer> x </answer>.") == "x" and final_answer(" 12 \n") == "12"
 

@@ -266,8 +266,11 @@ def test_an_agent_learns_from_captions_alone():
     assert int(agent.predict(np.zeros(1, np.float32), deterministic=True)[0]) == 1
 
 
-@pytest.mark.parametrize("make", [lambda: OniHash(ScriptedAnnotator(phrases("square 3"))), RND])
-def test_a_resumed_run_with_a_bonus_gives_the_numbers_of_an_unbroken_one(make, tmp_path):
+@pytest.mark.parametrize("form", [OniHash, OniClassifier, OniRanking, RND])
+def test_a_resumed_run_with_a_bonus_gives_the_numbers_of_an_unbroken_one(form, tmp_path):
+    def make():
+        return RND() if form is RND else form(ScriptedAnnotator(phrases("square 3")))
+
     agent = PPO("MlpPolicy", Corridor(), bonus=make(), **SETTINGS).learn(64)
     agent.checkpoint(tmp_path / "c")
     agent.learn(64, reset_num_timesteps=False)

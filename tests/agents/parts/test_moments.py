@@ -43,3 +43,11 @@ def test_values_are_centred_and_divided_by_the_deviation():
     moments = RunningMoments((), clip=10.0)
     moments.update(torch.tensor([1.0, 9.0]))  # mean 5, deviation 4
     torch.testing.assert_close(moments(torch.tensor([5.0, 13.0, -3.0])), torch.tensor([0.0, 2.0, -2.0]))
+
+
+def test_nothing_seen_changes_nothing():
+    moments = RunningMoments((2,))
+    moments.update(torch.zeros(0, 2))  # the mean of nothing is NaN, and stayed in all that came after
+    moments.update(torch.tensor([[4.0, 1.0], [6.0, 3.0]]))
+    moments.update(torch.zeros(0, 2))
+    torch.testing.assert_close(moments.mean, torch.tensor([5.0, 2.0], dtype=torch.float64))

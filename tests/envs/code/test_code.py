@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import gymnasium as gym
 import numpy as np
@@ -283,6 +284,11 @@ def test_comparisons():
         and not holds([1, 1], [1, 2], "members")
         and not holds({1, 2}, [1, 2], "members")
     )
+    # whatever the order, as one to one as it can be
+    assert holds([1.04, 0.96, "a"], ["a", 1.0, 1.05], "members", 0.05) and not holds(
+        [1.2, 1.0], [1.0, 1.05], "members", 0.05
+    )
+    assert holds([math.nan, 1.0], [1.0, math.nan], "members", 0.05) and not holds([1.0], [1], "members", 0.05)
     assert holds(2, 2.0, "number") and not holds(True, 1, "number") and not holds("2", 2, "number")
     assert holds(1, True, "truth") and holds(None, False, "truth") and not holds([1], True, "truth")
     assert (
@@ -362,6 +368,14 @@ def test_problems_of_standard_input_from_a_file(tmp_path):
     assert task.solution("sum") is None and task.candidates(task.start("sum")) == []
 
 
+EVAL = {
+    "task_id": "a",
+    "prompt": "def f(x):\n",
+    "entry_point": "f",
+    "test": "def check(candidate):\n    assert candidate(1) == 2",
+}
+
+
 @pytest.mark.parametrize(
     "row, text",
     [
@@ -380,6 +394,15 @@ def test_problems_of_standard_input_from_a_file(tmp_path):
         ({**SEVEN, "entry_point": "not a name"}, "needs the name of a function"),
         ({**SEVEN, "kind": "file"}, "unknown kind of problem 'file'"),
         ({**SEVEN, "task_id": 3}, "task_id must be a text, got 3"),
+        ({**EVAL, "test": "def check(:"}, "no problem in the documented format: invalid syntax"),
+        ({**EVAL, "entry_point": 5}, "entry_point must be a text, got 5"),
+        ({**EVAL, "test": "def check(candidate):\n    assert abs() < f(1)"}, "no problem in the documented format"),
+        ({**SEVEN, "solution": 3}, "solution must be a text, got 3"),
+        ({**SEVEN, "completion": "false"}, "completion must be true or false, got 'false'"),
+        ({**SEVEN, "tests": [{"inputs": [1], "expected": 1, "visible": "no"}]}, "visible must be true or false"),
+        ({**SEVEN, "tests": [{"inputs": [1], "expected": 1, "tolerance": math.inf}]}, "tolerance must be a finite"),
+        ({**SEVEN, "tests": [{"inputs": [1], "expected": 1, "tolerance": -1}]}, "tolerance must be a number"),
+        ({**SEVEN, "tests": [{"inputs": [1], "expected": [1], "compare": "root"}]}, "needs a tolerance above 0"),
     ],
 )
 def test_records_that_are_no_problems_are_refused(tmp_path, row, text):
@@ -465,3 +488,9 @@ def test_a_small_model_learns_to_write_programs():
     before = solved()
     agent.warm_start(n=256, epochs=12, learning_rate=4e-3)
     assert before <= 2 and solved() >= before + 2
+
+
+def test_a_solution_of_another_python_leaves_constants_to_choose_from(tmp_path):
+    task = Code(file_of(tmp_path, {**SEVEN, "solution": "def seven(): print 7"}))
+    offered = task.candidates(task.start(SEVEN["task_id"]))  # a SyntaxError
+    assert len(offered) == 8 and "def seven(): print 7" in offered

@@ -107,3 +107,13 @@ def test_solutions_that_are_not_feasible_are_refused():
         solution_cost("knapsack", {"value": [1, 1], "weight": [1, 2], "capacity": 2}, [0, 0])
     with pytest.raises(UsageError, match="at most once"):
         solution_cost("op", {"xy": [[0, 0], [1, 0]], "prize": [1], "max_length": 9}, [0, 1, 1])
+
+
+@pytest.mark.parametrize("mdp", ["bq", "direct"])
+def test_solutions_that_do_not_belong_to_the_rows_are_refused(mdp):
+    task = TSP(num_nodes=5, mdp=mdp)
+    state = task.reset(make_keys(torch.arange(2), torch.zeros(2, dtype=torch.int64)))
+    with pytest.raises(UsageError, match="numbers from 0 to 4, got 99"):
+        conversions.play_solution(task, state, [[0, 1, 2, 3, 99]] * 2)
+    with pytest.raises(UsageError, match="each of 2 rows is needed, got 1"):
+        conversions.play_solution(task, state, [[0, 1, 2, 3, 4]])

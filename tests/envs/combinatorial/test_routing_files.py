@@ -334,3 +334,13 @@ def test_the_memory_that_is_free_is_what_the_system_says():
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY or free_memory() < 1 << 50
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
+
+
+def test_numbers_and_ends_of_files_are_those_of_the_library():
+    with pytest.raises(UsageError, match="line 6: coordinates must be a number, got '3_0'"):  # Python's 30
+        parse_instance(TWO.replace("2 3 4", "2 3_0 4"))
+    with pytest.raises(UsageError, match="line 4: coordinates are so large that distances are not finite"):
+        parse_instance(TWO.replace("1 0 0", "1 -1e308 0").replace("2 3 4", "2 1e308 4"))
+    assert (
+        parse_instance(TWO.lower().replace("tsp", "TSP").replace("euc", "EUC").replace("_2d", "_2D")).problem == "tsp"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from importlib.util import find_spec
 
 import numpy as np
@@ -17,6 +18,7 @@ from polyathlon.envs.combinatorial.cvrp import CVRP
 from polyathlon.envs.combinatorial.knapsack import Knapsack
 from polyathlon.envs.combinatorial.labels import label_instances, make_labels
 from polyathlon.envs.combinatorial.op import OP
+from polyathlon.envs.combinatorial.solutions import tour_cost
 from polyathlon.envs.combinatorial.solvers import SOLVERS, solve
 from polyathlon.envs.combinatorial.tsp import TSP
 from polyathlon.envs.errors import UsageError
@@ -231,3 +233,59 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "elkai", None)
     with pytest.raises(ImportError, match=r"pip install 'polyathlon\[lkh\]'"):
         solve("tsp", instances("tsp", 5, count=1), "elkai")
+
+
+@pytest.mark.parametrize(
+    ("problem", "solver", "change", "text"),
+    [
+        ("tsp", "held_karp", {"xy": [[0, 0], [np.nan, 1], [1, 1]]}, "not finite"),  # without an end before
+        ("tsp", "held_karp", {"xy": np.zeros((3, 3))}, r"shape \(N, 2\)"),
+        ("tsp", "held_karp", {"xi": 1}, "Did you mean|Known"),
+        ("atsp", "held_karp", {"distances": -np.ones((3, 3))}, "must not be negative, got -1 from node 0"),
+        ("atsp", "held_karp", {"distances": np.zeros((3, 4))}, r"shape \(N, N\)"),
+        ("cvrp", "dynamic_programming", {"demand": [16, 1, 1, 1]}, "demand 16, more than the capacity 15"),  # likewise
+        ("cvrp", "dynamic_programming", {"demand": [1, np.nan, 1, 1]}, "not finite"),
+        ("cvrp", "savings", {"demand": [1, 1, 1]}, r"shape \(4,\)"),
+        ("cvrp", "savings", {"demand": [1, -1, 1, 1]}, "must not be negative"),
+        ("op", "dynamic_programming", {"prize": [9, 9, 1, 1, 1, 1]}, r"shape \(4,\)"),  # the last four counted
+        ("knapsack", "dynamic_programming", {"capacity": -1}, "positive number, .* got -1"),
+        ("knapsack", "brute_force", {"value": [], "weight": []}, "at least one item"),
+        ("knapsack", "ortools", {"weight": [1, -2, 2, 1]}, "must not be negative"),
+    ],
+)
+def test_instances_that_a_solver_would_misread_are_refused(problem, solver, change, text):
+    with pytest.raises(UsageError, match=text):
+        solve(problem, {**instances(problem, 4, count=1)[0], **change}, solver)
+
+
+def test_an_entry_that_is_missing_is_named():
+    for problem, name in (("tsp", "xy"), ("cvrp", "capacity"), ("op", "prize"), ("knapsack", "weight")):
+        given = {key: value for key, value in instances(problem, 4, count=1)[0].items() if key != name}
+        with pytest.raises(UsageError, match=f"needs the entry {name}"):
+            solve(problem, given)
+    with pytest.raises(UsageError, match="seconds must be a positive number, got nan"):
+        solve("tsp", instances("tsp", 4, count=1), "fast_tsp", seconds=float("nan"))
+    with pytest.raises(UsageError, match="iterations must be a positive integer"):
+        solve("tsp", instances("tsp", 4, count=1), "pyvrp", iterations=0)
+
+
+def test_a_wrong_tour_of_many_nodes_is_named_at_once():
+    nodes = 20_000  # every node was counted in the whole tour, 20,000 times
+    before = time.process_time()
+    with pytest.raises(UsageError, match=r"missing \[1\], twice \[0\]"):
+        tour_cost({"distances": np.broadcast_to(0.0, (nodes, nodes))}, [0, 0, *range(2, nodes)])
+    assert time.process_time() - before < 5.0
+
+
+def test_damaged_labels_are_named(tmp_path):
+    given = instances("knapsack", 8, count=3)
+    label_instances("knapsack", given, "greedy", folder=tmp_path)
+    path = tmp_path / "chunk-000000.npz"
+    whole = path.read_bytes()
+    for cut in (whole[:10], whole[: len(whole) // 2], whole[:200] + b"\xff" + whole[201:]):
+        path.write_bytes(cut)
+        with pytest.raises(UsageError, match="cannot be read.*delete it"):
+            label_instances("knapsack", given, "greedy", folder=tmp_path)
+    (tmp_path / labels.MANIFEST).write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="not a manifest"):
+        label_instances("knapsack", given, "greedy", folder=tmp_path)

@@ -304,6 +304,11 @@ def test_problems_come_from_a_folder(tmp_path):
         ("{", "no file of JSON lines"),
         ('{"id": "a"}', "is not of the form"),
         ("[1]", "is not of the form"),
+        ('{"id": "a", "question": [[]], "function": [], "ground_truth": {"f": 1}}', "ground_truth of a is a list"),
+        (
+            '{"id": "a", "question": [[]], "function": [], "ground_truth": [{"f": {"x": 1}}]}',
+            "ground_truth of a is a list",
+        ),
         ('{"id": "a", "question": [[]], "function": []}', "ground_truth"),
     ],
 )
@@ -377,3 +382,16 @@ def test_draws_are_even():
     rng = np.random.default_rng(0)
     drawn = [task.draw(rng) for _ in range(800)]
     assert min(drawn.count(one) for one in task.ids) > 60
+
+
+def test_lines_end_where_json_says(tmp_path):
+    text = "one\u2028two\u0085three"  # ends of lines for Python, not for JSON
+    line = json.loads((BUILTIN / "multiple.json").read_text().split("\n")[0])
+    line["question"][0][0]["content"] = text
+    (tmp_path / "multiple.json").write_text(json.dumps(line, ensure_ascii=False), "utf-8")
+    assert text in FunctionCall("multiple", source=tmp_path).reset(seed=0)[0]
+    (tmp_path / "possible_answer").mkdir()
+    (tmp_path / "possible_answer" / "multiple.json").write_text('{"ground_truth": []}')
+    read_entries.cache_clear()
+    with pytest.raises(UsageError, match="not of the form"):
+        FunctionCall("multiple", source=tmp_path)

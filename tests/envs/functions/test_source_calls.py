@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from polyathlon.envs.functions.calls import DecodeError
 from polyathlon.envs.functions.checking import JAVA_TYPES, JAVASCRIPT_TYPES
-from polyathlon.envs.functions.converters import convert_java, convert_javascript
+from polyathlon.envs.functions.converters import _puts, convert_java, convert_javascript
 from polyathlon.envs.functions.decoding import decode_calls
 
 pytest.importorskip("tree_sitter_java")
@@ -133,3 +134,17 @@ def test_any_text_is_read_or_refused(text, language):
         assert all(isinstance(value, str) for value in call.arguments.values())
     except DecodeError:
         pass
+
+
+def test_a_map_of_puts_without_an_end_is_read_at_once():
+    text = "new HashMap<>() {" + 'put("",' * 580 + "}"  # took 1.5 seconds, the cube of its length
+    began = time.thread_time()
+    assert convert_java(text, "HashMap") == {}
+    assert time.thread_time() - began < 0.15
+
+
+@given(st.lists(st.sampled_from(['put("', '",', '")', ")", " ", "\n", "a", "1,", '"', "put(", "p", "\t"]), max_size=14))
+@settings(deadline=None, max_examples=200)
+def test_puts_are_those_of_the_leaderboards_expression(parts):
+    text = "".join(parts)
+    assert _puts(text) == re.findall(r"put\(\"(.*?)\",\s*(.*?)\)", text)

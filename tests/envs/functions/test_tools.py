@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import enum
 import pickle
+import typing
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -248,3 +249,48 @@ def test_candidates_hold_the_right_message():
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+def test_hints_of_several_or_untold_elements():
+    def tool(a: tuple[int, str], b: typing.List, c: typing.Sequence, d: tuple[int, ...]):  # noqa: UP006
+        pass
+
+    found = function_schema(tool)["parameters"]["properties"]
+    assert [found[name]["items"]["type"] for name in "abcd"] == ["any", "any", "any", "integer"]
+    assert fits((1, "a"), found["a"])  # the second was refused as no integer
+    empty = enum.Enum("Empty", {})
+
+    def other(a: empty):
+        pass
+
+    other.__annotations__["a"] = empty
+    with pytest.raises(UsageError, match="takes a member of Empty, which has none"):
+        function_schema(other)
+
+
+def test_a_dict_of_dicts_is_data_unless_its_only_key_is_a_tool():
+    kept = []
+
+    def keep(table: dict) -> str:
+        """Keep a table."""
+        kept.append(table)
+        return str(table)
+
+    task = ToolEnv([keep, add], [ToolTask("Keep it.", ["keep(table={'price': {'max': 10}})"])])  # could not be made
+    assert play(task, 0, ["[keep(table={'price': {'max': 10}})]", "Done."])[0] == 1.0
+    numbered = ToolEnv([keep, add], [ToolTask("Keep it.", ["keep(table={1: 'a'})"])])
+    assert play(numbered, 0, ["[keep(table={1: 'a'})]", "Done."])[0] == 1.0  # the key came as a text
+    play(task, 0, ["[keep(table={'a': add(a=1, b=2), 'b': 3})]"])
+    assert kept[-1] == {"a": {"add": {"a": 1, "b": 2}}, "b": 3}, "what stands inside of data is data"
+
+
+def test_a_state_that_nothing_takes_is_refused():
+    with pytest.raises(UsageError, match="Did you mean 'Lamp'|Lamp"):
+        ToolEnv([Lamp], [ToolTask("Switch it on.", ["switch(True)"], state={"Lmap": {"on": True}})])
+
+    class Bell:
+        def ring(self) -> str:
+            return "dong"
+
+    with pytest.raises(UsageError, match="gives a state to Bell, which has no _load_scenario"):
+        ToolEnv([Bell], [ToolTask("Ring.", ["ring()"], state={"Bell": {"loud": True}})])

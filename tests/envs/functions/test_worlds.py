@@ -25,7 +25,7 @@ def world() -> World:
 
 def run(where: World, text: str) -> str:
     (call,) = decode_python(f"[{text}]")
-    return where.execute(as_written(call))
+    return where.execute(as_written(call, where.methods))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,9 @@ def test_two_tools_may_not_share_a_name():
     [
         ("The result is 42.", "42", True), ("It is 142.", "42", False), ("It is forty-two", "Forty two", False), ("In NEW YORK!", "new york", True),
         ("", "42", False), ("42", "", False), ("(42)", "42", True), ("New-York", "new york", True),
+        # without their signs 3.5 would be 35, and -5 would be 5
+        ("It is 35.", "3.5", False), ("It is 3.5.", "3.5", True), ("It is 5.", "-5", False), ("It is -5!", "-5", True), ("5", "-5", False),
+        ("It costs 1,000.", "1000", True), ("It is 5.0", "5", True), ("**7**", "7", True), ("It is 4,2", "42", False), ("12-3", "123", False),
     ],
 )  # fmt: skip
 def test_an_answer_is_found_as_whole_words(text, answer, holds):

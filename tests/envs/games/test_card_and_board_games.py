@@ -12,6 +12,7 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.envs.games.connect_four import ConnectFour
 from polyathlon.envs.games.perfect import PerfectPlayer, value
 from polyathlon.envs.games.poker import KuhnPoker, LeducPoker
+from polyathlon.envs.games.rock_paper_scissors import RockPaperScissors
 from polyathlon.envs.games.tic_tac_toe import TicTacToe
 from polyathlon.envs.random import make_keys
 
@@ -137,7 +138,29 @@ def test_connect_four_equals_a_plain_referee():
     assert {(True, 0), (True, 1)} <= ends
     own, other = (task.observe(state, torch.tensor([p]))[0] for p in range(2))
     assert torch.equal(own[..., 0], other[..., 1]) and int(own.sum()) == t + 1
-    assert task.render(state, 0).shape == (264, 308, 3) and task.render_text(state, 0).count("\n") == 5
+    assert task.render_text(state, 0).count("\n") == 5
+
+
+FREE, FIRST, SECOND = (241, 243, 244), (26, 115, 232), (217, 48, 37)
+
+
+@pytest.mark.parametrize(
+    ("task", "moves", "cells", "shape"),
+    [
+        (TicTacToe(), [4, 0, 8], {(0, 0): SECOND, (0, 1): FREE, (1, 1): FIRST, (2, 2): FIRST, (2, 0): FREE}, (3, 3)),
+        (ConnectFour(), [3, 3, 0], {(5, 3): FIRST, (4, 3): SECOND, (5, 0): FIRST, (3, 3): FREE, (0, 6): FREE}, (6, 7)),
+        (RockPaperScissors(), [[0, 2]], {(0, 0): (95, 99, 104), (0, 1): SECOND}, (1, 2)),
+    ],
+)
+def test_boards_are_drawn_as_they_stand(task, moves, cells, shape):
+    state = task.reset(KEY)
+    for move in moves:
+        state, _, _ = task.step(state, torch.tensor([move]))
+    picture = task.render(state, 0)
+    height, width = picture.shape[0] / shape[0], picture.shape[1] / shape[1]
+    found = {(r, c): tuple(picture[int((r + 0.5) * height), int((c + 0.5) * width)]) for r, c in cells}
+    assert found == cells and picture.dtype == np.uint8
+    assert "rgb_array" in task.metadata["render_modes"]
 
 
 def has_four(board, mark):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from polyathlon.envs.errors import UsageError
 from polyathlon.envs.gui.calls import Call, CallError, read_call
+from polyathlon.envs.gui.struct_form import struct_of, struct_space, text_of
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,38 @@ def test_texts_survive_being_written():
 def test_anything_else_is_refused_with_its_reason(text, reason):
     with pytest.raises(CallError, match=reason):
         read_call(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["click(12)", 'fill(7, "a \\"b\\" c")', 'select(5, "May")', 'press("Enter")', "drag(10, 20.5, 60, 80)", "scroll(0, -200)",
+     'goto("second.html")', "tab(1)", "noop()"],
+)  # fmt: skip
+def test_a_call_and_its_record_say_the_same(text):
+    record = struct_of(text)
+    assert struct_space().contains(record)
+    assert text_of(record) == text
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ("click(1)", "a record with 'name'"),
+        ({"ref": 1}, "a record with 'name'"),
+        ({"name": "clik", "ref": 1}, "click"),
+        ({"name": 99}, "unknown call"),
+        ({"name": "fill", "ref": 1}, "'text' is missing"),
+        ({"name": "click", "ref": 1.5}, "whole number"),
+        ({"name": "click", "ref": True}, "whole number"),
+        ({"name": "press", "text": 3}, "is a text"),
+        ({"name": "scroll", "x": "far", "y": 0}, "'x' is a number"),
+    ],
+)
+def test_what_is_no_record_of_a_call_is_refused(record, reason):
+    with pytest.raises(UsageError, match=reason):
+        text_of(record)
+
+
+def test_a_number_that_is_none_makes_a_call_that_is_refused():
+    with pytest.raises(CallError):
+        read_call(text_of({"name": "click_at", "x": float("nan"), "y": 1}))

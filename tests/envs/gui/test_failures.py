@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,6 +39,7 @@ BODY = """
 <button onclick="location.href = 'file:///etc/hostname'">leave</button>
 <button onclick="location.href = 'second.html'">next</button>
 <button onclick="for (let i = 0; i < 3000; i++) console.log('x'.repeat(200)); say('printed')">print</button>
+<button onclick="setInterval(() => console.log('x'.repeat(500)), 1)">forever</button>
 <a href="data:application/octet-stream,x" download="x.bin">download</a>
 <button disabled>off</button>
 <button style="visibility: hidden">unseen</button>
@@ -88,6 +90,30 @@ def test_pages_without_the_hook_are_refused(own):
     task.close()
 
 
+@pytest.mark.parametrize("hook", ["reset(seed) { throw new Error('no such level') }", "status() { throw new Error() }"])
+def test_pages_whose_hook_raises_and_addresses_without_a_page_are_named(tmp_path, hook):
+    (tmp_path / "index.html").write_text(
+        f"<script>globalThis.polyathlon = {{reset() {{}}, status() {{}}, {hook}}}</script>"
+    )
+    for page in (str(tmp_path), "http://127.0.0.1:9/"):
+        task = WebTask(page=page)
+        with pytest.raises(UsageError, match="cannot be started: .*Error|cannot be started: .*ERR_"):
+            task.reset(seed=0)
+        task.close()
+    with pytest.raises(UsageError, match="penalty must be a finite number"):
+        WebTask(page=str(tmp_path), penalty=float("nan"))
+    assert all(not renderer.tabs for renderer in Browser.get(task.driver.options)._renderers)
+
+
+def test_only_numbers_of_elements_are_remembered_as_elements_that_were_used(task):
+    for call in ("scroll(1, 2)", "tab(1)", "click_at(2, 300)"):
+        task.step(call)
+    assert task._row.episode.data.used == set()
+    number = ref(task, "Name")
+    task.step(f"focus({number})")
+    assert task._row.episode.data.used == {number}
+
+
 @pytest.mark.parametrize(
     ("button", "said"),
     [
@@ -115,8 +141,11 @@ def test_disabled_hidden_and_covered_elements_are_refused(task):
 
 
 def test_a_page_may_go_within_its_folder_and_not_beyond(task):
+    before = [one["ref"] for one in task._row.episode.data.look["elements"]]
     text, _, terminated, truncated, _ = task.step(f"click({ref(task, 'next')})")
     assert "second" in text and not (terminated or truncated)
+    for old in before:
+        assert f"no element [{old}]" in task.step(f"click({old})")[0]
     assert task.step(f"click({ref(task, 'end')})")[1:3] == (1.0, True)
     task.reset(seed=1)
     assert "may not go" in task.step("goto('file:///etc/hostname')")[0]
@@ -215,6 +244,34 @@ def test_a_browser_killed_from_outside_is_started_again():
     assert task.reset(seed=1)[0].startswith("Click button ONE.") and browser.is_connected
     assert task.step("click(1)")[1] == 1.0
     task.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [({"executable_path": "/bin/true"}, "must be Chromium or Chrome"), ({"headless": False}, "needs a display")],
+)
+def test_a_browser_that_never_starts_is_an_error_and_no_failed_episode(options, advice, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    task = WebTask("click-test-2", **options)
+    with pytest.raises(UsageError, match=f"did not start(.|\n)*{advice}"):
+        task.reset(seed=0)
+    task.close()
+
+
+def test_a_page_that_crashes_is_a_failure_and_one_that_prints_for_ever_is_none(task):
+    task.step(f"click({ref(task, 'forever')})")
+    assert task.step("noop()")[3] is False
+    page, browser = task._row.episode.data.tab.page, Browser.get(task.driver.options)
+
+    async def crash() -> None:
+        with contextlib.suppress(Exception):
+            await page.goto("chrome://crash")
+
+    browser.run(crash(), 30)
+    _, reward, terminated, truncated, info = task.step("noop()")
+    assert (reward, terminated, truncated) == (0.0, False, True) and info["failure"]["kind"] == "renderer"
+    assert task.reset(seed=1)[0].startswith("Press go")
 
 
 PROGRAM = """

@@ -14,6 +14,7 @@ import pytest
 import polyathlon  # noqa: F401
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.gui.browser import START_TIME, Browser
+from polyathlon.envs.gui.struct_form import struct_of
 from polyathlon.envs.gui.web import WebTask
 from polyathlon.envs.gui.web_forms import make_elements, make_grid
 from polyathlon.envs.gui.web_oracles import ORACLES, next_call
@@ -253,6 +254,28 @@ def test_elements_and_cells_are_numbered_actions():
     grid.close()
 
 
+def test_the_last_picture_of_an_episode_is_the_page_as_it_ended():
+    task = WebTask("click-test", render_mode="rgb_array")
+    task.reset(seed=1)
+    before = task.render()
+    assert task.step("click(1)")[2]
+    after = task.render()
+    goal = np.s_[:50]  # the yellow line with the goal: neither black nor under a cover
+    assert np.array_equal(before[goal], after[goal]) and before[goal].mean() > 100
+    task.close()
+
+
+def test_records_of_numbers_and_texts_act_as_the_words_do():
+    env = gym.make("polyathlon/Web-v0", task="click-test-2", action="struct")
+    text, _ = env.reset(seed=1)
+    assert text.startswith("Click button ONE.")
+    with pytest.raises(UsageError, match="'y' is missing"):
+        env.step({"name": "click_at", "x": 3})
+    assert env.step({"name": "click", "ref": 99})[4]["verdict"]["invalid"]
+    assert env.step(struct_of("click(1)"))[1] == 1.0
+    env.close()
+
+
 def test_records_hold_a_trace_and_a_film(tmp_path):
     task = WebTask("click-test-2", record=str(tmp_path), render_mode="rgb_array")
     task.reset(options={"task": 4})
@@ -282,7 +305,7 @@ def test_what_cannot_be_is_refused(monkeypatch, tmp_path):
     with pytest.raises(UsageError, match="no page"):
         WebTask(page=str(tmp_path / "none.html"))
     with pytest.raises(UsageError, match="action"):
-        gym.make("polyathlon/Web-v0", action="struct")
+        gym.make("polyathlon/Web-v0", action="strict")
     with pytest.raises(ImportError, match="apt-get install chromium"):
         WebTask(executable_path="/no/such/browser")
     monkeypatch.setenv("POLYATHLON_CACHE", str(tmp_path))

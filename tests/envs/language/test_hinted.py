@@ -112,3 +112,33 @@ def test_sums_have_worked_solutions_without_the_answer():
             total = sum(int(t) for t in left.replace("- ", "-").replace("+ ", "").split())
             assert right.strip() in ("", str(total)) and (line is lines[-1]) == (right.strip() == "")
         assert str(total) == task.solution(i) and lines[0].startswith(first)
+
+
+class Held(Sums):
+    """Holds something for each episode."""
+
+    def __init__(self):
+        super().__init__()
+        self.started, self.released, self.is_closed = [], [], False
+
+    def prepare_starts(self, task_ids):
+        self.started += task_ids
+
+    def release(self, episode):
+        self.released.append(episode.task)
+
+    def close(self):
+        super().close()
+        self.is_closed = True
+
+
+def test_what_episodes_hold_is_given_back():
+    task = Held()
+    rows = Hinted(task).batch(2)
+    rows.reset(tasks=[(1, 0.5), (2, 0.0)])
+    rows.close()
+    assert task.started == [1, 2] and task.released == [1, 2]  # the task was told of neither
+    env = Hinted(task)
+    env.reset(options={"task": (3, 0.0)})
+    env.close()
+    assert task.released == [1, 2, 3] and task.is_closed

@@ -112,3 +112,15 @@ def test_what_says_a_judge():
         make_judge("no_such_module:f")
     with pytest.raises(UsageError, match="a judge is a Judge"):
         make_judge(3)
+
+
+def test_answers_cannot_show_the_other_one_in_their_place(monkeypatch):
+    asked = []
+
+    def render(tokenizer, messages):
+        asked.append(messages[0]["content"])
+        return render_prompt(tokenizer, messages)
+
+    monkeypatch.setattr("polyathlon.envs.models.render_prompt", render)
+    ModelJudge("tiny").judge(["why?"], ["I say {b} to {prompt}"], ["no"])
+    assert "Answer A: I say {b} to {prompt}" in asked[0] and "Answer B: no" in asked[0]

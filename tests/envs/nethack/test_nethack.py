@@ -148,7 +148,15 @@ def test_death_says_how_and_where():
 
 @pytest.mark.parametrize(
     ("mode", "frozen", "wanted"),
-    [("constant", 0, 0), ("constant", 3, -1), ("exp", 3, -8), ("square", 3, -9), ("linear", 3, -3), ("always", 0, -1)],
+    [
+        ("constant", 0, 0),
+        ("constant", 3, -1),
+        ("exp", 3, -8),
+        ("square", 3, -9),
+        ("linear", 3, -3),
+        ("always", 0, -1),
+        ("exp", 1100, -(2.0**100)),
+    ],  # one game raised an OverflowError, many were paid minus infinity
 )
 def test_penalties_grow_as_they_say(mode, frozen, wanted):
     rules = Rules("score", mode, -1.0)
@@ -205,6 +213,47 @@ def test_workers_play_the_same_games_and_end_with_their_owner():
             spread.step(actions)
     spread.close(), plain.close()
     assert all(process.returncode is not None for process in spread.games.processes)
+
+
+def test_an_interrupt_in_a_step_leaves_no_answer_behind_that_a_later_step_would_take_for_its_own(monkeypatch):
+    plain = NetHackVector(2, max_episode_steps=50)
+    spread = NetHackVector(2, max_episode_steps=50, workers=2, render_mode="rgb_array")
+    plain.reset(seed=0), spread.reset(seed=0)
+
+    def interrupted(called):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spread.games, "_collect", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spread.step(np.array([0, 0]))
+    for number in range(4):
+        found, wanted = spread.reset(seed=number)[0], plain.reset(seed=number)[0]
+        for action in range(5):
+            for key, array in wanted.items():
+                np.testing.assert_array_equal(found[key], array)
+            found, wanted = (vec.step(np.array([action, action]))[0] for vec in (spread, plain))
+    assert spread.render()[0].std() > 0
+    spread.close(), plain.close()
+
+
+def test_vectors_refuse_seeds_that_their_rows_cannot_take_and_return_to_the_state_before_a_reset():
+    vec = NetHackVector(2)
+    before = vec.get_state()
+    with pytest.raises(UsageError, match="seed \\+ i"):
+        vec.reset(seed=2**63 - 1)
+    vec.reset(seed=1)
+    vec.set_state(before)
+    with pytest.raises(UsageError, match="reset"):
+        vec.step(np.array([1, 1]))
+    vec.close()
+    env = NetHack()
+    before = env.get_state()
+    env.reset(seed=1)
+    env.set_state(before)
+    with pytest.raises(UsageError, match="reset"):
+        env.step(1)
+    env.close()
 
 
 # ------------------------------------------------------------------------------------------------- folders and files
@@ -357,6 +406,8 @@ def test_memory_that_is_held_is_never_written_again():
         ({"character": "monk"}, "role-race"),
         ({"penalty_mode": "squared"}, "'square'"),
         ({"penalty_step": "x"}, "penalty_step"),
+        ({"penalty_time": float("inf")}, "penalty_time must be a finite number"),
+        ({"options": 5}, "options is a list"),
         ({"lgen": -1}, "lgen"),
         ({"crop": 4}, "odd"),
         ({"wizard": 1}, "wizard"),

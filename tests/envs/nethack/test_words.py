@@ -245,6 +245,7 @@ def test_gymnasiums_and_impossible_options():
         ({"view": "ful"}, "'full'"),
         ({"memory": 1}, "memory"),
         ({"invalid_reward": "x"}, "number"),
+        ({"invalid_reward": float("nan")}, "finite number"),
     ):
         with pytest.raises(UsageError, match=message):
             gym.make(ID, observation="words", **options)

@@ -21,7 +21,7 @@ from polyathlon.envs.privacy.accounting import (
     step_cost,
 )
 from polyathlon.envs.privacy.fine_tuning import PrivateFineTune
-from polyathlon.envs.privacy.problems import LanguageProblem, LogisticProblem
+from polyathlon.envs.privacy.problems import LanguageProblem, LogisticProblem, _texts
 
 ID = "polyathlon/PrivateFineTune-v0"
 SMALL = {"problem_kwargs": {"size": 200}, "total_steps": 12, "steps_per_action": 4, "sample_rate": 0.1}
@@ -229,3 +229,9 @@ def test_bad_calls_are_refused():
         env.step(np.zeros(3, np.float32))
     with pytest.raises(UsageError, match="over"):
         env.step(np.zeros(3, np.float32))
+
+
+def test_a_text_a_line_ends_where_the_line_does(tmp_path):
+    lines = [f"{n}\u2028+ 1 = {n + 1}" for n in range(12)]
+    (tmp_path / "texts.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    assert _texts(tmp_path / "texts.txt") == lines  # there were 24

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.probes import FORBIDDEN_REWARD, TENSOR_PROBES, TEXT_PROBES, Endless, MaskHolds, MatchNumber
+from polyathlon.envs.probes import (
+    FORBIDDEN_REWARD,
+    TENSOR_PROBES,
+    TEXT_PROBES,
+    Endless,
+    MaskHolds,
+    MatchNumber,
+    TableTask,
+)
 from polyathlon.envs.random import make_keys
 
 DISCOUNT = 0.9
@@ -125,3 +133,10 @@ def test_wrong_forms_and_options_are_refused():
         TENSOR_PROBES["MatchSign"](form="discret")
     with pytest.raises(UsageError, match="no reset options"):
         MaskHolds().reset(keys(1), {"speed": 1})
+
+
+def test_numbers_too_long_to_be_read_are_no_answer():
+    task = TableTask(4, 1, 16)
+    task.reset(seed=0)
+    _, reward, terminated, _, info = task.step("9" * 5000)  # a ValueError of Python's
+    assert reward == 0.0 and terminated and info["verdict"]["invalid"]

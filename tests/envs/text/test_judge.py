@@ -137,6 +137,17 @@ def test_pairs_from_a_file(tmp_path):
         ({"chosen": "a", "rejected": "b"}, "preference", "lacks the key"),
         ({"question": "q", "action": "a", "label": "yes", "suggestion": "b"}, "critique", "'Correct' or 'Incorrect'"),
         ({"question": "q", "action": "a", "label": "Correct", "suggestion": "b"}, "critique", "says otherwise"),
+        (
+            {"question": [{"type": "image"}], "chosen": "a", "rejected": "b"},
+            "preference",
+            "record 1: question must be a text",
+        ),
+        (
+            {"question": "q", "chosen": {"image": "a.png"}, "rejected": "b"},
+            "preference",
+            "chosen must be a text or a number",
+        ),
+        ({"question": "q", "answers": ["a", None], "label": 1}, "preference", "an answer must be a text or a number"),
     ],
 )
 def test_records_that_mean_nothing_are_refused(row, kind, message, tmp_path):
@@ -151,6 +162,8 @@ def test_records_that_mean_nothing_are_refused(row, kind, message, tmp_path):
         (lambda: Judge(task=gym.make("CartPole-v1")), "language task"),
         (lambda: Judge(task=Doubling(), kind="preferences"), "preference"),
         (lambda: Judge(task=Doubling(), weights=(0, 0, 0)), "weights"),
+        (lambda: Judge(task=Doubling(), weights=(float("inf"), 1, 1)), "finite"),  # its rewards were NaN
+        (lambda: MultipleChoice(task=Doubling(), format_weight=float("inf")), "finite"),
         (lambda: Judge(task=Doubling(), render_mode="human"), "render_mode"),
         (lambda: Judge(pairs="no_such_file.jsonl"), "there is no file"),
         (lambda: Judge(task=Doubling()).start(3), "order 0 or 1"),
@@ -260,6 +273,7 @@ def test_questions_of_any_task():
         ({"question": "q", "options": ["a", "b"], "answers": []}, "0 of 2"),
         ({"question": "q", "options": ["a", "b"], "answers": ["a", "b"]}, "2 of 2"),
         ({"question": "q", "options": ["a", "a"], "answers": ["a"]}, "different texts"),
+        ({"question": "q", "options": ["a", {"image": "b.png"}], "answers": ["a"]}, "an option must be a text"),
         ({"question": "q", "options": ["aa", "bb"], "answers": ["cc"]}, "none of its options"),
         ({"question": "q", "options": ["aa", "bb"], "answers": [2]}, "none of its options"),
     ],

@@ -14,6 +14,7 @@ from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, see
 from polyathlon.envs import werewolf
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor import make_aec, make_parallel
+from polyathlon.envs.werewolf.config import NIGHT
 from polyathlon.envs.werewolf.play import play_game
 
 # PettingZoo says these of every observation that carries a mask, its own games' among them
@@ -322,3 +323,26 @@ def test_role_predictions_are_a_metric_that_changes_nothing():
     ):
         with pytest.raises(UsageError):
             env.predict_roles(agent, roles)
+
+
+@pytest.mark.parametrize("rules", [{}, {"doctor_repeat": False}, {"wolf_targets": "anyone"}, {"saved_is_hidden": True}])
+def test_kept_choices_are_those_of_the_game(rules):
+    env = werewolf.env(num_players=6, config=rules)
+    rng = random.Random(0)
+    for seed in range(40):
+        env.reset(seed=seed)
+        table = env.table
+        for _ in env.agent_iter():
+            if any(env.terminations.values()) or any(env.truncations.values()):
+                break
+            player = table.game.queue[0]
+            assert table.choices(player).legal == table.game.legal(player)
+            env.step(rng.choice(table.game.legal(player)))
+    # who can be named is the same in both: where nobody can be, all who live are asked about
+    game = table.game
+    if rules.get("saved_is_hidden"):
+        game.phase, game.round, game.roles, game.listed, game.list_bits = NIGHT, 2, [1, 1, 2, 3, 0, 0], [False] * 6, 0
+        game.queue, game.wolves = [2], frozenset((0, 1))
+        for alive in ([True] * 6, [True, False, True, True, True, True]):
+            game.alive = alive
+            assert table.choices(2).legal == game.legal(2) == [i for i in range(6) if alive[i] and i != 2]

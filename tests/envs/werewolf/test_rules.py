@@ -325,7 +325,7 @@ def test_random_play_wins_as_often_as_measured_elsewhere(players, rules, expecte
 
 @pytest.mark.slow
 def test_scripted_players_beat_random_play_of_the_same_side():
-    task, games = Werewolf(), 3_000
+    task, games = Werewolf(), 10_000
     base = play_sides(task, "random", "random", games)
     assert play_sides(task, "random", "heuristic", games)["werewolves"] > base["werewolves"] + 0.05
     assert play_sides(task, "heuristic", "random", games)["village"] > base["village"] + 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from html.parser import HTMLParser
@@ -13,7 +14,7 @@ from polyathlon.envs import werewolf
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.werewolf.actions import action_name, num_actions, parse_bid, parse_target, read_speech, speech
 from polyathlon.envs.werewolf.config import BID, TALK, VOTE
-from polyathlon.envs.werewolf.replay import replay_page, write_replay
+from polyathlon.envs.werewolf.replay import _picture, replay_page, write_replay
 from polyathlon.envs.werewolf.words import MARK, quote, sanitise_utterance
 
 LEGAL = [0, 2, 3, 7]
@@ -242,6 +243,16 @@ def test_the_replay_page_holds_the_game_and_escapes_what_was_said(tmp_path):
     assert path.read_text(encoding="utf-8") == replay_page(game, "one game")
     with pytest.raises(UsageError, match="does not exist"):
         write_replay(game, tmp_path / "no" / "game.html")
+
+
+def test_who_passed_is_written_where_no_arrow_goes():
+    picture = _picture({i: (None if i < 4 else 0, [0]) for i in range(7)}, [True] * 7)
+    for node in picture["nodes"]:
+        assert node["passed"] == (node["number"] < 4)
+        x, y = node["label"]
+        assert math.hypot(x - 160, y - 4 - 160) > math.hypot(node["x"] - 160, node["y"] - 160) + 18
+        assert 12 < x < 308 and 8 < y < 320
+    assert len(picture["arrows"]) == 3
 
 
 def test_the_tensor_core_writes_a_row_as_text():

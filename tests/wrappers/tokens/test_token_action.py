@@ -367,3 +367,24 @@ def test_reasoning_over_several_turns_through_tokens():
     assert marked == [*ids("no"), EOS, *ids(gold), EOS]
     context = env.tokenizer.decode(observation["tokens"][: observation["length"]].tolist(), skip_special_tokens=True)
     assert "That is not right. Attempts left: 1." in context
+
+
+def test_numbers_that_are_no_integers_are_no_tokens():
+    env = token_env()
+    env.reset(seed=0)
+    for ids in ([3.7, 4.2], ["3"], [None]):  # 3.7 was token 3
+        with pytest.raises(TypeError, match="token ids, which are integers"):
+            env.step_utterance(ids)
+    env.step_utterance(np.array([3, 4]))
+
+
+def test_rewards_of_several_objectives_are_refused_before_they_are_paid():
+    with pytest.raises(UsageError, match=r"3 objectives.*LinearReward under TokenAction"):
+        TokenAction(gym.make("polyathlon/Code-v0", reward="vector"))
+
+
+def test_a_reset_of_no_row_is_refused():
+    rows = token_env().vector(2)
+    rows.reset(seed=0)
+    with pytest.raises(UsageError, match="names no row to reset"):
+        rows.reset(options={"reset_mask": np.array([False, False])})

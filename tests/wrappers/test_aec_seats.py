@@ -12,10 +12,12 @@ import torch
 from pettingzoo.classic import connect_four_v3, tictactoe_v3
 
 from polyathlon.agents import PPO
-from polyathlon.agents.games.aec_seats import AECSeats
+from polyathlon.envs import werewolf
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.games.tic_tac_toe import TicTacToe
 from polyathlon.envs.tensor import make_aec
+from polyathlon.wrappers import SingleAgent
+from polyathlon.wrappers.games.aec_seats import AECSeats
 
 
 def first_allowed(obs, mask, player, env_index, key):
@@ -138,3 +140,21 @@ def test_a_fault_of_an_opponent_is_named_and_the_game_goes_on(opponent, kind, te
     )
     assert info["action_mask"].all()
     env.close()
+
+
+@pytest.mark.parametrize("make", [tictactoe_v3.env, lambda: werewolf.env(num_players=4)])
+def test_a_game_is_one_players_task(make):
+    env = SingleAgent(make(), seat=1, opponents="random")
+    observation, info = env.reset(seed=3)
+    assert env.observation_space.contains(observation) and info["seat"] == 1
+    total, ended = 0.0, False
+    while not ended:
+        observation, reward, terminated, truncated, info = env.step(int(info["action_mask"].argmax()))
+        total, ended = total + reward, terminated or truncated
+    assert env.observation_space.contains(observation) and total in (-1.0, 0.0, 1.0)
+    with pytest.raises(UsageError, match="the game is over"):
+        env.step(0)
+    with pytest.raises(UsageError, match="number from 0 to"):
+        SingleAgent(make(), seat=7)
+    agent = PPO("MlpPolicy", SingleAgent(make()), n_steps=8, batch_size=8, n_epochs=1, seed=0)
+    assert agent.learn(16).num_timesteps == 16

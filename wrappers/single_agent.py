@@ -1,4 +1,4 @@
-"""One seat of one PettingZoo game that is not ours, as a Gymnasium environment."""
+"""One seat of a PettingZoo game as a Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import gymnasium as gym
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.opponents import PlayerFault
 
-from .aec_rows import as_turns
-from .aec_seats import AECSeats
+from .games.aec_rows import as_turns
+from .games.aec_seats import AECSeats
 
 
-class SeatOfGame(gym.Env[Any, Any]):
+class SingleAgent(gym.Env[Any, Any]):
     """One seat of a game in PettingZoo's form; see `AECSeats` for what a step is.
 
     Args:
-        game: an `AECEnv`, or a `ParallelEnv`, which is played in turns.
-        opponent: "random", or a callable as in `AECSeats`.
+        env: an `AECEnv`, or a `ParallelEnv`, which is played in turns.
         seat: "random" or the number of the seat.
+        opponents: "random", or a callable as in `AECSeats`.
         max_episode_steps: the seat's own moves after which a game is cut; None for no limit.
-        time_limit: seconds that an answer of the opponent may take; None for no limit.
+        time_limit: seconds that an answer of the opponents may take; None for no limit.
 
     Raises:
         UsageError: the players' spaces differ or are not Discrete, or a word is wrong.
@@ -31,14 +31,14 @@ class SeatOfGame(gym.Env[Any, Any]):
 
     def __init__(
         self,
-        game: Any,
-        opponent: Any = "random",
+        env: Any,
         seat: str | int = "random",
+        opponents: Any = "random",
         max_episode_steps: int | None = None,
         time_limit: float | None = None,
     ) -> None:
-        game = self.game = as_turns(game)
-        self.rows = AECSeats(lambda: game, 1, opponent, seat, max_episode_steps, time_limit=time_limit)
+        game = self.game = as_turns(env)
+        self.rows = AECSeats(lambda: game, 1, opponents, seat, max_episode_steps, time_limit=time_limit)
         self.observation_space = self.rows.single_observation_space
         self.action_space = self.rows.single_action_space
         self.render_mode = getattr(game, "render_mode", None)
@@ -73,7 +73,7 @@ class SeatOfGame(gym.Env[Any, Any]):
 
     @property
     def faults(self) -> list[PlayerFault]:
-        """What the opponent did wrong, in order."""
+        """What the opponents did wrong, in order."""
         return self.rows.faults
 
     def action_masks(self) -> Any:

@@ -1,0 +1,1 @@
+"""Games of PettingZoo side by side, for `SingleAgent` and for self-play."""
