@@ -62,7 +62,7 @@ def record_scored(
     """Let an agent answer problems of a language task several times each, and write the answers with their scores.
 
     Each line is {"prompt": messages, "completions": [...], "scores": [...], "task": id}; `records` reads it, and any recipe of records
-    learns from it. Problem i is the one that an environment with the seed `seed + i` draws first.
+    learns from it. Empty answers, which records refuse, are left out. Problem i is the one that an environment with the seed `seed + i` draws first.
 
     Args:
         agent: a language agent, its run folder, or a function from prompts (texts) to answers.
@@ -101,8 +101,8 @@ def record_pairs(
 ) -> Path:
     """Let an agent answer problems several times each, and write the best and the worst answer to each as a pair.
 
-    Each line is {"prompt", "chosen", "rejected", "score_chosen", "score_rejected", "task"}. Problems whose answers are all as good make no
-    pair, so there may be fewer lines than problems.
+    Each line is {"prompt", "chosen", "rejected", "score_chosen", "score_rejected", "task"}. Empty answers are left out, and
+    problems whose answers are all as good make no pair, so there may be fewer lines than problems.
 
     Args:
         agent: see `record_scored`.
@@ -180,8 +180,10 @@ def _rows(
     messages = [info["messages"] for info in infos]
     scores = [float(reward) for reward in rewards] if judge is None else _judged(judge, messages, texts, answers)
     for k in range(len(ids)):
-        own = slice(k * answers, (k + 1) * answers)
-        yield {"prompt": messages[own][0], "completions": texts[own], "scores": scores[own], "task": _plain(ids[k])}
+        said = [i for i in range(k * answers, (k + 1) * answers) if texts[i].strip()]
+        if said:
+            own = {"completions": [texts[i] for i in said], "scores": [scores[i] for i in said]}
+            yield {"prompt": messages[k * answers], **own, "task": _plain(ids[k])}
 
 
 def _judged(judge: Any, messages: Sequence[Any], texts: Sequence[str], answers: int) -> list[float]:

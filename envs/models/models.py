@@ -120,6 +120,11 @@ def load_scorer(name: str | Path, of_tokens: bool = False) -> Any:
             f"the model {str(name)!r} has no head that scores: give a folder or a hub name of a reward model"
         )
     transformers = require("transformers", "language")
+    labels = _labels(where)
+    if labels not in (None, 1):
+        raise UsageError(
+            f"the model {str(name)!r} has {labels} labels, a reward model has one: train it with num_labels=1"
+        )
     loader = (
         transformers.AutoModelForTokenClassification if of_tokens else transformers.AutoModelForSequenceClassification
     )
@@ -135,10 +140,14 @@ def load_scorer(name: str | Path, of_tokens: bool = False) -> Any:
 def scores_answers(name: str | Path) -> bool:
     """Return whether a folder holds a sequence classification model, such as a reward model."""
     where = locate(name)
-    if where.kind != "folder":
-        return False
+    return where.kind == "folder" and _labels(where, "ForSequenceClassification") is not None
+
+
+def _labels(where: Location, ending: str = "Classification") -> int | None:
+    """Return the number of labels of a classification model; None of other models, whose settings name a number too."""
     config = _from_pretrained(require("transformers", "language").AutoConfig, where)
-    return any(str(each).endswith("ForSequenceClassification") for each in config.architectures or ())
+    is_one = any(str(each).endswith(ending) for each in config.architectures or ())
+    return int(config.num_labels) if is_one else None
 
 
 @contextlib.contextmanager

@@ -233,8 +233,8 @@ def drawn_seeds(registration: str, count: int) -> list[int]:
     return seeds
 
 
-# what is measured and is no Claim: name -> module of this folder with a `main`
-TABLES = {"matrix": "_matrix", "smollm2": "_smollm2"}
+# what is measured over many cells, or once, and is no Claim: name -> module of this folder with a `main`
+TABLES = {"matrix": "_matrix", "smollm2": "_smollm2", "smollm2_preferences": "_smollm2_preferences"}
 
 
 def list_claims(folder: Path | None = None) -> list[str]:

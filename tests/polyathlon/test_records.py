@@ -59,6 +59,18 @@ def test_pairs_are_the_best_and_the_worst_answer(tmp_path):
     assert again.read_text() == scored.read_text()
 
 
+def test_empty_answers_are_left_out(tmp_path):
+    """Records refuse them, so a file with one could not be learnt from."""
+
+    def silent(prompts):
+        return ["" if i % 3 == 1 or i < 3 else answer for i, answer in enumerate(guesses(prompts))]
+
+    scored = record_scored(silent, Echo(), tmp_path / "scored.jsonl", problems=3, answers=3)
+    assert [row["scores"] for row in lines(scored)] == [[1.0, 0.0]] * 2
+    path = record_pairs(silent, Echo(), tmp_path / "pairs.jsonl", problems=3, answers=3)
+    assert [row["rejected"] for row in lines(path)] == ["no"] * 2
+
+
 class Longer:
     def p_win(self, prompts, a, b):
         return [1.0 if len(x) > len(y) else 0.5 if len(x) == len(y) else 0.0 for x, y in zip(a, b)]

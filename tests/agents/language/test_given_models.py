@@ -15,6 +15,7 @@ from polyathlon.agents.parts.model_soup import soup
 from polyathlon.agents.parts.wiring import part
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model
+from polyathlon.envs.models.models import load_scorer
 from polyathlon.envs.models.tiny_model import tiny_tokenizer
 
 from .test_language_agent import letters
@@ -127,6 +128,13 @@ def test_parts_read_scores_and_values(folders):
     agent.learn(1, log_interval=None)
     with pytest.raises(UsageError, match="unknown name read by rewards.0"):
         wire(row(rewards=(part(f"{HERE}:judged"),), models=(SideModel("judge", start="given"),)))
+
+
+def test_a_head_of_several_labels_is_no_reward_model(folders, tmp_path):
+    config = transformers.AutoConfig.from_pretrained(folders["a"], num_labels=2)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="has 2 labels, a reward model has one: train it with num_labels=1"):
+        load_scorer(tmp_path)
 
 
 def test_models_without_a_head_are_refused(folders):
