@@ -27,7 +27,7 @@ from polyathlon.agents.parts.features import mask_in
 from polyathlon.agents.parts.optimizer_words import check_learning_rate
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
 from polyathlon.checkpoints import FILE_FORMAT
-from polyathlon.envs.errors import UsageError, check_int, refuse_unknown_arguments
+from polyathlon.envs.errors import UsageError, check_int, check_positive_int, refuse_unknown_arguments
 from polyathlon.envs.tensor.rewards import num_objectives
 from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
@@ -116,6 +116,8 @@ class Agent(Densities):
             self.refuse_wrong_form(env.observation_space, env.action_space)
             refuse_unbounded(env.action_space, type(self).__name__)
             self._refuse_objectives(env)
+        check_positive_int(stats_window_size=stats_window_size)
+        check_int(0, verbose=int(verbose) if isinstance(verbose, bool) else verbose)
         super().__init__(
             policy,
             env,

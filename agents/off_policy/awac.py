@@ -12,7 +12,7 @@ from polyathlon.agents.engine import Loss, Method, Network
 from polyathlon.agents.parts.keywords import OfflineWords
 from polyathlon.agents.parts.offline_losses import advantage_weight, weighted_imitation
 from polyathlon.agents.parts.wiring import Noise, Target
-from polyathlon.envs.errors import check_non_negative
+from polyathlon.envs.errors import check_finite, check_non_negative
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
@@ -100,6 +100,7 @@ class AWAC(OffPolicy):
         max_weight: float = 100.0,
         **kwargs: Unpack[OfflineWords],
     ) -> None:
+        check_finite(beta=beta)
         check_non_negative(beta=beta, max_weight=max_weight)
         self.beta, self.max_weight = beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)

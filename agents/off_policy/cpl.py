@@ -24,7 +24,14 @@ from polyathlon.agents.parts.offline_losses import weighted_imitation
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.segments import Segments
 from polyathlon.agents.parts.wiring import Target
-from polyathlon.envs.errors import UsageError, check_int, check_non_negative, refuse_without_effect, unknown_name
+from polyathlon.envs.errors import (
+    UsageError,
+    check_finite,
+    check_int,
+    check_non_negative,
+    refuse_without_effect,
+    unknown_name,
+)
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
@@ -238,6 +245,7 @@ class CPL(FromSegments):
             )
         check_non_negative(alpha=alpha, bc_coef=bc_coef)
         check_int(0, bc_steps=bc_steps, warmup_steps=warmup_steps)
+        check_finite(bias=bias)
         if not 0 < bias <= 1:
             raise UsageError(f"bias is lambda in (0, 1], 1 for no bias, got {bias!r}")
         if bc_on not in ("all", "preferred"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,14 @@ from polyathlon.agents.parts.keywords import PriorDataWords
 from polyathlon.agents.parts.network_words import check_widths
 from polyathlon.agents.parts.policy_names import POLICY_NAMES
 from polyathlon.agents.parts.wiring import Noise, Target
-from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
+from polyathlon.envs.errors import (
+    UsageError,
+    check_finite,
+    check_fraction,
+    check_int,
+    check_positive_int,
+    unknown_name,
+)
 from polyathlon.registration import register_agent
 
 from .action_generator import KINDS, ActionGenerator, imitation_loss
@@ -262,8 +268,9 @@ class EXPO(SAC):
             raise unknown_name("base policy", base_policy, KINDS)
         check_positive_int(base_steps=base_steps, num_min_critics=num_min_critics)
         check_fraction(base_tau=base_tau)
-        if pretraining_steps < 0 or (pretraining_steps and dataset is None):
-            raise UsageError(f"pretraining_steps needs a dataset and must not be negative, got {pretraining_steps!r}")
+        check_int(0, pretraining_steps=pretraining_steps)
+        if pretraining_steps and dataset is None:
+            raise UsageError(f"pretraining_steps needs a dataset, got {pretraining_steps!r}")
         self.pretraining_steps, self.base_policy, self.base_steps = pretraining_steps, base_policy, base_steps
         self.num_samples, self.num_edits, self.edit_scale = num_samples, num_edits, edit_scale
         self.base_tau, self.num_min_critics = base_tau, num_min_critics
@@ -344,5 +351,6 @@ def _check_candidates(samples: Any, edits: Any, edit_scale: float) -> None:
     check_int(0, num_edits=edits)
     if edits > samples:
         raise UsageError(f"num_edits edits that many of the num_samples samples, got {edits} of {samples}")
-    if not (math.isfinite(edit_scale) and 0 < edit_scale <= 2):
+    check_finite(edit_scale=edit_scale)
+    if not 0 < edit_scale <= 2:
         raise UsageError(f"edit_scale must lie in (0, 2], since actions lie in [-1, 1], got {edit_scale!r}")

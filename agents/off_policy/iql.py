@@ -12,7 +12,7 @@ from polyathlon.agents.engine import Loss, Method, Network
 from polyathlon.agents.parts.keywords import OfflineWords
 from polyathlon.agents.parts.offline_losses import advantage_weight, expectile_loss, weighted_imitation
 from polyathlon.agents.parts.wiring import Target
-from polyathlon.envs.errors import UsageError, check_non_negative
+from polyathlon.envs.errors import UsageError, check_finite, check_fraction, check_non_negative
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
@@ -102,8 +102,10 @@ class IQL(OffPolicy):
         max_weight: float = 100.0,
         **kwargs: Unpack[OfflineWords],
     ) -> None:
-        if not 0 < expectile < 1:
+        check_fraction(expectile=expectile)
+        if expectile in (0, 1):
             raise UsageError(f"expectile must lie between 0 and 1, got {expectile!r}")
+        check_finite(beta=beta)
         check_non_negative(beta=beta, max_weight=max_weight)
         self.expectile, self.beta, self.max_weight = expectile, beta, max_weight
         super().__init__(policy, env, learning_rate, *args, **kwargs)

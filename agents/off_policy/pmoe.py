@@ -25,7 +25,7 @@ from polyathlon.agents.parts.gaussian_mixture import of_expert, tanh_gmm_logp
 from polyathlon.agents.parts.keywords import MixtureWords
 from polyathlon.agents.parts.squashed_gaussian import SAC_LOG_STD_MAX, SAC_LOG_STD_MIN
 from polyathlon.agents.parts.wiring import Noise
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_positive, unknown_name
 from polyathlon.registration import register_agent
 
 from .networks import Sizes, critics, of_candidates, read_sizes
@@ -246,8 +246,8 @@ class PMOE(SAC):
         refuse_experts(num_experts, policy_kwargs)
         estimated_by(estimator)
         for name, value in (("gumbel_temperature", gumbel_temperature), ("batch_reward_scale", batch_reward_scale)):
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} must be positive, got {value!r}")
+            if value is not None:
+                check_positive(**{name: value})
         if gumbel_temperature != 1.0 and estimator != "gumbel_softmax":
             raise UsageError(f"gumbel_temperature has a meaning for estimator='gumbel_softmax' only, got {estimator!r}")
         self.num_experts, self.estimator = num_experts, estimator

@@ -23,7 +23,7 @@ from polyathlon.agents.parts.refused_words import OFF_POLICY, POLICY_WORDS
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.callback_locals import step_locals
 from polyathlon.agents.streams.environments import refuse_unbounded
-from polyathlon.envs.errors import UsageError, check_fraction, check_positive_int, unknown_name
+from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, is_integer, unknown_name
 
 from .replay_files import ReplayFiles, vec_normalize_of
 from .samplers import Samplers
@@ -95,10 +95,11 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
         super().__init__(policy_class, env, learning_rate, **kwargs)
         train_freq = read_train_freq(train_freq)
         check_positive_int(buffer_size=buffer_size, batch_size=batch_size, n_steps=n_steps)
-        if gradient_steps == 0 or gradient_steps < -1:
-            raise UsageError(f"gradient_steps must be positive, or -1 for one each transition, got {gradient_steps!r}")
-        if learning_starts < 0:
-            raise UsageError(f"learning_starts must not be negative, got {learning_starts!r}")
+        if gradient_steps == 0 or not is_integer(gradient_steps, -1):
+            raise UsageError(
+                f"gradient_steps must be a positive integer, or -1 for one each transition, got {gradient_steps!r}"
+            )
+        check_int(0, learning_starts=learning_starts)
         check_fraction(gamma=gamma, tau=tau)
         if matmul_precision not in ("highest", "medium"):
             raise UsageError(f"matmul_precision must be 'highest' or 'medium', got {matmul_precision!r}")

@@ -221,6 +221,6 @@ def parse_temperature(ent_coef: Any) -> tuple[float, bool]:
             initial = float(ent_coef)
     except (TypeError, ValueError):
         initial = float("nan")
-    if not initial > 0:
+    if not (initial > 0 and math.isfinite(initial)):
         raise UsageError(f"ent_coef must be a positive number, 'auto' or 'auto_0.1', got {ent_coef!r}")
     return initial, isinstance(ent_coef, str)

@@ -13,7 +13,7 @@ from polyathlon.agents.engine import Loss, Method, Network
 from polyathlon.agents.parts.keywords import OffPolicyWords
 from polyathlon.agents.parts.offline_losses import smooth_target_action
 from polyathlon.agents.parts.wiring import Noise, Target
-from polyathlon.envs.errors import UsageError, check_non_negative, check_positive_int
+from polyathlon.envs.errors import UsageError, check_finite, check_non_negative, check_positive_int
 from polyathlon.registration import register_agent
 
 from .agent import OffPolicy
@@ -129,6 +129,7 @@ class TD3(OffPolicy):
         **kwargs: Unpack[OffPolicyWords],
     ) -> None:
         check_positive_int(policy_delay=policy_delay)
+        check_finite(target_policy_noise=target_policy_noise, exploration_noise=exploration_noise)
         check_non_negative(
             target_policy_noise=target_policy_noise,
             target_noise_clip=target_noise_clip,

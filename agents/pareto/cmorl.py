@@ -170,8 +170,7 @@ class CMORL(MethodAgent, ParetoAgent):
         check_finite(ent_coef=self.ent_coef, vf_coef=self.vf_coef)
         if self.max_grad_norm is not None:
             check_positive(max_grad_norm=self.max_grad_norm)
-        if not self.barrier_t > 0:
-            raise UsageError(f"barrier_t must be positive, got {self.barrier_t!r}")
+        check_positive(barrier_t=self.barrier_t)
         if self.barrier not in BARRIERS:
             raise unknown_name("barrier", str(self.barrier), BARRIERS)
 

@@ -207,8 +207,8 @@ def env_for(agent_class: type[Agent]) -> Any:
     return make_vector(probe, num_envs, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, form="box")
 
 
-def fingerprint(name: str, **changes: Any) -> tuple[str, dict[str, Any]]:
-    """Return a hash of all weights after a short run, and what it logged."""
+def made(name: str, **changes: Any) -> Agent:
+    """Return an agent of the small settings with some of its own."""
     agent_class = RECORDS[name].load()
     known = constructor_keywords(agent_class)
     settings = {key: value for key, value in SMALL.items() if key in known}
@@ -218,7 +218,14 @@ def fingerprint(name: str, **changes: Any) -> tuple[str, dict[str, Any]]:
         settings["dataset"] = DATASET
     settings |= {key: value for key, value in EXTRA.get(name, {}).items() if value is not None}
     settings |= CONTEXT.get(f"{name}.{next(iter(changes), '')}", {})
-    agent = polyathlon.make_agent(name, env_for(agent_class), **{**settings, **changes}).learn(STEPS.get(name, 32))
+    agent = polyathlon.make_agent(name, env_for(agent_class), **{**settings, **changes})
+    assert isinstance(agent, Agent)
+    return agent
+
+
+def fingerprint(name: str, **changes: Any) -> tuple[str, dict[str, Any]]:
+    """Return a hash of all weights after a short run, and what it logged."""
+    agent = made(name, **changes).learn(STEPS.get(name, 32))
     digest = hashlib.sha256()
     for key, value in sorted(flat(agent.get_parameters()).items()):
         digest.update(key.encode())
@@ -281,6 +288,19 @@ def test_another_value_of_a_keyword_changes_something_or_is_refused(name, keywor
     assert changed != unchanged(name, keyword if f"{name}.{keyword}" in CONTEXT else ""), (
         f"{name}({keyword}={another(name, keyword)!r}) trains the same agent"
     )
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_texts_and_nan_in_the_place_of_a_number_are_refused_by_name(name):
+    known = sorted(constructor_keywords(RECORDS[name].load()) - NOT_SETTINGS)
+    for keyword in (keyword for keyword in known if is_number(default(name, keyword))):
+        for value in ("0.5", float("nan")):
+            with pytest.raises(ValueError, match=keyword):
+                made(name, **{keyword: value})
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -200,9 +200,9 @@ def test_the_critics_may_believe_the_whole_mixtures_density():
     [
         ({"num_experts": 0}, "num_experts must be a positive integer"),
         ({"estimator": "frequenzy"}, "frequency"),
-        ({"gumbel_temperature": 0.0, "estimator": "gumbel_softmax"}, "gumbel_temperature must be positive"),
+        ({"gumbel_temperature": 0.0, "estimator": "gumbel_softmax"}, "gumbel_temperature must be a positive number"),
         ({"gumbel_temperature": 0.5}, "gumbel_softmax' only"),
-        ({"batch_reward_scale": -1.0}, "batch_reward_scale must be positive"),
+        ({"batch_reward_scale": -1.0}, "batch_reward_scale must be a positive number"),
         ({"policy_kwargs": {"num_experts": 2}}, "leave it out there"),
     ],
 )

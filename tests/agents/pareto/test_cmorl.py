@@ -297,7 +297,7 @@ def test_the_front_is_drawn_by_the_agent(tmp_path):
         ({"num_initial_policies": 0}, "num_initial_policies must be a positive integer"),
         ({"num_extension_policies": -1}, "at least 0"),
         ({"beta": 1.5}, "beta must lie between 0 and 1"),
-        ({"barrier_t": 0.0}, "barrier_t must be positive"),
+        ({"barrier_t": 0.0}, "barrier_t must be a positive number"),
         ({"barrier": "papers"}, "Did you mean 'paper'"),
         ({"initial_weights": [[1.0, 0.0]]}, r"shape \(2, 2\)"),
         ({"reference_point": [1.0]}, "reference_point must be 2 finite numbers"),
