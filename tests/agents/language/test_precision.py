@@ -63,6 +63,23 @@ def test_bfloat16_reads_what_float32_reads_up_to_its_rounding():
     assert (a.entropy - b.entropy).abs().max() < 0.05
 
 
+def test_tokens_that_are_read_at_a_wrong_place_differ_by_more_than_bfloat16_may(monkeypatch):
+    made = agent(dtype="bfloat16")
+    with torch.no_grad():  # a model that is as sure of its tokens as a trained one
+        made.policy.language_model.get_output_embeddings().weight.mul_(20)
+    made.learn(1, log_interval=None)
+    assert made.logger.name_to_value["train/logp_gap"] < made.max_logp_gap
+    read = made._read
+
+    def one_place_off(*args, **words):
+        reading = read(*args, **words)
+        return reading._replace(logp=reading.logp.roll(1, -1))
+
+    monkeypatch.setattr(made, "_read", one_place_off)
+    with pytest.raises(UsageError, match="disagree on log-probabilities"):
+        made.learn(1, log_interval=None)
+
+
 def test_with_adapters_frozen_weights_are_loaded_in_bfloat16_and_adapters_are_masters():
     made = agent(dtype="bfloat16", lora=2)
     kinds = {(p.requires_grad, p.dtype) for p in made.policy.language_model.parameters()}
