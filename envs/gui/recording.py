@@ -38,12 +38,21 @@ class Recorder:
         """Take a picture."""
         self.frames.append(decoded(await tab.page.screenshot()))
 
-    async def save(self, tab: Tab, task: str) -> None:
-        """Write the files of an episode."""
+    async def save_trace(self, tab: Tab, task: str) -> None:
+        """Write the trace of an episode, unless its page broke."""
+        if tab.broken is None:
+            await tab.renderer.context.tracing.stop(path=f"{self.folder / task}.zip")
+
+    def save_film(self, task: str) -> None:
+        """Write the film of an episode, on the caller's thread: encoding would hold up every other page of the browser.
+
+        Raises:
+            OSError: it could not be written.
+        """
         import imageio.v2 as imageio
 
-        name = self.folder / task
-        if tab.broken is None:
-            await tab.renderer.context.tracing.stop(path=f"{name}.zip")
+        film = self.folder / f"{task}.mp4"
         if self.frames:
-            imageio.mimwrite(f"{name}.mp4", list(self.frames), fps=2, macro_block_size=4)
+            imageio.mimwrite(str(film), list(self.frames), fps=2, macro_block_size=4)
+            if not film.is_file():  # of short films imageio does not notice that ffmpeg failed
+                raise OSError(f"ffmpeg wrote no {film.name}")

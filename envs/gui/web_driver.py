@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -133,8 +134,13 @@ class PageDriver:
         if tab is None:
             return
         if play.recorder is not None:
-            with contextlib.suppress(Exception):
-                self._run(play.recorder.save(tab, name))
+            try:
+                self._run(play.recorder.save_trace(tab, name))
+                play.recorder.save_film(name)
+            except Exception as error:  # a record that cannot be written ends no training
+                warnings.warn(
+                    f"the record of episode {name} in {self.settings.record} is not whole: {error!r}", stacklevel=2
+                )
             self._run(Browser.get(self.options).close_tab(tab))
         elif tab.broken is None:
             self._free.append(tab)

@@ -59,7 +59,7 @@ def run(tmp_path_factory) -> Path:
         (["--agent", "learning_rate=.inf"], "learning_rate must be a finite number"),
         (["--agent", "normalize_rewards=maybe"], "normalize_rewards must be true or false"),
         (["--agent", "policy_kwargs=3"], "policy_kwargs must be a dict"),
-        (["--agent", "policy_kwargs.net_arch=abc"], "the agent cannot be made with {'policy_kwargs'"),
+        (["--agent", "policy_kwargs.net_arch=abc"], "net_arch is a list of hidden widths such as [256, 256]"),
         (["--agent", "n_stepss=3"], "Did you mean 'n_steps'"),
         (["--out", ""], "argument --out: a path must not be empty"),
         (["--out", NOT_UTF8], "is no UTF-8; choose another name"),

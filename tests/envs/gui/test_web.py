@@ -276,6 +276,7 @@ def test_records_of_numbers_and_texts_act_as_the_words_do():
     env.close()
 
 
+@pytest.mark.filterwarnings("error:the record of episode")
 def test_records_hold_a_trace_and_a_film(tmp_path):
     task = WebTask("click-test-2", record=str(tmp_path), render_mode="rgb_array")
     task.reset(options={"task": 4})
@@ -283,6 +284,16 @@ def test_records_hold_a_trace_and_a_film(tmp_path):
     task.step("click(1)")
     assert {file.name for file in tmp_path.iterdir()} == {"4.zip", "4.mp4"}
     assert all(file.stat().st_size > 500 for file in tmp_path.iterdir())
+    task.close()
+
+
+def test_a_record_that_cannot_be_written_is_a_warning_and_the_episode_ends_as_ever(tmp_path):
+    task = WebTask("click-test-2", record=str(tmp_path))
+    task.reset(options={"task": 4})
+    (tmp_path / "4.mp4").mkdir()
+    with pytest.warns(UserWarning, match=r"the record of episode 4 in .* is not whole"):
+        _, reward, terminated, _, info = task.step("click(1)")
+    assert terminated and reward > 0 and "failure" not in info
     task.close()
 
 
