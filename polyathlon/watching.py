@@ -191,5 +191,7 @@ def write(out: Path, scenes: list[list[Frame]], lines: list[str], fps: float) ->
             # H.264 wants even sides
             even: list[Any] = [f[: f.shape[0] // 2 * 2, : f.shape[1] // 2 * 2] for f in frames]
             imageio.mimwrite(out, even, fps=fps, macro_block_size=1)
+            if not out.is_file():  # of short films imageio does not notice that ffmpeg failed
+                raise OSError("ffmpeg wrote no film")
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror or error}") from error
