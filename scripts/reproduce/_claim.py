@@ -95,6 +95,9 @@ class Comparison:
 class Control:
     """An arm for which the claim must fail: every comparison with this arm in a method's place.
 
+    A comparison whose baseline is the arm itself is no control, since an arm never differs from itself; where an arm that learns
+    nothing is the baseline, take it once more with other draws (`other_draws`), or the method with shuffled rewards.
+
     Attributes:
         arm: name of the arm, such as an agent whose `train` does nothing.
         stands_for: names of the arms whose place it takes.
@@ -128,7 +131,7 @@ class Claim:
         metric: what a score is, with its unit.
         arms: name of an arm -> function `(seed, task) -> Run`, importable from the claim's module.
         comparisons: which arms are compared, and how.
-        controls: arms for which it must fail; every comparison's method has one.
+        controls: arms for which it must fail; every comparison has one that is not its own baseline.
         tasks: names of the tasks; an arm runs every seed on each.
         seeds: number of seeds; ten find a difference of one standard deviation in 80 %.
         why_few: reason for fewer than eight seeds, for the page.
@@ -138,7 +141,8 @@ class Claim:
         setting: budget and hyper-parameters, for the page.
 
     Raises:
-        ValueError: an unknown arm, no control for a method, few seeds without a reason, or seeds added without a note.
+        ValueError: an unknown arm, no control for a method, a comparison whose only controls are its own baseline, few seeds without
+            a reason, or seeds added without a note.
     """
 
     name: str
@@ -161,11 +165,17 @@ class Claim:
         for name in sorted(named | {name for c in self.controls for name in (c.arm, *c.stands_for)}):
             if name not in self.arms:
                 raise unknown_name(f"arm of the claim {self.name}", name, self.arms)
-        held = {name for control in self.controls for name in control.stands_for}
         for comparison in self.comparisons:
-            if comparison.method not in held:
+            standing = [control.arm for control in self.controls if comparison.method in control.stands_for]
+            if not standing:
                 raise ValueError(
                     f"{self.name}: no control stands for {comparison.method!r}, so the claim could not fail"
+                )
+            if all(arm == comparison.baseline for arm in standing):
+                raise ValueError(
+                    f"{self.name}: the only control of {comparison.method!r} against {comparison.baseline!r} is {comparison.baseline!r} "
+                    "itself, which cannot differ from itself; take another arm, such as the baseline with other_draws(...) or the "
+                    "method with shuffled rewards"
                 )
         if self.seeds < FEWEST_SEEDS and not self.why_few:
             raise ValueError(f"{self.name}: {self.seeds} seeds; take at least {FEWEST_SEEDS} or say why not (why_few)")
@@ -197,6 +207,15 @@ class Claim:
             count: how many; None means all.
         """
         return drawn_seeds(self.registration, self.total_seeds if count is None else count)
+
+
+def other_draws(arm: Callable[[int, str], Run]) -> Callable[[int, str], Run]:
+    """Return an arm once more, with draws that no seed of a claim has: it differs from the arm by chance alone."""
+
+    def again(seed: int, task: str) -> Run:
+        return arm(LAST_SEED + seed, task)
+
+    return again
 
 
 def drawn_seeds(registration: str, count: int) -> list[int]:
@@ -315,4 +334,5 @@ __all__ = [
     "list_claims",
     "load_claim",
     "main",
+    "other_draws",
 ]

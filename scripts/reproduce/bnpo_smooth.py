@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 PROMPTS, ARMS, STEPS = 64, 16, 100
 
@@ -62,9 +62,10 @@ CLAIM = Claim(
         "BNPO": partial(train, recipe="bnpo"),
         "GRPO": partial(train, recipe="grpo"),
         "mean baseline": partial(train, recipe="dr_grpo"),
+        "GRPO, other draws": other_draws(partial(train, recipe="grpo")),
     },
     comparisons=[Comparison("BNPO", "GRPO", "lower", margin=0.02), Comparison("BNPO", "mean baseline", "lower")],
-    controls=[Control("GRPO", ("BNPO",))],
+    controls=[Control("GRPO, other draws", ("BNPO",))],
     tasks=("many difficulties",),
     seeds=8,
     setting=f"{PROMPTS} prompts, {ARMS} arms, 16 answers, plain gradient descent (1.0) on a table, {STEPS} batches.",

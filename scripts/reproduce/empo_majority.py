@@ -13,14 +13,17 @@ from _claim import Claim, Comparison, Control, Run, main
 PROMPTS, ARMS, STEPS = 64, 10, 200
 
 
-def train(seed: int, task: str, recipe: str, steps: int = STEPS) -> Run:
+def train(seed: int, task: str, recipe: str, steps: int = STEPS, by_chance: bool = False) -> Run:
     """On 3/4 of the prompts the right arm is the mode (.4), on 1/4 a wrong one (.5 against .2); score where the majority is right."""
+    import numpy as np
     import torch
     from _tables import chosen, iterations, learner
 
     from polyathlon.envs.probes import TableTask
 
-    problem = TableTask(PROMPTS, 1, ARMS, seed=seed)
+    draws = np.random.default_rng(seed)
+    score = (lambda prompt, tokens: float(draws.random() < 0.5)) if by_chance else None
+    problem = TableTask(PROMPTS, 1, ARMS, score, seed=seed)
     targets = torch.as_tensor(problem.targets)[:, 0]
     rows, good = torch.arange(PROMPTS), 3 * PROMPTS // 4
     p = torch.where((rows < good)[:, None], 0.6 / (ARMS - 1), 0.3 / (ARMS - 2)).expand(PROMPTS, ARMS).clone()
@@ -63,12 +66,17 @@ CLAIM = Claim(
         "start": partial(train, recipe="empo", steps=0),
         "EMPO, majority wrong": partial(wrong_majority, recipe="empo"),
         "start, majority wrong": partial(wrong_majority, recipe="empo", steps=0),
+        "rewards by chance": partial(train, recipe="grpo", by_chance=True),
+        "rewards by chance, majority wrong": partial(wrong_majority, recipe="grpo", by_chance=True),
     },
     comparisons=[
         Comparison("EMPO", "start", "higher", margin=0.3),
         Comparison("EMPO, majority wrong", "start, majority wrong", "lower", margin=0.1),
     ],
-    controls=[Control("start", ("EMPO",)), Control("start, majority wrong", ("EMPO, majority wrong",))],
+    controls=[
+        Control("rewards by chance", ("EMPO",)),
+        Control("rewards by chance, majority wrong", ("EMPO, majority wrong",)),
+    ],
     tasks=("majorities",),
     seeds=8,
     setting=f"{PROMPTS} prompts, {ARMS} arms, 8 answers, plain gradient descent (0.5) on a table, {STEPS} batches.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 from grpo_learns_reasoning import TOKENS, _train
 
 
@@ -22,12 +22,13 @@ CLAIM = Claim(
         "bfloat16": partial(train, dtype="bfloat16"),
         "float32": partial(train, dtype="float32"),
         "warm start": partial(train, dtype="bfloat16", tokens=0),
+        "warm start, other draws": other_draws(partial(train, dtype="bfloat16", tokens=0)),
     },
     comparisons=[
         Comparison("bfloat16", "float32", "not lower", margin=0.15),
         Comparison("bfloat16", "warm start", "higher"),
     ],
-    controls=[Control("warm start", ("bfloat16",))],
+    controls=[Control("warm start, other draws", ("bfloat16",))],
     tasks=("chain_sum",),
     seeds=8,
     curve="share of right answers to fresh problems",

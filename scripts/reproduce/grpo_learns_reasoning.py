@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 TOKENS = 80_000
 STEPS = 4
@@ -85,12 +85,17 @@ CLAIM = Claim(
     statement="LanguageAgent with grpo improves a warm-started tiny model on problems that it has not met; with shuffled rewards it does not.",
     source="Shao et al. 2024, arXiv 2402.03300, section 4.1",
     metric="share of right answers to fresh problems, one sampled answer each",
-    arms={"grpo": grpo, "shuffled rewards": shuffled, "warm start": warm_start},
+    arms={
+        "grpo": grpo,
+        "shuffled rewards": shuffled,
+        "warm start": warm_start,
+        "shuffled rewards, other draws": other_draws(shuffled),
+    },
     comparisons=[
         Comparison("grpo", "warm start", "higher"),
         Comparison("grpo", "shuffled rewards", "higher"),
     ],
-    controls=[Control("shuffled rewards", ("grpo",))],
+    controls=[Control("shuffled rewards, other draws", ("grpo",))],
     tasks=("chain_sum",),
     seeds=8,
     curve="share of right answers to fresh problems",

@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 import polyathlon  # noqa: F401
 from polyathlon.agents import PPO
@@ -73,9 +73,10 @@ CLAIM = Claim(
         "elements": partial(learn, arm="elements"),
         "pixels": partial(learn, arm="pixels"),
         "random play": partial(learn, arm="random play"),
+        "random play, other draws": other_draws(partial(learn, arm="random play")),
     },
     comparisons=[Comparison("elements", "random play", "higher"), Comparison("pixels", "random play", "higher")],
-    controls=[Control("random play", ("elements", "pixels"))],
+    controls=[Control("random play, other draws", ("elements", "pixels"))],
     tasks=("click-test-2", "click-button"),
     seeds=8,
     curve="share of full rewards",

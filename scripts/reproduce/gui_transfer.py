@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 import polyathlon  # noqa: F401
 from polyathlon.agents import PPO
@@ -79,12 +79,13 @@ CLAIM = Claim(
         "trained on Widgets": partial(learn, arm="trained on Widgets"),
         "untrained": partial(learn, arm="untrained"),
         "random play": partial(learn, arm="random play"),
+        "untrained, other draws": other_draws(partial(learn, arm="untrained")),
     },
     comparisons=[
         Comparison("trained on Widgets", "untrained", "higher"),
         Comparison("trained on Widgets", "random play", "higher"),
     ],
-    controls=[Control("untrained", ("trained on Widgets",))],
+    controls=[Control("untrained, other draws", ("trained on Widgets",))],
     tasks=PAGES,
     seeds=8,
     curve="mean return on Widgets-v0",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 GROUPS, SIZE = 4000, 8
 
@@ -38,9 +38,10 @@ CLAIM = Claim(
         "batch deviation": partial(share, scale="batch"),
         "group deviation": partial(share, scale="group"),
         "no deviation": partial(share, scale="none"),
+        "group deviation, other draws": other_draws(partial(share, scale="group")),
     },
     comparisons=[Comparison("batch deviation", "group deviation", "lower", margin=0.05)],
-    controls=[Control("group deviation", ("batch deviation",))],
+    controls=[Control("group deviation, other draws", ("batch deviation",))],
     tasks=("two accuracies",),
     seeds=8,
     setting=f"{GROUPS} groups of {SIZE}; advantages alone, nothing is trained.",

@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 import polyathlon.wrappers
 from polyathlon.agents import PPO
@@ -60,12 +60,13 @@ CLAIM = Claim(
         "PPO, embedded glyphs": partial(learn, policy="embedded"),
         "PPO, fixed crop": partial(learn, policy="fixed"),
         "random play": partial(learn, policy="random"),
+        "random play, other draws": other_draws(partial(learn, policy="random")),
     },
     comparisons=[
         Comparison("PPO, embedded glyphs", "random play", "higher"),
         Comparison("PPO, fixed crop", "random play", "higher"),
     ],
-    controls=[Control("random play", ("PPO, embedded glyphs", "PPO, fixed crop"))],
+    controls=[Control("random play, other draws", ("PPO, embedded glyphs", "PPO, fixed crop"))],
     tasks=(TASK,),
     seeds=8,
     step_label="steps",

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 from polyathlon.agents.parts.annotators import ScriptedAnnotator, phrases
 from polyathlon.agents.parts.intrinsic import RND, BonusBatch, NoBonus
@@ -113,6 +113,7 @@ ARMS = {
     "hash without counts": partial(learn, make=partial(oni, OniHash, beta=0.0)),
     "RND": partial(learn, make=lambda seed: RND(0.02, seed=seed)),
     "extrinsic only": partial(learn, make=lambda seed: NoBonus()),
+    "extrinsic only, other draws": other_draws(partial(learn, make=lambda seed: NoBonus())),
 }
 CLAIM = Claim(
     name="oni_corridor",
@@ -126,7 +127,7 @@ CLAIM = Claim(
         *(Comparison(form, "extrinsic only", "higher") for form in ("hash", "classifier", "ranking")),
         Comparison("hash", "RND", "higher"),
     ],
-    controls=[Control("extrinsic only", ("hash", "classifier", "ranking"))],
+    controls=[Control("extrinsic only, other draws", ("hash", "classifier", "ranking"))],
     tasks=("corridor",),
     seeds=8,
     step_label="episodes",

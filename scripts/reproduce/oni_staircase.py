@@ -11,7 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 from polyathlon.agents import PPO
 from polyathlon.agents.parts.annotators import ScriptedAnnotator, phrases
@@ -79,6 +79,7 @@ ARMS = {
     "ranking": partial(learn, make=partial(oni, OniRanking)),
     "RND": partial(learn, make=lambda seed: RND(0.01, seed=seed)),
     "extrinsic only": partial(learn, make=lambda seed: NoBonus()),
+    "extrinsic only, other draws": other_draws(partial(learn, make=lambda seed: NoBonus())),
 }
 CLAIM = Claim(
     name="oni_staircase",
@@ -91,7 +92,7 @@ CLAIM = Claim(
         *(Comparison(form, "extrinsic only", "higher") for form in ("hash", "classifier", "ranking")),
         Comparison("hash", "RND", "higher"),
     ],
-    controls=[Control("extrinsic only", ("hash", "classifier", "ranking"))],
+    controls=[Control("extrinsic only, other draws", ("hash", "classifier", "ranking"))],
     tasks=("staircase",),
     seeds=8,
     step_label="steps",

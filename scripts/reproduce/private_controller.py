@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _claim import Claim, Comparison, Control, Run, main
+from _claim import Claim, Comparison, Control, Run, main, other_draws
 
 OPTIONS = {"epsilon": 7.65, "total_steps": 600, "steps_per_action": 20, "sigma_range": (1.0, 2.0), "utility": "public"}
 EPISODES = 12
@@ -56,9 +56,10 @@ CLAIM = Claim(
         "SAC": train,
         "random": partial(train, controller="random"),
         "C = .1": partial(train, controller="fixed"),
+        "C = .1, other draws": other_draws(partial(train, controller="fixed")),
     },
     comparisons=[Comparison("SAC", "random", "lower"), Comparison("SAC", "C = .1", "lower")],
-    controls=[Control("C = .1", ("SAC",))],
+    controls=[Control("C = .1", ("SAC",)), Control("C = .1, other draws", ("SAC",))],
     tasks=("logistic regression",),
     seeds=8,
     curve="public loss",

@@ -134,6 +134,8 @@ def test_verdicts(comparison, low, high, expected):
         (lambda: Comparison("a", "b", "higher", -1.0), "needs a margin above zero"),
         (lambda: example([Comparison("a", "c", "higher")]), "unknown arm of the claim x 'c'"),
         (lambda: example([Comparison("idle", "b", "higher")]), "no control stands for 'idle'"),
+        (lambda: example([Comparison("a", "idle", "higher")]), "only control of 'a' against 'idle' is 'idle' itself"),
+        (lambda: example([*BOTH, Comparison("b", "idle", "higher")]), "only control of 'b' against 'idle'"),
         (lambda: example(seeds=5), "5 seeds; take at least 8 or say why not"),
         (lambda: example(added=Added(2, "")), "need a note"),
         (lambda: example(added=Added(0, "because")), "need a note"),
@@ -294,6 +296,11 @@ def test_a_few_seeds_of_an_uncommitted_claim_go_to_another_folder(tmp_path, monk
     assert (tmp_path / "look" / "x.md").exists()
 
 
+def test_an_arm_with_other_draws_has_no_seed_of_a_claim():
+    again = _claim.other_draws(lambda seed, task: Run(float(seed), extra={task: 1.0}))
+    assert again(107, "t") == Run(_claim.LAST_SEED + 107.0, extra={"t": 1.0})
+
+
 def test_claims_are_listed_from_the_folder(tmp_path):
     (tmp_path / "one.py").write_text("")
     (tmp_path / "_plumbing.py").write_text("")
@@ -309,6 +316,10 @@ def test_every_claim_of_the_repository_can_fail_and_says_what_was_found():
             continue
         claim = _claim.load_claim(name)
         assert claim.name == name and claim.seeds >= 8 and claim.controls
+        controlled = {
+            (row.comparison.baseline, row.control_of) for row in _verdicts.judge(claim, {}, [100, 101]).controls
+        }
+        assert controlled == {(c.baseline, c.method) for c in claim.comparisons}, name
         if not (_claim.RESULTS / f"{name}.json").exists():
             assert "not run" in found  # and it says so where claims are listed
             continue
