@@ -92,8 +92,8 @@ def learn(seed: int, task: str, kind: str, temperature: float = 0.0) -> Run:
 
 CLAIM = Claim(
     name="cpl_pendulum",
-    statement="From 1,000 preferences by regret between recorded segments of a noisy controller, CPL swings the pendulum up with a higher return than imitation of the segments and than "
-    "P-IQL.",
+    statement="From 1,000 preferences by regret between recorded segments of a noisy controller, CPL swings the pendulum up with a higher return than imitation of the segments and, "
+    "by more than 400, than P-IQL.",
     source="Hejna et al. 2024, CPL, arXiv 2310.13639",
     metric="mean return of 200 steps of Pendulum-v1",
     arms={
@@ -102,13 +102,15 @@ CLAIM = Claim(
         "BC": partial(learn, kind="bc"),
         "CPL, labels at random": partial(learn, kind="cpl", temperature=1e9),
     },
-    comparisons=[Comparison("CPL", "BC", "higher"), Comparison("CPL", "P-IQL", "higher")],
+    comparisons=[Comparison("CPL", "BC", "higher"), Comparison("CPL", "P-IQL", "higher", margin=400.0)],
     controls=[Control("CPL, labels at random", ("CPL",))],
     tasks=("Pendulum-v1",),
     seeds=8,
     setting=f"{EPISODES} episodes of a controller by energy, {NOISE:.0%} of its actions at random; {SEGMENTS} segments of {LENGTH} steps, {PAIRS} pairs, labelled by the regret under the controller's "
     f"return over {AHEAD} steps; gamma {GAMMA}; networks of 64-64, Adam ({RATE}); CPL: {BC_STEPS} steps of imitation, then {UPDATES - BC_STEPS} of 32 pairs, alpha .1, lambda .5; P-IQL: "
     f"{REWARD_STEPS} steps of the reward model, then {UPDATES} of IQL with 256 transitions.",
+    earlier="The first text had no margin to P-IQL and was void: on its own eight seeds CPL - BC was 489 [405, 573] and CPL - P-IQL 793 [690, 897], but labels at random, which leave "
+    "the imitation of the first steps as it is, were above P-IQL as well, by 200 [88, 312]. The margin was chosen after that; these seeds are new.",
 )
 
 if __name__ == "__main__":
