@@ -283,8 +283,13 @@ class SelfPlay:
             games: of each pair.
             names: the players; None takes `names`.
             seed: of the first game of each pair.
+
+        Raises:
+            UsageError: a name is unknown or given twice.
         """
         chosen = names or self.names
+        if len(set(chosen)) < len(chosen):
+            raise UsageError(f"a matrix has one row for each player, got {chosen}; name each of them once")
         found = {(a, b): self.match(a, b, games, seed) for i, a in enumerate(chosen) for b in chosen[i + 1 :]}
         return Matrix(chosen, found)
 

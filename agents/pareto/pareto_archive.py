@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.pareto import crowding_distance, pareto_mask
+from polyathlon.envs.errors import UsageError
 
 from .policy_set import Rows
 
@@ -44,7 +45,10 @@ class ParetoArchive:
 
         Args:
             rows: what the policies are, [P, ...] each.
-            returns: [P, m] their returns.
+            returns: [P, m] their returns; a policy with a NaN among them is not kept.
+
+        Raises:
+            UsageError: no policy is without a NaN.
         """
         returns = returns.detach().double().cpu()
         self.version += 1
@@ -53,6 +57,10 @@ class ParetoArchive:
         mask = pareto_mask(points, self.reference)
         if not bool(mask.any()):
             mask = pareto_mask(points)
+        if not bool(mask.any()):
+            raise UsageError(
+                "every policy's return is NaN; look at the rewards of the environment, or at what diverged"
+            )
         kept = mask.nonzero()[:, 0]
         if len(kept) > self.capacity:
             distance = crowding_distance(points[kept])

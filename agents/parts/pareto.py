@@ -14,7 +14,7 @@ EXACT_OBJECTIVES = 6  # beyond, the exact volume takes time exponential in the n
 
 
 def pareto_mask(points: Tensor, reference: Tensor | None = None) -> Tensor:
-    """Tell which points no other point dominates; of equal points the last one counts.
+    """Tell which points no other point dominates; of equal points the last one counts, one with a NaN never.
 
     Args:
         points: [A, m] returns.
@@ -23,9 +23,9 @@ def pareto_mask(points: Tensor, reference: Tensor | None = None) -> Tensor:
     Returns:
         [A] bool.
     """
-    counts = torch.ones(points.shape[0], dtype=torch.bool, device=points.device)
+    counts = ~points.isnan().any(1)  # nothing dominates a NaN, which would stay in the front for good
     if reference is not None:
-        counts = (points >= reference).all(1)
+        counts = counts & (points >= reference).all(1)
     is_as_good = (points.unsqueeze(0) >= points.unsqueeze(1)).all(2)  # [i, j]: j is at least as good as i
     is_equal = is_as_good & is_as_good.t()
     order = torch.arange(points.shape[0], device=points.device)

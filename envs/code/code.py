@@ -113,7 +113,7 @@ class Code(LanguageTask):
         self.limits = Limits(seconds, total_seconds, memory)
         self.workers, self.allow_weak, self.cache = workers, allow_weak, cache
         self._sandbox: Sandbox | None = None
-        self._results: dict[tuple[TaskId, str], Result] = {}
+        self._results: dict[tuple[TaskId, str], list[Result]] = {}
         Sandbox(workers, self.limits)  # refuses what is impossible now, not at the first answer
         if reward == "vector":
             self.reward_space = gym.spaces.Box(
@@ -161,15 +161,24 @@ class Code(LanguageTask):
         return Job(program, inputs, problem.entry, problem.kind, self.isolation, otherwise, problem.as_base)
 
     def prepare(self, answers: Sequence[tuple[TaskEpisode, str]]) -> None:
-        """Run the programs of several answers at once, each different one once; `judge` then finds what they did."""
+        """Run the programs of several answers at once, with `cache` each different one once; `judge` then finds what they did."""
         readable = [
             (episode.task, text)
             for episode, text in answers
             if not episode.over and isinstance(text, str) and unreadable(text, self.max_answer) is None
         ]
-        pairs = list(dict.fromkeys(readable))
+        pairs = list(dict.fromkeys(readable)) if self.cache else readable
         jobs = [self.job(self.problem_set.problem(task), text) for task, text in pairs]
-        self._results = dict(zip(pairs, self._run_many(jobs)))
+        self._results = {}
+        for pair, result in zip(pairs, self._run_many(jobs)):
+            self._results.setdefault(pair, []).append(result)
+
+    def _result(self, problem: Problem, episode: TaskEpisode, text: str) -> Result:
+        """Return what an answer's program did: as `prepare` found it, each run once where none may stand for another."""
+        found = self._results.get((episode.task, text))
+        if found:
+            return found[0] if self.cache else found.pop(0)
+        return self._run_many([self.job(problem, text)])[0]
 
     def _run_many(self, jobs: Sequence[Job]) -> list[Result]:
         return RESULTS.run_many(self.sandbox, jobs) if self.cache else self.sandbox.run_many(jobs)
@@ -185,7 +194,7 @@ class Code(LanguageTask):
     def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Run an answer's program and judge it."""
         problem = self.problem_set.problem(episode.task)
-        result = self._results.get((episode.task, text)) or self._run_many([self.job(problem, text)])[0]
+        result = self._result(problem, episode, text)
         fraction, passed = _score(problem, result)
         exact = float(all(passed))
         parts = {"passed": fraction, "exact": exact, **self._costs(result.cpu_seconds, text)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from polyathlon.envs.errors import UsageError, unknown_name
 
-from .child.wire import encode
+from .child.wire import NotPlainError, encode
 from .running import LONGEST_INPUT, SLOWEST, STARVED, Limits, Run, RunResult
 from .worker import KILLED, SandboxError, Worker
 
@@ -180,8 +180,13 @@ class Pool:
             self.idle.append(worker)
             return
         sample.began = now
+        asked = sample.next_job()
         try:
-            run = worker.begin(sample.next_job(), self.limits, left)
+            run = worker.begin(asked, self.limits, left)
+        except NotPlainError as error:  # texts and bytes are plain data, so they are too large
+            sample.give_up("unplain", f"the program with its inputs is {error}")
+            self.idle.append(worker)
+            return
         except SandboxError:
             self._fail(worker, sample)
             return

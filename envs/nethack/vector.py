@@ -90,6 +90,7 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._history = np.zeros((self.num_envs, 256), np.int16)
         self._is_started = False
+        self._is_half = False  # an interrupt (Ctrl-C) came amid the moves of the games
         self._copies = Copies()
         self.closed = False
 
@@ -113,9 +114,12 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
         """
         self._refuse_closed()
         mask = self._mask_of(options)
+        if self._is_half and not mask.all():
+            self._redo()
         self._assign_seeds(seed, mask)
+        self._is_half = True
         self._begin(mask)
-        self._is_started = True
+        self._is_started, self._is_half = True, False
         return self._out.give(self._observations()), self._out.info(self._facts(), mask)
 
     def _mask_of(self, options: dict[str, Any] | None) -> np.ndarray:
@@ -157,17 +161,19 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
     def _begin(self, mask: np.ndarray) -> None:
         """Put rows at the start of the episode whose number is set."""
         arrays = self._arrays
+        self._t[mask] = 0  # before the games: a reset that is interrupted is then done again, see `_redo`
+        self._ended = self._ended & ~mask
         arrays["active"][:] = mask
         for row in np.flatnonzero(mask).tolist():
             arrays["core"][row], arrays["disp"][row] = game_seeds(int(self._seeds[row]), int(self._episodes[row]))
         self.games.begin()
-        self._t[mask] = 0
-        self._ended = self._ended & ~mask
 
     # ------------------------------------------------------------------------------------------------ steps
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Act in every row.
+
+        A step that an interrupt (Ctrl-C) ended has not been: the next one plays the games up to it again first.
 
         Args:
             actions: [N] integers, an array or a tensor.
@@ -177,11 +183,13 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
 
         Raises:
             TypeError: the actions are no integers.
-            UsageError: their number is wrong, one is out of range, there was no reset, or (autoreset DISABLED) a row's
-                episode is over.
+            UsageError: their number is wrong, one is out of range, there was no reset, (autoreset DISABLED) a row's
+                episode is over, or the last step was interrupted and the task takes no seeds.
         """
         self._refuse_closed()
         chosen = self._parse(actions)
+        if self._is_half:
+            self._redo()
         waiting = self._ended
         has_waiting = bool(waiting.any())
         if has_waiting and self.autoreset_mode is AutoresetMode.DISABLED:
@@ -190,11 +198,25 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
                 "call reset(options={'reset_mask': done}) before step()"
             )
         acting = ~waiting if has_waiting else np.ones(self.num_envs, np.bool_)
-        self._play(chosen, acting)
-        if has_waiting:
-            self._episodes[waiting] += 1
-            self._begin(waiting)
-        return self._result(acting, has_waiting)
+        before = self._t.copy(), self._episodes.copy(), self._ended
+        try:
+            self._play(chosen, acting)
+            if has_waiting:
+                self._episodes[waiting] += 1
+                self._begin(waiting)
+            return self._result(acting, has_waiting)
+        except BaseException:
+            self._t, self._episodes, self._ended = before
+            self._is_half = True
+            raise
+
+    def _redo(self) -> None:
+        """Play the games again up to the step or reset that an interrupt ended midway.
+
+        Raises:
+            UsageError: the task takes no seeds.
+        """
+        self.set_state(self.get_state())
 
     def _play(self, chosen: np.ndarray, acting: np.ndarray) -> None:
         """Press the keys of the acting rows and count their steps."""
@@ -305,6 +327,8 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
         self._refuse_closed()
         if not self._is_started:
             raise UsageError("render() was called before reset(); call reset() first")
+        if self._is_half:
+            self._redo()
         if self.render_mode == "rgb_array":
             frame = new_frame()
             self.games.draw_level(0, frame)
@@ -352,6 +376,7 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
             self._is_started = False
             return
         refuse_replay(self.settings)
+        self._is_started = False  # until all is played again
         self._seeds, self._episodes = state["seeds"].copy(), state["episodes"].copy()
         lengths, actions = state["t"], state["actions"].astype(np.int64)
         self._begin(_all(self.num_envs))
@@ -361,7 +386,7 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
             early = acting & (self._arrays["done"] | self._arrays["success"]) & (t + 1 < lengths)
             if early.any():
                 raise early_end(t + 1, int(lengths[early].max()))
-        self._ended, self._is_started = state["ended"].copy(), True
+        self._ended, self._is_started, self._is_half = state["ended"].copy(), True, False
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self._arguments, self.get_state(), self.spec)

@@ -118,7 +118,7 @@ class NetHackWords(LanguageTask):
         self.settings = make_settings(task, **given)
         self.render_mode = render_mode
         self.view, self.invalid_reward, self.memory = view, float(invalid_reward), memory
-        self.limit = self.settings.limit
+        self._saved_limit: int | None = None  # of the episode that `set_state` plays again
         self.commands = tuple(dict.fromkeys(WORDS[key] for key in self.settings.keys))
         self.max_candidates = len(self.commands)
         self._seats: list[_Seat] = []
@@ -147,6 +147,7 @@ class NetHackWords(LanguageTask):
         arrays["core"][seat.row], arrays["disp"][seat.row] = game_seeds(seed, 0)
         seat.block.begin()
         episode = TaskEpisode(seed, self._first_text(seat), {"seat": seat, "played": None, "status": RUNNING})
+        episode.data["limit"] = self.settings.limit
         self._remember(episode)
         seat.holder = weakref.ref(episode)
         return episode
@@ -208,7 +209,7 @@ class NetHackWords(LanguageTask):
         for episode, key in played:
             row = episode.data["seat"].row
             arrays["active"][row], arrays["keys"][row] = True, key
-            arrays["is_last"][row] = len(episode.answers) + 1 >= self.limit
+            arrays["is_last"][row] = len(episode.answers) + 1 >= episode.data["limit"]
         played[0][0].data["seat"].block.step()
         for episode, _ in played:
             row = episode.data["seat"].row
@@ -252,11 +253,11 @@ class NetHackWords(LanguageTask):
         seat, patience = episode.data["seat"], self.settings.patience
         if patience is not None and int(seat.shown("idle")) >= patience:
             return True
-        if len(episode.answers) < self.limit:
+        if len(episode.answers) < episode.data["limit"]:
             return False
-        wrapped = outer_limit(self)
-        if wrapped is not None and wrapped > self.limit:
-            self.limit = wrapped
+        wrapped = self._saved_limit or outer_limit(self)
+        if wrapped is not None and wrapped > episode.data["limit"]:
+            episode.data["limit"] = wrapped
             return False
         return True
 
@@ -335,11 +336,22 @@ class NetHackWords(LanguageTask):
             block.close()
         self._seats = []
 
+    def get_state(self) -> dict[str, Any]:
+        """Return where the environment is, with the limit of its episode, which a TimeLimit round it may have moved."""
+        state = super().get_state()
+        if self._row is not None and self._row.episode is not None:
+            state["limit"] = self._row.episode.data["limit"]
+        return state
+
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a state that `get_state` gave; the running episode is replayed from its answers."""
         if state and not self.settings.takes_seeds:
             raise refuse_seed(self.settings.rules.task)
-        super().set_state(state)
+        self._saved_limit = state.get("limit")  # no TimeLimit runs while the answers are replayed
+        try:
+            super().set_state(state)
+        finally:
+            self._saved_limit = None
 
     def __reduce__(self) -> Any:
         return _rebuild, (type(self), self._arguments, self.get_state(), self.spec)

@@ -130,7 +130,7 @@ class Deadline:
                 return
             try:
                 self.replies.put((True, self.function(*call)))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.replies.put((False, error))
 
     def ask(self, call: tuple[Any, ...], limit: float) -> Any:
@@ -192,7 +192,7 @@ class Guarded:
                 found = self.thread.ask(call, self.time_limit)
         except TimeoutError as error:
             return self._fault("time limit", str(error), call, None, None)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self._fault("raised", f"{type(error).__name__}: {error}", call, None, None)
         return self._checked(found, call)
 

@@ -18,6 +18,7 @@ from .textworld_games import Games, checked_settings
 
 BUILD = ("ahead", "reset")
 MAX_CANDIDATES = 64
+SEEDS = 1 << 31  # that TextWorld takes, from 0
 
 
 class TextWorld(LanguageTask):
@@ -79,6 +80,11 @@ class TextWorld(LanguageTask):
         for name, value, least in (("size", size, 1), ("first", first, 0)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if int(first) + int(size) > SEEDS:
+            raise UsageError(
+                f"the games of first={first}, size={size} go beyond the last seed, {SEEDS - 1}; "
+                f"choose first + size of at most {SEEDS}"
+            )
         if build not in BUILD:
             raise UsageError(f"build must be one of {', '.join(BUILD)}, got {build!r}")
         super().__init__(max_turns=max_turns, max_answer=max_answer)
@@ -200,6 +206,6 @@ def _place(state: Any) -> str:
 
 
 def _seed(task_id: TaskId) -> int:
-    if isinstance(task_id, bool) or not isinstance(task_id, int | np.integer) or not 0 <= task_id < 2**31:
-        raise UsageError(f"a game is named by its seed, an integer from 0 to 2**31 - 1, got {task_id!r}")
+    if isinstance(task_id, bool) or not isinstance(task_id, int | np.integer) or not 0 <= task_id < SEEDS:
+        raise UsageError(f"a game is named by its seed, an integer from 0 to {SEEDS - 1}, got {task_id!r}")
     return int(task_id)

@@ -116,7 +116,7 @@ def _turn(
         action = player(*call) if worker is None or time_limit is None else worker.ask(call, time_limit)
     except TimeoutError as error:
         fault = ("time limit", str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         fault = ("raised", f"{type(error).__name__}: {error}")
     else:
         try:

@@ -46,7 +46,7 @@ class GuardedSpeaker:
                 found = self.thread.ask(call, self.time_limit)
         except TimeoutError as error:
             return self._silent(len(texts), "time limit", f"hangs: {error}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return self._silent(len(texts), "raised", f"raises: {type(error).__name__}: {error}")
         if not isinstance(found, list | tuple) or len(found) != len(texts):
             size = f"{len(found)} answers" if isinstance(found, list | tuple) else f"a {type(found).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -154,6 +155,7 @@ class TokenBatch:
             "written": [list(written) for written in self._written],
             "start": list(self._start),
             "texts": self.texts.get_state(),
+            "infos": copy.deepcopy(self.infos),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -168,3 +170,5 @@ class TokenBatch:
         self._ids = [list(ids) for ids in state["ids"]]
         self._written = [list(written) for written in state["written"]]
         self._start = list(state["start"])
+        # states of earlier versions hold none
+        self.infos = copy.deepcopy(state.get("infos") or [{} for _ in range(self.num_rows)])

@@ -336,6 +336,8 @@ def test_pictures_of_matrix_and_ratings(tmp_path):
     born = {one.pool.name(n): one.pool.born[n] for n in one.pool.active}
     assert plot_ratings(one.ratings(4), born, tmp_path / "r.png").stat().st_size > 5000
     assert set(one.names) == {"random", "perfect", "latest", *one.pool.names} and "latest" in str(matrix)
+    with pytest.raises(UsageError, match="name each of them once"):
+        one.ratings(4, ["random", "latest", "random"])
 
 
 # ---------------------------------------------------------------------------------------------------- the pool

@@ -211,6 +211,11 @@ def test_the_least_crowded_are_chosen_once_and_kept_longest():
     assert archive.select(2).tolist() == [0, 3]
     assert archive.select(2).tolist() == [2, 1]
     assert sorted(archive.select(6).tolist()) == [0, 0, 1, 2, 3, 3]
+    strange = ParetoArchive(2, 10, None)
+    with pytest.raises(UsageError, match="NaN"):
+        strange.add({"x": torch.zeros(1)}, torch.tensor([[torch.nan, 1.0]]))
+    strange.add({"x": torch.arange(2.0)}, torch.tensor([[torch.nan, 9.0], [1.0, 1.0]]))
+    assert strange.returns.tolist() == [[1.0, 1.0]] and strange.best(torch.tensor([0.5, 0.5])) == 0
     small = ParetoArchive(2, 3, None)
     small.add(rows(0, 1, 2, 3), front)
     assert small.rows["matrix"].flatten().tolist() == [0, 2, 3]

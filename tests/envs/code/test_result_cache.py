@@ -83,6 +83,12 @@ def test_it_can_be_turned_off(runs):
     task = Code(**SHORT, cache=False)
     text = "def f(x):\n    return x\n"
     assert judged(task, text) == judged(task, text) and len(runs) == 2 and len(RESULTS) == 0
+    batch = task.batch(2)
+    batch.reset(tasks=["linear/5"] * 2)
+    batch.step([text] * 2)
+    assert len(runs) == 4, "equal answers of a batch are run one by one"
+    judged(task, text)
+    assert len(runs) == 5, "what a batch ran stands for no later answer"
 
 
 def test_scalar_and_vector_forms_and_candidates_share_what_is_kept(runs):

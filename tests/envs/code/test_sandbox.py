@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import pickle
@@ -39,6 +40,13 @@ def test_a_program_runs_and_the_isolation_is_reported(sandbox):
     assert values(sandbox.run(ADD)) == [2, 3]
     report = sandbox.isolation.as_dict()
     assert report["level"] == "full" and set(report["active"]) >= {"rlimits", "landlock", "seccomp"}
+
+
+def test_a_program_too_large_to_be_handed_over_gets_a_verdict(sandbox, monkeypatch):
+    monkeypatch.setattr("polyathlon.envs.code.worker._MAX_JOB", 1 << 12)
+    large, small = sandbox.run_many([dataclasses.replace(ADD, program=ADD.program + "#" * (1 << 12)), ADD])
+    assert {(one.status, "at most 4096 are taken" in one.error) for one in large.outcomes} == {("unplain", True)}
+    assert len(large.outcomes) == len(ADD.inputs) and values(small) == [2, 3]
 
 
 def test_each_end_has_its_status(sandbox):

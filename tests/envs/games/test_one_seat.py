@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 import warnings
 
@@ -261,6 +262,24 @@ def test_an_opponents_fault_names_it_and_the_game_goes_on(kind, make):
     assert all(re.search(message, fault.message) for fault in env.faults[:1])
     assert env.faults[0].kind in ("raised", "time limit", "invalid action")
     env.close()
+
+
+@pytest.mark.parametrize("limit", [None, 20.0])
+def test_a_player_that_exits_is_at_fault_and_an_interrupt_goes_through(limit):
+    task = TicTacToe()
+    state = task.reset(make_keys(torch.arange(2), torch.zeros(2, dtype=torch.int64)))
+    player = task.player(state)
+    call = (task.observe(state, player), task.mask(state, player), player, torch.arange(2), make_keys(player, player))
+    guarded = Guarded(task, lambda *call: sys.exit(3), "quitter", limit)
+    assert guarded(*call).shape == (2,)
+    assert [(fault.kind, fault.message) for fault in guarded.faults] == [("raised", "quitter: SystemExit: 3")]
+    guarded.close()
+
+    def interrupted(*call):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Guarded(task, interrupted, "a hand")(*call)
 
 
 def test_only_the_rows_whose_answer_is_wrong_are_replaced():

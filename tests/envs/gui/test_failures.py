@@ -83,6 +83,18 @@ def test_a_page_of_ones_own_pays_by_its_hook(task):
     assert values["Name"] == 'Ann "A" B' and values["Notes"] == "long " * 30
 
 
+def test_a_page_that_removes_its_body_has_an_empty_tree_and_goes_on(tmp_path):
+    (tmp_path / "index.html").write_text(
+        f"<html><body>{HOOK}<p id=note></p><button onclick='document.body.remove()'>off</button></body></html>"
+    )
+    task = WebTask(page=str(tmp_path), deadline=3.0, step_time=20, observation="axtree")
+    task.reset(seed=0)
+    assert 'button "off"' in task._row.episode.data.tree
+    *_, truncated, info = task.step(f"click({ref(task, 'off')})")
+    assert not truncated and "failure" not in info and task._row.episode.data.tree == ""
+    task.close()
+
+
 def test_pages_without_the_hook_are_refused(own):
     task = WebTask(page=(own / "bare.html").as_uri())
     with pytest.raises(UsageError, match=r"globalThis\.polyathlon"):

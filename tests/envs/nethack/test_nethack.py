@@ -215,6 +215,34 @@ def test_workers_play_the_same_games_and_end_with_their_owner():
     assert all(process.returncode is not None for process in spread.games.processes)
 
 
+@pytest.mark.parametrize("amid", ["step", "reset"])
+def test_a_step_or_reset_that_an_interrupt_ends_midway_is_made_up_for(monkeypatch, amid):
+    broken, whole = (NetHackVector(2, max_episode_steps=50) for _ in range(2))
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    for env in (broken, whole):
+        env.reset(seed=4)
+        env.step(np.array([1, 2]))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if amid == "step":
+            patch.setattr(broken.games, "_press", [broken.games._press[0], interrupted])
+            broken.step(np.array([3, 1]))
+        else:
+            patch.setattr(broken.games.games[1], "begin", interrupted)
+            broken.reset(seed=8)
+    if amid == "reset":
+        whole.reset(seed=8)
+    for actions in ([2, 2], [1, 3]):
+        found, wanted = broken.step(np.array(actions)), whole.step(np.array(actions))
+        for name in wanted[0]:
+            np.testing.assert_array_equal(found[0][name], wanted[0][name])
+        np.testing.assert_array_equal(found[1], wanted[1])
+    np.testing.assert_equal(broken.get_state(), whole.get_state())
+    broken.close(), whole.close()
+
+
 def test_an_interrupt_in_a_step_leaves_no_answer_behind_that_a_later_step_would_take_for_its_own(monkeypatch):
     plain = NetHackVector(2, max_episode_steps=50)
     spread = NetHackVector(2, max_episode_steps=50, workers=2, render_mode="rgb_array")

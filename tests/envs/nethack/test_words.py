@@ -17,6 +17,7 @@ pytest.importorskip("nle")
 from polyathlon.envs.nethack import words
 from polyathlon.envs.nethack.keys import FULL_KEYS, KEYS_BY_NAME, KEYS_BY_WORD, TASK_KEYS, WORDS, key_name, nethack
 from polyathlon.envs.nethack.task import NetHack
+from polyathlon.envs.nethack.words_task import NetHackWords
 
 ID = "polyathlon/NetHack-v0"
 FLOOR, WALL, STAIRS = (nethack.GLYPH_CMAP_OFF + i for i in (19, 1, 24))
@@ -215,6 +216,22 @@ def test_a_batch_steps_all_rows_at_once_and_equals_scalars(monkeypatch):
     task.close()
     for env in scalars:
         env.close()
+
+
+def test_a_state_beyond_the_own_limit_under_a_longer_one_goes_on_alike():
+    made = [gym.wrappers.TimeLimit(NetHackWords(max_episode_steps=3), 6) for _ in range(2)]
+    env, other = made
+    env.reset(seed=2)
+    for _ in range(4):
+        assert not env.step("search")[3]
+    other.reset(seed=9)
+    other.unwrapped.set_state(pickle.loads(pickle.dumps(env.unwrapped.get_state())))
+    other._elapsed_steps = env._elapsed_steps
+    for t in (5, 6):
+        found, wanted = other.step("far east"), env.step("far east")
+        assert found[:4] == wanted[:4] and found[3] == (t == 6)
+    for one in made:
+        one.close()
 
 
 def test_a_copy_goes_on_and_an_episode_is_entered_again():

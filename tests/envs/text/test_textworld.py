@@ -22,6 +22,17 @@ def test_without_textworld_the_extra_is_named():
         gym.make(ID)
 
 
+def test_games_beyond_the_last_seed_are_refused(monkeypatch, tmp_path):
+    import polyathlon.envs.text.textworld as module
+
+    monkeypatch.setattr(module, "require", lambda *given: None)
+    monkeypatch.setattr(module, "checked_settings", lambda *given: {})
+    words = {"folder": tmp_path, "build": "reset"}
+    with pytest.raises(UsageError, match="beyond the last seed, 2147483647"):
+        module.TextWorld(first=2**31 - 4, size=5, **words)
+    assert module.TextWorld(first=2**31 - 4, size=4, **words).first == 2**31 - 4
+
+
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     return gym.make(ID, size=2, settings={"level": 2}, folder=str(tmp_path_factory.mktemp("games"))).unwrapped

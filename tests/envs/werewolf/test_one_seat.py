@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 
 import gymnasium as gym
@@ -182,6 +183,7 @@ def hangs(texts):
 
 SPEECHLESS = {
     "raised": (fails, "raised", "Broken raises: RuntimeError: out of memory"),
+    "exits": (lambda texts: sys.exit(3), "raised", "Broken raises: SystemExit: 3"),
     "hangs": (hangs, "time limit", "Broken hangs: no answer within 0.05 s"),
     "too few": (
         lambda texts: ["[player_0]"] * (len(texts) - 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 import warnings
 
@@ -244,6 +245,14 @@ def test_a_failing_player_is_named_and_the_game_goes_on():
     )
     assert seen["player_1"].kind == "invalid action" and "nan" in seen["player_1"].message
     assert "0 to 29" in seen["player_3"].message
+
+
+def test_a_player_that_exits_is_at_fault():
+    env, rng = werewolf.env(num_players=4), random.Random(0)
+    players = dict.fromkeys(env.possible_agents, lambda o, i: rng.choice(i["legal_actions"]))
+    players["player_2"] = lambda o, i: sys.exit(3)
+    faults = [fault for seed in range(3) for fault in play_game(env, players, seed=seed).faults]
+    assert faults and {(one.kind, one.message) for one in faults} == {("raised", "player_2: SystemExit: 3")}
 
 
 def test_a_player_that_hangs_is_left_behind():

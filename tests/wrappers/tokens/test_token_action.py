@@ -332,6 +332,7 @@ def test_a_batch_state_goes_on_alike():
     batch.step_utterance([[*ids("ab"), EOS]] * 3)
     other = token_env().batch(3)
     other.set_state(pickle.loads(pickle.dumps(batch.get_state())))
+    assert other.infos == batch.infos and other.infos[2]["messages"]
     assert repr(other.step_utterance([[EOS]] * 3)) == repr(batch.step_utterance([[EOS]] * 3))
     assert other.reset(rows=[1]) == batch.reset(rows=[1])
     with pytest.raises(UsageError, match="the state holds 3 rows, this batch has 2"):
