@@ -109,4 +109,8 @@ def test_what_cannot_be_is_refused(tmp_path):
     ):
         with pytest.raises(UsageError, match=f"{message} must be a positive integer"):
             train(tmp_path / "other", **words)
+    with pytest.raises(UsageError, match="eval_episodes has no effect without evaluations: give eval_every="):
+        train(tmp_path / "other", eval_episodes=3)
+    with pytest.raises(UsageError, match="checkpoint_every needs the run folder.*give out="):
+        train(None, checkpoint_every=3)
     assert not (tmp_path / "other").exists()
