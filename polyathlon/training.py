@@ -144,7 +144,9 @@ def train(
     if checkpoint_every is not None and out is None:
         raise UsageError("checkpoint_every needs the run folder that checkpoints are written to: give out=")
     if eval_episodes is not None and eval_every is None:
-        raise UsageError("eval_episodes has no effect without evaluations: give eval_every=, the steps between two of them")
+        raise UsageError(
+            "eval_episodes has no effect without evaluations: give eval_every=, the steps between two of them"
+        )
     eval_episodes = EVAL_EPISODES if eval_episodes is None else eval_episodes
     if track is not None:
         refuse_unknown_tracker(track, has_folder=out is not None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 
+import gymnasium as gym
 import pytest
 
 import polyathlon
 from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
-from polyathlon.evaluation import agent_policy, evaluate, load_run
+from polyathlon.evaluation import agent_policy, evaluate, load_run, random_policy
 from polyathlon.run_callbacks import Interrupted, RunCallback
 from polyathlon.run_evaluations import FIRST_EVALUATION, EvaluationFiles
 
@@ -97,6 +98,21 @@ def test_a_language_agent_is_evaluated_on_many_answers_at_once(tmp_path):
     )
     rows = EvaluationFiles(tmp_path / "run").rows()
     assert rows[-1]["step"] == agent.num_timesteps and rows[-1]["episodes"] == 8 and 1 <= rows[-1]["length"] <= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "wanted"),
+    [
+        ("Reasoning-v0", {"task": "chain_sum"}, {"correct", "invalid", "score"}),
+        ("KuhnPoker-v0", {}, set()),
+        ("Werewolf-v0", {}, {"illegal_action", "round"}),
+    ],
+)
+def test_ids_and_codes_are_not_averaged(name, words, wanted):
+    env = gym.make(f"polyathlon/{name}", **words)
+    policy = (lambda observation, mask: "4") if name == "Reasoning-v0" else random_policy(env)
+    found = evaluate(env, policy, 2)
+    assert set(found.measures) == wanted
 
 
 def test_what_cannot_be_is_refused(tmp_path):
