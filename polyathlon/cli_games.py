@@ -8,6 +8,20 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_STEPS = 500_000
+NOT_OF_SELF_PLAY = (
+    *(
+        "wrapper",
+        "model",
+        "warm_start",
+        "tuned",
+        "checkpoint_every",
+        "eval_every",
+        "eval_episodes",
+        "track",
+        "opponent",
+    ),
+    *("completions", "data", "columns", "holdout", "reward", "trust"),
+)  # options of `train` that a league has no use for
 
 
 def is_league(folder: Path) -> bool:
@@ -21,8 +35,8 @@ def train_self_play(options: argparse.Namespace, env_kwargs: dict[str, Any], age
 
     from .leagues import RATED_GAMES, train_league
 
-    for name in ("wrapper", "model", "warm_start", "tuned", "checkpoint_every", "eval_every", "track", "opponent"):
-        if getattr(options, name):
+    for name in NOT_OF_SELF_PLAY:
+        if getattr(options, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} has no meaning with --self-play: leave it out")
     name = f"{options.agent_name}-self-play-{options.env_id}-seed{options.seed}"
     out = options.out or Path("runs") / name.replace("/", "-").replace(":", "-")

@@ -24,6 +24,11 @@ from .run_folder import RunFolder
 from .run_making import build_env
 
 ROWS = 64  # answers at once
+# numbers that measure nothing: clocks, ids of problems, and codes of seats, phases and ends
+LABELS = {
+    *("TimeLimit.truncated", "t", "episode", "task", "written_by_policy"),
+    *("player", "seat", "phase", "winner", "end_status"),
+}
 
 
 @dataclass(frozen=True)
@@ -146,11 +151,10 @@ def play(
 def _measures(info: dict[str, Any]) -> dict[str, float]:
     verdict = info.get("verdict")
     given = {**info, **(verdict if isinstance(verdict, dict) else {})}
-    hidden = {"TimeLimit.truncated", "t", "episode", "task", "written_by_policy"}  # numbers that measure nothing
     return {
         key: float(value)
         for key, value in given.items()
-        if key not in hidden and np.ndim(value) == 0 and isinstance(value, bool | int | float | np.number | np.bool_)
+        if key not in LABELS and np.ndim(value) == 0 and isinstance(value, bool | int | float | np.number | np.bool_)
     }
 
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.logger import configure
 
 from polyathlon.agents.games.finding import find_game
 from polyathlon.agents.games.foreign import ForeignGame, record_foreign_game
-from polyathlon.agents.games.league_files import WORDS
+from polyathlon.agents.games.league_files import WORDS, words_to_give_again
 from polyathlon.agents.games.plots import plot_matrix, plot_ratings
 from polyathlon.agents.games.self_play import SelfPlay
 from polyathlon.envs.errors import UsageError, check_int
@@ -72,22 +72,25 @@ def train_league(
         env_kwargs: options of the game.
         agent_kwargs: words of `SelfPlay` and of the agent.
         num_envs: games at once.
-        resume: go on with the league in the folder.
+        resume: go on with the league in the folder. Its words are kept there: those that are given again must be the same, but for
+            what has no name to import it by, which is taken.
         device: "auto", "cpu" or "cuda".
         progress_bar: show one.
         verbose: 1 prints the log.
 
     Raises:
-        UsageError: the folder holds a league and `resume` is False, or does not and it is True; or a word is wrong.
+        UsageError: the folder holds a league and `resume` is False, or does not and it is True; a word is wrong, or another one
+            than that of the league in the folder.
     """
     out = Path(out)
     if (out / WORDS).exists() and not resume:
         raise UsageError(f"{out} holds a league already: go on with it by --resume, or choose another --out")
     rows = {} if num_envs is None else {"num_envs": num_envs}
+    words = {**rows, **(agent_kwargs or {})}
     if resume:
-        league = SelfPlay.resume(out, device=device)
+        given = {"seed": seed, **({"env_kwargs": env_kwargs} if env_kwargs else {}), **words}
+        league = SelfPlay.resume(out, device=device, **words_to_give_again(out, agent, game, given))
     else:
-        words = {**rows, **(agent_kwargs or {})}
         league = SelfPlay(agent, game, env_kwargs=env_kwargs, seed=seed, device=device, **words)
     out.mkdir(parents=True, exist_ok=True)
     league.agent.set_logger(configure(str(out), ["csv", *(["stdout"] if verbose else [])]))

@@ -27,6 +27,8 @@ from .run_making import bare_env, build_env, made_or_resumed, new_agent, warn_of
 from .tracking import refuse_unknown_tracker
 from .warm_starts import WarmStart, imitate
 
+EVAL_EPISODES = 10  # of an evaluation during training
+
 __all__ = ["Interrupted", "bare_env", "build_env", "new_agent", "run_config", "train"]
 
 
@@ -59,7 +61,7 @@ def train(
     picture: bool = True,
     opponent: Any = None,
     eval_every: int | None = None,
-    eval_episodes: int = 10,
+    eval_episodes: int | None = None,
     track: str | None = None,
 ) -> Any:
     """Train an agent on a task: the wrappers are put on, the agent is made, and learns.
@@ -105,7 +107,7 @@ def train(
         opponent: who plays the other seats of a game: "random", a player's name, the folder of an agent, or a callable.
         eval_every: steps between two evaluations on fresh episodes, always the same ones; the run folder keeps the best agent
             (`best.zip`, `load_run(best=True)`) and `evaluations.csv`. None makes none.
-        eval_episodes: episodes of an evaluation.
+        eval_episodes: episodes of an evaluation; None is 10.
         track: also send the log to "wandb", "mlflow" or "trackio" (extras of the same names).
 
     Returns:
@@ -139,6 +141,13 @@ def train(
     registered, length = config.agent, config.total_timesteps
     if checkpoint_every is not None and checkpoint_every <= 0:
         raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
+    if checkpoint_every is not None and out is None:
+        raise UsageError("checkpoint_every needs the run folder that checkpoints are written to: give out=")
+    if eval_episodes is not None and eval_every is None:
+        raise UsageError(
+            "eval_episodes has no effect without evaluations: give eval_every=, the steps between two of them"
+        )
+    eval_episodes = EVAL_EPISODES if eval_episodes is None else eval_episodes
     if track is not None:
         refuse_unknown_tracker(track, has_folder=out is not None)
     if eval_every is not None:

@@ -13,7 +13,7 @@ import torch
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.actors import Actor
 from polyathlon.checkpoints import read_state, save_state
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from .self_play import SelfPlay
@@ -100,6 +100,65 @@ def _restored(folder: Path, saved: dict[str, Any], given: dict[str, Any]) -> dic
             raise UsageError(f"{name} was saved with the league in {folder}, which goes on with it: leave it out")
         found[name] = restored
     return found
+
+
+def words_to_give_again(folder: Path, agent: str | type[Agent], game: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the words given for a saved league that it has no name for; the others must be those that it was made with.
+
+    Args:
+        folder: the league.
+        agent: its agent, by name or class.
+        game: its game.
+        given: words of `SelfPlay` and of the agent.
+
+    Raises:
+        UsageError: the folder holds no league, or one of another agent, game or word.
+    """
+    saved = read_words(folder)
+    inner = saved.pop("agent_kwargs")
+    agent_class = agent_named(agent)
+    named = {"agent": f"{agent_class.__module__}:{agent_class.__qualname__}", "env_fn": _name_of(game)}
+    again = {name: value for name, value in given.items() if _is_nameless({**inner, **saved}.get(name))}
+    same = {**named, **{name: _as_json(value) for name, value in given.items() if name not in again}}
+    known, there = {**inner, **saved}, "not given there"
+    changed = [
+        f"{name} ({known.get(name, there)!r} there, {value!r} now)"
+        for name, value in same.items()
+        if name not in known or known[name] != value
+    ]
+    if changed:
+        raise UsageError(
+            f"the league in {folder} was made with other words and goes on with them; it differs in {', '.join(changed)}: "
+            "leave them out, or choose another --out"
+        )
+    return again
+
+
+def _is_nameless(value: Any) -> bool:
+    """Return whether a saved word holds something without a name."""
+    if isinstance(value, list):
+        return any(map(_is_nameless, value))
+    if not isinstance(value, dict):
+        return False
+    return value == {IMPORTED: None} or any(map(_is_nameless, value.values()))
+
+
+def agent_named(agent: type[Agent] | str) -> Any:
+    """Return an agent's class.
+
+    Raises:
+        UsageError: it is neither a name nor a class of an agent.
+    """
+    if isinstance(agent, str):
+        from polyathlon.registration import algorithms
+
+        table = {record.name: record for record in algorithms()}
+        if agent not in table:
+            raise unknown_name("agent", agent, table)
+        return table[agent].load()
+    if not (isinstance(agent, type) and issubclass(agent, Agent)):
+        raise UsageError(f"SelfPlay takes the class or the name of an agent, got {agent!r}")
+    return agent
 
 
 def _name_of(thing: Any) -> Any:

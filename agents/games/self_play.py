@@ -16,7 +16,7 @@ from polyathlon.agents.base import Agent
 from polyathlon.agents.language.agent import LanguageAgent
 from polyathlon.agents.on_policy.ppo import PPO
 from polyathlon.agents.parts.devices import find_device
-from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, unknown_name
+from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int
 from polyathlon.envs.tensor import TensorEnv
 from polyathlon.envs.tensor.opponents import player_names
 from polyathlon.wrappers.tokens.token_action import TokenAction
@@ -113,7 +113,7 @@ class SelfPlay:
                 raise UsageError(f"{word} is no word of SelfPlay: it takes env_fn, env_kwargs and num_envs")
         self.device = find_device(device)
         self.task = find_game(env_fn, env_kwargs or {}, self.device)
-        self.agent_class: Any = _class_of(agent)  # every agent has words of its own
+        self.agent_class: Any = league_files.agent_named(agent)  # every agent has words of its own
         self.num_envs = int(num_envs or (FOREIGN_GAMES if isinstance(self.task, ForeignGame) else GAMES))
         self.latest_share = float(latest_share)
         self.groups = find_groups(self.task, per_role)
@@ -344,16 +344,3 @@ class _Snapshots(BaseCallback):
         self.logger.record("rollout/pool_size", len(league.pool.active))
         if league.agent.num_timesteps - league.last_snapshot >= league.snapshot_every:
             league.snapshot()
-
-
-def _class_of(agent: type[Agent] | str) -> type[Agent]:
-    if isinstance(agent, str):
-        from polyathlon.registration import algorithms
-
-        table = {record.name: record for record in algorithms()}
-        if agent not in table:
-            raise unknown_name("agent", agent, table)
-        return table[agent].load()
-    if not (isinstance(agent, type) and issubclass(agent, Agent)):
-        raise UsageError(f"SelfPlay takes the class or the name of an agent, got {agent!r}")
-    return agent

@@ -91,6 +91,7 @@ class EnvStream(ABC):
         self.obs: Observation = torch.zeros(0)
         self.mask: Tensor | None = None
         self.raw_obs: Observation | None = None
+        self._action: Tensor | None = None  # the last one, to tell whose numbers went wrong
         self.ring = EpisodeRing(num_envs, device, self.check_every)
         self.steps = 0
         self.started = False
@@ -169,6 +170,12 @@ class EnvStream(ABC):
                 return
             finite = bool(self._flags.pop(key))
         if not finite:
+            if self._action is not None and not bool(_is_finite(self._action)):
+                raise NonFiniteError(
+                    f"the policy gave the environment {self.name} an action that is not finite (NaN or infinity) at step {self.steps}, "
+                    f"and got such a value of {key} for it: its weights are no numbers any more. Lower the learning rate, or scale "
+                    "the rewards down."
+                )
             raise NonFiniteError(
                 f"the environment {self.name} returned a value of {key} that is not finite (NaN or infinity) at step {self.steps}; "
                 "training on it would destroy the policy. Mend the environment, or clip its output with a wrapper."
@@ -207,6 +214,7 @@ class VectorEnvStream(EnvStream):
     def step(self, action: Tensor) -> Step:
         """Act in every row; see `EnvStream.step`."""
         self.steps += 1
+        self._action = action
         observation, reward, terminated, truncated, info = self.vector_env.step(
             action if self._speaks_torch else action.detach().cpu().numpy()
         )

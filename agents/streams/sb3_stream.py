@@ -51,6 +51,7 @@ class SB3EnvStream(EnvStream):
     def step(self, action: Tensor) -> Step:
         """Act in every row; see `EnvStream.step`."""
         self.steps += 1
+        self._action = action
         observation, reward, done, infos = self.vec_env.step(action.detach().cpu().numpy())
         self.check("reward", np.asarray(reward))
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool) & done

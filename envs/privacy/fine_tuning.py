@@ -26,6 +26,7 @@ from .problems import PrivateProblem, make_problem
 
 CLIPPING = ("block", "flat")
 UTILITIES = ("training", "public")
+STATE_SIGMA = 4.0
 QUANTILES = (0.25, 0.5, 0.75)
 LOG_NORM = 8.0  # decades within which norms are shown
 
@@ -78,7 +79,7 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         privacy_cost: reward that the whole budget costs.
         loss_bound: largest loss that is shown, and that counts in the noisy loss.
         private_state: show noisy statistics, charged to the budget.
-        state_sigma: noise multiplier of those statistics.
+        state_sigma: noise multiplier of those statistics; None is 4. Only with `private_state`.
 
     Raises:
         UsageError: an option means nothing, or the budget does not allow one step at the largest noise.
@@ -104,8 +105,11 @@ class PrivateFineTune(gym.Env[np.ndarray, np.ndarray]):
         privacy_cost: float = 0.0,
         loss_bound: float = 10.0,
         private_state: bool = False,
-        state_sigma: float = 4.0,
+        state_sigma: float | None = None,
     ) -> None:
+        if state_sigma is not None and not private_state:
+            raise UsageError("state_sigma is the noise of what private_state=True shows: give both, or leave it out")
+        state_sigma = STATE_SIGMA if state_sigma is None else state_sigma
         check_budget(epsilon, delta)
         check_fraction(sample_rate=sample_rate)
         check_positive(

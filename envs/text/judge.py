@@ -137,6 +137,8 @@ class Judge(LanguageTask):
             raise UsageError(
                 f"weights are those of format, verdict and suggestion, finite and at least 0, such as (1, 1, 1); got {weights!r}"
             )
+        if kind != "critique" and tuple(weights) != (1.0, 1.0, 1.0):
+            raise UsageError(f"weights have no effect on kind={kind!r}: give kind='critique', or leave them out")
         super().__init__(max_turns=1, max_bytes=1 << 18)
         self.kind, self.weights = kind, tuple(float(w) for w in weights)
         self.cases = None if pairs is None else _cases(pairs, kind)

@@ -44,9 +44,13 @@ def scorers_of(judge: Any, weights: Sequence[float] | None = None) -> list[Score
         weights: of the components; None is 1 each.
 
     Raises:
-        UsageError: it is none of these, or cannot be imported.
+        UsageError: it is none of these, or cannot be imported; weights without what they weigh.
     """
     if judge is None:
+        if weights is not None:
+            raise UsageError(
+                "weights are of several reward functions, and answers are compared with the reference alone: give judge=[...]"
+            )
         return [Scorer("reference", _same_as_reference)]
     listed = list(judge) if isinstance(judge, list | tuple) else [judge]
     found = [_scorer(each) for each in listed]

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from gymnasium.vector import AutoresetMode
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, unknown_name
 from polyathlon.envs.tensor.seat_env import SeatEnv
 from polyathlon.envs.tensor.seats import SeatVectorEnv
 
 from .core import Werewolf
 from .words_task import WerewolfWords
+
+ACTIONS = ("discrete", "text")
 
 
 def make_scalar(
@@ -38,6 +40,7 @@ def make_scalar(
     Raises:
         UsageError: an argument is outside what is allowed.
     """
+    _refuse_unknown(action)
     if text is not (action == "text"):
         raise UsageError(
             "Werewolf-v0 is in numbers (text=False, action='discrete') or in words (text=True, action='text'); "
@@ -65,7 +68,9 @@ def make_vector(
     Raises:
         UsageError: an argument is outside what is allowed.
     """
-    if options.pop("text", False) or options.pop("action", "discrete") == "text":
+    text, action = options.pop("text", False), options.pop("action", "discrete")
+    _refuse_unknown(action)
+    if text or action == "text":
         raise UsageError(
             "the rows of Werewolf in words are those of gym.make('polyathlon/Werewolf-v0', text=True, action='text').unwrapped.batch(n)"
         )
@@ -73,3 +78,8 @@ def make_vector(
     return SeatVectorEnv(
         task, num_envs, opponent, seat, output, autoreset_mode, max_episode_steps, render_mode, time_limit
     )
+
+
+def _refuse_unknown(action: str) -> None:
+    if action not in ACTIONS:
+        raise unknown_name("kind of action", str(action), ACTIONS)

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from polyathlon.agents import SAC
 from polyathlon.agents.base import Agent
 from polyathlon.agents.streams.env_stream import NonFiniteError, make_env_stream
 from polyathlon.agents.streams.environments import as_vec_env, make_vec_env
@@ -137,6 +138,24 @@ def test_nan_observations_are_refused_with_the_environment_named():
         NonFiniteError, match="environment Pendulum-v1 returned a value of observation that is not finite"
     ):
         agent.learn(2)
+
+
+def test_actions_that_are_not_finite_are_the_policy_s():
+    """Gymnasium's pendulum answers them with NaN, which was said to be the environment's."""
+    agent = SAC(
+        "MlpPolicy",
+        "Pendulum-v1",
+        learning_starts=10,
+        learning_rate=1e30,
+        batch_size=8,
+        device="cpu",
+        seed=0,
+        policy_kwargs={"net_arch": [8]},
+    )
+    with pytest.raises(
+        UsageError, match=r"policy gave the environment Pendulum-v1 an action .*Lower the learning rate"
+    ):
+        agent.learn(40)
 
 
 def test_global_random_state_is_left_alone():

@@ -47,6 +47,20 @@ def test_a_control_cost_without_weight_is_no_objective_in_either_form(make):
             {"cost_objective": False, "reward": "vector"},
         ),
         ("polyathlon/Werewolf-v0", {"text": True}, "text=True, action='text'", {"text": True, "action": "text"}),
+        ("polyathlon/Werewolf-v0", {"action": "txt"}, "unknown kind of action 'txt'. Did you mean 'text'", None),
+        ("polyathlon/Prompts-v0", {"weights": (1.0, 2.0)}, r"give judge=\[", None),
+        (
+            "polyathlon/Judge-v0",
+            {"weights": (1.0, 2.0, 1.0)},
+            "give kind='critique', or",
+            {"weights": (1.0, 2.0, 1.0), "kind": "critique"},
+        ),
+        (
+            "polyathlon/PrivateFineTune-v0",
+            {"state_sigma": 8.0},
+            "private_state=True shows: give both",
+            {"state_sigma": 8.0, "private_state": True},
+        ),
         ("polyathlon/Werewolf-v0", {"num_players": 3}, "give the roles yourself: config=", None),
         (
             "polyathlon/Werewolf-v0",
@@ -69,6 +83,11 @@ def test_any_mixture_of_words_and_numbers_is_where_the_error_says():
     with pytest.raises(UsageError, match="polyathlon.envs.werewolf.env takes any mixture"):
         gym.make("polyathlon/Werewolf-v0", text=True, action="discrete")
     werewolf.env(text=True, action="discrete").reset(seed=0)
+
+
+def test_rows_of_werewolf_know_their_kinds_of_action():
+    with pytest.raises(UsageError, match="unknown kind of action 'txt'"):
+        gym.make_vec("polyathlon/Werewolf-v0", 2, action="txt")
 
 
 def test_rows_of_werewolf_in_words_are_made_as_the_error_says():

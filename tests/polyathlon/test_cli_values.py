@@ -113,6 +113,19 @@ def test_a_run_that_cannot_be_so_short_says_so():
     with pytest.warns(UserWarning, match="ppo takes at least 32 steps on Pendulum-v1 .*although 10 are asked for"):
         agent = polyathlon.train("ppo", "Pendulum-v1", 10, agent_kwargs=words, tuned=False, device="cpu")
     assert agent.num_timesteps == agent.smallest_run == 32
+    words = {"n_steps": 16, "batch_size": 16, "policy_kwargs": {"net_arch": [8]}, "evaluation_episodes": 1}
+    words |= {"num_initial_policies": 2, "num_extension_policies": 1}
+    with pytest.warns(UserWarning, match=r"cmorl takes at least (\d+) steps on .*although 10 are asked for"):
+        agent = polyathlon.train(
+            "cmorl",
+            "polyathlon/MultiObjectiveTSP-v0",
+            10,
+            env_kwargs={"num_nodes": 5, "reward": "vector"},
+            agent_kwargs=words,
+            tuned=False,
+            device="cpu",
+        )
+    assert agent.num_timesteps >= agent.smallest_run == 2 * 16 * agent.n_envs
     words = {"num_prompts": 2, "group_size": 4}
     with pytest.warns(UserWarning, match="grpo takes at least 8 answers on .*although 5 are asked for: .*num_prompts"):
         agent = polyathlon.train(

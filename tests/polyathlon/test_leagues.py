@@ -8,7 +8,7 @@ import pytest
 
 from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
-from polyathlon.leagues import play_person, watch_match
+from polyathlon.leagues import play_person, train_league, watch_match
 
 SMALL = ["--n-envs", "8", "--agent", "n_steps=8", "batch_size=32", "n_epochs=1", "policy_kwargs={'net_arch':[8]}"]
 
@@ -30,8 +30,37 @@ def test_a_run_of_self_play_is_written_and_goes_on(run, capsys):
     assert main(again) == 2 and "--resume" in capsys.readouterr().err
     assert main([*again, "--resume"]) == 0
     assert "192 ticks" in capsys.readouterr().out
-    assert main([*again, "--resume", "--warm-start", "3"]) == 2
-    assert "--warm-start has no meaning with --self-play" in capsys.readouterr().err
+    for option in ("--warm-start", "--completions", "--eval-episodes", "--holdout"):
+        assert main([*again, "--resume", option, "0.5" if option == "--holdout" else "3"]) == 2
+        assert f"{option} has no meaning with --self-play" in capsys.readouterr().err
+
+
+def test_a_league_goes_on_with_the_words_that_it_was_made_with(run):
+    """Other ones were dropped without a word."""
+    game = "polyathlon/TicTacToe-v0"
+    same = {"n_steps": 8, "policy_kwargs": {"net_arch": [8]}}
+    assert train_league("ppo", game, 64, run, resume=True, num_envs=8, agent_kwargs=same).num_envs == 8
+    for agent, played, words, said in (
+        ("sac", game, {}, r"agent \('.*:PPO' there, '.*:SAC' now\): leave them out"),
+        ("ppo", "polyathlon/ConnectFour-v0", {}, "env_fn .*TicTacToe"),
+        ("ppo", game, {"seed": 1}, r"seed \(0 there, 1 now\)"),
+        ("ppo", game, {"num_envs": 16}, r"num_envs \(8 there, 16 now\)"),
+        ("ppo", game, {"env_kwargs": {"dtype": "float32"}}, "env_kwargs"),
+        ("ppo", game, {"agent_kwargs": {"n_steps": 16}}, r"n_steps \(8 there, 16 now\)"),
+        ("ppo", game, {"agent_kwargs": {"gamma": 0.5}}, r"gamma \('not given there' there, 0.5 now\)"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            train_league(agent, played, 64, run, resume=True, **words)
+    with pytest.raises(UsageError, match="holds no league"):
+        train_league("ppo", game, 64, run / "nothing", resume=True)
+
+
+def test_a_word_without_a_name_is_given_again_when_a_league_goes_on(tmp_path):
+    words = {"n_steps": 8, "batch_size": 32, "n_epochs": 1, "learning_rate": lambda left: 1e-3 * left}
+    for resume in (False, True):
+        train_league("ppo", "polyathlon/TicTacToe-v0", 64, tmp_path, num_envs=8, agent_kwargs=words, resume=resume)
+    with pytest.raises(UsageError, match="learning_rate that has no name .*give it again"):
+        train_league("ppo", "polyathlon/TicTacToe-v0", 64, tmp_path, resume=True)
 
 
 def test_matches_are_filmed_and_written_down(run, tmp_path, capsys):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 
+import gymnasium as gym
 import pytest
 
 import polyathlon
 from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
-from polyathlon.evaluation import agent_policy, evaluate, load_run
+from polyathlon.evaluation import agent_policy, evaluate, load_run, random_policy
 from polyathlon.run_callbacks import Interrupted, RunCallback
 from polyathlon.run_evaluations import FIRST_EVALUATION, EvaluationFiles
 
@@ -99,6 +100,21 @@ def test_a_language_agent_is_evaluated_on_many_answers_at_once(tmp_path):
     assert rows[-1]["step"] == agent.num_timesteps and rows[-1]["episodes"] == 8 and 1 <= rows[-1]["length"] <= 4
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "wanted"),
+    [
+        ("Reasoning-v0", {"task": "chain_sum"}, {"correct", "invalid", "score"}),
+        ("KuhnPoker-v0", {}, set()),
+        ("Werewolf-v0", {}, {"illegal_action", "round"}),
+    ],
+)
+def test_ids_and_codes_are_not_averaged(name, words, wanted):
+    env = gym.make(f"polyathlon/{name}", **words)
+    policy = (lambda observation, mask: "4") if name == "Reasoning-v0" else random_policy(env)
+    found = evaluate(env, policy, 2)
+    assert set(found.measures) == wanted
+
+
 def test_what_cannot_be_is_refused(tmp_path):
     train(tmp_path / "run", 50)
     with pytest.raises(UsageError, match=r"keeps no best agent: train with --eval-every N"):
@@ -109,4 +125,8 @@ def test_what_cannot_be_is_refused(tmp_path):
     ):
         with pytest.raises(UsageError, match=f"{message} must be a positive integer"):
             train(tmp_path / "other", **words)
+    with pytest.raises(UsageError, match="eval_episodes has no effect without evaluations: give eval_every="):
+        train(tmp_path / "other", eval_episodes=3)
+    with pytest.raises(UsageError, match="checkpoint_every needs the run folder.*give out="):
+        train(None, checkpoint_every=3)
     assert not (tmp_path / "other").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import resource
 import shutil
@@ -12,20 +13,26 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 import polyathlon
+from polyathlon.agents import SAC
 from polyathlon.envs.errors import UsageError
 from polyathlon.folder_lock import FolderLock
 from polyathlon.run_folder import RunFolder
 from polyathlon.run_logger import ProgressCSV
 
-WORDS: dict[str, Any] = {"tuned": False, "checkpoint_every": 50, "device": "cpu"}
+WORDS: dict[str, Any] = {"tuned": False, "checkpoint_every": 50, "device": "cpu"}  # of a run with a folder
 SMALL = {"n_steps": 50, "batch_size": 25, "n_epochs": 1}
 
 
 def train(steps: int, out: Path | None = None, env: str = "Pendulum-v1", **words: Any) -> Any:
-    return polyathlon.train("ppo", env, steps, out=out, **{**WORDS, "agent_kwargs": SMALL, **words})
+    words = {**WORDS, "agent_kwargs": SMALL, **words}
+    if out is None:
+        del words["checkpoint_every"]
+    return polyathlon.train("ppo", env, steps, out=out, **words)
 
 
 def weights(agent: Any) -> list[float]:
@@ -64,6 +71,36 @@ def test_a_checkpoint_of_another_run_is_refused(run, tmp_path):
         shutil.copy(folder / "checkpoint.pt", run / "checkpoint.pt")
         with pytest.raises(UsageError, match=rf"checkpoint.pt is the checkpoint of another run .*: {difference}"):
             train(250, run, resume=True)
+
+
+def test_the_last_checkpoint_is_kept_when_a_loss_is_nan(tmp_path):
+    words = {"learning_starts": 100, "batch_size": 8, "train_freq": 8, "policy_kwargs": {"net_arch": [8]}}
+    words |= {"gradient_steps": 8, "learning_rate": 1e30}
+    with pytest.raises(FloatingPointError, match=r"_loss is NaN at gradient step [1-8]; lower the learning rate"):
+        polyathlon.train("sac", "Pendulum-v1", 200, out=tmp_path / "run", agent_kwargs=words, **WORDS)
+    kept = SAC.resume(tmp_path / "run" / "checkpoint.pt", gym.make("Pendulum-v1"), device="cpu")
+    assert kept.num_timesteps == 56 and np.isfinite(weights(kept)).all()  # the first rollout's start after 50 steps
+
+
+def test_means_between_two_records_of_the_log_go_on(tmp_path):
+    """BQNCO logs the mean of ten updates; it is stopped between two records, and begins again at a checkpoint between two."""
+    inner = {"batch_size": 4, "num_labels": 8, "policy_kwargs": {"width": 8, "num_layers": 1, "num_heads": 1}}
+    words = {"env_kwargs": {"num_nodes": 5}, "agent_kwargs": inner, "picture": False, **WORDS}
+
+    def stop(names: dict[str, Any], _: dict[str, Any]) -> bool:
+        if names["self"].num_timesteps >= 100:
+            raise RuntimeError("killed")
+        return True
+
+    polyathlon.train("bqnco", "polyathlon/TSP-v0", 160, out=tmp_path / "whole", **words)
+    with pytest.raises(RuntimeError, match="killed"):
+        polyathlon.train("bqnco", "polyathlon/TSP-v0", 160, out=tmp_path / "broken", callback=stop, **words)
+    polyathlon.train("bqnco", "polyathlon/TSP-v0", 160, out=tmp_path / "broken", resume=True, **words)
+    logs = []
+    for name in ("whole", "broken"):
+        rows = csv.DictReader((tmp_path / name / "progress.csv").open(newline=""))
+        logs.append([{k: v for k, v in row.items() if k not in ("time/fps", "time/time_elapsed")} for row in rows])
+    assert logs[0] == logs[1] and len(logs[0]) == 4 and all("train/loss" in row for row in logs[0])
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
