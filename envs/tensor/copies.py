@@ -43,18 +43,21 @@ def changing_wrappers(env: gym.Env[Any, Any], stop: type | None = None) -> list[
     return found
 
 
-def refuse_wrappers(env: gym.Env[Any, Any], reader: str, advice: str = "leave it out") -> None:
+def refuse_wrappers(
+    env: gym.Env[Any, Any], reader: str, advice: str = "leave it out", harmless: tuple[type, ...] = ()
+) -> None:
     """Refuse wrappers around a task that is read itself.
 
     Args:
         env: the environment.
         reader: who reads its task.
         advice: what to do.
+        harmless: wrappers that change the form of actions alone, so that nothing is lost without them.
 
     Raises:
         UsageError: a wrapper would have no effect; the message names it.
     """
-    for layer in changing_wrappers(env)[:1]:
+    for layer in [layer for layer in changing_wrappers(env) if not isinstance(layer, harmless)][:1]:
         name = type(layer).__name__
         raise UsageError(f"{reader} the task itself, so that {name} around it would have no effect: {advice}")
 

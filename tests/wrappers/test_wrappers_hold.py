@@ -16,7 +16,7 @@ from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdi
 from polyathlon.envs.language.hinted import Hinted
 from polyathlon.record_triples import reference_rows
 from polyathlon.records import record_scored
-from polyathlon.wrappers import CandidateAction, CostObjective, LinearReward, Reflective
+from polyathlon.wrappers import CandidateAction, CostObjective, LinearReward, Reflective, TokenAction
 
 
 class Pays(gym.RewardWrapper):
@@ -59,6 +59,7 @@ def tour() -> gym.Env:
         lambda: Reflective(Pays(Sums()), lambda text, rng: "2"),
         lambda: reference_rows(Pays(Sums()), 1),
         lambda: record_scored(lambda prompts: ["2"] * len(prompts), Pays(Sums()), "unwritten.jsonl"),
+        lambda: reference_rows(TokenAction(Pays(Sums())), 1),
     ],
 )
 def test_a_wrapper_that_would_have_no_effect_is_refused(make):
@@ -70,6 +71,13 @@ def test_what_only_watches_may_stand_around():
     watched = RecordEpisodeStatistics(OrderEnforcing(Sums()))
     assert Hinted(watched).inner is CandidateAction(watched).vector(2).task is watched.unwrapped
     assert BQNCO("ReZeroPolicy", RecordEpisodeStatistics(tour()), device="cpu").problem.endswith("tsp:TSP")
+
+
+def test_records_are_written_of_the_environment_that_a_language_agent_acts_in(tmp_path):
+    tokens, path = TokenAction(Sums(), max_new_tokens=4), tmp_path / "scored.jsonl"
+    assert reference_rows(tokens, 1) == reference_rows(Sums(), 1)
+    record_scored(lambda prompts: ["2"] * len(prompts), tokens, path, problems=1, answers=2)
+    assert path.read_text().count("\n") == 1
 
 
 def test_rows_of_sb3_around_a_tour():
