@@ -87,7 +87,6 @@ class Browser:
         self._browser: Any = None
         self._starting, self._opening = asyncio.Lock(), asyncio.Lock()
         self._renderers: list[Renderer] = []
-        self._pipes: list[int] = []
         self._has_run = False
 
     @classmethod
@@ -102,7 +101,9 @@ class Browser:
     def forget_all(cls) -> None:
         """Let go of the browsers of the process that this one was forked from, without touching them."""
         for browser in cls._known.values():
-            for pipe in browser._pipes:  # an open end here would keep that browser alive after its own process
+            # an open end here would keep that browser alive after its own process; asked for now, since the number of a pipe
+            # that was closed meanwhile may be that of another file, such as a pipe to the program that this child will run
+            for pipe in _driver_pipes(browser._playwright):
                 with contextlib.suppress(OSError):
                     os.close(pipe)
         cls._known.clear()
@@ -173,7 +174,6 @@ class Browser:
         from playwright.async_api import async_playwright
 
         self._playwright = await async_playwright().start()
-        self._pipes = _driver_pipes(self._playwright)
         is_root = hasattr(os, "geteuid") and os.geteuid() == 0
         self._browser = await self._playwright.chromium.launch(
             executable_path=self.program,
@@ -340,13 +340,12 @@ def _dispose(awaitable: Any) -> None:
 
 
 def _driver_pipes(playwright: Any) -> list[int]:
-    """Return the ends of the pipes to Playwright's driver that this process holds."""
-    found = []
-    with contextlib.suppress(
-        AttributeError
-    ):  # private names: without them a fork holds the pipes open, and nothing else changes
-        driver = playwright.stop.__self__._client._transport._proc._transport
-        for number in (0, 1):
+    """Return the ends of the pipes to Playwright's driver that this process holds open."""
+    found: list[int] = []
+    for number in (0, 1):
+        # AttributeError: private names; without them a fork holds the pipes open, and nothing else changes. ValueError: closed
+        with contextlib.suppress(AttributeError, ValueError):
+            driver = playwright.stop.__self__._client._transport._proc._transport
             found.append(driver.get_pipe_transport(number).get_extra_info("pipe").fileno())
     return found
 

@@ -398,3 +398,13 @@ def test_a_fork_starts_a_browser_of_its_own_and_leaves_the_other_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.split() == ["1.0", "1.0"], done.stderr[-2000:]
+
+
+def test_programs_keep_their_pipes_after_a_browser_that_never_started():
+    task = WebTask("click-test-2", executable_path="/bin/false")
+    with pytest.raises(UsageError, match="did not start"):
+        task.reset(seed=0)
+    for _ in range(4):  # preexec_fn runs what is to be run after a fork, in the child
+        done = subprocess.run(["cat"], input=b"here", capture_output=True, preexec_fn=os.setpgrp)
+        assert done.stdout == b"here"
+    task.close()
