@@ -122,6 +122,21 @@ def check_fraction(**numbers: Any) -> None:
             raise UsageError(f"{name} must lie between 0 and 1, got {value!r}")
 
 
+def refuse_idle(reason: str, **given: Any) -> None:
+    """Refuse arguments of a function or command that change nothing in the form that was asked for; None and False were not given.
+
+    Args:
+        reason: why they change nothing, and what takes them.
+        **given: the arguments by name.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise UsageError(f"{name}={value!r} has no effect: {reason}. Leave {name} out")
+
+
 def _is_finite(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -60,7 +60,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
     add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of every agent")
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
-    add("--seeds", type=int, default=5, help="number of seeds (default 5; a claim needs 8)")
+    add("--seeds", type=int, help="number of seeds (default 5; a claim needs 8)")
     add("--completions", type=whole_number, help="answers that each recipe writes (default 2048)")
     add("--quick", action="store_true", help="512 answers in each run of a recipe")
     add(
@@ -78,7 +78,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--warm-start", type=int, metavar="N", help="solutions that recipes imitate first (default 1024)")
     add("--episodes", type=int, help="fresh episodes of a final score (default 256 for recipes, 20 for steps)")
     add("--threshold", type=float, help="score whose first reaching is counted (default: half way to the best)")
-    add("--jobs", type=int, default=1, help=f"runs at a time (default 1; this machine has {os.cpu_count()} processors)")
+    add("--jobs", type=int, help=f"runs at a time (default 1; this machine has {os.cpu_count()} processors)")
     add(
         "--out",
         type=_path,

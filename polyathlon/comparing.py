@@ -30,6 +30,7 @@ from .run_folder import in_file
 from .training import new_agent
 
 COMPLETIONS, QUICK_COMPLETIONS = 2048, 512
+SEEDS = 5
 WARM_START = 1024
 EPISODES = {"completions": 256, "steps": 20}
 Report = Callable[[str], None]
@@ -55,7 +56,7 @@ def compare(
     names: Sequence[str | Path],
     on: str | Sequence[str] | None = None,
     *,
-    seeds: int = 5,
+    seeds: int | None = None,
     completions: int | None = None,
     steps: int | None = None,
     quick: bool = False,
@@ -70,7 +71,7 @@ def compare(
     records: int | None = None,
     episodes: int | None = None,
     threshold: float | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     best: bool = False,
@@ -90,7 +91,7 @@ def compare(
             which those that differ in the seed alone are one name.
         on: id of the environment, or several; None compares runs that exist, with `data` it is `polyathlon/Prompts-v0`, whose held-out
             prompts give the scores.
-        seeds: number of seeds, at least 2; a claim needs 8.
+        seeds: number of seeds, at least 2; None is 5, a claim needs 8. Runs that exist have their own.
         completions: answers in each run of a recipe; None is 2,048, with `quick` 512, beside recipes of records as many as their records have.
         steps: instead, environment steps in each run (tokens for a recipe); None takes the length in each agent's file of
             hyper-parameters, where an agent is among the names.
@@ -106,7 +107,7 @@ def compare(
         records: how many each run of a recipe of records reads; None is one epoch, with `quick` at most 256.
         episodes: fresh episodes that a final score averages over; None is 256 for completions, 20 for steps.
         threshold: score whose first reaching is counted; None is half way from the first to the best last mean.
-        jobs: processes at a time; with 1 everything runs in this one.
+        jobs: processes at a time; None is 1, with which everything runs in this one.
         out: folder; None is runs/compare-NAMES-ENV (runs/compare-runs for runs that exist).
         device: "auto", "cpu" or "cuda".
         best: of runs that exist, score the agent of the best evaluation instead of the last one.
@@ -124,26 +125,19 @@ def compare(
     if threshold is not None and not math.isfinite(threshold):
         raise UsageError(f"threshold is a score, a finite number, got {threshold!r}")
     if on is None and data is None:
-        given = (
-            completions,
-            steps,
-            model,
-            warm_start,
-            env_kwargs,
-            agent_kwargs,
-            wrapper_kwargs,
-            holdout,
-            reward,
-            records,
-        )
-        if quick or any(word is not None and word != {} for word in given):
+        given = {"seeds": seeds, "completions": completions, "steps": steps, "quick": quick or None, "model": model}
+        given |= {"warm_start": warm_start, "env_kwargs": env_kwargs, "agent_kwargs": agent_kwargs, "jobs": jobs}
+        given |= {"wrapper_kwargs": wrapper_kwargs, "holdout": holdout, "reward": reward, "records": records}
+        if words := [word for word, value in given.items() if value is not None and value != {}]:
             raise UsageError(
-                "runs that exist are as they are: without on= (--on) only episodes, threshold, out and best have a meaning"
+                f"runs that exist are as they are, so {' and '.join(words)} would change nothing: without on= (--on) only episodes, "
+                "threshold, out, device, best and trust have a meaning"
             )
         return _compare_folders(names, episodes, threshold, out, device, best, trust, say)
     if best or trust:
         raise UsageError("best and trust are for runs that exist: leave on= (--on) out and give run folders")
     checked = _checked_names(names)
+    seeds, jobs = SEEDS if seeds is None else seeds, 1 if jobs is None else jobs
     check_int(2, seeds=seeds)
     check_positive_int(jobs=jobs)
     tasks = [on] if isinstance(on, str) else list(on or [])

@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.streams.progress import LearnProgress, units_done
-from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.errors import UsageError, check_positive_int, refuse_idle
 
 from .interrupts import polite_interrupt
 from .own_tasks import Given, given_task
@@ -143,6 +143,8 @@ def train(
         raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
     if checkpoint_every is not None and out is None:
         raise UsageError("checkpoint_every needs the run folder that checkpoints are written to: give out=")
+    if not resume:
+        refuse_idle("it is about the files of a run that goes on (resume=True, --resume)", trust=trust)
     if eval_episodes is not None and eval_every is None:
         raise UsageError(
             "eval_episodes has no effect without evaluations: give eval_every=, the steps between two of them"
