@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.language.recipes import find_recipe
 from polyathlon.agents.streams.environments import find_spec
-from polyathlon.envs.errors import UsageError, refuse_unknown_arguments, unknown_name
+from polyathlon.envs.errors import UsageError, is_integer, refuse_unknown_arguments, unknown_name
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.action_kinds import action_form, is_picture_space, refusal
 from polyathlon.wrappers.candidate_action import offers_candidates
@@ -84,11 +84,14 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make a scalar environment from its id.
 
     Raises:
-        UsageError: there is no such id, or it does not take an option; the message names the nearest.
+        UsageError: there is no such id, it does not take an option (the message names the nearest), or the time limit is none.
     """
     spec = find_spec(env_id)
     made = entry_point(spec)
     refuse_texts_for_numbers(made, kwargs)
+    limit = kwargs.get("max_episode_steps")
+    if not (limit in (None, -1) or is_integer(limit, 1)):
+        raise UsageError(f"max_episode_steps must be a positive integer, or -1 for no limit, got {limit!r}")
     if ":" in spec.id and callable(made):
         return call(made, spec.id, **kwargs)
     try:

@@ -226,7 +226,9 @@ def export_run(
         config = folder.config()
         options = f" with {in_file(config.env_kwargs)}" if config.env_kwargs else ""
         card = {"task": f"{config.env}{options}", "seed": config.seed, "curve": folder.curve_path}
-        written: Path = agent.save_pretrained(folder.path / "pretrained" if out is None else out, adapters or "merged", card)
+        written: Path = agent.save_pretrained(
+            folder.path / "pretrained" if out is None else out, adapters or "merged", card
+        )
         return written
     if form not in FORMS:
         raise UsageError(f"a policy is exported as {' or '.join(FORMS)}, got {form!r}")

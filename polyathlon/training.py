@@ -143,7 +143,9 @@ def train(
         raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
     if checkpoint_every is not None and out is None:
         # no error: the same words make an unbroken run without a folder, which a resumed one is compared with
-        warnings.warn("checkpoint_every has no effect without the run folder that checkpoints go to: give out=", stacklevel=2)
+        warnings.warn(
+            "checkpoint_every has no effect without the run folder that checkpoints go to: give out=", stacklevel=2
+        )
     if not resume:
         refuse_idle("it is about the files of a run that goes on (resume=True, --resume)", trust=trust)
     if eval_episodes is not None and eval_every is None:

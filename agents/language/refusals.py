@@ -95,7 +95,9 @@ def refuse_lost(loss: Tensor, metrics: Mapping[str, Tensor], updates: int) -> No
         FloatingPointError: so; the weights are as before the step.
     """
     if loss.device.type == "cpu" and not bool(loss.isfinite()):
-        refuse_lost_report({"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in metrics.items()}}, updates)
+        refuse_lost_report(
+            {"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in metrics.items()}}, updates
+        )
 
 
 def refuse_lost_report(report: Mapping[str, float], updates: int) -> None:

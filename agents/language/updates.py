@@ -19,7 +19,7 @@ from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
-from .refusals import refuse_missing_scores, refuse_missing_verdicts, refuse_lost, refuse_lost_report, refuse_unaveraged
+from .refusals import refuse_lost, refuse_lost_report, refuse_missing_scores, refuse_missing_verdicts, refuse_unaveraged
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent

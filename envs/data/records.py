@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError, refuse_idle, unknown_name
+from polyathlon.envs.errors import UsageError, check_options, refuse_idle, unknown_name
 
 from .record_columns import COLUMNS, KINDS, Record, kind_of, understand
 from .record_files import ListedRows, Rows, open_rows
@@ -39,6 +39,7 @@ def records(source: Any, columns: Mapping[str, str] | None = None, split: str | 
         UsageError: a row cannot be read; the message names file, line and column.
         ImportError: parquet or Arrow, and pyarrow is not installed.
     """
+    check_options(columns=columns)
     if isinstance(source, RecordSet):
         if columns or split:
             raise UsageError("columns and split belong to a source; these records are open already")

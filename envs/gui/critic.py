@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, check_non_negative
+from polyathlon.envs.errors import UsageError, check_listed, check_non_negative
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.tags import tagged
 
@@ -251,7 +251,9 @@ class WebCritic(LanguageTask):
     ) -> None:
         super().__init__(max_turns=1, max_answer=max_answer, max_bytes=1 << 17)
         check_non_negative(format=format, label=label, suggestion=suggestion)
-        pages = (pages,) if isinstance(pages, str) else tuple(pages)
+        pages = (pages,) if isinstance(pages, str) else pages
+        check_listed(pages=pages)
+        pages = tuple(pages or ())
         unknown = [page for page in pages if page not in ORACLES]
         if unknown or not pages:
             raise UsageError(

@@ -282,7 +282,9 @@ def test_sorted_routes_are_cut_to_their_ends_unless_told_otherwise(options, expe
 
 
 @pytest.mark.parametrize(("number", "said"), [(float("nan"), "NaN"), (float("inf"), "NaN|infinite")])
-@pytest.mark.parametrize("words", [{"num_labels": 8, "solver": "held_karp"}, {"learn_from": "rewards", "num_starts": 2}])
+@pytest.mark.parametrize(
+    "words", [{"num_labels": 8, "solver": "held_karp"}, {"learn_from": "rewards", "num_starts": 2}]
+)
 def test_a_loss_that_is_no_number_ends_the_run_with_its_name(words, number, said):
     """It went on, and wrote a policy of NaN."""
     agent = BQNCO(

@@ -75,9 +75,7 @@ def test_a_loss_that_is_no_number_is_named_before_it_reaches_the_weights(micro_b
         for parameter in agent.policy.value_net.parameters() if recipe == "ppo" else ():
             parameter.fill_(float("nan"))
     before = copy.deepcopy(agent.policy.language_model.state_dict())
-    with pytest.raises(
-        FloatingPointError, match=rf"{said} after {done} passes over episodes; lower the learning rate"
-    ):
+    with pytest.raises(FloatingPointError, match=rf"{said} after {done} passes over episodes; lower the learning rate"):
         agent.learn(1, log_interval=None, reset_num_timesteps=False)
     after = agent.policy.language_model.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
