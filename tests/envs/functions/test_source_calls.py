@@ -218,7 +218,11 @@ def test_what_is_read_without_a_grammar_is_what_the_grammar_reads(text, language
 @pytest.mark.parametrize(
     ("language", "text", "is_quick"),
     [
-        ("java", 'a.B.c(d="x (y)", e=-2L, f=G.H, i=new Object[] {1, 2}, j=new ArrayList<>(Arrays.asList(1, k)));', True),
+        (
+            "java",
+            'a.B.c(d="x (y)", e=-2L, f=G.H, i=new Object[] {1, 2}, j=new ArrayList<>(Arrays.asList(1, k)));',
+            True,
+        ),
         ("java", "f(a=1)", False),  # the grammar recovers from long calls only
         ("java", "f(a=new HashMap<String, Integer>());", False),
         ("javascript", "f(a='x', b=[1, \"y\"], c={d: 1, 'e': [f]})", True),
