@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from polyathlon.agents import BQNCO, PPO, PRDC, TD3BC, LanguageAgent
+from polyathlon.agents import BQNCO, PMOEPPO, PPO, PRDC, TD3BC, LanguageAgent
 from polyathlon.agents.construction import pretrained
 from polyathlon.agents.engine.network import Network, Scalar, refuse_shared_parameters
 from polyathlon.agents.games.self_play import SelfPlay
@@ -24,11 +25,14 @@ from polyathlon.agents.language.best_of import BestOfN
 from polyathlon.agents.language.imitation import find_solver
 from polyathlon.agents.language.recipes import Recipe, SideModel
 from polyathlon.agents.language.recipes.pref_tune import PrefTune
+from polyathlon.agents.pareto.policy_set import PolicySet
+from polyathlon.agents.pareto.population import Population
 from polyathlon.agents.parts.annotators import ThreadAnnotator
 from polyathlon.agents.parts.nash import regularised_equilibrium
 from polyathlon.agents.parts.plain_data import NotPlain, class_name, find_class
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.parts.wiring import Schedule, find_part, part
+from polyathlon.cli import build_parser
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Utterance, Verdict
 from polyathlon.registration import register_recipe
@@ -39,6 +43,8 @@ Row = tuple[Callable[[], Any], str, Callable[[], Any]]
 HERE = "tests.agents.test_remedies_followed"
 NLL = part("surrogates:negative_logp")
 CPU = torch.device("cpu")
+TINY: dict[str, Any] = {"n_steps": 8, "batch_size": 8, "n_epochs": 1}
+STILL, MASK = np.zeros(4, np.float32), np.array([True, False])
 
 
 class Letter(LanguageTask):
@@ -108,6 +114,10 @@ def equilibrium(tau: float) -> torch.Tensor:
 def recipe(**words: Any) -> LanguageAgent:
     row = Recipe("own", "own", "test", **{"loss": NLL, **words})
     return LanguageAgent("tiny", tokens(Solved), recipe=row, num_prompts=2, seed=0)
+
+
+def mixture() -> PMOEPPO:
+    return PMOEPPO("MlpPolicy", "CartPole-v1", device="cpu", num_experts=2, **TINY)
 
 
 def closed() -> ThreadAnnotator:
@@ -213,7 +223,39 @@ ROWS: dict[str, Row] = {
         "use polyathlon.wrappers.TokenAction",
         lambda: token_rows(tokens(), 2),
     ),
-    "a league in a file's place": (lambda: saved(__file__), "name another place", lambda: None),
+    "episodes in groups": (
+        lambda: recipe(collect=part(f"{HERE}:Collects", groups=1)).learn(1),
+        r"play\(\) got 2 tasks and 1 groups; give one a task",
+        lambda: recipe(collect=part(f"{HERE}:Collects", groups=2)).learn(1),
+    ),
+    "masks for a policy of SB3's": (
+        lambda: PPO(ActorCriticPolicy, "CartPole-v1", device="cpu", **TINY).predict(STILL, action_masks=MASK),
+        "use one of this package's policies",
+        lambda: PPO("MlpPolicy", "CartPole-v1", device="cpu", **TINY).predict(STILL, action_masks=MASK),
+    ),
+    "the distribution of a mixture": (
+        lambda: mixture().policy.get_distribution(torch.zeros(1, 4)),
+        "use distribution or evaluate_actions for densities, predict for actions",
+        lambda: (
+            mixture().policy.distribution(torch.zeros(1, 4)),
+            mixture().policy.evaluate_actions(torch.zeros(1, 4), torch.zeros(1)),
+            mixture().predict(STILL),
+        ),
+    ),
+    "a game that one agent would play alone": (
+        lambda: PPO("MlpPolicy", "polyathlon/TicTacToe-v0", device="cpu", **TINY),
+        r"Train it with polyathlon.agents.SelfPlay, or make one seat: gym.make\(id, opponent='random'\); .*--self-play",
+        lambda: (
+            SelfPlay(PPO, "polyathlon/TicTacToe-v0", num_envs=8, device="cpu", **TINY),
+            PPO("MlpPolicy", gym.make("polyathlon/TicTacToe-v0", opponent="random"), device="cpu", **TINY),
+            build_parser().parse_args(["train", "ppo", "polyathlon/TicTacToe-v0", "--self-play"]),
+        ),
+    ),
+    "a policy of a population": (
+        lambda: Population.select(SimpleNamespace(), torch.zeros(1)),
+        "PolicySet.rows and take choose among policies",
+        lambda: (PolicySet.rows, PolicySet.take),
+    ),
 }
 
 
@@ -225,11 +267,12 @@ def saved(place: Any) -> Any:
 class Collects:
     """Plays nothing."""
 
-    def __init__(self, *, field: str = "mine") -> None:
-        self.extra_fields = {field: "an extra field"}
+    def __init__(self, *, field: str | None = None, groups: int = 2) -> None:
+        self.extra_fields = {} if field is None else {field: "an extra field"}
+        self.groups = groups
 
     def collect(self, rollout):
-        return rollout.play(rollout.next_tasks(2), [0, 1])
+        return rollout.play([0, 0], [0, 1][: self.groups])
 
 
 def with_progress(logp, mask, progress):
@@ -302,3 +345,39 @@ def test_prdc_of_several_observations_is_told_a_wrapper_and_another_agent():
     other = SimpleNamespace(_is_flat=False, is_standardised=True, _given_words=(), observation_space=several)
     TD3BC._refuse_observations(other)
     assert not other.is_standardised
+
+
+def test_of_several_problems_of_one_name_one_is_said(monkeypatch):
+    from polyathlon.agents.construction.problems import kit
+
+    tsp = kit.find_kit("TSP")
+    other = SimpleNamespace(key="mine:TSP", name="TSP")
+    monkeypatch.setattr(kit, "problem_kits", lambda: [tsp, other])
+    with pytest.raises(UsageError, match="is the name of several problems, say which: ") as refused:
+        kit.find_kit("TSP")
+    assert [kit.find_kit(key) for key in str(refused.value).split("say which: ")[1].split(", ")] == [tsp, other]
+
+
+class Graded(Solved):
+    """Says how difficult it is."""
+
+    task_ids = (0, 1)
+
+    def difficulty(self, task):
+        return float(task)
+
+
+def test_a_curriculum_takes_a_task_that_tells_its_difficulty():
+    prompts = part("prompt_samplers:Curriculum")
+    collect = part("collectors:Groups", prompts=prompts, group_size=2)
+    row = Recipe("own", "own", "test", loss=NLL, collect=collect)
+    for task, fails in ((Solved, True), (Graded, False)):
+        one = task(max_turns=1)
+        one.task_ids = (0, 1)
+        env = TokenAction(one, max_new_tokens=2, max_length=16)
+        agent = LanguageAgent("tiny", env, recipe=row, num_prompts=2, seed=0)
+        if fails:
+            with pytest.raises(UsageError, match=r"needs difficulty\(task\) of .*: give it that method"):
+                agent.learn(1)
+        else:
+            agent.learn(1)

@@ -313,3 +313,16 @@ def test_levels_of_minihack_are_given_as_the_errors_say():
     make = SimpleNamespace(level=lambda **words: gym.make("polyathlon/NetHack-v0", **words).reset(seed=0))
     with pytest.raises(UsageError, match="give des_file=, a path or its text"):
         make.level(task="minihack:Skill-Custom")
+
+
+def test_spans_of_a_critic_are_written_as_its_failure_says():
+    from polyathlon.envs.language.critiques import read_critique
+
+    for wrong, said, right in (
+        ([("a",)], r"a span is (start, end, score) or a dict with text and score", [(0, 1, 1.0)]),
+        ([("a", "b", 1.0)], "start and end of a span are numbers of characters", [{"text": "ab", "score": 1.0}]),
+    ):
+        assert said in str(read_critique(wrong, "abc").failure)
+        found = read_critique(right, "abc")
+        assert found.failure is None or not found.failure
+        assert len(found.spans) == 1
