@@ -117,7 +117,7 @@ def recipe(**words: Any) -> LanguageAgent:
 
 
 def mixture() -> PMOEPPO:
-    return PMOEPPO("MlpPolicy", "CartPole-v1", device="cpu", num_experts=2, **TINY)
+    return PMOEPPO("MlpPolicy", "Pendulum-v1", device="cpu", num_experts=2, **TINY)
 
 
 def closed() -> ThreadAnnotator:
@@ -234,12 +234,12 @@ ROWS: dict[str, Row] = {
         lambda: PPO("MlpPolicy", "CartPole-v1", device="cpu", **TINY).predict(STILL, action_masks=MASK),
     ),
     "the distribution of a mixture": (
-        lambda: mixture().policy.get_distribution(torch.zeros(1, 4)),
+        lambda: mixture().policy.get_distribution(torch.zeros(1, 3)),
         "use distribution or evaluate_actions for densities, predict for actions",
         lambda: (
-            mixture().policy.distribution(torch.zeros(1, 4)),
-            mixture().policy.evaluate_actions(torch.zeros(1, 4), torch.zeros(1)),
-            mixture().predict(STILL),
+            mixture().policy.distribution(torch.zeros(1, 3)),
+            mixture().policy.evaluate_actions(torch.zeros(1, 3), torch.zeros(1, 1)),
+            mixture().predict(STILL[:3]),
         ),
     ),
     "a game that one agent would play alone": (
