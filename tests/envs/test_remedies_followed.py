@@ -130,15 +130,9 @@ ROWS: dict[str, Row] = {
         lambda: records({"source": [{"q": "p", "completion": "a"}], "columns": {"prompt": "q"}}),
     ),
     "a folder of several forms": (
-        lambda: records(
-            str(
-                Path(written("two/a.jsonl", '{"prompt": "p"}\n'), "..").resolve()
-                if written("two/a.csv", "prompt\np\n")
-                else ""
-            )
-        ),
+        lambda: records(several_forms()),
         "holds files of several forms .*: name one of them",
-        lambda: records(written("two/a.jsonl", '{"prompt": "p"}\n')),
+        lambda: records(str(Path(several_forms(), "a.jsonl"))),
     ),
     "a split of problems": (lambda: in_split("x", "tests"), "Did you mean 'test'", lambda: in_split("x", "test")),
     "critiques, one each": (
@@ -220,14 +214,19 @@ ROWS: dict[str, Row] = {
         ),
     ),
 }
-HERE: list[Path] = []
+HERE: list[Path] = []  # the folder of the test that runs
 
 
 def written(name: str, text: str) -> str:
-    path = HERE[-1] / name
+    path = HERE[0] / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     return str(path)
+
+
+def several_forms() -> str:
+    written("two/a.csv", "prompt\np\n")
+    return str(Path(written("two/a.jsonl", '{"prompt": "p"}\n')).parent)
 
 
 def asked(answer: object) -> str:
@@ -242,7 +241,7 @@ def seen(space: gym.Space) -> Any:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_what_an_error_advises_works(name, tmp_path):
-    HERE.append(tmp_path)
+    HERE[:] = [tmp_path]
     wrong, said, right = ROWS[name]
     with pytest.raises(UsageError, match=said):
         wrong()
