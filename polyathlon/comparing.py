@@ -125,7 +125,13 @@ def compare(
     if threshold is not None and not math.isfinite(threshold):
         raise UsageError(f"threshold is a score, a finite number, got {threshold!r}")
     if on is None and data is None:
-        given = {"seeds": seeds, "completions": completions, "steps": steps, "quick": quick or None, "model": model}
+        given: dict[str, Any] = {
+            "seeds": seeds,
+            "completions": completions,
+            "steps": steps,
+            "quick": quick or None,
+            "model": model,
+        }
         given |= {"warm_start": warm_start, "env_kwargs": env_kwargs, "agent_kwargs": agent_kwargs, "jobs": jobs}
         given |= {"wrapper_kwargs": wrapper_kwargs, "holdout": holdout, "reward": reward, "records": records}
         if words := [word for word, value in given.items() if value is not None and value != {}]:
