@@ -11,7 +11,7 @@ import polyathlon
 from polyathlon import wrappers
 from polyathlon.adaptation import resolve_agent
 from polyathlon.envs.errors import UsageError
-from polyathlon.wrappers.action_kinds import action_form, reward_refusal
+from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusal
 
 TASKS = {
     "box": lambda: gym.make("Pendulum-v1"),
@@ -85,3 +85,12 @@ def test_several_objectives_are_weighed_as_the_refusal_says():
         PPO("MultiInputPolicy", made(), **words)
     PPO("MultiInputPolicy", wrappers.LinearReward(made()), **words).learn(8)
     PPO("MultiInputPolicy", polyathlon.adapt(made(), PPO), **words).learn(8)
+
+
+def test_an_agent_of_choices_alone_is_told_the_candidates_of_a_text():
+    """It was told tokens, which it does not take."""
+    said = refusal("Mine", ("discrete",), "text")
+    assert "wrap it with polyathlon.wrappers.CandidateAction, or let" in said
+    env = wrappers.CandidateAction(TASKS["text"]())
+    assert action_form(env.observation_space, env.action_space) == "discrete"
+    assert "TokenAction, or let" in refusal("Mine", ("box", "tokens"), "text")
