@@ -6,6 +6,7 @@ from typing import Any
 
 from .browser import HEIGHT, WIDTH
 from .calls import Call
+from .tabs import Tab, call_in
 
 _VALUE_TYPES = ("date", "time", "month", "week", "datetime-local", "color", "range")
 _NAMED_KEYS = frozenset(
@@ -43,22 +44,22 @@ _MODIFIERS = ("Control", "Shift", "Alt", "Meta")
 _DRAG_STEPS = 5
 
 
-async def perform(page: Any, call: Call, leaves: Any) -> str | None:
+async def perform(tab: Tab, call: Call, leaves: Any) -> str | None:
     """Carry out a call.
 
     Args:
-        page: Playwright's page.
+        tab: the page.
         call: what to do.
         leaves: function address -> reason why the page must not go there, or None.
 
     Returns:
         Why it could not be done, or None.
     """
-    name, given = call.name, call.arguments
+    name, given, page = call.name, call.arguments, tab.page
     if name in ("click", "dblclick", "hover", "focus", "fill"):
-        return await _on_element(page, name, given)
+        return await _on_element(tab, name, given)
     if name == "select":
-        return _error(await page.evaluate("([ref, text]) => __polyathlon.select(ref, text)", list(given)))
+        return _error(await call_in(tab, "__polyathlon.select", *given))
     if name == "type":
         await page.keyboard.type(given[0])
     elif name == "press":
@@ -71,7 +72,7 @@ async def perform(page: Any, call: Call, leaves: Any) -> str | None:
     elif name == "drag":
         return await _drag(page, given)
     elif name == "scroll":
-        await page.evaluate("([dx, dy]) => __polyathlon.scroll(dx, dy)", list(given))
+        await call_in(tab, "__polyathlon.scroll", *given)
     elif name == "goto":
         reason = leaves(given[0])
         if reason is None:
@@ -86,10 +87,9 @@ def _error(answer: Any) -> str | None:
     return answer.get("error") if isinstance(answer, dict) else None
 
 
-async def _on_element(page: Any, name: str, given: tuple[Any, ...]) -> str | None:
-    at = await page.evaluate(
-        "([ref, wants]) => __polyathlon.point(ref, wants)", [given[0], "field" if name == "fill" else None]
-    )
+async def _on_element(tab: Tab, name: str, given: tuple[Any, ...]) -> str | None:
+    page = tab.page
+    at = await call_in(tab, "__polyathlon.point", given[0], "field" if name == "fill" else None)
     if "error" in at:
         return str(at["error"])
     if name == "hover":
@@ -99,14 +99,15 @@ async def _on_element(page: Any, name: str, given: tuple[Any, ...]) -> str | Non
     elif name != "fill" or at["type"] not in _VALUE_TYPES:
         await page.mouse.click(at["x"], at["y"])
     if name == "fill":
-        return await _fill(page, given[0], given[1], at["type"])
+        return await _fill(tab, given[0], given[1], at["type"])
     return None
 
 
-async def _fill(page: Any, ref: int, text: str, kind: str) -> str | None:
+async def _fill(tab: Tab, ref: int, text: str, kind: str) -> str | None:
+    page = tab.page
     if kind in _VALUE_TYPES:
-        return _error(await page.evaluate("([ref, text]) => __polyathlon.assign(ref, text)", [ref, text]))
-    await page.evaluate("ref => __polyathlon.clear(ref)", ref)
+        return _error(await call_in(tab, "__polyathlon.assign", ref, text))
+    await call_in(tab, "__polyathlon.clear", ref)
     await page.keyboard.press("Delete")
     if len(text) <= 64:
         await page.keyboard.type(text)

@@ -21,6 +21,14 @@ const shapes = new Set(['rect', 'circle', 'ellipse', 'polygon', 'polyline', 'pat
 api.hasHook = () => typeof core !== 'undefined' || (globalThis.polyathlon && typeof globalThis.polyathlon.reset === 'function'
   && typeof globalThis.polyathlon.status === 'function');
 
+// a text, in which nothing is that cannot be written; pages that give arrays a toJSON of their own do not change it
+api.text = value => {
+  const kept = Array.prototype.toJSON;
+  if (kept) delete Array.prototype.toJSON;
+  try { return JSON.stringify(value === undefined ? null : value, (_, one) => typeof one === 'string' ? one.toWellFormed() : one); }
+  finally { if (kept) Array.prototype.toJSON = kept; }
+};
+
 async function pass(time) {
   if (!time) return;
   const clock = globalThis.__pwClock;
@@ -66,7 +74,9 @@ api.status = () => {
   const hook = own();
   if (hook) {
     const state = hook.status() || {};
-    return {done: !!state.done, reward: Number(state.reward) || 0, timed: Number(state.reward) || 0,
+    const reward = Number(state.reward === undefined || state.reward === null ? 0 : state.reward);
+    if (!Number.isFinite(reward)) throw new Error(`status().reward must be a finite number, got ${state.reward}`);
+    return {done: !!state.done, reward: reward, timed: reward,
       goal: clean(String(state.goal === undefined ? document.title : state.goal)), reason: state.reason ? String(state.reason) : null};
   }
   return {done: WOB_DONE_GLOBAL, reward: WOB_RAW_REWARD_GLOBAL, timed: WOB_REWARD_GLOBAL, goal: clean(core.getUtterance()),
@@ -256,9 +266,9 @@ api.scroll = (dx, dy) => {
   if (!el) el = [...document.body.querySelectorAll('*')].find(x => able(x) && isShown(x));
   (el || document.scrollingElement).scrollBy({left: dx, top: dy, behavior: 'instant'}); return {}; };
 })()""".replace("START_TIME", str(START_TIME)).replace("MAX_ELEMENTS", str(MAX_ELEMENTS))
-START = "async ([seed, settle]) => { await __polyathlon.start(seed, settle); return __polyathlon.look(); }"
+START = "async (seed, settle) => { await __polyathlon.start(seed, settle); return __polyathlon.look(); }"
 WARM = "async time => { await __polyathlon.warm(1, time); }"
 PASS_AND_LOOK = (
-    "async ([time, first]) => { await __polyathlon.pass(time); __polyathlon.from(first); return __polyathlon.look(); }"
+    "async (time, first) => { await __polyathlon.pass(time); __polyathlon.from(first); return __polyathlon.look(); }"
 )
 HAS_HOOK = "() => __polyathlon.hasHook()"
