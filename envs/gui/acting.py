@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from .browser import HEIGHT, WIDTH
@@ -42,13 +43,16 @@ _NAMED_KEYS = frozenset(
 )
 _MODIFIERS = ("Control", "Shift", "Alt", "Meta")
 _DRAG_STEPS = 5
+# moves of the pointer and events of scrolling come with a frame; of the pages in a window Chromium gives those behind the
+# first one a second
+MOVING = ("drag", "hover", "scroll")
 
 
 async def perform(tab: Tab, call: Call, leaves: Any) -> str | None:
     """Carry out a call.
 
     Args:
-        tab: the page.
+        tab: the page; for calls in `MOVING` the caller holds `tab.renderer.front`.
         call: what to do.
         leaves: function address -> reason why the page must not go there, or None.
 
@@ -56,6 +60,8 @@ async def perform(tab: Tab, call: Call, leaves: Any) -> str | None:
         Why it could not be done, or None.
     """
     name, given, page = call.name, call.arguments, tab.page
+    if name in MOVING:
+        await _bring_to_front(tab)
     if name in ("click", "dblclick", "hover", "focus", "fill"):
         return await _on_element(tab, name, given)
     if name == "select":
@@ -70,7 +76,7 @@ async def perform(tab: Tab, call: Call, leaves: Any) -> str | None:
             await page.mouse.click(*given)
         return outside
     elif name == "drag":
-        return await _drag(page, given)
+        return await _drag(tab, given)
     elif name == "scroll":
         await call_in(tab, "__polyathlon.scroll", *given)
     elif name == "goto":
@@ -87,9 +93,26 @@ def _error(answer: Any) -> str | None:
     return answer.get("error") if isinstance(answer, dict) else None
 
 
+async def _bring_to_front(tab: Tab) -> None:
+    if len(tab.renderer.tabs) > 1:
+        await tab.page.bring_to_front()
+
+
+async def _point_of(tab: Tab, name: str, ref: int) -> dict[str, Any]:
+    """Return where an element can be clicked, scrolling to it where it cannot be seen; or {"error"}."""
+    wants = "field" if name == "fill" else None
+    at: dict[str, Any] = await call_in(tab, "__polyathlon.point", ref, wants, False)
+    if "scrolls" not in at:
+        return at
+    async with contextlib.nullcontext() if name in MOVING else tab.renderer.front:
+        await _bring_to_front(tab)
+        found: dict[str, Any] = await call_in(tab, "__polyathlon.point", ref, wants, True)
+    return found
+
+
 async def _on_element(tab: Tab, name: str, given: tuple[Any, ...]) -> str | None:
     page = tab.page
-    at = await call_in(tab, "__polyathlon.point", given[0], "field" if name == "fill" else None)
+    at = await _point_of(tab, name, given[0])
     if "error" in at:
         return str(at["error"])
     if name == "hover":
@@ -130,11 +153,12 @@ def _outside(point: tuple[float, ...]) -> str | None:
     return None if 0 <= x < WIDTH and 0 <= y < HEIGHT else f"({x}, {y}) is outside the page of {WIDTH} x {HEIGHT}"
 
 
-async def _drag(page: Any, given: tuple[float, ...]) -> str | None:
+async def _drag(tab: Tab, given: tuple[float, ...]) -> str | None:
     outside = _outside(given[:2]) or _outside(given[2:])
     if outside is None:
-        await page.mouse.move(*given[:2])
-        await page.mouse.down()
-        await page.mouse.move(*given[2:], steps=_DRAG_STEPS)
-        await page.mouse.up()
+        mouse = tab.page.mouse
+        await mouse.move(*given[:2])
+        await mouse.down()
+        await mouse.move(*given[2:], steps=_DRAG_STEPS)
+        await mouse.up()
     return outside

@@ -70,6 +70,10 @@ api.warm = async (seed, time) => {
 
 api.pass = pass;
 
+// events of scrolling come with a frame, and real ones go on while the page's clock stands
+const real = name => ((globalThis.__pwClock && __pwClock.builtins[name]) || globalThis[name]).bind(globalThis);
+const frame = () => new Promise(done => real('requestAnimationFrame')(() => real('setTimeout')(done, 0)));
+
 api.status = () => {
   const hook = own();
   if (hook) {
@@ -225,14 +229,15 @@ function pointIn(el) {
 }
 
 // where to click so that the click is the element's: its centre may be covered by another
-api.point = (ref, wants) => {
+api.point = async (ref, wants, mayScroll) => {
   const el = refs.get(ref);
   if (!el || !listed.has(ref) || !el.isConnected) return {error: `there is no element [${ref}] on the page now`};
   if (el.disabled) return {error: `the element [${ref}] is disabled`};
   const kind = kindOf(el);
   if (wants && kind !== wants) return {error: `[${ref}] is no ${wants}`};
   let at = pointIn(el);
-  if (!at) { el.scrollIntoView({block: 'nearest', inline: 'nearest', behavior: 'instant'}); at = pointIn(el); }
+  if (!at && !mayScroll) return {scrolls: true};
+  if (!at) { el.scrollIntoView({block: 'nearest', inline: 'nearest', behavior: 'instant'}); await frame(); at = pointIn(el); }
   if (!at) return {error: `the element [${ref}] is covered or hidden`};
   return {x: at[0], y: at[1], type: (el.getAttribute('type') || '').toLowerCase()};
 };
@@ -258,13 +263,13 @@ api.select = (ref, text) => {
   if (el.multiple) option.selected = !option.selected; else el.value = option.value, el.selectedIndex = option.index;
   el.dispatchEvent(new Event('input', {bubbles: true})); el.dispatchEvent(new Event('change', {bubbles: true})); return {}; };
 
-api.scroll = (dx, dy) => {
+api.scroll = async (dx, dy) => {
   const able = el => (el.scrollHeight > el.clientHeight + 1 || el.scrollWidth > el.clientWidth + 1) &&
     (el.tagName === 'TEXTAREA' || el.tagName === 'SELECT' || ['auto', 'scroll'].includes(getComputedStyle(el).overflowY) || ['auto', 'scroll'].includes(getComputedStyle(el).overflowX));
   let el = document.activeElement;
   while (el && !able(el)) el = el.parentElement;
   if (!el) el = [...document.body.querySelectorAll('*')].find(x => able(x) && isShown(x));
-  (el || document.scrollingElement).scrollBy({left: dx, top: dy, behavior: 'instant'}); return {}; };
+  (el || document.scrollingElement).scrollBy({left: dx, top: dy, behavior: 'instant'}); await frame(); return {}; };
 })()""".replace("START_TIME", str(START_TIME)).replace("MAX_ELEMENTS", str(MAX_ELEMENTS))
 START = "async (seed, settle) => { await __polyathlon.start(seed, settle); return __polyathlon.look(); }"
 WARM = "async time => { await __polyathlon.warm(1, time); }"

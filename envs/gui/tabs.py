@@ -32,6 +32,7 @@ class Renderer:
         capacity: most pages.
         is_frozen: its clock stands still between steps.
         tabs: the pages in it.
+        front: held by the page that needs to be in front of the others.
         failure: what broke it, or None.
     """
 
@@ -39,6 +40,7 @@ class Renderer:
     capacity: int
     is_frozen: bool
     tabs: list[Tab] = field(default_factory=list)
+    front: asyncio.Lock = field(default_factory=asyncio.Lock)
     failure: PageFailure | None = None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError
 
-from .acting import perform
+from .acting import MOVING, perform
 from .browser import HEIGHT, OPEN_SECONDS, WIDTH, Browser, BrowserOptions, first_line
 from .calls import CALLS, REF
 from .page_places import allowed_place
@@ -218,7 +218,8 @@ class PageDriver:
         with contextlib.suppress(KeyError, IndexError):
             self._note(play, call)
         try:
-            fault = await browser.guard(tab, perform(tab, call, self._leaves), self.settings.deadline)
+            async with tab.renderer.front if call.name in MOVING else contextlib.nullcontext():
+                fault = await browser.guard(tab, perform(tab, call, self._leaves), self.settings.deadline)
         except PageFailure:
             raise
         except Exception as error:

@@ -149,9 +149,10 @@ def test_playwrights_private_clock_is_where_it_is_looked_for(clicks):
     clicks.reset(seed=0)
     names = page(clicks)("Object.getOwnPropertyNames(Object.getPrototypeOf(globalThis.__pwClock.controller))")
     assert {"runFor", "setSystemTime"} <= set(names)
+    assert {"requestAnimationFrame", "setTimeout"} <= set(page(clicks)("Object.keys(globalThis.__pwClock.builtins)"))
 
 
-@pytest.mark.parametrize("name", ["click-test-2", "email-inbox-delete", "chase-circle"])
+@pytest.mark.parametrize("name", ["click-test-2", "email-inbox-delete", "chase-circle", "simon-says"])
 def test_an_episode_in_a_used_page_is_that_in_a_fresh_one(name):
     def played(task: WebTask) -> list:
         task.reset(options={"task": 11})
