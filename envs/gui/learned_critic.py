@@ -10,7 +10,7 @@ from typing import Any
 
 from polyathlon.envs.errors import UsageError
 
-from .calls import REF, TEXT, CALLS, Call, CallError, read_call
+from .calls import CALLS, REF, TEXT, Call, CallError, read_call
 from .critic import Situation, WebCritic, critic_prompt, worded_judgement
 from .features import phrases_of, plain
 

@@ -102,7 +102,9 @@ async def call_in(tab: Tab, function: str, *given: Any) -> Any:
     )
     if "exceptionDetails" in answer:
         details = answer["exceptionDetails"]
-        raise ScriptError(details.get("exception", {}).get("description") or details.get("text", "an error of the page"))
+        raise ScriptError(
+            details.get("exception", {}).get("description") or details.get("text", "an error of the page")
+        )
     return json.loads(answer["result"]["value"])
 
 

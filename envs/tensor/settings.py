@@ -36,7 +36,9 @@ _LEFT_OUT = frozenset(
         "data",
     ]
 )
-_REMOTE = frozenset({"playwright"})  # what a browser has, not the environment, and without end: everything there names everything
+_REMOTE = frozenset(
+    {"playwright"}
+)  # what a browser has, not the environment, and without end: everything there names everything
 _DEEPEST = 8
 _STEPS = 2  # of a fresh environment, by which what a step changes is told from settings
 

@@ -35,6 +35,9 @@ class HighLevelActionSet:
         return found.groups()
 
 
+READS = HighLevelActionSet().to_python_code
+
+
 class PageError(Exception):
     __module__ = "playwright._impl._errors"
 
@@ -44,7 +47,7 @@ class BrowserEnv(gym.Env):
 
     __module__ = "browsergym.core.env"
 
-    def __init__(self, use_raw_page_output=False, action_mapping=HighLevelActionSet().to_python_code):
+    def __init__(self, use_raw_page_output=False, action_mapping=READS):
         self.action_mapping = action_mapping
         texts = ("goal", "url", "focused_element_bid", "last_action", "last_action_error")
         parts = {name: Unicode() for name in texts}
@@ -78,7 +81,12 @@ class BrowserEnv(gym.Env):
 
     def _seen(self):
         goal = f'Write "{self.word}" and press send.'
-        names = [("RootWebArea", "Shop", None), ("textbox", "Colour", "a1"), ("button", "send", "12"), ("button", "gone", "13")]
+        names = [
+            ("RootWebArea", "Shop", None),
+            ("textbox", "Colour", "a1"),
+            ("button", "send", "12"),
+            ("button", "gone", "13"),
+        ]
         nodes = [
             {"nodeId": str(i), "role": {"value": role}, "name": {"value": name}, "childIds": [], **({"browsergym_id": bid} if bid else {})}
             for i, (role, name, bid) in enumerate(names)
@@ -106,7 +114,11 @@ def flatten_axtree_to_str(tree, extra_properties=None, filter_visible_only=False
 def module(monkeypatch):
     obs = types.ModuleType("browsergym.utils.obs")
     obs.flatten_axtree_to_str = flatten_axtree_to_str
-    for name, made in (("browsergym", types.ModuleType("browsergym")), ("browsergym.utils", types.ModuleType("u")), (obs.__name__, obs)):
+    for name, made in (
+        ("browsergym", types.ModuleType("browsergym")),
+        ("browsergym.utils", types.ModuleType("u")),
+        (obs.__name__, obs),
+    ):
         monkeypatch.setitem(sys.modules, name, made)  # fmt: skip
     gym.register(id="browsergym/standin", entry_point=lambda **words: BrowserEnv(**words), nondeterministic=True)
     yield
