@@ -19,13 +19,12 @@ from .acting import MOVING, perform
 from .browser import HEIGHT, OPEN_SECONDS, WIDTH, Browser, BrowserOptions, first_line
 from .calls import CALLS, REF
 from .page_places import allowed_place
-from .recording import Recorder, decoded
+from .recording import UNCOVERED, Recorder, decoded
 from .scripts import HAS_HOOK, INSTALL, PASS_AND_LOOK, START, WARM
 from .tabs import PageFailure, Tab, call_in, move_pointer
 
 WARM_UP = 500  # ms that each of the two episodes runs that a fresh page plays first
 _CLIP = {"x": 0, "y": 0, "width": 160, "height": 210}
-_UNCOVERED = "#sync-task-cover { visibility: hidden !important; }"  # what MiniWoB++ lays over a page that has ended
 _SPARE_SECONDS = 90.0
 
 
@@ -303,7 +302,7 @@ class PageDriver:
             return None
         with contextlib.suppress(PageFailure):
             data = await Browser.get(self.options).guard(
-                tab, tab.page.screenshot(clip=_CLIP, animations="disabled", style=_UNCOVERED), self.settings.deadline
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled", style=UNCOVERED), self.settings.deadline
             )
             return decoded(data)
         return None

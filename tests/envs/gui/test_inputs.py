@@ -98,6 +98,24 @@ def test_texts_of_a_page_come_whole_and_can_be_written(tmp_path, text, seen):
     task.close()
 
 
+def test_a_page_that_asks_before_it_is_left_is_left_and_a_download_goes_nowhere(tmp_path):
+    hook = "<script>globalThis.polyathlon = {reset(seed) {}, status() { return {done: false, reward: 0, goal: document.title}; }}</script>"
+    asks = "onbeforeunload = event => { event.preventDefault(); return 'stay'; }"
+    (tmp_path / "index.html").write_text(
+        f"<title>one</title><body>{hook}<script>{asks}</script><a href=two.html>next</a>"
+        "<a href='data:application/octet-stream,x' download=x.bin>load</a></body>"
+    )
+    (tmp_path / "two.html").write_text(f"<title>two</title><body>{hook}<button>end</button></body>")
+    task = WebTask(page=str(tmp_path), step_time=20, deadline=5.0)
+    task.reset(seed=0)
+    _, reward, terminated, truncated, info = task.step("click(2)")
+    assert (reward, terminated, truncated) == (0, False, False) and not info["verdict"]["invalid"]
+    text, *_ = task.step("click(1)")
+    assert "(beforeunload)" in text and task.current_look()["goal"] == "two"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "two.html"]
+    task.close()
+
+
 def test_a_reward_that_is_no_number_is_named(tmp_path):
     (tmp_path / "index.html").write_text(
         "<html><body><button>go</button><script>let n = 0; globalThis.polyathlon = "

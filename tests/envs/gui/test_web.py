@@ -8,6 +8,7 @@ import pickle
 import threading
 
 import gymnasium as gym
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
@@ -285,6 +286,8 @@ def test_records_hold_a_trace_and_a_film(tmp_path):
     task.step("click(1)")
     assert {file.name for file in tmp_path.iterdir()} == {"4.zip", "4.mp4"}
     assert all(file.stat().st_size > 500 for file in tmp_path.iterdir())
+    film = iio.imread(tmp_path / "4.mp4")
+    assert len(film) == 2 and film[-1][60:200, :150].mean() > 150  # no lid over the page that has ended
     task.close()
 
 
