@@ -28,6 +28,7 @@ from .registration import algorithms
 from .run_data import learns_from_records
 from .run_folder import in_file
 from .training import new_agent
+from .warm_starts import WarmStart, checked_warm_start, imitated_said
 
 COMPLETIONS, QUICK_COMPLETIONS = 2048, 512
 SEEDS = 5
@@ -61,7 +62,7 @@ def compare(
     steps: int | None = None,
     quick: bool = False,
     model: str | None = None,
-    warm_start: int | None = None,
+    warm_start: WarmStart | None = None,
     env_kwargs: dict[str, Any] | None = None,
     agent_kwargs: dict[str, Any] | None = None,
     wrapper_kwargs: dict[str, Any] | None = None,
@@ -97,7 +98,7 @@ def compare(
             hyper-parameters, where an agent is among the names.
         quick: a short comparison of recipes.
         model: language model; None is "tiny".
-        warm_start: problems that recipes imitate first; None is 1,024.
+        warm_start: problems that recipes imitate first, or the words of imitation, such as {"n": 640, "epochs": 4}, as in `train`; None is 1,024.
         env_kwargs: options of the environment.
         agent_kwargs: options of every agent.
         wrapper_kwargs: options of the wrappers of language agents (see `adapt`).
@@ -251,7 +252,7 @@ def _setting(
     steps: int | None,
     quick: bool,
     model: str | None,
-    warm_start: int | None,
+    warm_start: WarmStart | None,
     episodes: int | None,
     shared: SharedData | None,
     options: dict[str, Any],
@@ -289,8 +290,7 @@ def _setting(
     unit = "steps" if by_steps else "completions"
     number = EPISODES[unit] if episodes is None else episodes
     check_positive_int(episodes=number)
-    imitated = (WARM_START if warm_start is None else warm_start) if speakers else 0
-    check_int(0, warm_start=imitated)
+    imitated = checked_warm_start(WARM_START if warm_start is None else warm_start) if speakers else 0
     if not speakers and (model is not None or warm_start):
         raise UsageError(f"{names[0]} and the others use no language model: leave model and warm_start out")
     return Setting(on, unit, length, number, {}, {}, {}, (model or "tiny") if speakers else None, imitated, shared)
@@ -378,7 +378,7 @@ def _run_all(
     needed = sorted({job.number for job in missing if job.start is not None and not job.start.exists()})
     begun = [StartJob(setting, number, path, device) for number in needed if (path := starts[number]) is not None]
     for start in each(make_start, begun, processes, known):
-        report(f"seed {start.number}: {setting.warm_start} answers imitated")
+        report(f"seed {start.number}: {imitated_said(setting.warm_start)} imitated")
     with watched_runs([job.folder for job in missing]):
         for done, job in enumerate(each(run, missing, processes, known), 1):
             found = json.loads(job.result_path.read_text())
