@@ -111,8 +111,10 @@ class BrowserGymWords(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         """
         if self._is_over:
             raise UsageError("there is no running episode: call reset before step")
-        fault, info = "", {}
-        reward, terminated, truncated = 0.0, False, False
+        fault = ""
+        info: dict[str, Any] = {}
+        reward: Any = 0.0
+        terminated, truncated = False, False
         if not isinstance(action, str) or len(action) > self.max_answer:
             fault = f"an answer is a text of at most {self.max_answer} characters"
         else:

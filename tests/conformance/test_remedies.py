@@ -27,6 +27,8 @@ FOREIGN = {
     "shared_memory",  # gymnasium's AsyncVectorEnv
     "ctrl_cost_weight",  # Gymnasium's MuJoCo tasks
     "handle_timeout_termination",  # SB3's replay buffers
+    "use_raw_page_output",  # BrowserGym's environments
+    "action_mapping",
 }
 FOREIGN_OPTIONS = {"--no-deps"}  # pip's
 
