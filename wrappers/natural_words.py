@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +10,7 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError
 
+from .action_kinds import task_name
 from .words import Describe, Parse
 
 _NEAREST = 10
@@ -252,5 +252,4 @@ def _natural_name(env: gym.Env[Any, Any]) -> str | None:
     bare = env.unwrapped
     if env.observation_space != bare.observation_space or type(env.action_space) is not type(bare.action_space):
         return None
-    match = re.fullmatch(r"(?:.*/)?(\w+?)(?:-v\d+)?", env.spec.id) if env.spec is not None else None
-    return match[1] if match else type(getattr(bare, "task", bare)).__name__
+    return task_name(env)

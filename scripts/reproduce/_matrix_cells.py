@@ -31,7 +31,7 @@ class Family:
         env: id of the environment.
         options: options of the environment, the same for all kinds of agent.
         episodes: of an evaluation; 200, or fewer where episodes are long.
-        best: who plays best known, a name in `_matrix_best.PLAYERS`.
+        best: the kind of who plays best known, `polyathlon.wrappers.demonstrators`.
         deterministic: whether classic agents play their likeliest action in evaluations.
         rows: rows in which classic agents are evaluated at once.
     """
@@ -64,7 +64,7 @@ FAMILIES: dict[str, Family] = {
     "gui": Family("polyathlon/Widgets-v0", best="oracle"),
     "werewolf": Family("polyathlon/Werewolf-v0", episodes=120, best="scripted player", rows=60),
     "nethack": Family(
-        "polyathlon/NetHack-v0", {"task": "scout", "max_episode_steps": 200}, 20, "none", deterministic=False
+        "polyathlon/NetHack-v0", {"task": "scout", "max_episode_steps": 200}, 20, "scripted player", deterministic=False
     ),
 }
 
@@ -92,8 +92,8 @@ class Cell:
 
     @property
     def is_imitation(self) -> bool:
-        """Whether the agent learns from demonstrations alone, and nothing from rewards."""
-        return bool(tuned_settings(self.kind, self.task.env).agent_kwargs.get("offline_steps"))
+        """Whether the agent learns from demonstrations as it trains, beside its rewards or without them."""
+        return tuned_settings(self.kind, self.task.env).agent_kwargs.get("dataset") is not None
 
     def text(self, limit: float) -> str:
         """Return everything that decides a run of the cell but its seed; a change of it makes the cell run again."""
