@@ -156,7 +156,7 @@ def test_a_classifier_that_fits_its_labels_pays_what_the_hash_pays():
         assert not bonus.bonus(batch(texts)).any()
         bonus.update(batch(texts))
     forms[1].bonus(batch(texts))
-    forms[1].learn()
+    forms[1].learn(32)
     found = [bonus.bonus(batch(texts)).tolist() for bonus in forms]
     assert found[0] == found[1] == [[1, 0], [0, 1]]
 
