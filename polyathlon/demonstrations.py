@@ -40,7 +40,9 @@ def steps_of(dataset: Any) -> int | None:
     if not colon:
         return STEPS
     if not number.isdecimal() or int(number) < 1:
-        raise UsageError(f"dataset={dataset!r}: write {WORD}, or {WORD}:STEPS with a positive number, such as {WORD}:{STEPS}")
+        raise UsageError(
+            f"dataset={dataset!r}: write {WORD}, or {WORD}:STEPS with a positive number, such as {WORD}:{STEPS}"
+        )
     return int(number)
 
 
@@ -82,7 +84,15 @@ def recorded(config: RunConfig, given: Given | None = None, steps: int = STEPS) 
         dataset_id = f"polyathlon/{dataset_name(config.env)}/demonstrations-{_key(config, env, steps)}-v0"
         if not _stands(dataset_id):
             words = f"played by {demonstrator_words(seen)}"
-            record(seen.policy_of(env), env, dataset_id=dataset_id, steps=steps, seed=SEED, overwrite=True, description=words)
+            record(
+                seen.policy_of(env),
+                env,
+                dataset_id=dataset_id,
+                steps=steps,
+                seed=SEED,
+                overwrite=True,
+                description=words,
+            )
     finally:
         env.close()
     return dataset_id
