@@ -31,7 +31,8 @@ class Family:
         env: id of the environment.
         options: options of the environment, the same for all kinds of agent.
         episodes: of an evaluation; 200, or fewer where episodes are long.
-        best: the kind of who plays best known, `polyathlon.wrappers.demonstrators`.
+        best: the kind of who played best known when the cell was first run, part of its key; who plays is found by
+            `polyathlon.wrappers.demonstrators` (of NetHack a scripted explorer since).
         deterministic: whether classic agents play their likeliest action in evaluations.
         rows: rows in which classic agents are evaluated at once.
     """
@@ -64,7 +65,7 @@ FAMILIES: dict[str, Family] = {
     "gui": Family("polyathlon/Widgets-v0", best="oracle"),
     "werewolf": Family("polyathlon/Werewolf-v0", episodes=120, best="scripted player", rows=60),
     "nethack": Family(
-        "polyathlon/NetHack-v0", {"task": "scout", "max_episode_steps": 200}, 20, "scripted player", deterministic=False
+        "polyathlon/NetHack-v0", {"task": "scout", "max_episode_steps": 200}, 20, "none", deterministic=False
     ),
 }
 
