@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
@@ -50,6 +50,39 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UsageError:
     hint = f" Did you mean {close!r}?" if close else ""
     listed = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f" ... ({len(names)} in all)"
     return UsageError(f"unknown {kind} {given!r}.{hint} Known: {listed}.")
+
+
+def check_choice(kind: str, given: Any, allowed: Iterable[str]) -> None:
+    """Refuse a word that is none of a table's, also where it is no text at all.
+
+    Raises:
+        UsageError: see `unknown_name`.
+    """
+    names = list(allowed)
+    if not isinstance(given, str) or given not in names:
+        raise unknown_name(kind, str(given), names)
+
+
+def check_options(**given: Any) -> None:
+    """Refuse options for something else that are no dict; None gives none.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise UsageError(f"{name} must be a dict such as {{'option': value}}, got {value!r}")
+
+
+def check_listed(**given: Any) -> None:
+    """Refuse what is no list, tuple or set where several values are asked for; None stands for all.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping)):
+            raise UsageError(f"{name} must be a list, got {value!r}: write [{value!r}] for one alone")
 
 
 def is_integer(value: Any, least: int) -> bool:
@@ -120,6 +153,21 @@ def check_fraction(**numbers: Any) -> None:
     for name, value in numbers.items():
         if not (_is_finite(value) and 0 <= value <= 1):
             raise UsageError(f"{name} must lie between 0 and 1, got {value!r}")
+
+
+def refuse_idle(reason: str, **given: Any) -> None:
+    """Refuse arguments of a function or command that change nothing in the form that was asked for; None and False were not given.
+
+    Args:
+        reason: why they change nothing, and what takes them.
+        **given: the arguments by name.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise UsageError(f"{name}={value!r} has no effect: {reason}. Leave {name} out")
 
 
 def _is_finite(value: Any) -> bool:

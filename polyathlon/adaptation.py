@@ -15,9 +15,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.language.recipes import find_recipe
 from polyathlon.agents.streams.environments import find_spec
-from polyathlon.envs.errors import UsageError, refuse_unknown_arguments, unknown_name
+from polyathlon.envs.errors import UsageError, is_integer, refuse_unknown_arguments, unknown_name
 from polyathlon.envs.tensor.rewards import make_unchecked, num_objectives
 from polyathlon.wrappers.action_kinds import action_form, is_picture_space, refusal
+from polyathlon.wrappers.browser_gym import is_browser_gym
 from polyathlon.wrappers.candidate_action import offers_candidates
 from polyathlon.wrappers.node_action import is_table
 
@@ -84,11 +85,14 @@ def make_env(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make a scalar environment from its id.
 
     Raises:
-        UsageError: there is no such id, or it does not take an option; the message names the nearest.
+        UsageError: there is no such id, it does not take an option (the message names the nearest), or the time limit is none.
     """
     spec = find_spec(env_id)
     made = entry_point(spec)
     refuse_texts_for_numbers(made, kwargs)
+    limit = kwargs.get("max_episode_steps")
+    if not (limit in (None, -1) or is_integer(limit, 1)):
+        raise UsageError(f"max_episode_steps must be a positive integer, or -1 for no limit, got {limit!r}")
     if ":" in spec.id and callable(made):
         return call(made, spec.id, **kwargs)
     try:
@@ -152,6 +156,8 @@ def adapt(
     | text | TokenAction | TokenAction, ContinuousAction | TokenAction |
     | text with candidates | TokenAction | CandidateAction, ContinuousAction | CandidateAction |
 
+    Environments of BrowserGym (`browsergym/...`) come in words through `BrowserGymWords` first, with candidates.
+
     A classic agent sees an observation that is no Box, or a picture, through `VectorObservation`, unless it reads any observation by
     itself (`reads_any_observation`, as `PPO` does, but for a Tuple) or is given a policy that does. Who acts in either form and sees
     vectors alone (`CMORL`) chooses rows of a table through `NodeAction` too, and so does `PPO` where an option of it is given; who takes several objectives is given a second one by `cost=`
@@ -193,6 +199,8 @@ def adapt(
         agent_class.refuse_wrong_form(env.observation_space, env.action_space)  # type: ignore[attr-defined]
         chain.finish()
         return env
+    if is_browser_gym(env):
+        chain.add("BrowserGymWords")
     if num_objectives(env) is not None and not getattr(agent_class, "takes_objectives", False):
         chain.add("LinearReward")
     reads_any = is_language_agent(forms) or policy not in FLAT_POLICIES
@@ -276,8 +284,8 @@ class _Chain:
         self.used |= set(mine)
         if name == "TokenAction":
             mine["model"] = self.model or "tiny"
-        if name == "CandidateAction" and hasattr(self.env.unwrapped, "max_candidates"):  # the task has more than usual
-            mine.setdefault("num_candidates", self.env.unwrapped.max_candidates)
+        if name == "CandidateAction" and self.env.has_wrapper_attr("max_candidates"):  # the task has more than usual
+            mine.setdefault("num_candidates", self.env.get_wrapper_attr("max_candidates"))
         self.env = wrapper(self.env, **mine)
 
     def finish(self) -> None:

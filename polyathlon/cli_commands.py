@@ -235,7 +235,7 @@ def _solve_arguments(parser: argparse.ArgumentParser) -> None:
         "--solver", help="for example fast_tsp, pyvrp, elkai, nearest_neighbour (default: the usual one of the problem)"
     )
     add("--policy", type=_path, metavar="PATH", help='instead, a run folder, the zip of an agent, or "pretrained"')
-    add("--agent", default="bqnco", help="name of the agent whose zip --policy is (default bqnco)")
+    add("--agent", help="name of the agent whose zip --policy is (default bqnco)")
     add("--seconds", type=_number, help="budget of the solver")
     add("--beam", type=int, help="partial solutions that a constructing agent keeps side by side")
     add("--reference", metavar="COST", help="cost of a known solution, or a .sol file of CVRPLIB; prints the gap")
@@ -269,7 +269,7 @@ def _plot_arguments(parser: argparse.ArgumentParser) -> None:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Run a reproduction of this repository, or list them."""
-    from polyathlon.envs.errors import UsageError, unknown_name
+    from polyathlon.envs.errors import UsageError, refuse_idle, unknown_name
 
     folder = Path(__file__).resolve().parents[1] / "scripts" / "reproduce"
     if not (folder / "_claim.py").exists():
@@ -279,6 +279,8 @@ def reproduce(options: argparse.Namespace) -> int:
 
     claims: Any = import_module("_claim")
     names = claims.list_claims()
+    if options.list:
+        refuse_idle("--list lists all reproductions", NAME=options.claim)
     if options.list or options.claim is None:
         _print_table(claims.findings() or [("no reproductions yet",)])
         return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from .cli_commands import Command, _path, _trust_argument, parse_options
 from .cli_data import data_arguments, data_words
-from .cli_types import whole_number
+from .cli_types import warm_start_words, whole_number
 
 
 def compare_names(options: argparse.Namespace) -> None:
@@ -60,7 +60,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--env", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the environment")
     add("--agent", nargs="+", action="extend", metavar="KEY=VALUE", help="options of every agent")
     add("--wrapper", nargs="+", action="extend", metavar="KEY=VALUE", help="options of the wrappers put on")
-    add("--seeds", type=int, default=5, help="number of seeds (default 5; a claim needs 8)")
+    add("--seeds", type=int, help="number of seeds (default 5; a claim needs 8)")
     add("--completions", type=whole_number, help="answers that each recipe writes (default 2048)")
     add("--quick", action="store_true", help="512 answers in each run of a recipe")
     add(
@@ -75,10 +75,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="records that each recipe of records reads (default one epoch); without --on the data's held-out prompts are the task",
     )
     add("--model", help="language model (default tiny)")
-    add("--warm-start", type=int, metavar="N", help="solutions that recipes imitate first (default 1024)")
+    add(
+        "--warm-start",
+        type=warm_start_words,
+        metavar="N[,WORD=VALUE...]",
+        help="solutions that recipes imitate first (default 1024), as in train: 640,learning_rate=0.002,epochs=4",
+    )
     add("--episodes", type=int, help="fresh episodes of a final score (default 256 for recipes, 20 for steps)")
     add("--threshold", type=float, help="score whose first reaching is counted (default: half way to the best)")
-    add("--jobs", type=int, default=1, help=f"runs at a time (default 1; this machine has {os.cpu_count()} processors)")
+    add("--jobs", type=int, help=f"runs at a time (default 1; this machine has {os.cpu_count()} processors)")
     add(
         "--out",
         type=_path,

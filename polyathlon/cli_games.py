@@ -20,7 +20,7 @@ NOT_OF_SELF_PLAY = (
         "track",
         "opponent",
     ),
-    *("completions", "data", "columns", "holdout", "reward", "trust"),
+    *("completions", "data", "columns", "holdout", "reward", "trust", "plain"),
 )  # options of `train` that a league has no use for
 
 
@@ -61,15 +61,17 @@ def train_self_play(options: argparse.Namespace, env_kwargs: dict[str, Any], age
 
 def watch_games(options: argparse.Namespace) -> None:
     """Record games between two players of a league."""
-    from polyathlon.envs.errors import UsageError
+    from polyathlon.envs.errors import UsageError, refuse_idle
 
     from .leagues import watch_match
 
     if not is_league(options.run_folder):
         raise UsageError(f"--match is for runs of self-play, and {options.run_folder} is none: there is no league.json")
+    idle = {word: getattr(options, word) for word in ("max_steps", "best", "trust")}
+    refuse_idle("games of a league are played to their end by the players that --match names", **idle)
     a, b = options.match or ("latest", "random")
     out = options.out or options.run_folder / "match.mp4"
-    path = watch_match(options.run_folder, a, b, out, options.episodes, options.seed, options.fps or 1.0)
+    path = watch_match(options.run_folder, a, b, out, options.episodes, options.seed, options.fps, options.device)
     print(f"written: {path}")
 
 

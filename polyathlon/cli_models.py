@@ -10,8 +10,12 @@ from .cli_commands import Command, _path, _trust_argument
 
 def export(options: argparse.Namespace) -> None:
     """Export the agent of a run, or push it to the hub."""
+    from polyathlon.envs.errors import refuse_idle
+
     if options.hub is not None:
+        refuse_idle("the hub gets the model as it is; adapters are of --pretrained", adapters=options.adapters)
         return _push(options)
+    refuse_idle("only a repository on the hub (--hub) is private", private=options.private)
     from .exporting import export_run
 
     words = {"best": options.best, "device": options.device, "trust": options.trust, "adapters": options.adapters}
@@ -49,7 +53,6 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--adapters",
         choices=["merged", "apart"],
-        default="merged",
         help="of a language model with low-rank adapters (default merged)",
     )
     add("--private", action="store_true", help="of a new repository on the hub")
@@ -77,7 +80,7 @@ def _chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic", action="store_true", help="take the likeliest tokens instead of drawing them"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
+    parser.add_argument("--seed", type=int, help="seed of the draws (default 0)")
     _common(parser)
 
 

@@ -53,6 +53,8 @@ def train_agent(options: argparse.Namespace) -> None:
 
 def _words(options: argparse.Namespace) -> dict[str, Any]:
     """Return the words of `train`: those of the file, and those of the command line, which go before them."""
+    from polyathlon.envs.errors import refuse_idle
+
     words: dict[str, Any] = {}
     if options.config is not None:
         from .run_configs import read_config
@@ -76,6 +78,7 @@ def _words(options: argparse.Namespace) -> dict[str, Any]:
     for table in ("env", "agent", "wrapper"):
         words[f"{table}_kwargs"] = {**(words.get(f"{table}_kwargs") or {}), **parse_options(getattr(options, table))}
     if options.plain:
+        refuse_idle("--plain leaves every file of hyper-parameters out", tuned=options.tuned)
         words["tuned"] = False
     elif options.tuned is not None:
         words["tuned"] = options.tuned
@@ -115,7 +118,7 @@ def _train_one(words: dict[str, Any], options: argparse.Namespace) -> Any:
     shown = {
         "progress_bar": is_terminal if options.progress is None else options.progress,
         "verbose": options.verbose or words.pop("verbose", 0),
-        "trust": options.trust or words.pop("trust", False),
+        "trust": options.trust or (words.pop("trust", False) and options.resume),
     }
     agent = train(agent_name, env, out=out, resume=options.resume, **{**words, **shown})
     rewards = [episode["r"] for episode in agent.ep_info_buffer or ()]

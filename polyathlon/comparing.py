@@ -28,8 +28,10 @@ from .registration import algorithms
 from .run_data import learns_from_records
 from .run_folder import in_file
 from .training import new_agent
+from .warm_starts import WarmStart, checked_warm_start, imitated_said
 
 COMPLETIONS, QUICK_COMPLETIONS = 2048, 512
+SEEDS = 5
 WARM_START = 1024
 EPISODES = {"completions": 256, "steps": 20}
 Report = Callable[[str], None]
@@ -55,12 +57,12 @@ def compare(
     names: Sequence[str | Path],
     on: str | Sequence[str] | None = None,
     *,
-    seeds: int = 5,
+    seeds: int | None = None,
     completions: int | None = None,
     steps: int | None = None,
     quick: bool = False,
     model: str | None = None,
-    warm_start: int | None = None,
+    warm_start: WarmStart | None = None,
     env_kwargs: dict[str, Any] | None = None,
     agent_kwargs: dict[str, Any] | None = None,
     wrapper_kwargs: dict[str, Any] | None = None,
@@ -70,7 +72,7 @@ def compare(
     records: int | None = None,
     episodes: int | None = None,
     threshold: float | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     best: bool = False,
@@ -90,13 +92,13 @@ def compare(
             which those that differ in the seed alone are one name.
         on: id of the environment, or several; None compares runs that exist, with `data` it is `polyathlon/Prompts-v0`, whose held-out
             prompts give the scores.
-        seeds: number of seeds, at least 2; a claim needs 8.
+        seeds: number of seeds, at least 2; None is 5, a claim needs 8. Runs that exist have their own.
         completions: answers in each run of a recipe; None is 2,048, with `quick` 512, beside recipes of records as many as their records have.
         steps: instead, environment steps in each run (tokens for a recipe); None takes the length in each agent's file of
             hyper-parameters, where an agent is among the names.
         quick: a short comparison of recipes.
         model: language model; None is "tiny".
-        warm_start: problems that recipes imitate first; None is 1,024.
+        warm_start: problems that recipes imitate first, or the words of imitation, such as {"n": 640, "epochs": 4}, as in `train`; None is 1,024.
         env_kwargs: options of the environment.
         agent_kwargs: options of every agent.
         wrapper_kwargs: options of the wrappers of language agents (see `adapt`).
@@ -106,7 +108,7 @@ def compare(
         records: how many each run of a recipe of records reads; None is one epoch, with `quick` at most 256.
         episodes: fresh episodes that a final score averages over; None is 256 for completions, 20 for steps.
         threshold: score whose first reaching is counted; None is half way from the first to the best last mean.
-        jobs: processes at a time; with 1 everything runs in this one.
+        jobs: processes at a time; None is 1, with which everything runs in this one.
         out: folder; None is runs/compare-NAMES-ENV (runs/compare-runs for runs that exist).
         device: "auto", "cpu" or "cuda".
         best: of runs that exist, score the agent of the best evaluation instead of the last one.
@@ -124,26 +126,25 @@ def compare(
     if threshold is not None and not math.isfinite(threshold):
         raise UsageError(f"threshold is a score, a finite number, got {threshold!r}")
     if on is None and data is None:
-        given = (
-            completions,
-            steps,
-            model,
-            warm_start,
-            env_kwargs,
-            agent_kwargs,
-            wrapper_kwargs,
-            holdout,
-            reward,
-            records,
-        )
-        if quick or any(word is not None and word != {} for word in given):
+        given: dict[str, Any] = {
+            "seeds": seeds,
+            "completions": completions,
+            "steps": steps,
+            "quick": quick or None,
+            "model": model,
+        }
+        given |= {"warm_start": warm_start, "env_kwargs": env_kwargs, "agent_kwargs": agent_kwargs, "jobs": jobs}
+        given |= {"wrapper_kwargs": wrapper_kwargs, "holdout": holdout, "reward": reward, "records": records}
+        if words := [word for word, value in given.items() if value is not None and value != {}]:
             raise UsageError(
-                "runs that exist are as they are: without on= (--on) only episodes, threshold, out and best have a meaning"
+                f"runs that exist are as they are, so {' and '.join(words)} would change nothing: without on= (--on) only episodes, "
+                "threshold, out, device, best and trust have a meaning"
             )
         return _compare_folders(names, episodes, threshold, out, device, best, trust, say)
     if best or trust:
         raise UsageError("best and trust are for runs that exist: leave on= (--on) out and give run folders")
     checked = _checked_names(names)
+    seeds, jobs = SEEDS if seeds is None else seeds, 1 if jobs is None else jobs
     check_int(2, seeds=seeds)
     check_positive_int(jobs=jobs)
     tasks = [on] if isinstance(on, str) else list(on or [])
@@ -251,7 +252,7 @@ def _setting(
     steps: int | None,
     quick: bool,
     model: str | None,
-    warm_start: int | None,
+    warm_start: WarmStart | None,
     episodes: int | None,
     shared: SharedData | None,
     options: dict[str, Any],
@@ -289,8 +290,7 @@ def _setting(
     unit = "steps" if by_steps else "completions"
     number = EPISODES[unit] if episodes is None else episodes
     check_positive_int(episodes=number)
-    imitated = (WARM_START if warm_start is None else warm_start) if speakers else 0
-    check_int(0, warm_start=imitated)
+    imitated = checked_warm_start(WARM_START if warm_start is None else warm_start) if speakers else 0
     if not speakers and (model is not None or warm_start):
         raise UsageError(f"{names[0]} and the others use no language model: leave model and warm_start out")
     return Setting(on, unit, length, number, {}, {}, {}, (model or "tiny") if speakers else None, imitated, shared)
@@ -378,7 +378,7 @@ def _run_all(
     needed = sorted({job.number for job in missing if job.start is not None and not job.start.exists()})
     begun = [StartJob(setting, number, path, device) for number in needed if (path := starts[number]) is not None]
     for start in each(make_start, begun, processes, known):
-        report(f"seed {start.number}: {setting.warm_start} answers imitated")
+        report(f"seed {start.number}: {imitated_said(setting.warm_start)} imitated")
     with watched_runs([job.folder for job in missing]):
         for done, job in enumerate(each(run, missing, processes, known), 1):
             found = json.loads(job.result_path.read_text())

@@ -14,6 +14,7 @@ from .archives import write_atomically
 from .comparison_data import judge_of
 from .comparison_results import COUNTED, SCORE, Results, Row
 from .statistics import CONFIDENCE
+from .warm_starts import imitated_said
 
 FEWEST_FOR_A_CLAIM = 8
 HEIGHT, WIDTH = 2.9, 4.2
@@ -141,7 +142,7 @@ def _setting(results: Results) -> str:
         f"Each run: {_length_said(results)}; {results.seeds} seeds ({seeds}{', ...' if results.seeds > 2 else ''})"
     )
     if s.model is not None:
-        begin = f"after the imitation of {s.warm_start:,} answers" if s.warm_start else "as it was made"
+        begin = f"after the imitation of {imitated_said(s.warm_start)}" if s.warm_start else "as it was made"
         said.append(f"Model: `{s.model}`, {begin}; the runs of a seed start from the same weights")
     asked = "answers to held-out prompts" if s.asks_held_out else "fresh episodes"
     said.append(f"Score: mean return over {s.episodes:,} {asked}, the same for all names of a seed")

@@ -38,6 +38,7 @@ from .registration import AlgorithmRecord, register_algorithm
 from .run_data import takes_option
 from .run_folder import RunConfig, RunFolder
 from .training import build_env, new_agent, run_config, train
+from .warm_starts import WarmStart, imitate
 
 SEED_DISTANCE = 1_000  # row i of an environment has seed + i
 FIRST_EVALUATION, FIRST_START = 1_000_000_000, 1_500_000_000
@@ -64,7 +65,7 @@ class Setting:
         episodes: fresh episodes that the final score averages over.
         env_kwargs, agent_kwargs, wrapper_kwargs: options, as in `train`.
         model: language model; None where none acts.
-        warm_start: problems that language agents imitate first.
+        warm_start: problems that language agents imitate first, or the words of imitation.
         shared: data, and what judges answers to its prompts; None without either.
     """
 
@@ -76,7 +77,7 @@ class Setting:
     agent_kwargs: dict[str, Any]
     wrapper_kwargs: dict[str, Any]
     model: str | None
-    warm_start: int
+    warm_start: WarmStart
     shared: SharedData | None = None
 
     @classmethod
@@ -172,7 +173,7 @@ def make_start(job: StartJob) -> None:
         **({} if setting.shared is None else setting.shared.words("sft", setting.env, kept)),
     }
     agent = new_agent(run_config("sft", setting.env, 1, **words), job.device)
-    agent.warm_start(n=setting.warm_start)
+    imitate(agent, setting.warm_start)
     weights = {name: value.cpu() for name, value in Reference.of(agent.policy.language_model).weights.items()}
     save_state({"weights": weights}, job.path, START)
 

@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from polyathlon.envs.errors import UsageError, require
+from polyathlon.envs.errors import UsageError, refuse_idle, require
 
 from .adaptation import is_language_agent
 from .archives import write_atomically
@@ -193,7 +193,7 @@ def export_run(
     form: str,
     out: str | Path | None = None,
     *,
-    adapters: str = "merged",
+    adapters: str | None = None,
     best: bool = False,
     device: str = "auto",
     trust: bool = False,
@@ -204,7 +204,7 @@ def export_run(
         run: the run folder.
         form: "torchscript", "onnx", or "pretrained" for a language model.
         out: the file, or the folder of a language model; None is policy.pt, policy.onnx or pretrained in the run folder.
-        adapters: see `LanguageAgent.save_pretrained`.
+        adapters: of a language model, see `LanguageAgent.save_pretrained`; None is "merged".
         best: the agent of the best evaluation instead of the last one.
         device: where the agent runs.
         trust: also read what was pickled, which can run any program that the folder's writer put there.
@@ -213,8 +213,10 @@ def export_run(
         What was written.
 
     Raises:
-        UsageError: the form does not fit the agent; or as `load_run`.
+        UsageError: the form does not fit the agent, or has no adapters; or as `load_run`.
     """
+    if form in FORMS:
+        refuse_idle(f"{form} is the file of a policy; adapters are of form='pretrained'", adapters=adapters)
     folder = RunFolder(run)
     agent, env = load_run(run, device, trust, best=best)
     env.close()
@@ -224,7 +226,9 @@ def export_run(
         config = folder.config()
         options = f" with {in_file(config.env_kwargs)}" if config.env_kwargs else ""
         card = {"task": f"{config.env}{options}", "seed": config.seed, "curve": folder.curve_path}
-        written: Path = agent.save_pretrained(folder.path / "pretrained" if out is None else out, adapters, card)
+        written: Path = agent.save_pretrained(
+            folder.path / "pretrained" if out is None else out, adapters or "merged", card
+        )
         return written
     if form not in FORMS:
         raise UsageError(f"a policy is exported as {' or '.join(FORMS)}, got {form!r}")

@@ -125,7 +125,14 @@ def is_league(folder: str | Path) -> bool:
 
 
 def watch_match(
-    folder: str | Path, a: str, b: str, out: str | Path, games: int = 1, seed: int = 0, fps: float = 1.0
+    folder: str | Path,
+    a: str,
+    b: str,
+    out: str | Path,
+    games: int = 1,
+    seed: int = 0,
+    fps: float | None = None,
+    device: str = "auto",
 ) -> Path:
     """Record games between two players of a league: a film, a picture or a transcript, by the ending of `out`.
 
@@ -136,14 +143,15 @@ def watch_match(
         out: .mp4, .gif, .png or .txt; .html for the replay page of a game that has one.
         games: how many; a page shows one.
         seed: of the first game.
-        fps: pictures a second.
+        fps: pictures a second of a film; None is 1.
+        device: where the players run.
 
     Raises:
         UsageError: a name or a number is impossible, or the game cannot be shown in this form.
     """
     from .watching import FILMS, PAGES, PICTURES, TEXTS, check_request, text_frames, write
 
-    league, out = load_league(folder), Path(out)
+    league, out = load_league(folder, device), Path(out)
     task, page = league.task, getattr(league.task, "replay", None)
     endings = (*FILMS, *PICTURES, *TEXTS, *(() if page is None else PAGES))
     check_request(out, endings, episodes=games, fps=fps, seed=seed)
@@ -163,7 +171,7 @@ def watch_match(
         scenes.append(text_frames([*shown, result]) if is_text and out.suffix.lower() not in TEXTS else shown)
     if out.suffix.lower() in PICTURES:
         scenes = [scene[-1:] for scene in scenes]
-    write(out, scenes if out.suffix.lower() not in TEXTS else [], lines, fps)
+    write(out, scenes if out.suffix.lower() not in TEXTS else [], lines, fps or 1.0)
     return out
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_int, refuse_idle
 
 from .evaluation import load_run
 from .exporting import export_run
@@ -88,13 +88,15 @@ def served(
         The process; its endpoint is http://HOST:PORT/v1.
 
     Raises:
-        UsageError: the port is taken, or the run has no language model.
+        UsageError: the port is taken, the run has no language model, or a word of runs is given for a folder that is none.
         ImportError: what serving needs is not installed; the message has the command.
     """
     refuse_taken_port(host, port)
     folder = Path(run)
     is_model = not (folder / "config.json").exists() or (folder / "tokenizer_config.json").exists()
     command = serve_command(folder / "pretrained", host, port, device, batched)
+    if is_model:
+        refuse_idle(f"{folder} holds one model, as transformers keeps it, and is no run", best=best, trust=trust)
     model = folder if is_model else export_run(folder, "pretrained", best=best, trust=trust)
     command[command.index(str(folder / "pretrained"))] = str(model.resolve())
     process = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -117,7 +119,7 @@ def chat(
     write: Callable[[str], None] = print,
     *,
     deterministic: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "auto",
     best: bool = False,
     trust: bool = False,
@@ -131,7 +133,7 @@ def chat(
         read: reads a line of the person, raising EOFError at the end; None asks in the terminal.
         write: shows an answer.
         deterministic: take the likeliest tokens.
-        seed: of the draws.
+        seed: of the draws; None is 0.
         device: where the agent runs.
         best: the agent of the best evaluation instead of the last one.
         trust: also read what was pickled.
@@ -140,8 +142,11 @@ def chat(
         The number of answers.
 
     Raises:
-        UsageError: the run has no language model.
+        UsageError: the run has no language model, or a seed is given where nothing is drawn.
     """
+    if deterministic:
+        refuse_idle("the likeliest tokens (deterministic) are not drawn", seed=seed)
+    check_int(0, seed=seed or 0)
     from polyathlon.agents.language.saving import conversation_answer
 
     agent, env = load_run(run, device, trust, best=best)
@@ -150,7 +155,7 @@ def chat(
         raise UsageError(
             f"{type(agent).__name__} does not speak: chat is for runs of language agents; polyathlon watch shows others"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed or 0)
     ask = read or (lambda: input("> "))
     messages: list[dict[str, str]] = []
     answers = 0

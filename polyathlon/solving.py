@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, refuse_idle, unknown_name
 
 PRETRAINED = "pretrained"
 _EQUAL = 1e-6  # a gap of the published digits, no more
@@ -39,7 +40,7 @@ def solve_file(
     solver: str | None = None,
     policy: str | Path | None = None,
     *,
-    agent: str = "bqnco",
+    agent: str | None = None,
     reference: float | str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -53,7 +54,7 @@ def solve_file(
         solver: a name in `polyathlon.envs.combinatorial.solvers.SOLVERS`; None for the usual one of the problem.
         policy: instead of a solver, a run folder, the zip of an agent, or "pretrained" for the small agent that comes
             with the package.
-        agent: name of the agent whose zip `policy` is; a run folder knows its own.
+        agent: name of the agent whose zip `policy` is, None for "bqnco"; a run folder knows its own.
         reference: cost of a known solution, or a solution file of CVRPLIB that says it.
         out: picture to draw the solution into.
         device: where a policy runs.
@@ -61,7 +62,7 @@ def solve_file(
         **options: the solver's own, such as `seconds`, or those of the agent's `solve`, such as `beam`.
 
     Raises:
-        UsageError: the file is malformed, an argument unknown, or the policy does not fit the instance.
+        UsageError: the file is malformed, an argument unknown or without effect, or the policy does not fit the instance.
 
     Warns:
         UserWarning: the solution is better than the reference, and why that can be.
@@ -72,6 +73,11 @@ def solve_file(
 
     if solver is not None and policy is not None:
         raise UsageError("a solver and a policy are both given; choose one of them")
+    if policy is None:
+        refuse_idle("a solver finds the solution (policy=, --policy takes an agent)", agent=agent)
+        refuse_idle("a solver runs on the processor", device=None if device in ("auto", "cpu") else device)
+    elif str(policy) == PRETRAINED or Path(policy).is_dir():
+        refuse_idle(f"{policy} knows its own agent; the word is for a zip", agent=agent)
     read = read_file(path, rounding)
     known = _reference_cost(reference, read.problem)
     if policy is None:
@@ -80,7 +86,7 @@ def solve_file(
         solution = function(read.instance, **options)
     else:
         by = str(policy)
-        solution = _solve_by_policy(Path(policy), agent, read, device, options)
+        solution = _solve_by_policy(Path(policy), agent or "bqnco", read, device, options)
     cost = solution_cost(read.problem, read.instance, solution)
     if out is not None:
         draw(read, solution, cost, Path(out))
@@ -146,6 +152,9 @@ def _solve_by_policy(policy: Path, agent_name: str, read: Any, device: str, opti
     if task != read.problem:
         raise UsageError(f"the run in {policy} learned {task}, but {read.name} is an instance of {read.problem}")
     if hasattr(agent, "solve"):
+        known = [word for word in inspect.signature(agent.solve).parameters if word != "instances"]
+        for word in set(options) - set(known):
+            raise unknown_name(f"option of {type(agent).__name__}.solve", word, known)
         agent.set_env(env)
         found = agent.solve(read.given, **options).solution[0]
         return [int(node) for node in found if node >= 0]

@@ -15,7 +15,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.streams.progress import LearnProgress, units_done
-from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.errors import UsageError, check_positive_int, refuse_idle
 
 from .interrupts import polite_interrupt
 from .own_tasks import Given, given_task
@@ -142,7 +142,12 @@ def train(
     if checkpoint_every is not None and checkpoint_every <= 0:
         raise UsageError(f"checkpoint_every must be a positive number of steps, got {checkpoint_every!r}")
     if checkpoint_every is not None and out is None:
-        raise UsageError("checkpoint_every needs the run folder that checkpoints are written to: give out=")
+        # no error: the same words make an unbroken run without a folder, which a resumed one is compared with
+        warnings.warn(
+            "checkpoint_every has no effect without the run folder that checkpoints go to: give out=", stacklevel=2
+        )
+    if not resume:
+        refuse_idle("it is about the files of a run that goes on (resume=True, --resume)", trust=trust)
     if eval_episodes is not None and eval_every is None:
         raise UsageError(
             "eval_episodes has no effect without evaluations: give eval_every=, the steps between two of them"

@@ -37,13 +37,23 @@ def checked_warm_start(given: int | Mapping[str, Any] | Sequence[Mapping[str, An
     check_positive_int(**{f"warm_start {word}": given[word] for word in whole})
     if given.get("learning_rate") is not None:
         check_positive(**{"warm_start learning_rate": given["learning_rate"]})
-    return dict(given)
+    return {word: given[word] for word in WORDS if word in given}  # n first
 
 
 def imitated_number(given: WarmStart) -> int:
     """Return how many problems are imitated, in all phases together."""
     phases = given if isinstance(given, list) else [given]
     return sum(one["n"] if isinstance(one, dict) else one for one in phases)
+
+
+def imitated_said(given: WarmStart) -> str:
+    """Return what is imitated in words, such as `1,024 answers (epochs 14, learning_rate 0.004)`."""
+    said = []
+    for words in given if isinstance(given, list) else [given]:
+        number, *rest = words.items() if isinstance(words, dict) else [("n", words)]
+        options = ", ".join(f"{name} {value}" for name, value in rest)
+        said.append(f"{number[1]:,} answers" + (f" ({options})" if options else ""))
+    return ", then ".join(said)
 
 
 def imitate(agent: Any, given: WarmStart) -> None:

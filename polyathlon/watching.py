@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError, check_int
+from polyathlon.envs.errors import UsageError, check_int, refuse_idle
 
 from .evaluation import Played, agent_policy, load_run, play
 from .run_folder import RunFolder
@@ -47,7 +47,7 @@ def watch(
             its conversation.
         episodes: their number.
         seed: seed of the first.
-        fps: pictures a second; None takes the environment's.
+        fps: pictures a second of a film; None takes the environment's.
         max_steps: leave an episode after so many steps; None plays it to its end.
         device: where the agent runs.
         trust: also read what the run's files hold as pickles, which can run any program.
@@ -57,7 +57,7 @@ def watch(
         The path written and what was played.
 
     Raises:
-        UsageError: the ending of `out` is unknown, or it cannot be written.
+        UsageError: the ending of `out` is unknown, it cannot be written, or `fps` is given for what is no film.
     """
     out = Path(out)
     RunFolder(run).config()  # no run, no folder of a picture
@@ -94,13 +94,15 @@ def check_request(
     """Refuse what cannot be recorded before anything is played.
 
     Raises:
-        UsageError: the ending of `out` is none of `endings`, it cannot be written, or a number is impossible.
+        UsageError: the ending of `out` is none of `endings`, it cannot be written, or a number is impossible or without effect.
     """
     if out.suffix.lower() not in endings:
         raise UsageError(f"{out} has no ending that says what to make; allowed are {', '.join(endings)}")
     for name, value in (("number of episodes", episodes), ("number of steps", max_steps), ("fps", fps)):
         if value is not None and not (0 < value < math.inf):
             raise UsageError(f"the {name} must be positive, got {value}")
+    if out.suffix.lower() not in FILMS:
+        refuse_idle(f"pictures a second are those of a film ({', '.join(FILMS)}), and {out} is none", fps=fps)
     check_int(0, seed=seed)
     refuse_unwritable(out)
 

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .browser_gym import BrowserGymWords as BrowserGymWords
     from .candidate_action import CandidateAction as CandidateAction
     from .continuous_action import ContinuousAction as ContinuousAction
     from .cost_objective import CostObjective as CostObjective
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .verbalize import Verbalize as Verbalize
 
 _EXPORTS = {
+    "BrowserGymWords": "polyathlon.wrappers.browser_gym",
     "CandidateAction": "polyathlon.wrappers.candidate_action",
     "ContinuousAction": "polyathlon.wrappers.continuous_action",
     "CostObjective": "polyathlon.wrappers.cost_objective",

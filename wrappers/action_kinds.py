@@ -20,7 +20,7 @@ _CURES = {
     ("tokens", "box"): "wrap it with polyathlon.wrappers.ContinuousAction",
     ("multidiscrete", "box"): "wrap it with polyathlon.wrappers.ContinuousAction",
     ("text", "box"): "wrap it with polyathlon.wrappers.TokenAction and then ContinuousAction",
-    ("text", "discrete"): "wrap it with polyathlon.wrappers.TokenAction",
+    ("text", "discrete"): "wrap it with polyathlon.wrappers.CandidateAction",
     ("text", "tokens"): "wrap it with polyathlon.wrappers.TokenAction",
     ("box", "tokens"): "wrap it with polyathlon.wrappers.Verbalize and then TokenAction",
     ("discrete", "tokens"): "wrap it with polyathlon.wrappers.Verbalize and then TokenAction",
@@ -113,7 +113,7 @@ def refusal(agent: str, allowed: tuple[str, ...], given: str) -> str:
     """Word the refusal of an agent that cannot act in the form it was given, naming the wrapper that helps."""
     # who has other forms than words acts in words only where the task speaks them
     speaks = given in ("text", "tokens") or not {"box", "discrete"} & set(allowed)
-    forms = [form for form in allowed if speaks or form != "tokens"]
+    forms = sorted((form for form in allowed if speaks or form != "tokens"), key=lambda form: form != "tokens")
     cure = next((_CURES[given, form] for form in forms if (given, form) in _CURES), None)
     advice = (
         f"{cure}, or let polyathlon.adapt(env, {agent}) choose the wrappers"

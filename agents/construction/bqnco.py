@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.finite_losses import refuse_lost_losses
 from polyathlon.agents.parts.keywords import AgentWords
 from polyathlon.envs.combinatorial.construction import ConstructionTask
 from polyathlon.envs.combinatorial.labels import make_labels
@@ -327,6 +328,7 @@ class BQNCO(Agent):
         loss, count = self._imitation_gradient()
         self._update()
         sums = torch.stack([loss.choice.detach(), loss.edges.detach(), loss.right.to(loss.choice.dtype)]).tolist()
+        refuse_lost_losses(dict(zip(("loss", "edge_loss"), sums)), f"at update {self._n_updates}")
         for name, total in zip(("loss", "edge_loss", "accuracy"), sums):
             self.logger.record_mean(f"train/{name}", total / count)
         return self.batch_size
@@ -342,6 +344,7 @@ class BQNCO(Agent):
         instance = task.generate(make_keys(seeds, torch.zeros_like(seeds))[rank * part : (rank + 1) * part])
         rollouts = reinforce.roll_out(task, self.policy, instance, self.num_starts, self.generator)
         loss, entropy = reinforce.backward(task, self.policy, rollouts, self.num_starts, self.ent_coef)
+        refuse_lost_losses({"loss": loss}, f"at update {self._n_updates + 1}")
         if size > 1:
             for parameter in self.policy.network.parameters():
                 if parameter.grad is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from polyathlon.agents.parts.finite_losses import refuse_lost_losses
 from polyathlon.agents.parts.wiring import connect, reads
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -22,7 +22,7 @@ from .step import NUMBERS, State, Step, named_leaves, rewritten
 
 # from this many planned gradient steps on, compilation pays back what its start costs
 COMPILE_FROM = 20_000
-# on accelerators a loss is looked at for NaN once in so many steps, since looking waits for the device
+# on accelerators a loss is looked at once in so many steps, since looking waits for the device
 CHECK_EVERY = 100
 
 
@@ -183,7 +183,7 @@ class Engine:
 
         Raises:
             UsageError: a field is missing, a parameter has left its vector, a loss returns what it did not declare.
-            FloatingPointError: a loss is NaN; on the processor the networks are as before the step.
+            FloatingPointError: a loss is NaN or infinite; on the processor the networks are as before the step.
         """
         for name, network in self.networks.items():
             if not network.is_tied(self.count):
@@ -199,7 +199,7 @@ class Engine:
         state, notes, _, _ = self._run(own, constants, numbers, turns, False)
         is_due = self.device.type == "cpu" or self.count // CHECK_EVERY != (self.count + self.unroll) // CHECK_EVERY
         if is_due:
-            self._refuse_nan(notes)
+            self._refuse_lost(notes)
         self._take_over(self._full_state(), state)
         for names, values in notes:
             self._add(names, values)
@@ -263,7 +263,7 @@ class Engine:
             )
         if not torch.equal(random, torch.get_rng_state()):
             raise UsageError("a layer or a loss draws random numbers; name them in Method.noise and read that field")
-        self._refuse_nan(notes)
+        self._refuse_lost(notes)
         for name, gradient in gradients.items():
             is_zero = not any(bool(g.any()) for g in (gradient if isinstance(gradient, tuple) else (gradient,)))
             if is_zero and name not in self._moving:
@@ -271,15 +271,10 @@ class Engine:
             self._moving.add(name)
         self._probed |= set(turns)
 
-    def _refuse_nan(self, notes: Any) -> None:
+    def _refuse_lost(self, notes: Any) -> None:
         for k, (names, values) in enumerate(notes):
-            if bool(torch.isnan(values.sum())):
-                bad = [name for name, value in zip(names, values.tolist()) if math.isnan(value)]
-                if bad:
-                    raise FloatingPointError(
-                        f"{bad[0]} is NaN at gradient step {self.count + k + 1}; lower the learning rate, bound the gradient "
-                        "(max_grad_norm), or look for division by zero in that loss"
-                    )
+            if not bool(torch.isfinite(values.sum())):
+                refuse_lost_losses(dict(zip(names, values.tolist())), f"at gradient step {self.count + k + 1}")
 
     def _add(self, names: tuple[str, ...], values: Tensor) -> None:
         key = "\n".join(names)
@@ -352,7 +347,7 @@ class Engine:
         """Return means of the losses and of published scalars over the steps since the last call.
 
         Raises:
-            FloatingPointError: one of them is NaN.
+            FloatingPointError: one of them is NaN, or a loss is infinite.
         """
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
@@ -361,9 +356,7 @@ class Engine:
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + self._counts[key]
         self._sums, self._counts = {}, {}
-        for name, value in sums.items():
-            if math.isnan(value):
-                raise FloatingPointError(f"{name} is NaN at or before gradient step {self.count}")
+        refuse_lost_losses(sums, f"at or before gradient step {self.count}")
         return {name: value / counts[name] for name, value in sums.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -83,6 +83,8 @@ class SeatPlay:
         source = agent.source
         agent.policy.set_training_mode(False)
         agent._note_masks()
+        if agent.rollout is not None:
+            agent.rollout.begin()
         with torch.no_grad():
             while agent.rollout is None or not agent.rollout.is_full:
                 self._tick(agent, source)

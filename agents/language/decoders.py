@@ -184,7 +184,7 @@ class LlamaDecoder:
         llama, begin = self.llama, self.longest + self.step * self.width
         if not self.is_full:
             tokens = tokens.new_zeros(self.rotary.shape[1]).index_copy_(0, self.slot, tokens)
-        x, rotary = llama.embedding[tokens], self.rotary[self.step]
+        x, rotary = llama.embed(tokens), self.rotary[self.step]
         blocks, end = (-1, self.width), begin + self.width
         bias = self.bias[:, :, :end]
         for layer, cache in zip(llama.layers, self.cache, strict=True):

@@ -89,12 +89,17 @@ class Llama:
         self.head = model.lm_head.weight
         self.layers = [self._layer(layer) for layer in model.model.layers]
         self._rotary = model.model.rotary_emb
-        if torch.is_autocast_enabled(self.head.device.type):
+        self.is_mixed = torch.is_autocast_enabled(self.head.device.type)
+        if self.is_mixed:
             self._cast(torch.get_autocast_dtype(self.head.device.type))
 
     def _cast(self, dtype: torch.dtype) -> None:
-        """Take all weights in a type at once, where autocast would take each with every token; gradients flow to the originals."""
-        self.embedding, self.final_norm, self.head = (w.to(dtype) for w in (self.embedding, self.final_norm, self.head))
+        """Take the weights of all products in a type at once, where autocast would take each with every token; gradients flow to the originals.
+
+        As under autocast the sum over the layers stays float32: rounded after each layer, it puts gradients of the trained model tiny off
+        by 9 %, against 1.5 %.
+        """
+        self.final_norm, self.head = self.final_norm.float(), self.head.to(dtype)
         self.layers = [Layer(*(None if w is None else w.to(dtype) for w in layer)) for layer in self.layers]  # type: ignore[arg-type]
 
     def detach(self) -> Llama:
@@ -102,6 +107,11 @@ class Llama:
         self.embedding, self.final_norm, self.head = (w.detach() for w in (self.embedding, self.final_norm, self.head))
         self.layers = [Layer(*(None if w is None else w.detach() for w in layer)) for layer in self.layers]  # type: ignore[arg-type]
         return self
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings [M, width] of tokens [M], which the layers' answers are added to."""
+        rows = self.embedding[tokens]
+        return rows.float() if self.is_mixed else rows
 
     def run(self, function: Callable[..., Any], *given: Any) -> Any:
         """Call a function of tensors; where checkpoints are asked for, only what it is given is kept for its backward pass."""
@@ -178,14 +188,14 @@ class Llama:
             spread = turned.square().mean(2, keepdim=True) + self.eps
             turned = layer.heads.float() * (turned * torch.rsqrt(spread))
         pairs = torch.view_as_complex(turned.unflatten(2, (-1, 2)))
-        turned = torch.view_as_real(pairs * rotary).flatten(2).to(x.dtype)
+        turned = torch.view_as_real(pairs * rotary).flatten(2).to(qkv.dtype)
         return turned, qkv[:, turning:]
 
     def finish(self, x: Tensor, mixed: Tensor, layer: Layer) -> Tensor:
         """Add what attention gave [M, heads * size] and the perceptron's answer to the rows [M, width]."""
-        x = torch.addmm(x if layer.out_bias is None else x + layer.out_bias, mixed, layer.out.t())
+        x = _added(x, mixed, layer.out, layer.out_bias)
         gate, up = _linear(self.norm(x), layer.gate_up, layer.gate_up_bias).chunk(2, 1)
-        return torch.addmm(x if layer.down_bias is None else x + layer.down_bias, F.silu(gate) * up, layer.down.t())
+        return _added(x, F.silu(gate) * up, layer.down, layer.down_bias)
 
     def read_prefixes(self, tokens: Tensor, with_last: bool = True) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Read the beginnings of contexts.
@@ -200,7 +210,7 @@ class Llama:
         """
         shape = tokens.shape
         rotary = self.rotary(torch.arange(shape[1], device=tokens.device).expand(shape)).flatten(0, 1)
-        x, kept = self.embedding[tokens.reshape(-1)], []
+        x, kept = self.embed(tokens.reshape(-1)), []
         for i, layer in enumerate(self.layers):
             if i + 1 == len(self.layers) and not with_last:
                 kept.append(self.run(self._keys_and_values, x, layer, rotary, shape))
@@ -237,6 +247,13 @@ class Llama:
     def hidden(self, x: Tensor) -> Tensor:
         """Return the last hidden states [M, width], which the logits are made of."""
         return self.norm(x) * self.final_norm
+
+
+def _added(x: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x + rows weight^T + bias, in the type of x: autocast would return what `addmm` adds up in its own."""
+    if weight.dtype != x.dtype:
+        return x + _linear(rows, weight, bias)
+    return torch.addmm(x if bias is None else x + bias, rows, weight.t())
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -238,7 +238,7 @@ def _read_rest(
         mask = F.pad(own, (longest, 0), value=True)[None, None]
     else:
         mask = torch.cat([far[:, None, None].expand(-1, 1, shape[1], -1), own.expand(shape[0], 1, -1, -1)], 3)
-    x = llama.embedding[rest.reshape(-1)]
+    x = llama.embed(rest.reshape(-1))
 
     def read_layer(x: Tensor, layer: Layer, *before: Tensor) -> Tensor:
         turned, value = llama.project(x, layer, rotary)

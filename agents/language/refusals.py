@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 from torch import Tensor
 
+from polyathlon.agents.parts.finite_losses import refuse_lost_losses
 from polyathlon.agents.streams.vec_envs import ScalarEnvs
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.tokens.token_action import TokenAction
@@ -83,8 +83,8 @@ def refuse_unaveraged(wiring: Wiring) -> None:
         )
 
 
-def refuse_nan(loss: Tensor, metrics: Mapping[str, Tensor], updates: int) -> None:
-    """Refuse a loss that is NaN before its gradient reaches the weights; on accelerators, where looking waits, `refuse_nan_report` does so.
+def refuse_lost(loss: Tensor, metrics: Mapping[str, Tensor], updates: int) -> None:
+    """Refuse a loss that is NaN or infinite before its gradient reaches the weights; on accelerators, where looking waits, `refuse_lost_report` does so.
 
     Args:
         loss: a scalar.
@@ -94,19 +94,18 @@ def refuse_nan(loss: Tensor, metrics: Mapping[str, Tensor], updates: int) -> Non
     Raises:
         FloatingPointError: so; the weights are as before the step.
     """
-    if loss.device.type == "cpu" and bool(loss.isnan()):
-        refuse_nan_report({"loss": float("nan"), **{name: float(value) for name, value in metrics.items()}}, updates)
+    if loss.device.type == "cpu" and not bool(loss.isfinite()):
+        refuse_lost_report(
+            {"loss": float(loss.detach()), **{name: float(value.detach()) for name, value in metrics.items()}}, updates
+        )
 
 
-def refuse_nan_report(report: Mapping[str, float], updates: int) -> None:
-    """Refuse an update whose losses are NaN.
+def refuse_lost_report(report: Mapping[str, float], updates: int) -> None:
+    """Refuse an update whose losses are NaN or infinite.
 
     Raises:
         FloatingPointError: names the first one that is.
     """
-    bad = sorted((name for name, value in report.items() if name.endswith("loss") and math.isnan(value)), key=len)
-    if bad:
-        raise FloatingPointError(
-            f"{bad[-1]} is NaN after {updates} passes over episodes; lower the learning rate, bound the gradient (max_grad_norm), or look for "
-            "division by zero in that loss"
-        )
+    losses = {name: value for name, value in report.items() if name.endswith("loss")}
+    longest = sorted(losses, key=len, reverse=True)  # "policy_loss" says more than "loss"
+    refuse_lost_losses({name: losses[name] for name in longest}, f"after {updates} passes over episodes")

@@ -37,6 +37,10 @@ def save_pretrained(
     if adapters not in ADAPTERS:
         raise UsageError(f"adapters are 'merged' into the weights or kept 'apart', got {adapters!r}")
     model: Any = agent.policy.language_model
+    if adapters == "apart" and not hasattr(model, "merge_and_unload"):
+        raise UsageError(
+            "adapters='apart' has no effect: all weights of this model are trained (lora=None). Leave it out"
+        )
     if isinstance(model, TableModel):
         raise UsageError(f"the table {agent.model_name!r} is no model of transformers: Agent.save keeps it")
     folder = Path(folder)

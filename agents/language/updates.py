@@ -19,7 +19,7 @@ from .given_models import read_head
 from .noise import make_noise
 from .reading import Reading
 from .recipe_wiring import Wiring
-from .refusals import refuse_missing_scores, refuse_missing_verdicts, refuse_nan, refuse_nan_report, refuse_unaveraged
+from .refusals import refuse_lost, refuse_lost_report, refuse_missing_scores, refuse_missing_verdicts, refuse_unaveraged
 
 if TYPE_CHECKING:
     from .agent import LanguageAgent
@@ -93,7 +93,7 @@ class Update:
         names = sorted({name for metrics in self.seen for name in metrics})
         means = [torch.stack([m[n] for m in self.seen if n in m]).mean().double() for n in names]
         report = dict(zip(names, _numbers(means)))
-        refuse_nan_report(report, self.agent._n_updates)
+        refuse_lost_report(report, self.agent._n_updates)
         return report if self.gap is None else report | {"logp_gap": self.gap}
 
     def _call(self, part: Any) -> Any:
@@ -228,7 +228,7 @@ class Update:
         number, size = len(rows["mask"]), self.agent.micro_batch
         if size is None or size >= number:
             loss, metrics = loss_of(read(rows))
-            refuse_nan(loss, metrics, self.agent._n_updates)
+            refuse_lost(loss, metrics, self.agent._n_updates)
             if loss.requires_grad:
                 loss.backward()
             return metrics
@@ -239,7 +239,7 @@ class Update:
         leaves = Reading(*(_leaf(_joined(each)) for each in zip(held[0], *others, strict=True)))
         del others
         loss, metrics = loss_of(leaves)
-        refuse_nan(loss, metrics, self.agent._n_updates)
+        refuse_lost(loss, metrics, self.agent._n_updates)
         if not loss.requires_grad:
             return metrics
         loss.backward()

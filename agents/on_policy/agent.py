@@ -215,6 +215,8 @@ class OnPolicy(MethodAgent):
         assert source is not None
         self.policy.set_training_mode(False)
         self._note_masks()
+        if self.rollout is not None and self.rollout.begin():
+            self._captions = []
         with torch.no_grad():
             while self.rollout is None or not self.rollout.is_full:
                 action = actor.act(source.obs, source.mask, self.generator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyathlon.agents.parts.finite_losses import refuse_lost_losses
 from polyathlon.envs.errors import UsageError
 
 from .policies import ActorCritic
@@ -57,7 +57,7 @@ class FastPPOUpdate:
 
         Raises:
             UsageError: a parameter of the policy has left its vector.
-            FloatingPointError: a loss is NaN.
+            FloatingPointError: a loss is NaN or infinite.
         """
         self._refuse_strays()
         row = self.engine.pure.number_rows(numbers)[0]
@@ -85,12 +85,7 @@ class FastPPOUpdate:
 
     def _named(self, values: Tensor) -> dict[str, float]:
         named = dict(zip(METRICS, values.tolist()))
-        for name, value in named.items():
-            if math.isnan(value):
-                raise FloatingPointError(
-                    f"{name} is NaN at or before gradient step {self.engine.count}; lower the learning rate or bound the "
-                    "gradient (max_grad_norm)"
-                )
+        refuse_lost_losses(named, f"at or before gradient step {self.engine.count}")
         return named
 
     def __reduce__(self) -> tuple[Any, ...]:

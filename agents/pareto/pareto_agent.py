@@ -143,6 +143,8 @@ class ParetoAgent(Agent):
         source = self.source
         assert source is not None
         self._note_masks()
+        if self.rollout is not None:
+            self.rollout.begin()
         while self.rollout is None or not self.rollout.is_full:
             action, taken = self._act(False)
             if self.rollout is None or self.rollout.action.shape[1] != source.num_envs:

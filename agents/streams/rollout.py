@@ -70,6 +70,17 @@ class Rollout:
         """Whether all steps are taken."""
         return self.position >= self.n_steps
 
+    def begin(self) -> bool:
+        """Forget a full rollout that nobody learnt from, as where `train` is overridden; one that was broken off goes on.
+
+        Returns:
+            Whether it was forgotten.
+        """
+        stale = self.is_full
+        if stale:
+            self.clear()
+        return stale
+
     def clear(self) -> None:
         """Forget everything and start at the first step."""
         self.position = 0

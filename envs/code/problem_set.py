@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_choice, check_listed, unknown_name
 from polyathlon.envs.language import TaskId
 
 from . import records
@@ -41,6 +41,9 @@ class ProblemSet:
         names: Sequence[str] | None = None,
         check: str = "published",
     ) -> None:
+        check_listed(levels=levels, names=names)
+        if not isinstance(source, str | Path):
+            raise UsageError(f'problems are "builtin", "humaneval" or a file of JSON lines, got {source!r}')
         self.families: dict[str, int] = {}
         if source == "builtin":
             self.problems = dict(fixed_problems())
@@ -48,8 +51,7 @@ class ProblemSet:
         else:
             path = records.fetch_humaneval() if source == "humaneval" else Path(source).expanduser()
             self.problems = {problem.name: problem for problem in records.read(path)}
-        if check not in CHECKS:
-            raise unknown_name("check", str(check), CHECKS)
+        check_choice("check", check, CHECKS)
         self.check = check
         self.problems = {name: checked(problem, check) for name, problem in self.problems.items()}
         every = {name: problem.level for name, problem in self.problems.items()} | self.families

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_choice, unknown_name
 from polyathlon.envs.tensor import TensorEnv
 
 from .tables import DirectRows, DirectTable, ReducedRows, ReducedTable, spread
@@ -99,10 +99,8 @@ class ConstructionTask(TensorEnv):
         self, num_points: int, mdp: str, reward: str, device: torch.device | str, dtype: torch.dtype | str
     ) -> None:
         super().__init__(device=device, dtype=dtype)
-        if mdp not in MDPS:
-            raise unknown_name("mdp", str(mdp), MDPS)
-        if reward not in REWARDS:
-            raise unknown_name("reward", str(reward), REWARDS)
+        check_choice("mdp", mdp, MDPS)
+        check_choice("reward", reward, REWARDS)
         self.num_points, self.mdp, self.reward = num_points, mdp, reward
         self.table: Any = MDPS[mdp](num_points, self.has_route, self.device)
         self.is_dense = mdp == "bq" and self.allows_all_open

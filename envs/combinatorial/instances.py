@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import unknown_name
+from polyathlon.envs.errors import check_choice
 
 INSTANCE_STREAM = 1
 _NUM_CLUSTERS = 5
@@ -109,8 +109,7 @@ def distribution_named(name: str) -> Callable[[Tensor, int, torch.dtype], Tensor
     Raises:
         UsageError: there is no such distribution.
     """
-    if name not in DISTRIBUTIONS:
-        raise unknown_name("distribution", name, DISTRIBUTIONS)
+    check_choice("distribution", name, DISTRIBUTIONS)
     return DISTRIBUTIONS[name]
 
 

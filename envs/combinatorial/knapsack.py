@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import check_positive, check_positive_int, unknown_name
+from polyathlon.envs.errors import check_choice, check_positive, check_positive_int
 
 from .construction import TOLERANCE, ConstructionTask, Move, State
 from .instances import INSTANCE_STREAM, Instance, plain_instance
@@ -106,8 +106,7 @@ class Knapsack(ConstructionTask):
         given = min(self.num_items / 4.0, _MOST_CAPACITY) if capacity is None else capacity
         check_positive(capacity=given)
         self.capacity = float(given)
-        if distribution not in DISTRIBUTIONS:
-            raise unknown_name("distribution", str(distribution), DISTRIBUTIONS)
+        check_choice("distribution", distribution, DISTRIBUTIONS)
         self.distribution = distribution
         super().__init__(self.num_items, mdp, reward, device, dtype)
 

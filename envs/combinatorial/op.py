@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import check_positive, check_positive_int, unknown_name
+from polyathlon.envs.errors import check_choice, check_positive, check_positive_int
 
 from .construction import TOLERANCE, ConstructionTask, Move, State, nearest_entry
 from .instances import INSTANCE_STREAM, Instance, distribution_named, plain_instance
@@ -132,8 +132,7 @@ class OP(ConstructionTask):
         given = nearest_entry(LENGTHS, self.num_nodes) if max_length is None else max_length
         check_positive(max_length=given)
         self.max_length = float(given)
-        if prize not in PRIZES:
-            raise unknown_name("prize", str(prize), PRIZES)
+        check_choice("prize", prize, PRIZES)
         distribution_named(distribution)
         self.prize = prize
         self.distribution = distribution

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, require, unknown_name
+from polyathlon.envs.errors import UsageError, refuse_idle, require, unknown_name
 
 FORMS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet", ".arrow")
 _LINES = (".jsonl", ".ndjson")
@@ -46,6 +46,9 @@ class Rows(Protocol):
         ...
 
 
+NO_SPLITS = "splits are those of a folder of several, and {} has none"
+
+
 def open_rows(source: Any, split: str | None = None) -> Rows:
     """Open rows of any form.
 
@@ -55,16 +58,18 @@ def open_rows(source: Any, split: str | None = None) -> Rows:
         split: which split of a folder of several; None takes "train", or the only one.
 
     Raises:
-        UsageError: there is nothing to read, or a part of it cannot be read; messages name file and line.
+        UsageError: there is nothing to read, a split is asked of what has none, or a part of it cannot be read; messages name file and line.
         ImportError: parquet or Arrow, and pyarrow is not installed.
     """
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
         if path.is_dir():
             return _open_folder(path, split)
+        refuse_idle(NO_SPLITS.format(path), split=split)
         if not path.is_file():
             raise UsageError(f"there is no file {str(source)!r} of data: give one of {', '.join(FORMS)}, or a folder")
         return _open_files([path], str(path))
+    refuse_idle(NO_SPLITS.format(f"a {type(source).__name__}"), split=split)
     if hasattr(source, "column_names") and hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return ListedRows(source, f"the {type(source).__name__}")
     if isinstance(source, Sequence) and not isinstance(source, bytes):
@@ -336,6 +341,7 @@ def _open_folder(path: Path, split: str | None) -> Rows:
             raise unknown_name(f"split of {str(path)!r}", str(split), splits)
         return _open_folder(path / chosen, None)
     if (path / "state.json").is_file():
+        refuse_idle(NO_SPLITS.format(path), split=split)
         state = _read_object(path / "state.json")
         if state.get("_indices_data_files"):
             raise UsageError(

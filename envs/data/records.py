@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_options, refuse_idle, unknown_name
 
 from .record_columns import COLUMNS, KINDS, Record, kind_of, understand
 from .record_files import ListedRows, Rows, open_rows
@@ -39,6 +39,7 @@ def records(source: Any, columns: Mapping[str, str] | None = None, split: str | 
         UsageError: a row cannot be read; the message names file, line and column.
         ImportError: parquet or Arrow, and pyarrow is not installed.
     """
+    check_options(columns=columns)
     if isinstance(source, RecordSet):
         if columns or split:
             raise UsageError("columns and split belong to a source; these records are open already")
@@ -49,6 +50,9 @@ def records(source: Any, columns: Mapping[str, str] | None = None, split: str | 
             raise UsageError(
                 f"data as a dict is {{'source': ..., 'columns': ..., 'split': ...}}, got the keys {sorted(source)}"
             )
+        for word, beside in (("columns", columns), ("split", split)):
+            if source.get(word):
+                refuse_idle(f"the data says {word!r} itself", **{word: beside or None})
         return records(source["source"], source.get("columns") or columns, source.get("split") or split)
     if not isinstance(source, str | Path):
         return RecordSet(source, dict(columns or {}), split)

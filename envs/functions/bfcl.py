@@ -76,11 +76,10 @@ def locate_problems(source: str | Path) -> Path:
             "hub:OWNER/NAME", a data set on the HuggingFace hub with such files.
 
     Raises:
-        UsageError: nothing is there, or it cannot be fetched.
-        TypeError: `source` is no string or path.
+        UsageError: nothing is there, it cannot be fetched, or `source` is no string or path.
     """
     if not isinstance(source, str | Path):
-        raise TypeError(f"a source of problems is named by a string or a path, got {type(source).__name__}")
+        raise UsageError(f"a source of problems is named by a string or a path, got {source!r}")
     if source == "builtin":
         return BUILTIN
     if source == "bfcl":

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from polyathlon.envs.language import Verdict
 
 from .calls import Call, DecodeError, write_calls
-from .checking import call_mode, check_calls, count_matches
+from .checking import Gold, Schema, call_mode, check_calls, count_matches
 from .decoding import decoder_of
 from .entries import REFUSALS, RELEVANT, Entry
 from .golds import gold_calls
@@ -42,11 +41,19 @@ def judge_answer(entry: Entry, text: str, is_dense: bool = False) -> Verdict:
     checked = check_calls(schemas, calls, gold, call_mode(entry.category), language)
     if checked.ok:
         return _verdict(True, 1.0, "right", 1.0, 1.0, 1.0)
-    names = float(Counter(call.name for call in calls) == Counter(name for one in gold for name in one))
-    matched = count_matches(schemas, calls, gold, language) / len(gold)
+    names = float(sorted([call.name for call in calls]) == sorted([name for one in gold for name in one]))
+    was_compared = names and _is_one(schemas, calls, gold, call_mode(entry.category))
+    matched = 0.0 if was_compared else count_matches(schemas, calls, gold, language) / len(gold)
     score = _FORMAT + _NAMES * names + _MATCHED * matched if is_dense else 0.0
     where = f" ({checked.parameter})" if checked.parameter else ""
     return _verdict(False, score, checked.code.replace("_", " ") + where, 1.0, names, matched)
+
+
+def _is_one(schemas: Sequence[Schema], calls: Sequence[Call], gold: Sequence[Gold], mode: str) -> bool:
+    """Return whether the one call was compared with the one gold call already, by the only schema of that name."""
+    if not len(calls) == len(gold) == 1 or (mode == "simple" and schemas[0]["name"] not in gold[0]):
+        return False
+    return len(gold[0]) == 1 and sum([schema["name"] in gold[0] for schema in schemas]) == 1
 
 
 def _unread(entry: Entry, reason: str) -> Verdict:

@@ -15,12 +15,14 @@ from typing import Any
 
 from polyathlon.envs.errors import require
 
-from .calls import Call, DecodeError, check_depth
+from .calls import MAX_DEPTH, Call, DecodeError, check_depth
+from .quick_sources import PlainCall, read_quickly
 
 MAX_SOURCE = 1 << 14
 # processor time for one text; the longest ones without errors need 12 ms, those with errors any time
 PARSE_SECONDS = 0.025
 _SLICE = 10_000  # microseconds
+_NODES_A_LOOK = 32  # at the clock, which takes longer than looking at a node
 UNNAMED = "*"  # an argument without a name
 _QUOTED = frozenset({"string_literal", "character_literal"})
 _WORDS = frozenset({"identifier", "class_literal", "type_identifier", "method_invocation"})
@@ -63,16 +65,28 @@ def _parsed(parser: Any, source: bytes) -> Any:
     return None
 
 
-def _tree(text: str, language: str) -> Any:
-    """Return the root of a text's syntax tree; `text` lost its first and last character, the brackets.
+def _source(text: str, language: str) -> str:
+    """Return a text without its outer brackets.
 
     Raises:
-        DecodeError: the grammar finds an error (a missing semicolon or bracket is none), or brackets nest too deep.
+        DecodeError: it is too long, or brackets nest too deep.
     """
+    text = _bracketed(text)
     if len(text) > MAX_SOURCE:
         raise DecodeError(f"the text has {len(text)} characters; at most {MAX_SOURCE} are read as {language}")
+    if text.count("(") + text.count("[") + text.count("{") + text.count("<") <= MAX_DEPTH:
+        return text
     check_depth(text)
     check_depth(text, "<", ">")  # type arguments: no slice of time ends what the parser does at the end of a deep tree
+    return text
+
+
+def _tree(text: str, language: str) -> Any:
+    """Return the root of a text's syntax tree.
+
+    Raises:
+        DecodeError: the grammar finds an error (a missing semicolon or bracket is none).
+    """
     tree = _parsed(grammar_parser(language), text.encode("utf-8", "replace"))
     if tree is None:
         raise DecodeError(f"the text cannot be read as {language}: its errors are too many")
@@ -88,10 +102,13 @@ def _refuse_errors(root: Any, language: str) -> None:
     Raises:
         DecodeError: there is one, or looking takes longer than `PARSE_SECONDS` of processor time.
     """
-    began = time.thread_time()
-    for node in _nodes(root):
+    began = None
+    for number, node in enumerate(_nodes(root), 1):
         if node.is_error:
             raise DecodeError(f"the text cannot be read as {language}")
+        if number % _NODES_A_LOOK:
+            continue
+        began = time.thread_time() if began is None else began
         if time.thread_time() - began > PARSE_SECONDS:
             raise DecodeError(f"the text cannot be read as {language}: its errors are too many")
 
@@ -118,6 +135,13 @@ def _add(arguments: dict[str, str], name: str, value: str) -> None:
     arguments[name] = value
 
 
+def _plain_call(plain: PlainCall) -> Call:
+    arguments: dict[str, str] = {}
+    for name, value in plain.arguments:
+        _add(arguments, name, value[1:-1] if value[0] in "\"'" else value)
+    return Call(plain.name, arguments)
+
+
 def decode_java(text: str) -> list[Call]:
     """Read the first call of a Java text `[name(parameter=value, ...)]`.
 
@@ -125,7 +149,10 @@ def decode_java(text: str) -> list[Call]:
         DecodeError: the text is something else, or an argument is given twice.
         ImportError: the extra `functions` is not installed.
     """
-    source = _bracketed(text)
+    source = _source(text, "java")
+    plain = read_quickly(source, "java")
+    if plain is not None:
+        return [_plain_call(plain)]
     root = _tree(source, "java")
     try:
         call = _first_invocation(root)
@@ -191,7 +218,11 @@ def decode_javascript(text: str) -> list[Call]:
         DecodeError: the text is something else, or an argument is given twice.
         ImportError: the extra `functions` is not installed.
     """
-    root = _tree(_bracketed(text), "javascript")
+    source = _source(text, "javascript")
+    plain = read_quickly(source, "javascript")
+    if plain is not None:
+        return [_plain_call(plain)]
+    root = _tree(source, "javascript")
     for statement in root.children:
         if statement.type != "expression_statement":
             continue

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from .browser import HEIGHT, WIDTH
 from .calls import Call
+from .tabs import Tab, call_in
 
 _VALUE_TYPES = ("date", "time", "month", "week", "datetime-local", "color", "range")
 _NAMED_KEYS = frozenset(
@@ -41,24 +43,29 @@ _NAMED_KEYS = frozenset(
 )
 _MODIFIERS = ("Control", "Shift", "Alt", "Meta")
 _DRAG_STEPS = 5
+# moves of the pointer and events of scrolling come with a frame; of the pages in a window Chromium gives those behind the
+# first one a second
+MOVING = ("drag", "hover", "scroll")
 
 
-async def perform(page: Any, call: Call, leaves: Any) -> str | None:
+async def perform(tab: Tab, call: Call, leaves: Any) -> str | None:
     """Carry out a call.
 
     Args:
-        page: Playwright's page.
+        tab: the page; for calls in `MOVING` the caller holds `tab.renderer.front`.
         call: what to do.
         leaves: function address -> reason why the page must not go there, or None.
 
     Returns:
         Why it could not be done, or None.
     """
-    name, given = call.name, call.arguments
+    name, given, page = call.name, call.arguments, tab.page
+    if name in MOVING:
+        await _bring_to_front(tab)
     if name in ("click", "dblclick", "hover", "focus", "fill"):
-        return await _on_element(page, name, given)
+        return await _on_element(tab, name, given)
     if name == "select":
-        return _error(await page.evaluate("([ref, text]) => __polyathlon.select(ref, text)", list(given)))
+        return _error(await call_in(tab, "__polyathlon.select", *given))
     if name == "type":
         await page.keyboard.type(given[0])
     elif name == "press":
@@ -69,9 +76,9 @@ async def perform(page: Any, call: Call, leaves: Any) -> str | None:
             await page.mouse.click(*given)
         return outside
     elif name == "drag":
-        return await _drag(page, given)
+        return await _drag(tab, given)
     elif name == "scroll":
-        await page.evaluate("([dx, dy]) => __polyathlon.scroll(dx, dy)", list(given))
+        await call_in(tab, "__polyathlon.scroll", *given)
     elif name == "goto":
         reason = leaves(given[0])
         if reason is None:
@@ -86,10 +93,26 @@ def _error(answer: Any) -> str | None:
     return answer.get("error") if isinstance(answer, dict) else None
 
 
-async def _on_element(page: Any, name: str, given: tuple[Any, ...]) -> str | None:
-    at = await page.evaluate(
-        "([ref, wants]) => __polyathlon.point(ref, wants)", [given[0], "field" if name == "fill" else None]
-    )
+async def _bring_to_front(tab: Tab) -> None:
+    if len(tab.renderer.tabs) > 1:
+        await tab.page.bring_to_front()
+
+
+async def _point_of(tab: Tab, name: str, ref: int) -> dict[str, Any]:
+    """Return where an element can be clicked, scrolling to it where it cannot be seen; or {"error"}."""
+    wants = "field" if name == "fill" else None
+    at: dict[str, Any] = await call_in(tab, "__polyathlon.point", ref, wants, False)
+    if "scrolls" not in at:
+        return at
+    async with contextlib.nullcontext() if name in MOVING else tab.renderer.front:
+        await _bring_to_front(tab)
+        found: dict[str, Any] = await call_in(tab, "__polyathlon.point", ref, wants, True)
+    return found
+
+
+async def _on_element(tab: Tab, name: str, given: tuple[Any, ...]) -> str | None:
+    page = tab.page
+    at = await _point_of(tab, name, given[0])
     if "error" in at:
         return str(at["error"])
     if name == "hover":
@@ -99,14 +122,15 @@ async def _on_element(page: Any, name: str, given: tuple[Any, ...]) -> str | Non
     elif name != "fill" or at["type"] not in _VALUE_TYPES:
         await page.mouse.click(at["x"], at["y"])
     if name == "fill":
-        return await _fill(page, given[0], given[1], at["type"])
+        return await _fill(tab, given[0], given[1], at["type"])
     return None
 
 
-async def _fill(page: Any, ref: int, text: str, kind: str) -> str | None:
+async def _fill(tab: Tab, ref: int, text: str, kind: str) -> str | None:
+    page = tab.page
     if kind in _VALUE_TYPES:
-        return _error(await page.evaluate("([ref, text]) => __polyathlon.assign(ref, text)", [ref, text]))
-    await page.evaluate("ref => __polyathlon.clear(ref)", ref)
+        return _error(await call_in(tab, "__polyathlon.assign", ref, text))
+    await call_in(tab, "__polyathlon.clear", ref)
     await page.keyboard.press("Delete")
     if len(text) <= 64:
         await page.keyboard.type(text)
@@ -129,11 +153,12 @@ def _outside(point: tuple[float, ...]) -> str | None:
     return None if 0 <= x < WIDTH and 0 <= y < HEIGHT else f"({x}, {y}) is outside the page of {WIDTH} x {HEIGHT}"
 
 
-async def _drag(page: Any, given: tuple[float, ...]) -> str | None:
+async def _drag(tab: Tab, given: tuple[float, ...]) -> str | None:
     outside = _outside(given[:2]) or _outside(given[2:])
     if outside is None:
-        await page.mouse.move(*given[:2])
-        await page.mouse.down()
-        await page.mouse.move(*given[2:], steps=_DRAG_STEPS)
-        await page.mouse.up()
+        mouse = tab.page.mouse
+        await mouse.move(*given[:2])
+        await mouse.down()
+        await mouse.move(*given[2:], steps=_DRAG_STEPS)
+        await mouse.up()
     return outside

@@ -224,6 +224,7 @@ class Browser:
             tab = Tab(None, renderer)
             renderer.tabs.append(tab)
         tab.page = await renderer.context.new_page()
+        tab.session = await renderer.context.new_cdp_session(tab.page)
         listen(tab)
         return tab
 

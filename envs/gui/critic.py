@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, check_non_negative
+from polyathlon.envs.errors import UsageError, check_listed, check_non_negative
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.tags import tagged
 
@@ -251,7 +251,9 @@ class WebCritic(LanguageTask):
     ) -> None:
         super().__init__(max_turns=1, max_answer=max_answer, max_bytes=1 << 17)
         check_non_negative(format=format, label=label, suggestion=suggestion)
-        pages = (pages,) if isinstance(pages, str) else tuple(pages)
+        pages = (pages,) if isinstance(pages, str) else pages
+        check_listed(pages=pages)
+        pages = tuple(pages or ())
         unknown = [page for page in pages if page not in ORACLES]
         if unknown or not pages:
             raise UsageError(
@@ -274,17 +276,19 @@ class WebCritic(LanguageTask):
             PageFailure: the browser was lost.
         """
         rng = np.random.default_rng((int(task_id), 8))  # type: ignore[call-overload]
-        page, seed = self.pages[int(rng.integers(len(self.pages)))], int(rng.integers(1 << 31))
-        done = self._right_play(page, seed)
-        now = int(rng.integers(len(done)))
-        history, (look, right) = [call for _, call in done[:now]], done[now]
-        if rng.random() < 0.5:
-            return Situation(page, seed, tuple(history), look, right, right, True)
-        for _ in range(_TRIES):
-            proposal = perturbed(right, look, history, rng)
-            if not self.forks.ends_well(page, seed, history, proposal):
-                return Situation(page, seed, tuple(history), look, proposal, right, False)
-        return Situation(page, seed, tuple(history), look, proposal, right, True)
+        wants_wrong = rng.random() < 0.5
+        for _ in range(_TRIES):  # at some places nothing is wrong for good: the oracle mends it
+            page, seed = self.pages[int(rng.integers(len(self.pages)))], int(rng.integers(1 << 31))
+            done = self._right_play(page, seed)
+            now = int(rng.integers(len(done)))
+            history, (look, right) = [call for _, call in done[:now]], done[now]
+            if not wants_wrong:
+                break
+            for _ in range(_TRIES):
+                proposal = perturbed(right, look, history, rng)
+                if not self.forks.ends_well(page, seed, history, proposal):
+                    return Situation(page, seed, tuple(history), look, proposal, right, False)
+        return Situation(page, seed, tuple(history), look, right, right, True)
 
     def _right_play(self, page: str, seed: int) -> list[tuple[dict[str, Any], str]]:
         """Let the oracle play; returns (what was shown, call) of each step."""
@@ -315,22 +319,23 @@ class WebCritic(LanguageTask):
         said = read_judgement(text)
         parts = {
             "format": float(said.is_formatted),
-            "label": float(said.is_correct is not None and said.is_correct == found.is_correct),
+            "verdict": float(said.is_correct is not None and said.is_correct == found.is_correct),
             "suggestion": float(
                 said.suggestion is not None and same_operation(said.suggestion, found.reference, found.look)
             ),
         }
-        reward = sum(self.weights[name] * part for name, part in parts.items())
+        paid = zip(("format", "label", "suggestion"), parts.values())
+        reward = sum(self.weights[name] * part for name, part in paid)
         truth = "Correct" if found.is_correct else "Incorrect"
         reason = f"the operation {found.proposal} is {truth}; right is {found.reference}"
         return TaskReply(
-            "", reward, True, Verdict(parts["label"] > 0, min(reward, 1.0), said.is_correct is None, reason, parts)
+            "", reward, True, Verdict(parts["verdict"] > 0, min(reward, 1.0), said.is_correct is None, reason, parts)
         )
 
     def solution(self, task_id: TaskId) -> str | None:
         """Return the right judgement."""
         found = self.situation(task_id)
-        return _worded(found.is_correct, found.reference)
+        return worded_judgement(found.is_correct, found.reference)
 
     def candidates(self, episode: TaskEpisode) -> list[str]:
         """Return judgements to choose from: both scores, each with the proposal and with other operations on the page."""
@@ -339,7 +344,7 @@ class WebCritic(LanguageTask):
         calls = list(
             dict.fromkeys([found.proposal, found.right, perturbed(found.right, found.look, found.history, rng)])
         )
-        return sorted(_worded(is_correct, call) for is_correct in (True, False) for call in calls)
+        return sorted(worded_judgement(is_correct, call) for is_correct in (True, False) for call in calls)
 
     def close(self) -> None:
         """Close the pages."""
@@ -350,7 +355,8 @@ class WebCritic(LanguageTask):
         return _rebuild, (self._arguments, self.get_state(), self.spec)
 
 
-def _worded(is_correct: bool, call: str) -> str:
+def worded_judgement(is_correct: bool, call: str) -> str:
+    """Write a judgement in the form that is asked for."""
     score = "Correct" if is_correct else "Incorrect"
     return f"<thinking></thinking><score>{score}</score><suggestion>{call}</suggestion>"
 

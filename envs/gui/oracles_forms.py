@@ -189,8 +189,8 @@ def _radio_and_number(look: Look) -> Generator[str, Look, None]:
 @oracle("multi-orderings", "multi-layouts")
 def _movies(look: Look) -> Generator[str, Look, None]:
     found = between(look, r"Search for (.*) movies directed by (.*) from year (\d+)")
-    for label, text in zip(("genre", "director", "year"), found):
-        field = next(one for one in named(look, tag="field") if label in one["text"].lower())
+    for labels, text in zip((("genre",), ("director",), ("year", "date")), found):
+        field = next(one for one in named(look, tag="field") if any(label in one["text"].lower() for label in labels))
         look = yield fill(field, text)
     sends = [one for one in look["elements"] if one["text"] in ("Submit", "Search", "Go!", "Go", "OK")]
     yield click(sends[-1])

@@ -214,7 +214,8 @@ def _star(look: Look) -> Generator[str, Look, None]:
 
 
 def _mail_icon(look: Look, icon: str) -> Generator[str, Look, None]:
-    (sender,) = between(look, r"(?:by|from) (\w+)")
-    texts = [one["text"] for one in look["elements"]]
-    rest = look["elements"][texts.index(sender) :]
+    (asked,) = between(look, r"(?:by|from) (.+)")
+    senders = [one for one in named(look, names="email-sender") if asked.startswith(one["text"])]
+    sender = max(senders, key=lambda one: len(one["text"]))  # a name may begin with another
+    rest = look["elements"][look["elements"].index(sender) :]
     yield click(next(one for one in rest if icon in one.get("names", "").split()))

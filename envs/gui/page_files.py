@@ -20,7 +20,7 @@ _HASH = "297006e84219d56ad037e843527ed773a4a82509dc43b6031ec4a3ad3e3e61d9"
 _FOLDERS = ("core", "common", "miniwob")
 _INSIDE = "miniwob/html/"
 # pages that two warm-up episodes do not make independent of what was played before
-RELOADED = frozenset({"chase-circle", "click-pie", "click-pie-nodelay", "moving-items", "stock-market"})
+RELOADED = frozenset({"chase-circle", "click-pie", "click-pie-nodelay", "moving-items", "simon-says", "stock-market"})
 
 
 def fetch_miniwob() -> Path:

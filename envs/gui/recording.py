@@ -9,6 +9,8 @@ import numpy as np
 
 from .tabs import Tab
 
+UNCOVERED = "#sync-task-cover { visibility: hidden !important; }"  # what MiniWoB++ lays over a page that has ended
+
 
 def decoded(data: bytes) -> np.ndarray:
     """Return a PNG as (H, W, 3) uint8."""
@@ -36,7 +38,7 @@ class Recorder:
 
     async def frame(self, tab: Tab) -> None:
         """Take a picture."""
-        self.frames.append(decoded(await tab.page.screenshot()))
+        self.frames.append(decoded(await tab.page.screenshot(style=UNCOVERED)))
 
     async def save_trace(self, tab: Tab, task: str) -> None:
         """Write the trace of an episode, unless its page broke."""

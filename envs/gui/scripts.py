@@ -21,6 +21,14 @@ const shapes = new Set(['rect', 'circle', 'ellipse', 'polygon', 'polyline', 'pat
 api.hasHook = () => typeof core !== 'undefined' || (globalThis.polyathlon && typeof globalThis.polyathlon.reset === 'function'
   && typeof globalThis.polyathlon.status === 'function');
 
+// a text, in which nothing is that cannot be written; pages that give arrays a toJSON of their own do not change it
+api.text = value => {
+  const kept = Array.prototype.toJSON;
+  if (kept) delete Array.prototype.toJSON;
+  try { return JSON.stringify(value === undefined ? null : value, (_, one) => typeof one === 'string' ? one.toWellFormed() : one); }
+  finally { if (kept) Array.prototype.toJSON = kept; }
+};
+
 async function pass(time) {
   if (!time) return;
   const clock = globalThis.__pwClock;
@@ -62,11 +70,17 @@ api.warm = async (seed, time) => {
 
 api.pass = pass;
 
+// events of scrolling come with a frame, and real ones go on while the page's clock stands
+const real = name => ((globalThis.__pwClock && __pwClock.builtins[name]) || globalThis[name]).bind(globalThis);
+const frame = () => new Promise(done => real('requestAnimationFrame')(() => real('setTimeout')(done, 0)));
+
 api.status = () => {
   const hook = own();
   if (hook) {
     const state = hook.status() || {};
-    return {done: !!state.done, reward: Number(state.reward) || 0, timed: Number(state.reward) || 0,
+    const reward = Number(state.reward === undefined || state.reward === null ? 0 : state.reward);
+    if (!Number.isFinite(reward)) throw new Error(`status().reward must be a finite number, got ${state.reward}`);
+    return {done: !!state.done, reward: reward, timed: reward,
       goal: clean(String(state.goal === undefined ? document.title : state.goal)), reason: state.reason ? String(state.reason) : null};
   }
   return {done: WOB_DONE_GLOBAL, reward: WOB_RAW_REWARD_GLOBAL, timed: WOB_REWARD_GLOBAL, goal: clean(core.getUtterance()),
@@ -215,14 +229,15 @@ function pointIn(el) {
 }
 
 // where to click so that the click is the element's: its centre may be covered by another
-api.point = (ref, wants) => {
+api.point = async (ref, wants, mayScroll) => {
   const el = refs.get(ref);
   if (!el || !listed.has(ref) || !el.isConnected) return {error: `there is no element [${ref}] on the page now`};
   if (el.disabled) return {error: `the element [${ref}] is disabled`};
   const kind = kindOf(el);
   if (wants && kind !== wants) return {error: `[${ref}] is no ${wants}`};
   let at = pointIn(el);
-  if (!at) { el.scrollIntoView({block: 'nearest', inline: 'nearest', behavior: 'instant'}); at = pointIn(el); }
+  if (!at && !mayScroll) return {scrolls: true};
+  if (!at) { el.scrollIntoView({block: 'nearest', inline: 'nearest', behavior: 'instant'}); await frame(); at = pointIn(el); }
   if (!at) return {error: `the element [${ref}] is covered or hidden`};
   return {x: at[0], y: at[1], type: (el.getAttribute('type') || '').toLowerCase()};
 };
@@ -248,17 +263,17 @@ api.select = (ref, text) => {
   if (el.multiple) option.selected = !option.selected; else el.value = option.value, el.selectedIndex = option.index;
   el.dispatchEvent(new Event('input', {bubbles: true})); el.dispatchEvent(new Event('change', {bubbles: true})); return {}; };
 
-api.scroll = (dx, dy) => {
+api.scroll = async (dx, dy) => {
   const able = el => (el.scrollHeight > el.clientHeight + 1 || el.scrollWidth > el.clientWidth + 1) &&
     (el.tagName === 'TEXTAREA' || el.tagName === 'SELECT' || ['auto', 'scroll'].includes(getComputedStyle(el).overflowY) || ['auto', 'scroll'].includes(getComputedStyle(el).overflowX));
   let el = document.activeElement;
   while (el && !able(el)) el = el.parentElement;
   if (!el) el = [...document.body.querySelectorAll('*')].find(x => able(x) && isShown(x));
-  (el || document.scrollingElement).scrollBy({left: dx, top: dy, behavior: 'instant'}); return {}; };
+  (el || document.scrollingElement).scrollBy({left: dx, top: dy, behavior: 'instant'}); await frame(); return {}; };
 })()""".replace("START_TIME", str(START_TIME)).replace("MAX_ELEMENTS", str(MAX_ELEMENTS))
-START = "async ([seed, settle]) => { await __polyathlon.start(seed, settle); return __polyathlon.look(); }"
+START = "async (seed, settle) => { await __polyathlon.start(seed, settle); return __polyathlon.look(); }"
 WARM = "async time => { await __polyathlon.warm(1, time); }"
 PASS_AND_LOOK = (
-    "async ([time, first]) => { await __polyathlon.pass(time); __polyathlon.from(first); return __polyathlon.look(); }"
+    "async (time, first) => { await __polyathlon.pass(time); __polyathlon.from(first); return __polyathlon.look(); }"
 )
 HAS_HOOK = "() => __polyathlon.hasHook()"

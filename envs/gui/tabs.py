@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import weakref
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +32,7 @@ class Renderer:
         capacity: most pages.
         is_frozen: its clock stands still between steps.
         tabs: the pages in it.
+        front: held by the page that needs to be in front of the others.
         failure: what broke it, or None.
     """
 
@@ -37,6 +40,7 @@ class Renderer:
     capacity: int
     is_frozen: bool
     tabs: list[Tab] = field(default_factory=list)
+    front: asyncio.Lock = field(default_factory=asyncio.Lock)
     failure: PageFailure | None = None
 
 
@@ -47,6 +51,7 @@ class Tab:
     Attributes:
         page: Playwright's page.
         renderer: the context that it belongs to.
+        session: Playwright's session of the browser's own protocol with the page.
         url: what is loaded, "" for nothing yet.
         said: what the page said by dialogs and did to windows since it was last asked.
         failure: what broke it, or None.
@@ -54,6 +59,7 @@ class Tab:
 
     page: Any
     renderer: Renderer
+    session: Any = None
     url: str = ""
     said: list[str] = field(default_factory=list)
     failure: PageFailure | None = None
@@ -62,6 +68,57 @@ class Tab:
     def broken(self) -> PageFailure | None:
         """What broke the page or its renderer, or None."""
         return self.failure or self.renderer.failure
+
+
+class ScriptError(Exception):
+    """An error that a script raised inside a page."""
+
+
+async def call_in(tab: Tab, function: str, *given: Any) -> Any:
+    """Call a function inside a page.
+
+    What it returns crosses as one text: Playwright's own `evaluate` takes values apart in the page, in its driver and here,
+    which takes twice the processor time.
+
+    Args:
+        tab: the page, whose scripts are installed.
+        function: a JavaScript function, which may be asynchronous.
+        given: its arguments, which JSON can hold.
+
+    Returns:
+        What it returns, of which JSON can hold everything; lone surrogates in texts are U+FFFD.
+
+    Raises:
+        ScriptError: it raised, or the page was replaced and has no scripts yet.
+    """
+    arguments = json.dumps(given)
+    answer = await tab.session.send(
+        "Runtime.evaluate",
+        {
+            "expression": f"(async () => __polyathlon.text(await ({function})(...{arguments})))()",
+            "awaitPromise": True,
+            "returnByValue": True,
+        },
+    )
+    if "exceptionDetails" in answer:
+        details = answer["exceptionDetails"]
+        raise ScriptError(
+            details.get("exception", {}).get("description") or details.get("text", "an error of the page")
+        )
+    return json.loads(answer["result"]["value"])
+
+
+async def move_pointer(tab: Tab, x: float, y: float) -> None:
+    """Move the pointer without waiting for the page's next frame.
+
+    Moves of the pointer wait for a frame, and Chromium gives a page that is not in front of its window one frame a second. A
+    key does not wait and takes what came before it along: Shift, which nobody holds, is let go of.
+    """
+    key = {"type": "keyUp", "key": "Shift", "code": "ShiftLeft", "windowsVirtualKeyCode": 16}
+    await asyncio.gather(
+        tab.session.send("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y, "button": "none"}),
+        tab.session.send("Input.dispatchKeyEvent", key),
+    )
 
 
 def listen(tab: Tab) -> None:

@@ -54,7 +54,7 @@ class WebTask(LanguageTask):
         page: a page of one's own instead: a file, a folder with index.html, or an address on loopback. It offers the hook
             `globalThis.polyathlon = {reset(seed), status() -> {done, reward, goal}}`.
         reward: "raw", "binary" or "original".
-        time: "frozen" or "real".
+        time: "frozen" or "real", in which pages that share a window get animation frames once a second.
         step_time: ms that pass in a step.
         max_steps: answers after which an episode is truncated.
         observation: "elements", or "axtree", the page's accessibility tree as Playwright writes it, with the elements' numbers.

@@ -15,17 +15,16 @@ import numpy as np
 
 from polyathlon.envs.errors import UsageError
 
-from .acting import perform
+from .acting import MOVING, perform
 from .browser import HEIGHT, OPEN_SECONDS, WIDTH, Browser, BrowserOptions, first_line
 from .calls import CALLS, REF
 from .page_places import allowed_place
-from .recording import Recorder, decoded
+from .recording import UNCOVERED, Recorder, decoded
 from .scripts import HAS_HOOK, INSTALL, PASS_AND_LOOK, START, WARM
-from .tabs import PageFailure, Tab
+from .tabs import PageFailure, Tab, call_in, move_pointer
 
 WARM_UP = 500  # ms that each of the two episodes runs that a fresh page plays first
 _CLIP = {"x": 0, "y": 0, "width": 160, "height": 210}
-_UNCOVERED = "#sync-task-cover { visibility: hidden !important; }"  # what MiniWoB++ lays over a page that has ended
 _SPARE_SECONDS = 90.0
 
 
@@ -190,9 +189,9 @@ class PageDriver:
             await self._load(browser, tab)
         tab.said.clear()
         # what lies under the pointer may look otherwise, and it stays where the last episode left it
-        await browser.guard(tab, tab.page.mouse.move(WIDTH - 1, HEIGHT - 1), self.settings.deadline)
+        await browser.guard(tab, move_pointer(tab, WIDTH - 1, HEIGHT - 1), self.settings.deadline)
         settle = 0 if not self.settings.is_own else self.settings.step_time
-        look = await browser.guard(tab, tab.page.evaluate(START, [str(seed), settle]), self.settings.deadline)
+        look = await browser.guard(tab, call_in(tab, START, str(seed), settle), self.settings.deadline)
         play = Play(tab, look, recorder=recorder)
         play.next_ref = max([1, *(one["ref"] + 1 for one in look["elements"])])
         await self._more(browser, play)
@@ -218,7 +217,8 @@ class PageDriver:
         with contextlib.suppress(KeyError, IndexError):
             self._note(play, call)
         try:
-            fault = await browser.guard(tab, perform(tab.page, call, self._leaves), self.settings.deadline)
+            async with tab.renderer.front if call.name in MOVING else contextlib.nullcontext():
+                fault = await browser.guard(tab, perform(tab, call, self._leaves), self.settings.deadline)
         except PageFailure:
             raise
         except Exception as error:
@@ -234,7 +234,7 @@ class PageDriver:
             try:
                 look: dict[str, Any] = await browser.guard(
                     tab,
-                    tab.page.evaluate(PASS_AND_LOOK, [self.settings.step_time if attempt == 0 else 0, play.next_ref]),
+                    call_in(tab, PASS_AND_LOOK, self.settings.step_time if attempt == 0 else 0, play.next_ref),
                     self.settings.deadline,
                 )
                 break
@@ -302,7 +302,7 @@ class PageDriver:
             return None
         with contextlib.suppress(PageFailure):
             data = await Browser.get(self.options).guard(
-                tab, tab.page.screenshot(clip=_CLIP, animations="disabled", style=_UNCOVERED), self.settings.deadline
+                tab, tab.page.screenshot(clip=_CLIP, animations="disabled", style=UNCOVERED), self.settings.deadline
             )
             return decoded(data)
         return None

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from polyathlon.envs import random
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_listed, unknown_name
 from polyathlon.envs.tensor import TensorEnv
 
 from . import widget_view as views
@@ -319,7 +319,9 @@ class Widgets(TensorEnv):
 
 
 def _read_goals(goals: str | Sequence[str] | None) -> tuple[str, ...]:
-    names = GOAL_NAMES if goals is None else (goals,) if isinstance(goals, str) else tuple(goals)
+    goals = (goals,) if isinstance(goals, str) else goals
+    check_listed(goals=goals)
+    names = GOAL_NAMES if goals is None else tuple(goals)
     if not names:
         raise UsageError(f"goals must name at least one kind of goal, got {goals!r}; None stands for all")
     for name in names:

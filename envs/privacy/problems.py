@@ -194,14 +194,14 @@ def make_problem(problem: Any, options: Mapping[str, Any]) -> PrivateProblem:
     Raises:
         UsageError: the name is unknown, or an option is none of the problem's.
     """
-    from polyathlon.envs.errors import constructor_keywords, unknown_name
+    from polyathlon.envs.errors import check_choice, check_options, constructor_keywords, unknown_name
 
+    check_options(problem_kwargs=options)
     if isinstance(problem, PrivateProblem):
         if options:
             raise UsageError(f"problem_kwargs are those of a named problem; {type(problem).__name__} is made already")
         return problem
-    if problem not in PROBLEMS:
-        raise unknown_name("problem", str(problem), PROBLEMS)
+    check_choice("problem", problem, PROBLEMS)
     kind = PROBLEMS[problem]
     for name in options:
         if name not in constructor_keywords(kind):

@@ -36,6 +36,9 @@ _LEFT_OUT = frozenset(
         "data",
     ]
 )
+_REMOTE = frozenset(
+    {"playwright"}
+)  # what a browser has, not the environment, and without end: everything there names everything
 _DEEPEST = 8
 _STEPS = 2  # of a fresh environment, by which what a step changes is told from settings
 
@@ -84,6 +87,8 @@ def _walk(path: str, value: Any, parents: tuple[int, ...], found: dict[str, Any]
     parents = (*parents, id(value))
     found[path] = f"{type(value).__module__}.{type(value).__qualname__}"
     items: Any = ()
+    if type(value).__module__.split(".")[0] in _REMOTE:
+        return
     if isinstance(value, np.ndarray) and value.dtype.kind != "O":
         found[path] = _digest(value)
     elif hasattr(value, "detach") and hasattr(value, "cpu"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from polyathlon.envs.errors import UsageError, check_positive_int
+from polyathlon.envs.errors import UsageError, check_finite, check_fraction, check_non_negative, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.tags import tagged
 
@@ -122,11 +121,9 @@ class MultipleChoice(LanguageTask):
         check_positive_int(options=options)
         if not 2 <= options <= len(LETTERS):
             raise UsageError(f"options must lie in 2..{len(LETTERS)}, got {options}")
-        if not 0 <= invert <= 1 or not 0 <= format_weight < math.inf:
-            raise UsageError(
-                "invert lies in [0, 1] and format_weight is a finite number of at least 0, "
-                f"got {invert!r} and {format_weight!r}"
-            )
+        check_fraction(invert=invert)
+        check_non_negative(format_weight=format_weight)
+        check_finite(format_weight=format_weight)
         super().__init__(max_turns=1, max_bytes=1 << 18)
         self.options, self.soft, self.invert, self.format_weight = options, soft, invert, format_weight
         self.records = None if questions is None else _questions(questions)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,7 +134,8 @@ class Judge(LanguageTask):
             raise UsageError(f"judging is text and draws nothing; render_mode must be None, got {render_mode!r}")
         if kind not in KINDS:
             raise unknown_name("kind of judging", str(kind), KINDS)
-        if len(weights) != 3 or not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
+        is_weights = isinstance(weights, Sequence) and len(weights) == 3 and all(isinstance(w, Real) for w in weights)
+        if not (is_weights and all(0 <= w < math.inf for w in weights) and sum(weights) > 0):
             raise UsageError(
                 f"weights are those of format, verdict and suggestion, finite and at least 0, such as (1, 1, 1); got {weights!r}"
             )

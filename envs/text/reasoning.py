@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, check_options
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.tags import tagged
 
@@ -87,6 +87,7 @@ class Reasoning(LanguageTask):
         most = LAST_PROBLEM - first
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= most):
             raise UsageError(f"size must be a number of problems from 1 to {most}, got {size!r}")
+        check_options(config=config)
         super().__init__(max_turns=max_turns, max_answer=max_answer, max_bytes=1 << 18)
         self.task, self.config, self.strict = task, dict(config or {}), strict
         self.first, self.size = first, most if size is None else size

@@ -8,9 +8,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 
 from polyathlon.envs.data.record_files import open_rows
-from polyathlon.envs.errors import UsageError, unknown_name
+from polyathlon.envs.errors import UsageError, check_options, constructor_keywords, unknown_name
 from polyathlon.envs.language import LanguageTask, TaskId
 
 from .near_numbers import near_numbers
@@ -35,6 +36,8 @@ def read_records(path: str | Path, needed: Sequence[str]) -> list[dict[str, Any]
         for key in needed:
             if key not in row:
                 raise unknown_name(f"{found.unit} {found.number(i)} of {found.name!r}: it lacks the key", key, row)
+    if not rows:
+        raise UsageError(f"{found.name} holds no records: give at least one")
     return rows
 
 
@@ -58,6 +61,25 @@ def as_text(value: Any, what: str, number: int) -> str:
     )
 
 
+def _made(env_id: str, options: Mapping[str, Any]) -> gym.Env[str, str]:
+    """Make a task from its id.
+
+    Raises:
+        UsageError: there is no such id, or it does not take an option.
+    """
+    try:
+        made = gym.spec(env_id).entry_point
+    except gym.error.UnregisteredEnv as error:
+        raise UsageError(f"task={env_id!r} is no id of an environment (polyathlon envs lists them): {error}") from error
+    creator = load_env_creator(made) if isinstance(made, str) else made
+    if isinstance(creator, type):
+        known = constructor_keywords(creator) | {"max_episode_steps", "disable_env_checker"}
+        for word in options:
+            if word not in known:
+                raise unknown_name(f"option of {env_id} in task_kwargs", word, known)
+    return gym.make(env_id, **options)
+
+
 class AnswerSource:
     """Questions of a language task with right and wrong answers; whether an answer is right is the task's own verdict.
 
@@ -70,11 +92,12 @@ class AnswerSource:
     """
 
     def __init__(self, task: str | gym.Env[str, str], options: Mapping[str, Any] | None = None) -> None:
+        check_options(task_kwargs=options)
         if isinstance(task, str):
-            task = gym.make(task, **dict(options or {}))
+            task = _made(task, options or {})
         elif options:
             raise UsageError("task_kwargs belong to the id of a task; this one is made already")
-        inner = task.unwrapped
+        inner = getattr(task, "unwrapped", None)
         if not isinstance(inner, LanguageTask):
             raise UsageError(f"right and wrong answers come from a language task, got {task}")
         if type(inner).solution is LanguageTask.solution:

@@ -250,10 +250,12 @@ def subjects(
 ) -> dict[str, Subject]:
     """Build everything that is compared in one setting."""
     found = {peer_name: peer.measures(problem, size, batch, seconds, is_fresh)}
-    ours = [(f"{OURS}, {mdp}", mdp, {}) for mdp in ("bq", "direct")]
+    forms = [(f"{OURS}, {mdp}", mdp, {}) for mdp in ("bq", "direct")]
     if problem == "atsp":
-        ours += [(f"{OURS}, bq, distances among the rows", "bq", {"distances": "remaining"})] * (batch <= GATHERED_ROWS)
-    for name, mdp, options in ours:
+        forms += [(f"{OURS}, bq, distances among the rows", "bq", {"distances": "remaining"})] * (
+            batch <= GATHERED_ROWS
+        )
+    for name, mdp, options in forms:
         found[name] = core(problem, size, batch, mdp, False, seconds, is_fresh, **options)
         if batch <= FEW_ROWS and mdp == "bq" and not options:
             found[f"{name}, compiled"] = core(problem, size, batch, mdp, True, seconds, is_fresh, **options)

@@ -234,7 +234,12 @@ def drawn_seeds(registration: str, count: int) -> list[int]:
 
 
 # what is measured over many cells, or once, and is no Claim: name -> module of this folder with a `main`
-TABLES = {"matrix": "_matrix", "smollm2": "_smollm2", "smollm2_preferences": "_smollm2_preferences"}
+TABLES = {
+    "matrix": "_matrix",
+    "smollm2": "_smollm2",
+    "smollm2_preferences": "_smollm2_preferences",
+    "twelve_recipes": "_twelve_recipes",
+}
 
 
 def list_claims(folder: Path | None = None) -> list[str]:

@@ -103,12 +103,12 @@ def train(recipe: str, folder: Path) -> dict[str, Any]:
     given = {"side_models": {"teacher": str(folder / "teacher")}} if recipe == "kdrl" else {}
     agent = make(recipe, recipe_kwargs=RECIPES[recipe], **given)
     agent.set_parameters(folder / "start" / "agent.zip", exact_match=False)
-    rewards: list[float] = []
+    rewards: list[float | None] = []  # None where every group was left out: all answers right, or all wrong
     collect = agent.collect_episodes
 
     def noted() -> Any:
         episodes = collect()
-        rewards.append(sum(e.total for e in episodes) / len(episodes))
+        rewards.append(sum(e.total for e in episodes) / len(episodes) if episodes else None)
         return episodes
 
     agent.collect_episodes = noted
@@ -171,20 +171,20 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         f"one problem of {GROUP} answers an update (few, for processor time: "
         f"{UPDATES} updates see {UPDATES * WORDS['num_prompts']} problems), learning rate {WORDS['learning_rate']:g}, seed {SEED}. All start from the same adapter, which "
         f"imitated {IMITATION['n']} answers {EPOCHS} time; the teacher of kdrl, a run folder, did it {TEACHER_EPOCHS} times. prime draws at most twice for groups of "
-        "mixed answers. Right: the likeliest answers to "
+        "mixed answers; an update for which it finds none learns nothing and stands in no mean. Right: the likeliest answers to "
         f"{ASKED} problems with other numbers than those of training (there are few different sums).",
         "",
         f"Right before any training: {_right(found['start']['untrained'])}; at the start: {_right(before)}; the teacher: {_right(teacher)}.",
         "",
-        "| recipe | right at the start | right after | mean reward, first five updates | last five | resident memory at most | processor time an update |",
+        "| recipe | right at the start | right after | mean reward, first five updates (those that learnt) | last five | resident memory at most | processor time an update |",
         "|---|---|---|---|---|---|---|",
     ]
     ran = [name for name in RECIPES if name in found]
     for name in ran:
         one = found[name]
-        first, last = (sum(part) / len(part) for part in (one["rewards"][:5], one["rewards"][-5:]))
+        first, last = _mean(one["rewards"][:5]), _mean(one["rewards"][-5:])
         lines.append(
-            f"| {name} | {_right(before)} | {_right(one['after'])} | {first:.2f} | {last:.2f} | {one['gibibytes']:.2f} GiB | {one['seconds']:.1f} s |"
+            f"| {name} | {_right(before)} | {_right(one['after'])} | {first} | {last} | {one['gibibytes']:.2f} GiB | {one['seconds']:.1f} s |"
         )
     lines += ["", "## What the model says", "", f"| question | untrained | at the start | {' | '.join(ran)} |"]
     lines += ["|" + "---|" * (3 + len(ran))]
@@ -194,6 +194,11 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     made = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "machine")
     lines += ["", f"Written by `polyathlon reproduce smollm2` ({made}; {versions()['machine']}).", ""]
     return "\n".join(lines)
+
+
+def _mean(rewards: list[float | None]) -> str:
+    known = [reward for reward in rewards if reward is not None]
+    return f"{sum(known) / len(known):.2f} ({len(known)} of {len(rewards)})" if known else f"none of {len(rewards)}"
 
 
 def _right(answers: list[dict[str, Any]]) -> str:

@@ -35,8 +35,11 @@ CLAIM = Claim(
     step_label="tokens written by the policy",
     setting=(
         "polyathlon/Reasoning-v0, chain_sum of two one-digit numbers, as in grpo_learns_reasoning. The margin is half the width of the "
-        "interval that five seeds of float32 have there. The evaluation reads the float32 masters of both."
+        "interval that five seeds of float32 have there. The evaluation reads the float32 masters of both; the warm start is imitated in the arm's type, "
+        "and the products of the model are bfloat16, the sum over its layers float32."
     ),
+    earlier="Run first with a model that rounded the sum over its layers to bfloat16 after each of them: bfloat16 - float32 was -0.2069 "
+    "[-0.4198, 0.006093], not shown; after imitation alone .26 were right, against .40 in float32.",
 )
 
 if __name__ == "__main__":

@@ -142,20 +142,16 @@ def test_nan_observations_are_refused_with_the_environment_named():
 
 def test_actions_that_are_not_finite_are_the_policy_s():
     """Gymnasium's pendulum answers them with NaN, which was said to be the environment's."""
-    agent = SAC(
-        "MlpPolicy",
-        "Pendulum-v1",
-        learning_starts=10,
-        learning_rate=1e30,
-        batch_size=8,
-        device="cpu",
-        seed=0,
-        policy_kwargs={"net_arch": [8]},
-    )
+    words = {"learning_starts": 10, "batch_size": 8, "device": "cpu", "seed": 0, "policy_kwargs": {"net_arch": [8]}}
+    agent = SAC("MlpPolicy", "Pendulum-v1", **words).learn(12)
+    agent.networks["actor"].vector.data.fill_(np.nan)
     with pytest.raises(
         UsageError, match=r"policy gave the environment Pendulum-v1 an action .*Lower the learning rate"
     ):
-        agent.learn(40)
+        agent.learn(4, reset_num_timesteps=False)
+    # where a step size is the cause, the loss is infinite before an action is no number
+    with pytest.raises(FloatingPointError, match=r"_loss is infinite at gradient step \d+; lower the learning rate"):
+        SAC("MlpPolicy", "Pendulum-v1", learning_rate=1e30, **words).learn(40)
 
 
 def test_global_random_state_is_left_alone():

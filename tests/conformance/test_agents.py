@@ -16,6 +16,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import polyathlon
@@ -266,6 +267,27 @@ def test_the_action_follows_the_observation(name, form):
     check_values(agent, "MatchSign", form, 0.2, best=lambda shown: 0.5 * shown[:, :1])
     mean, _ = evaluate_policy(agent, agent.get_env(), n_eval_episodes=40, warn=False)
     assert mean == 1.0
+
+
+class Rounds(BaseCallback):
+    """Ends a run that collects again and again without a step."""
+
+    rounds = 0
+
+    def _on_rollout_start(self) -> None:
+        self.rounds += 1
+        assert self.rounds < 2000, "learning does not end"
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@by_valued_agent
+def test_learning_ends_where_train_is_overridden(name, form):
+    agent = make(name, probe_env("EarlyChoice", form))
+    agent.train = lambda *args, **kwargs: None
+    agent.learn(600, callback=Rounds())
+    assert agent.num_timesteps >= 600
 
 
 @by_vector_agent

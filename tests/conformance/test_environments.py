@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import os
 import pickle
 import warnings
@@ -17,6 +19,8 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import polyathlon
+from polyathlon.adaptation import entry_point, make_env
+from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.action_kinds import is_text_space
 
 ROWS = 3
@@ -83,11 +87,14 @@ FEW_IN_A_BROWSER = {
 }
 
 
+WITHOUT_A_BROWSER = "test_options_that_mean_nothing_end_in_an_error_for_users"
+
+
 @pytest.fixture(autouse=True)
 def few_tests_in_a_browser(request):
     env_id = request.node.callspec.params.get("env_id") if hasattr(request.node, "callspec") else None
     few = None if os.environ.get("POLYATHLON_BROWSER_TESTS") else FEW_IN_A_BROWSER.get(env_id)
-    if few is not None and request.node.originalname not in few:
+    if few is not None and request.node.originalname not in (*few, WITHOUT_A_BROWSER):
         pytest.skip("a browser is slow: POLYATHLON_BROWSER_TESTS=1 runs all")
 
 
@@ -258,6 +265,24 @@ def test_gymnasiums_checker_has_nothing_to_say(env_id):
         env = gym.make(env_id)
         check_env(env.unwrapped, skip_render_check=True)
         env.close()
+
+
+def _options(env_id: str) -> list[str]:
+    """Names of what an environment is made with, but for those that Gymnasium reads."""
+    parameters = inspect.signature(entry_point(gym.spec(env_id))).parameters.values()
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return [name for name in named if name not in ("render_mode", "max_episode_steps")]
+
+
+@by_id
+def test_options_that_mean_nothing_end_in_an_error_for_users(env_id):
+    """Not in Python's own words for a list that cannot be hashed or an object that has no length."""
+    with pytest.raises(UsageError, match="zzz"):
+        make_env(env_id, zzz=1)
+    for name in _options(env_id):
+        for value in (object(), [], {"zzz": 1}):
+            with contextlib.suppress(UsageError):  # some take any of these
+                gym.make(env_id, **{name: value}).close()
 
 
 @by_id

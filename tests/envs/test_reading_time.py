@@ -76,6 +76,16 @@ def test_calls_are_read_in_no_time(language, size):
     assert seconds < BOUND, worst
 
 
+def test_a_text_of_nothing_but_errors_is_given_up_within_the_budget():
+    """The parser alone would go on for .15 s."""
+    pytest.importorskip("tree_sitter_java")
+    text = ("[" + "1 2 ; " * 2800)[: 1 << 14]
+    with pytest.raises(DecodeError, match="its errors are too many"):
+        decode_calls(text, "java")
+    worst, seconds = slowest(_calls("java"), 1 << 14, ("[",), ("1 2 ; ",))
+    assert seconds < BOUND, worst
+
+
 def test_answers_are_found_in_no_time():
     worst, seconds = slowest(normalise, heads=("", "</answer>", "<answer>"))
     assert seconds < BOUND, worst

@@ -49,6 +49,8 @@ def run(tmp_path_factory) -> Path:
         (["--model", "tiny"], "the model 'tiny' has no meaning here"),
         (["--env", "g=abc"], "g must be a number (such as 10.0), got the text 'abc'"),
         (["--env", "gg=1"], "does not take these options"),
+        (["--env", "max_episode_steps=many"], "max_episode_steps must be a positive integer, or -1 for no limit"),
+        (["--env", "max_episode_steps=0"], "max_episode_steps must be a positive integer, or -1 for no limit, got 0"),
         (["--agent", "env=x"], "'env' is no option of the agent here"),
         (["--agent", "seed=3"], "give it as seed= (--seed)"),
         (["--agent", "device=cpu"], "give it as device= (--device)"),

@@ -18,6 +18,7 @@ import pytest
 
 import polyathlon
 from polyathlon import comparison_page
+from polyathlon.checkpoints import read_state
 from polyathlon.cli import main
 from polyathlon.comparison_results import SCORE, Outcome, Results, common_places, half_way, read_results
 from polyathlon.comparison_runs import Setting, seconds_logged
@@ -127,6 +128,19 @@ def test_what_learns_is_told_from_what_does_not(tmp_path, no_picture):
     assert rows[1].number_reached == 3 and rows[1].reached is not None and rows[0].reached is None
 
 
+def test_imitation_takes_the_words_of_train(tmp_path, no_picture):
+    starts = []
+    for words in ({"n": 4}, {"epochs": 3, "n": 4}):
+        out = tmp_path / f"epochs{words.get('epochs')}"
+        found = compared(["grpo", "rloo"], out, completions=8, episodes=2, warm_start=words)
+        starts.append(read_state(out / "start" / "seed0.zip", "warm start")["weights"])
+    assert "after the imitation of 4 answers (epochs 3); " in found.page.read_text()
+    assert any((value != starts[0][name]).any() for name, value in starts[1].items())
+    assert RunFolder(out / "runs" / "grpo-seed0").config().warm_start == words
+    with pytest.raises(UsageError, match="warm_start was {'n': 4, 'epochs': 3}, now 4"):
+        compared(["grpo", "rloo"], out, completions=8, episodes=2)
+
+
 KILLED = """
 import polyathlon.run_callbacks as callbacks
 callbacks.SECONDS_BETWEEN_CHECKPOINTS = 0.0
@@ -204,6 +218,7 @@ def test_agents_and_recipes_stand_side_by_side_by_steps(tmp_path, capsys, no_pic
         (["grpo", "rloo", "--jobs", "0"], "jobs must be a positive integer"),
         (["grpo", "rloo", "--threshold", "nan"], "threshold is a score"),
         (["language:grpo", "grpo", "--warm-start", "-1"], "warm_start must be"),
+        (["grpo", "rloo", "--warm-start", "9,epoch=2"], "Did you mean 'epochs'"),
         (["grpo", "rloo", "--completions", "0"], "completions must be"),
         (["grpo", "rloo", "--completions", "9", "--steps", "9"], "steps are given too"),
         (["ppo", "sac", "--quick"], "ppo has no completions"),

@@ -127,6 +127,7 @@ def test_what_cannot_be_is_refused(tmp_path):
             train(tmp_path / "other", **words)
     with pytest.raises(UsageError, match="eval_episodes has no effect without evaluations: give eval_every="):
         train(tmp_path / "other", eval_episodes=3)
-    with pytest.raises(UsageError, match="checkpoint_every needs the run folder.*give out="):
+    # a warning: shared/cases compares a run in a folder with an unbroken one of the same words without
+    with pytest.warns(UserWarning, match="checkpoint_every has no effect without the run folder.*give out="):
         train(None, checkpoint_every=3)
     assert not (tmp_path / "other").exists()

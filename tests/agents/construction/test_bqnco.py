@@ -281,6 +281,21 @@ def test_sorted_routes_are_cut_to_their_ends_unless_told_otherwise(options, expe
     assert set(taken) == {expected}
 
 
+@pytest.mark.parametrize(("number", "said"), [(float("nan"), "NaN"), (float("inf"), "NaN|infinite")])
+@pytest.mark.parametrize(
+    "words", [{"num_labels": 8, "solver": "held_karp"}, {"learn_from": "rewards", "num_starts": 2}]
+)
+def test_a_loss_that_is_no_number_ends_the_run_with_its_name(words, number, said):
+    """It went on, and wrote a policy of NaN."""
+    agent = BQNCO(
+        "AttentionPolicy", env_named(num_nodes=6), policy_kwargs=SMALL, batch_size=4, seed=0, device="cpu", **words
+    )
+    with torch.no_grad():
+        next(agent.policy.network.parameters()).fill_(number)
+    with pytest.raises(FloatingPointError, match=rf"^(edge_)?loss is ({said}) at update 1; lower the learning rate"):
+        agent.learn(8)
+
+
 def test_bad_arguments_are_refused():
     env = env_named(num_nodes=6)
     for options in (

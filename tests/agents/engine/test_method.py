@@ -217,13 +217,14 @@ def test_a_zero_gradient_is_said_once():
         engine.step(fields())
 
 
-def test_nan_names_loss_and_step_and_leaves_the_networks():
+@pytest.mark.parametrize(("reward", "said"), [(torch.nan, "NaN"), (torch.inf, "infinite"), (1e30, "infinite")])
+def test_nan_and_infinity_name_loss_and_step_and_leave_the_networks(reward, said):
     net = linear()
     engine = Engine(row(Loss("net", fit, options={"scale": 1.0})), {"net": net}, "cpu", compile=False)
     engine.step(fields())
     kept = net.vector.clone()
-    with pytest.raises(FloatingPointError, match="net_loss is NaN at gradient step 2"):
-        engine.step(fields(reward=torch.full((4,), torch.nan)))
+    with pytest.raises(FloatingPointError, match=f"net_loss is {said} at gradient step 2; lower the learning rate"):
+        engine.step(fields(reward=torch.full((4,), reward)))
     assert torch.equal(net.vector, kept) and engine.count == 1
 
 

@@ -97,6 +97,11 @@ def set_loss(logp, mask, reward, group):
     return score.square().mean() / 100
 
 
+def overflowing(logp, mask):
+    """A loss beyond float32's largest number."""
+    return -(logp * mask).sum() * 3e38
+
+
 def full_entropy(full_logp):
     return (full_logp.exp() * full_logp).sum(-1)
 
@@ -118,6 +123,7 @@ EVERYTHING = Recipe(
     noise=(("draw", Noise("normal", ("rows", "tokens"))),),
 )
 SETS = Recipe("sets", "a set loss", "test", loss=part(f"{HERE}:set_loss"))
+OVERFLOWING = Recipe("overflowing", "a loss that is infinite", "test", loss=part(f"{HERE}:overflowing"))
 ENTROPY = Recipe(
     "entropy",
     "gradients of entropies",

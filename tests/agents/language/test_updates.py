@@ -11,9 +11,11 @@ from polyathlon.agents import LanguageAgent
 from polyathlon.agents.language.episodes import collate
 from polyathlon.agents.language.reading import read_episodes
 from polyathlon.agents.language.recipes import find_recipe
-from polyathlon.agents.language.refusals import refuse_nan_report
+from polyathlon.agents.language.refusals import refuse_lost_report
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
 from polyathlon.wrappers import TokenAction
+
+from .own_recipes import HERE
 
 
 class Letters(LanguageTask):
@@ -59,24 +61,30 @@ def test_the_divergence_is_measured_against_the_model_before_learning():
 
 
 @pytest.mark.parametrize("micro_batch", [None, 2])
-def test_a_loss_that_is_nan_is_named_before_it_reaches_the_weights(micro_batch):
+@pytest.mark.parametrize(
+    ("recipe", "said"), [("ppo", "policy_loss is NaN"), (f"{HERE}:OVERFLOWING", "policy_loss is infinite")]
+)
+def test_a_loss_that_is_no_number_is_named_before_it_reaches_the_weights(micro_batch, recipe, said):
     env = TokenAction(Letters(max_turns=1), max_new_tokens=3, max_length=32)
     agent = LanguageAgent("tiny", env, recipe="ppo", num_prompts=4, seed=0, micro_batch=micro_batch)
     agent.learn(1, log_interval=None)
+    if recipe != "ppo":
+        agent = LanguageAgent("tiny", env, recipe=recipe, num_prompts=4, seed=0, micro_batch=micro_batch)
     done = agent._n_updates
     with torch.no_grad():
-        for parameter in agent.policy.value_net.parameters():
+        for parameter in agent.policy.value_net.parameters() if recipe == "ppo" else ():
             parameter.fill_(float("nan"))
     before = copy.deepcopy(agent.policy.language_model.state_dict())
-    with pytest.raises(
-        FloatingPointError, match=rf"policy_loss is NaN after {done} passes over episodes; lower the learning rate"
-    ):
+    with pytest.raises(FloatingPointError, match=rf"{said} after {done} passes over episodes; lower the learning rate"):
         agent.learn(1, log_interval=None, reset_num_timesteps=False)
     after = agent.policy.language_model.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
 def test_a_report_with_nan_is_refused_where_losses_were_not_looked_at():
-    refuse_nan_report({"policy_loss": 0.1, "approx_kl": float("nan")}, 3)
+    refuse_lost_report({"policy_loss": 0.1, "approx_kl": float("nan")}, 3)
     with pytest.raises(FloatingPointError, match="policy_loss is NaN after 3"):
-        refuse_nan_report({"policy_loss": float("nan"), "value_loss": 0.5}, 3)
+        refuse_lost_report({"policy_loss": float("nan"), "value_loss": 0.5}, 3)
+    with pytest.raises(FloatingPointError, match="policy_loss is infinite after 3"):
+        refuse_lost_report({"loss": float("-inf"), "policy_loss": float("-inf"), "value_loss": 0.5}, 3)
+    refuse_lost_report({"policy_loss": 0.5, "ratio_max": float("inf")}, 3)

@@ -171,12 +171,13 @@ def test_auto_keeps_the_twin_and_compiles_long_runs_without_one(monkeypatch):
     assert planned == [8]
 
 
-def test_a_loss_that_is_nan_ends_the_run_with_its_name():
+@pytest.mark.parametrize(("reward", "said"), [(torch.nan, "is NaN"), (1e30, "_loss is infinite")])
+def test_a_loss_that_is_no_number_ends_the_run_with_its_name(reward, said):
     for fast in (True, False):
         agent = PPO("MlpPolicy", "Pendulum-v1", fast_update=fast, **SMALL)
         agent._setup_learn(32)
-        agent._scaled_reward = lambda rollout: torch.full_like(rollout.reward, torch.nan)
-        with pytest.raises(FloatingPointError, match="is NaN at"):
+        agent._scaled_reward = lambda rollout: torch.full_like(rollout.reward, reward)
+        with pytest.raises(FloatingPointError, match=f"{said} at"):
             agent.learn(32)
 
 

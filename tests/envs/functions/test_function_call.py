@@ -373,7 +373,7 @@ def test_the_hub_is_an_alternative(tmp_path, monkeypatch):
     assert len(FunctionCall("multiple", source="hub:a/b").ids) == 25
     with pytest.raises(UsageError, match=r"could not be taken from the hub .*give a folder"):
         FunctionCall("multiple", source="hub:c/d")
-    with pytest.raises(TypeError, match="named by a string or a path"):
+    with pytest.raises(UsageError, match="named by a string or a path"):
         FunctionCall(source=3)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polyathlon.envs.functions import quick_sources, source_calls
 from polyathlon.envs.functions.calls import DecodeError
 from polyathlon.envs.functions.checking import JAVA_TYPES, JAVASCRIPT_TYPES
 from polyathlon.envs.functions.converters import _puts, convert_java, convert_javascript
@@ -134,6 +135,103 @@ def test_any_text_is_read_or_refused(text, language):
         assert all(isinstance(value, str) for value in call.arguments.values())
     except DecodeError:
         pass
+
+
+TEXTS = st.sampled_from(['"a, b"', '""', "'c'", '"(]<"', "'it'", '"\\\\n"', '"é"'])
+NUMBERS = st.sampled_from(
+    ["0", "-0", "12", "-3", "1.5", "-0.25f", "2L", "5n", "1e5", "007", "0x1F", "1.", ".5", "+1", "2d", "1_000", "1.5L"]
+)
+NAMES = st.sampled_from(
+    [
+        "a",
+        "b",
+        "a.b",
+        "A.B_c",
+        "x1",
+        "true",
+        "false",
+        "null",
+        "undefined",
+        "this",
+        "new",
+        "super",
+        "async",
+        "of",
+        "get",
+        "let",
+        "record",
+        "yield",
+        "_",
+        "__",
+        "$d",
+        "int",
+        "String",
+        "class",
+    ]
+)
+SCALARS = st.one_of(TEXTS, NUMBERS, NAMES)
+GAPS = st.sampled_from(["", "", "", " ", "\n  ", "\t"])
+LISTS = st.lists(SCALARS, max_size=3)
+
+
+@st.composite
+def plain_calls(draw) -> str:
+    """Calls near the border of what is read without a grammar."""
+
+    def value() -> str:
+        inside = f",{draw(GAPS)}".join(draw(LISTS))
+        return draw(
+            st.one_of(
+                SCALARS,
+                SCALARS,
+                st.just(f"[{inside}]"),
+                st.builds("{{{}: {}, {}:[{}]}}".format, NAMES, SCALARS, TEXTS, st.just(inside)),
+                st.builds("new {}[]{}{{{}}}".format, NAMES, GAPS, st.just(inside)),
+                st.builds(
+                    "new ArrayList<{}>(Arrays.asList({}))".format,
+                    st.sampled_from(["", "String", "a.b"]),
+                    st.just(inside),
+                ),
+            )
+        )
+
+    arguments = [f"{draw(NAMES)}{draw(GAPS)}={draw(GAPS)}{value()}{draw(GAPS)}" for _ in range(draw(st.integers(0, 3)))]
+    end = draw(st.sampled_from([";", ";", "", ";;", ",", ".x"]))
+    return f"{draw(NAMES)}.{draw(NAMES)}({','.join(arguments)}){draw(GAPS)}{end}{draw(GAPS)}"
+
+
+@settings(max_examples=120, deadline=None)
+@given(plain_calls(), st.sampled_from(["java", "javascript"]))
+def test_what_is_read_without_a_grammar_is_what_the_grammar_reads(text, language):
+    def found() -> object:
+        try:
+            return decode_calls(f"[{text}]", language)
+        except DecodeError as error:
+            return str(error)
+
+    quickly = found()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_calls, "read_quickly", lambda source, language: None)
+        assert quickly == found()
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "is_quick"),
+    [
+        (
+            "java",
+            'a.B.c(d="x (y)", e=-2L, f=G.H, i=new Object[] {1, 2}, j=new ArrayList<>(Arrays.asList(1, k)));',
+            True,
+        ),
+        ("java", "f(a=1)", False),  # the grammar recovers from long calls only
+        ("java", "f(a=new HashMap<String, Integer>());", False),
+        ("javascript", "f(a='x', b=[1, \"y\"], c={d: 1, 'e': [f]})", True),
+        ("javascript", "f(a=() => 1)", False),
+        ("javascript", "f(a=this)", False),
+    ],
+)
+def test_the_plainest_calls_are_read_without_a_grammar(language, text, is_quick):
+    assert (quick_sources.read_quickly(text, language) is not None) == is_quick
 
 
 def test_a_map_of_puts_without_an_end_is_read_at_once():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
+from polyathlon.agents import LanguageAgent
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.gui.critic import WebCritic, read_judgement, same_operation
+from polyathlon.envs.gui.critic import WebCritic, critic_prompt, read_judgement, same_operation
+from polyathlon.envs.gui.learned_critic import LearnedCritic
 from polyathlon.envs.gui.web import WebTask
-from polyathlon.wrappers import PreOperativeCritic
+from polyathlon.wrappers import PreOperativeCritic, TokenAction
 
 LOOK = {"elements": [{"ref": 3, "box": [10, 60, 40, 20], "text": "a", "tag": "button"}]}
 
@@ -57,7 +60,7 @@ def test_labels_are_those_of_carrying_the_operation_out():
         if terminated:
             checked += 1
             assert found.is_correct == (reward > 0)
-    assert checked >= 8 and 6 <= sum(labels) <= 18
+    assert checked >= 8 and 7 <= sum(labels) <= 17
     task.close(), [env.close() for env in fresh.values()]
 
 
@@ -118,3 +121,56 @@ def test_a_critic_turns_wrong_operations_into_right_ones():
     env.close(), stubborn.close()
     with pytest.raises(UsageError, match="Web-v0"):
         PreOperativeCritic(gym.make("CartPole-v1"), critic)
+
+
+@pytest.mark.browser
+def test_a_critic_that_learned_from_labels_raises_the_success_of_a_random_policy():
+    def success(critic) -> int:
+        page, rng = WebTask("click-test-2", max_steps=1), np.random.default_rng(0)
+        env = page if critic is None else PreOperativeCritic(page, critic)
+        found = 0.0
+        for seed in range(10):
+            env.reset(seed=seed)
+            found += max(env.step(str(rng.choice(page.current_candidates())))[1], 0.0)
+        env.close()
+        return int(found)
+
+    task = WebCritic("click-test-2")
+    learned = LearnedCritic().fit_task(task, range(8))
+    for seed in range(20, 26):
+        found = task.situation(seed)
+        said = read_judgement(learned(critic_prompt(found.look["goal"], found.history, found.look, found.proposal)))
+        assert said.is_formatted and said.is_correct == found.is_correct
+        assert same_operation(said.suggestion, found.reference, found.look)
+    task.close()
+    assert success(learned) == 10 and success(LearnedCritic()) == success(None) < 8
+    with pytest.raises(UsageError, match="critic_prompt"):
+        learned("judge this")
+
+
+def test_what_a_critic_learns_is_how_often_operations_alike_were_right():
+    def prompt(goal: str, proposal: str) -> str:
+        look = {"elements": [{"ref": 1, "tag": "button", "text": "ok"}, {"ref": 2, "tag": "button", "text": "no"}]}
+        return critic_prompt(goal, (), look, proposal)
+
+    critic = LearnedCritic()
+    assert critic.probability(prompt("Click ok.", "click(1)")) == 0.5
+    for is_correct in (True, True, False):
+        critic.learn(prompt("Click ok.", "click(1)"), is_correct)
+    critic.learn(prompt("Click ok.", "click(2)"), False)
+    assert critic.probability(prompt("Click no.", "click(2)")) == 3 / 5  # what the goal names
+    assert critic.probability(prompt("Click no.", "click(1)")) == 1 / 3
+    assert critic.probability(prompt("Click no.", "dblclick(9)")) == 0.5
+    assert critic(prompt("Click no.", "click(1)")).endswith("<score>Incorrect</score><suggestion>click(2)</suggestion>")
+
+
+@pytest.mark.browser
+def test_a_language_model_learns_as_a_critic_and_judges_before_operations():
+    task = TokenAction(WebCritic("click-test-2"), model="tiny", max_new_tokens=4, max_length=512)
+    agent = LanguageAgent("tiny", task, recipe="s_grpo", num_prompts=1, group_size=2, seed=0)
+    agent.learn(2)
+    env = PreOperativeCritic(WebTask("click-test-2"), agent)
+    env.reset(seed=0)
+    *_, info = env.step("click(1)")
+    assert len(info["critic"]) == 1 and info["critic"][0]["operation"] == "click(1)"
+    env.close(), task.close()

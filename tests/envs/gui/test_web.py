@@ -8,6 +8,7 @@ import pickle
 import threading
 
 import gymnasium as gym
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
@@ -149,9 +150,10 @@ def test_playwrights_private_clock_is_where_it_is_looked_for(clicks):
     clicks.reset(seed=0)
     names = page(clicks)("Object.getOwnPropertyNames(Object.getPrototypeOf(globalThis.__pwClock.controller))")
     assert {"runFor", "setSystemTime"} <= set(names)
+    assert {"requestAnimationFrame", "setTimeout"} <= set(page(clicks)("Object.keys(globalThis.__pwClock.builtins)"))
 
 
-@pytest.mark.parametrize("name", ["click-test-2", "email-inbox-delete", "chase-circle"])
+@pytest.mark.parametrize("name", ["click-test-2", "email-inbox-delete", "chase-circle", "simon-says"])
 def test_an_episode_in_a_used_page_is_that_in_a_fresh_one(name):
     def played(task: WebTask) -> list:
         task.reset(options={"task": 11})
@@ -284,6 +286,8 @@ def test_records_hold_a_trace_and_a_film(tmp_path):
     task.step("click(1)")
     assert {file.name for file in tmp_path.iterdir()} == {"4.zip", "4.mp4"}
     assert all(file.stat().st_size > 500 for file in tmp_path.iterdir())
+    film = iio.imread(tmp_path / "4.mp4")
+    assert len(film) == 2 and film[-1][60:200, :150].mean() > 150  # no lid over the page that has ended
     task.close()
 
 

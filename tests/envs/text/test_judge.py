@@ -171,6 +171,14 @@ def test_records_that_mean_nothing_are_refused(row, kind, message, tmp_path):
         (lambda: MultipleChoice(task=Doubling(), options=1), "2..26"),
         (lambda: MultipleChoice(task=Doubling(), invert=2.0), "invert"),
         (lambda: MultipleChoice(task=Silent()), "no right answers"),
+        (lambda: Judge(task_kwargs={"taks": "gcd"}), "unknown option of polyathlon/Reasoning-v0 in task_kwargs 'taks'"),
+        (lambda: Judge(task_kwargs=3), "task_kwargs must be a dict such as"),
+        (lambda: Judge(task="polyathlon/Raesoning-v0"), "no id of an environment.*Did you mean"),
+        (lambda: Judge(task=3), "a language task, got 3"),
+        (lambda: Judge(task=Doubling(), weights=3), "weights are those of format"),
+        (lambda: MultipleChoice(task_kwargs={"taks": "gcd"}), "Did you mean 'task'"),
+        (lambda: MultipleChoice(task=Doubling(), invert="x"), "invert must lie between 0 and 1, got 'x'"),
+        (lambda: MultipleChoice(questions=[]), "holds no records: give at least one"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message):

@@ -116,6 +116,13 @@ def test_rewards_that_are_no_numbers_are_refused_by_name(paid):
         agent.learn(64)
 
 
+def test_rewards_of_several_turns_whose_sum_is_infinite_are_refused_by_name():
+    """Each is a number that a float holds, and the two together are none."""
+    agent = LanguageAgent("tiny", tokens(Echo(1.5e308)), num_prompts=2, group_size=2, seed=0)
+    with pytest.raises(UsageError, match="pays inf for the answer .*rewards must be finite numbers"):
+        agent.learn(64)
+
+
 def test_an_instruction_of_a_wrapper_is_read_in_every_form():
     task = gym.wrappers.TransformObservation(sums(), lambda text: "Be brief.\n" + text, None)
     env = tokens(task, max_length=200)
