@@ -100,10 +100,14 @@ def made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str, tr
     Raises:
         UsageError: the environment or the agent cannot be made, or no checkpoint is whole.
     """
+    from .demonstrations import with_demonstrations
+
     with _options("environment", config.env_kwargs):
         if given is not None and given.is_own and (folder is None or not folder.exists):
             _check_own(config, given)
         env = build_env(config, given)
+    # before a checkpoint is read as well: its agent opens its dataset again
+    options = with_demonstrations(config, given, with_schedules(config.all_agent_kwargs))
     found = None if folder is None else folder.checkpoint(config, trust)
     if folder is not None and found is not None:
         path, content = found
@@ -118,7 +122,6 @@ def made_or_resumed(config: RunConfig, folder: RunFolder | None, device: str, tr
         folder.checkpoints.set_damaged_apart(path)
         return _with_unit(agent, config)
     rows = {} if config.n_envs == 1 else {"n_envs": config.n_envs}
-    options = with_schedules(config.all_agent_kwargs)
     with _options("agent", config.all_agent_kwargs):
         agent = make_agent(config.agent, env, seed=config.seed, device=device, **rows, **options)
     if config.warm_start and not hasattr(agent, "warm_start"):

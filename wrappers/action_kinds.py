@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import gymnasium as gym
@@ -25,6 +26,13 @@ _CURES = {
     ("discrete", "tokens"): "wrap it with polyathlon.wrappers.Verbalize and then TokenAction",
     ("multidiscrete", "tokens"): "wrap it with polyathlon.wrappers.Verbalize and then TokenAction",
 }
+
+
+def task_name(env: gym.Env[Any, Any]) -> str:
+    """Return the name in the id of a task, without namespace and version, or that of its class where it has no id."""
+    match = re.fullmatch(r"(?:.*/)?(\w+?)(?:-v\d+)?", env.spec.id) if env.spec is not None else None
+    bare = env.unwrapped
+    return match[1] if match else type(getattr(bare, "task", bare)).__name__
 
 
 def is_text_space(space: spaces.Space[Any]) -> bool:

@@ -121,6 +121,16 @@ class CandidateAction(gym.Wrapper[Observation, np.int64, str, str], RecordConstr
         self._refresh(info["messages"])
         return self._observation(), reward, terminated, truncated, {**self._info(info), "text": text}
 
+    def number_of(self, text: str) -> int:
+        """Return the number of the candidate that says `text`.
+
+        Raises:
+            UsageError: no candidate does.
+        """
+        if text not in self._offered:
+            raise UsageError(f"the answer {text!r} is none of the candidates {self._offered}")
+        return self._offered.index(text)
+
     def _penalty(self) -> Any:
         """Return the penalty, for each objective where there are several."""
         number = num_objectives(self.env)

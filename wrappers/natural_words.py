@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from polyathlon.envs.control.swing_up import swing_up
 from polyathlon.envs.errors import UsageError
 
+from .action_kinds import task_name
 from .words import Describe, Parse
 
 _NEAREST = 10
@@ -154,6 +155,17 @@ def describe_pendulum(observation: Any, info: dict[str, Any], env: gym.Env[Any, 
     return f"The pendulum is {stands} and {turns}.\nTorque from {-limit:g} (right) to {limit:g} (left):"
 
 
+def describe_pendulum_briefly(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Write the angle from upright in degrees, left positive, and the speed in tenths of rad/s: `-123 +45`."""
+    cosine, sine, speed = (float(x) for x in np.asarray(observation).reshape(-1))
+    return f"{math.degrees(math.atan2(sine, cosine)):+.0f} {10 * speed:+.0f}"
+
+
+def solve_pendulum(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Return the torque of the scripted player as a whole number, which swings the pendulum up as well."""
+    return str(round(swing_up(np.asarray(observation).reshape(-1))))
+
+
 def describe_nethack(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
     """Tell the message, the most important numbers and the nearest things, whatever the observation shows."""
     from polyathlon.envs.nethack.words_task import tell
@@ -209,11 +221,11 @@ NATURAL: dict[str, Describe] = {
     "Widgets": describe_widgets,
 }
 # the same in few characters
-BRIEF: dict[str, Describe] = {"TSP": describe_tsp_briefly}
+BRIEF: dict[str, Describe] = {"TSP": describe_tsp_briefly, "Pendulum": describe_pendulum_briefly}
 # tasks whose actions have words of their own
 PARSERS: dict[str, Parse] = {"NetHack": parse_nethack, "Widgets": parse_widgets}
 # tasks that know a right first answer, or a good one
-SOLUTIONS: dict[str, Describe] = {"Widgets": solve_widgets, "TSP": nearest_open}
+SOLUTIONS: dict[str, Describe] = {"Widgets": solve_widgets, "TSP": nearest_open, "Pendulum": solve_pendulum}
 
 
 def natural_description(env: gym.Env[Any, Any], brief: bool = False) -> Describe | None:
@@ -252,5 +264,4 @@ def _natural_name(env: gym.Env[Any, Any]) -> str | None:
     bare = env.unwrapped
     if env.observation_space != bare.observation_space or type(env.action_space) is not type(bare.action_space):
         return None
-    match = re.fullmatch(r"(?:.*/)?(\w+?)(?:-v\d+)?", env.spec.id) if env.spec is not None else None
-    return match[1] if match else type(getattr(bare, "task", bare)).__name__
+    return task_name(env)

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from polyathlon.envs.errors import UsageError, check_finite
+from polyathlon.envs.errors import UsageError, check_finite, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import TaskStep
 from polyathlon.envs.tensor.copies import copy_env
@@ -60,13 +60,15 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         solution: hook (observation, info, env) -> the right answer to where a task stands, for imitation; by default that of a task
             whose own words know one (`polyathlon/Widgets-v0`), or a good one (`polyathlon/TSP-v0`: the nearest city).
         brief: short descriptions for models with a small context, where the task has them (`polyathlon/TSP-v0`: the three nearest
-            cities, so that a tour of 20 cities fits into 1,024 characters).
+            cities, so that a tour of 20 cities fits into 1,024 characters; `Pendulum-v1`: two whole numbers).
         invalid_reward: added to the reward of a turn without a readable action, where the task has no action mask.
+        hold: steps of the task that each answer is held for, their rewards added up (action repeat), so that an episode has fewer turns and
+            its words fit into a small context; only where the task has no action mask.
         max_answer: the longest answer that is read, in characters.
 
     Raises:
         UsageError: the environment takes text already, or actions that have no words, or pays for several objectives, or has
-            no short description.
+            no short description; `hold` is no positive integer, or (in `reset`) the task masks actions.
     """
 
     def __init__(
@@ -78,10 +80,12 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         invalid_reward: float = -1.0,
         max_answer: int = 4096,
         brief: bool = False,
+        hold: int = 1,
     ) -> None:
         RecordConstructorArgs.__init__(
             self,
             brief=brief,
+            hold=hold,
             describe=describe,
             parse=parse,
             solution=solution,
@@ -103,7 +107,9 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
                 "polyathlon.wrappers.LinearReward under Verbalize"
             )
         check_finite(invalid_reward=invalid_reward)
+        check_positive_int(hold=hold)
         self._hooks: dict[str, Any] = {
+            "hold": int(hold),
             "describe": describe or natural_description(env, brief),
             "parse": parse or natural_parser(env),
             "solution": solution or (None if describe or parse else natural_solution(env)),
@@ -180,6 +186,7 @@ class VerbalTask(LanguageTask):
         parse: see `Verbalize`.
         solution: see `Verbalize`.
         invalid_reward: see `Verbalize`.
+        hold: see `Verbalize`.
         max_answer: see `Verbalize`.
     """
 
@@ -193,11 +200,12 @@ class VerbalTask(LanguageTask):
         solution: Describe | None,
         invalid_reward: float,
         max_answer: int,
+        hold: int = 1,
     ) -> None:
         super().__init__(max_answer=max_answer)
         self._env, self._is_single = env, is_single
         self._describe, self._parse, self._solution = describe, parse, solution
-        self.invalid_reward = invalid_reward
+        self.invalid_reward, self._hold = invalid_reward, hold
         self._used: list[tuple[gym.Env[Any, Any], weakref.ref[TaskEpisode]]] = []
         self._options: dict[str, Any] | None = None
 
@@ -227,6 +235,11 @@ class VerbalTask(LanguageTask):
         env = self._free_env()
         observation, info = env.reset(seed=seed, options=self._options)
         info = _with_mask(env, info)
+        if self._hold > 1 and "action_mask" in info:
+            raise UsageError(
+                f"hold={self._hold} takes an action {self._hold} times, and {env} masks actions, which may forbid it after the first: "
+                "leave hold out"
+            )
         data = {"env": env, "info": info, "raw": observation, "truncated": False, "options": self._options}
         episode = TaskEpisode(tuple(task_id), self._text(observation, info, env), data)  # type: ignore[arg-type]
         if not self._is_single:
@@ -277,7 +290,7 @@ class VerbalTask(LanguageTask):
     ) -> TaskReply:
         env, data = episode.data["env"], episode.data
         try:
-            observation, reward, terminated, truncated, info = env.step(action)
+            observation, reward, terminated, truncated, info = self._step(env, action)
         except Exception as error:
             mask = data["info"].get("action_mask")
             is_forbidden = mask is not None and not bool(mask[mask_places(env.action_space, action)].all())
@@ -292,6 +305,16 @@ class VerbalTask(LanguageTask):
         is_played = not fault
         verdict = Verdict(is_played, float(is_played), is_invalid, fault or "the action was played", {"reward": total})
         return TaskReply(self._text(observation, info, env), total, bool(terminated), verdict)
+
+    def _step(self, env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take an action as often as an answer is held, or until the episode is over, and add up the rewards."""
+        total = 0.0
+        for _ in range(self._hold):
+            observation, reward, terminated, truncated, info = env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return observation, total, bool(terminated), bool(truncated), info
 
     def get_state(self) -> dict[str, Any]:
         """Return where the environment is, with the options with which the running episode began; see `LanguageTask.get_state`."""

@@ -75,8 +75,13 @@ class Oni:
         """Return what to ask about a rollout, the newest last."""
         raise NotImplementedError
 
-    def learn(self) -> None:
-        """Fit the model to the labels; called after new ones came."""
+    def learn(self, steps: int) -> None:
+        """Fit the model to the labels by so many gradient steps; called once a rollout as soon as there are labels.
+
+        Many steps where new labels came; one where none did, or where there are 25,000 already. (The authors' code takes that one only
+        from 25,000 on: NetHack's captions never end. A task with few captions has all its labels after a few deliveries, and its
+        network would stop before it fits them.)
+        """
 
     def bonus(self, batch: BonusBatch) -> Tensor:
         """Return c_llm R(caption) / N^beta, [T, N]; see `Bonus.bonus`."""
@@ -114,7 +119,9 @@ class Oni:
             self.on_label(request)
             came = True
         if came and len(self.labels) < MOST_LABELS_TRAINED:
-            self.learn()
+            self.learn(STEPS_AFTER_LABELS)
+        elif self.labels:
+            self.learn(1)
 
     def on_label(self, request: Any) -> None:
         """Take note of a request that was labelled."""
@@ -200,18 +207,25 @@ class _Networked(Oni):
         """Return the loss of one minibatch of labels."""
         raise NotImplementedError
 
-    def learn(self) -> None:
-        """Take 32 gradient steps; dropout draws from a generator of its own."""
+    def minibatch(self) -> list[Any]:
+        """Draw different requests that have labels: 256, or all of them, so that a rare label is in every step while there are few."""
+        known = list(self.labels)
+        if len(known) <= BATCH:
+            return known
+        return [known[i] for i in self.generator.choice(len(known), BATCH, replace=False)]
+
+    def learn(self, steps: int) -> None:
+        """Take gradient steps; dropout draws from a generator of its own."""
         self.network.train()
         # labels arrive where an agent asks for a bonus, which is outside any gradient
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self.seed + 1 + self.steps)
-            for _ in range(STEPS_AFTER_LABELS):
+            for _ in range(steps):
                 loss = self.loss()
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
-        self.steps += STEPS_AFTER_LABELS
+        self.steps += steps
         self.network.eval()
 
     def scores(self, captions: Sequence[bytes]) -> Tensor:
@@ -249,8 +263,7 @@ class OniClassifier(_Networked):
 
     def loss(self) -> Tensor:
         """Return the cross-entropy of a minibatch."""
-        known = list(self.labels)
-        chosen = [known[i] for i in self.generator.integers(len(known), size=min(BATCH, len(known)))]
+        chosen = self.minibatch()
         label = torch.tensor([self.labels[caption] for caption in chosen], dtype=torch.float32)
         return nn.functional.binary_cross_entropy_with_logits(self.network(as_bytes(chosen)), label)
 
@@ -294,15 +307,14 @@ class OniRanking(_Networked):
         """Take note of both captions."""
         self._ranked.update(request)
 
-    def learn(self) -> None:
-        """Take 32 gradient steps; the scores before them are of another model, so their moments begin anew."""
-        super().learn()
+    def learn(self, steps: int) -> None:
+        """Take gradient steps; the scores before them are of another model, so their moments begin anew."""
+        super().learn(steps)
         self.moments = SampleMoments()
 
     def loss(self) -> Tensor:
         """Return the loss of a minibatch of pairs."""
-        known = list(self.labels)
-        chosen = [known[i] for i in self.generator.integers(len(known), size=min(BATCH, len(known)))]
+        chosen = self.minibatch()
         first, second = (self.network(as_bytes([pair[k] for pair in chosen])) for k in (0, 1))
         label = torch.tensor([self.labels[pair] for pair in chosen], dtype=torch.float32)
         return bradley_terry(first, second, label)

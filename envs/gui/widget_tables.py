@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, fields
 from itertools import product
@@ -148,8 +149,9 @@ def _page(goal: Goal, text: str, count: int, wanted: int) -> dict[str, object]:
 _TYPES = {"elements": torch.int16, "start": torch.int16, "topics": torch.float32}
 
 
+@functools.cache  # each row of a task in words is a copy of the task, and all of them read the same tables
 def make_tables() -> Tables:
-    """Return the tables of all goals."""
+    """Return the tables of all goals; nobody writes into them."""
     pages, texts, numbers = [], [], []
     for goal in GOALS:
         several = list(

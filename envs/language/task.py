@@ -228,6 +228,16 @@ class LanguageTask(gym.Env[str, str]):
             raise UsageError("the environment has no episode yet: call reset first")
         return self.candidates(self._row.episode)
 
+    def current_solution(self) -> str | None:
+        """Return a right answer to what the running episode says now; None where none is known.
+
+        Raises:
+            UsageError: the environment was not reset.
+        """
+        if self._row is None or self._row.episode is None:
+            raise UsageError("the environment has no episode yet: call reset first")
+        return self.next_solution(self._row.episode)
+
     def prepare_starts(self, task_ids: Sequence[TaskId]) -> None:
         """Do at once what `begin` will need for several episodes; called by `batch` before it begins them one by one, in this order.
 

@@ -31,7 +31,8 @@ class Family:
         env: id of the environment.
         options: options of the environment, the same for all kinds of agent.
         episodes: of an evaluation; 200, or fewer where episodes are long.
-        best: who plays best known, a name in `_matrix_best.PLAYERS`.
+        best: the kind of who played best known when the cell was first run, part of its key; who plays is found by
+            `polyathlon.wrappers.demonstrators` (of NetHack a scripted explorer since).
         deterministic: whether classic agents play their likeliest action in evaluations.
         rows: rows in which classic agents are evaluated at once.
     """
@@ -92,8 +93,8 @@ class Cell:
 
     @property
     def is_imitation(self) -> bool:
-        """Whether the agent learns from demonstrations alone, and nothing from rewards."""
-        return bool(tuned_settings(self.kind, self.task.env).agent_kwargs.get("offline_steps"))
+        """Whether the agent learns from demonstrations as it trains, beside its rewards or without them."""
+        return tuned_settings(self.kind, self.task.env).agent_kwargs.get("dataset") is not None
 
     def text(self, limit: float) -> str:
         """Return everything that decides a run of the cell but its seed; a change of it makes the cell run again."""

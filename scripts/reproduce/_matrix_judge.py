@@ -62,9 +62,12 @@ class Row:
 
     @property
     def is_flagged(self) -> bool:
-        """Whether the single run with shuffled rewards gained half of what training with true rewards did, and so is repeated."""
+        """Whether the single run with shuffled rewards gained half of what training with true rewards did, and so is repeated.
+
+        Who imitates demonstrations gains by them whatever the rewards are; that is no fault of the task.
+        """
         gained = self.trained - self.start
-        return len(self.control) == 1 and gained > 0 and self.control[0] > HALF * gained
+        return not self.cell.is_imitation and len(self.control) == 1 and gained > 0 and self.control[0] > HALF * gained
 
     @property
     def words(self) -> str:
@@ -151,7 +154,8 @@ def judge(
     if is_quick:
         return Judged(rows, True)
     judged = with_holm(rows, outcomes)
-    shares = [c / abs(r.best - r.start) for r in judged for c in r.control[:1] if abs(r.best - r.start) > 0]
+    alone = [row for row in judged if not row.cell.is_imitation]  # demonstrations teach whatever the rewards are
+    shares = [c / abs(r.best - r.start) for r in alone for c in r.control[:1] if abs(r.best - r.start) > 0]
     return Judged(judged, False, t_interval(shares) if len(shares) > 1 else None)
 
 

@@ -82,7 +82,9 @@ def text_of(judged: Judged, commit: str | None) -> str:
         "",
         f"{' '.join(protocols)}{f' The cells are those of commit {commit}.' if commit else ''} "
         "Random play draws actions evenly in the form that the agent acts in: points of a box, allowed choices, tokens. "
-        "Share is the way from the start to the best known play that training went. [What was tried](matrix_settings.md).",
+        "Share is the way from the start to the best known play that training went. Imitation: the agent has demonstrations by "
+        "who plays best known among what it learns from, beside its own experience, so that its gain is not that of rewards alone "
+        "(and its control with shuffled rewards is not counted). [What was tried](matrix_settings.md).",
         "",
         *_summary(judged),
         "",

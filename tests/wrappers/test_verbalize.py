@@ -317,8 +317,36 @@ def test_a_tour_of_twenty_cities_in_few_characters_fits_into_the_context_of_tiny
         contexts, steps, over = turn.context, steps + 1, bool(turn.terminated.all())
         assert not turn.truncated.any() and all(not info["verdict"]["invalid"] for info in turn.infos)
     assert steps == 19 and max(map(len, contexts)) < 700
-    with pytest.raises(UsageError, match="has no short description, only TSP have: leave brief out"):
-        Verbalize(gym.make("Pendulum-v1"), brief=True)
+    with pytest.raises(UsageError, match="has no short description, only TSP, Pendulum have: leave brief out"):
+        Verbalize(gym.make("polyathlon/OP-v0", num_nodes=8), brief=True)
+
+
+def test_an_answer_is_held_for_some_steps_and_an_episode_of_the_pendulum_fits_into_a_small_context():
+    env = TokenAction(
+        Verbalize(gym.make("Pendulum-v1"), brief=True, hold=4), model="tiny", max_new_tokens=4, max_length=1024
+    )
+    words, bare = env.env, gym.make("Pendulum-v1")
+    text, info = words.reset(seed=5)
+    bare.reset(seed=5)
+    total = expected = turns = over = 0
+    while not over:
+        answer = words.task.next_solution(words._task._row.episode)
+        text, reward, terminated, truncated, info = words.step(answer)
+        for _ in range(4):
+            expected += float(bare.step(np.array([float(answer)], np.float32))[1])
+        total, turns, over = total + reward, turns + 1, terminated or truncated
+    assert turns == 50 and truncated and total == pytest.approx(expected)
+    assert total > -400  # random play: about -1200
+    assert sum(len(message["content"]) + 4 for message in info["messages"]) < 1024
+
+
+def test_an_impossible_hold_is_refused():
+    for hold in (0, -1, 1.5):
+        with pytest.raises(UsageError, match="hold"):
+            Verbalize(gym.make("Pendulum-v1"), hold=hold)
+    env = Verbalize(Masked(), hold=2)
+    with pytest.raises(UsageError, match="masks actions, which may forbid it after the first: leave hold out"):
+        env.reset(seed=0)
 
 
 def test_solutions_are_asked_of_one_copy_of_the_environment(monkeypatch):

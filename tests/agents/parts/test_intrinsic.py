@@ -156,9 +156,28 @@ def test_a_classifier_that_fits_its_labels_pays_what_the_hash_pays():
         assert not bonus.bonus(batch(texts)).any()
         bonus.update(batch(texts))
     forms[1].bonus(batch(texts))
-    forms[1].learn()
+    forms[1].learn(32)
     found = [bonus.bonus(batch(texts)).tolist() for bonus in forms]
     assert found[0] == found[1] == [[1, 0], [0, 1]]
+
+
+def test_a_network_goes_on_learning_when_no_more_labels_come():
+    texts = [[f"You stand at mark {place}."] for place in range(12)] + [["You descend the stairs."]]
+    bonus = OniClassifier(ScriptedAnnotator(phrases("stairs")), coefficient=1.0, beta=0.0, learning_rate=1e-3)
+    paid = []
+    for _ in range(60):  # all labels come at once, with 32 steps: too few for the one that differs
+        paid.append(bonus.bonus(batch(texts)).flatten())
+        bonus.update(batch(texts))
+    assert bonus.steps == 32 + 58
+    assert not paid[1].any() and paid[-1].tolist() == [0.0] * 12 + [1.0]
+
+
+def test_a_minibatch_has_every_label_while_there_are_few_and_none_twice():
+    bonus = OniClassifier(ScriptedAnnotator(phrases("stairs")))
+    bonus.labels = {str(i).encode(): 0.0 for i in range(200)}
+    assert bonus.minibatch() == list(bonus.labels)
+    bonus.labels = {str(i).encode(): 0.0 for i in range(300)}
+    assert len(set(bonus.minibatch())) == 256
 
 
 def test_ranking_pays_what_is_ranked_higher():
