@@ -19,7 +19,7 @@ from polyathlon.envs.errors import UsageError, require
 
 from .adaptation import is_language_agent
 from .archives import write_atomically
-from .evaluation import load_run
+from .evaluation import load_agent
 from .run_folder import RunFolder, in_file
 
 FORMS = {"torchscript": ".pt", "onnx": ".onnx"}
@@ -216,8 +216,7 @@ def export_run(
         UsageError: the form does not fit the agent; or as `load_run`.
     """
     folder = RunFolder(run)
-    agent, env = load_run(run, device, trust, best=best)
-    env.close()
+    agent = load_agent(run, device, trust, best=best)
     if form == "pretrained":
         if not hasattr(agent, "save_pretrained"):
             raise UsageError(f"{type(agent).__name__} is no language model: export it as {' or '.join(FORMS)}")

@@ -28,7 +28,8 @@ from polyathlon.envs.tensor.players import num_players
 from polyathlon.envs.tensor.rewards import make_unchecked
 
 GAME_WORDS = ("opponent", "seat")
-GUARD = ("__name__ == '__main__'", '__name__ == "__main__"')
+MOST_KEPT = 4000  # characters of one option, such as rows that were given as a list
+GUARD = ("__name__=='__main__'", '__name__=="__main__"')
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Given:
             return self
         from polyathlon.envs.tensor.copies import copy_env
 
-        return replace(self, make=functools.partial(_same, copy_env(self.make.args[0]), self.name))  # type: ignore[union-attr]
+        make = functools.partial(_same, copy_env(self.make.args[0]), *self.make.args[1:])  # type: ignore[union-attr]
+        return replace(self, make=make)
 
 
 def given_task(env: Any) -> Given:
@@ -112,6 +114,8 @@ def _of_object(env: gym.Env[Any, Any]) -> Given:
     name, spec = _class_name(env), getattr(env, "spec", None)
     if spec is None:
         check_interface(env, name)
+        if (kept := getattr(env, "kept_as", lambda: None)()) is not None:
+            return _of_task_with_id(env, *kept)
         return Given(
             name, make=functools.partial(_same, env, name), lost="an object was given that Gymnasium did not make"
         )
@@ -158,10 +162,44 @@ def _kept(spec: EnvSpec) -> str:
     return text
 
 
-def _same(env: gym.Env[Any, Any], name: str, **options: Any) -> gym.Env[Any, Any]:
-    if options:
+def _of_task_with_id(env: gym.Env[Any, Any], env_id: str, words: dict[str, Any]) -> Given:
+    """Read a task that knows the id and the options by which it is made again, functions among them."""
+    kept: dict[str, Any] = {}
+    for key, value in words.items():
+        try:
+            kept[key] = without_functions(value)
+            lost = None if len(json.dumps(kept[key])) <= MOST_KEPT else "it is longer than a run folder keeps: give a file"
+        except (TypeError, ValueError) as error:
+            lost = str(error)
+        if lost is not None:
+            name = _class_name(env)
+            return Given(name, make=functools.partial(_same, env, name), lost=f"of its {key}: {lost}")
+    return Given(env_id, kept, functools.partial(_same, env, env_id, kept))
+
+
+def without_functions(value: Any) -> Any:
+    """Return options with "module:name" in the place of functions.
+
+    Raises:
+        ValueError: a function cannot be found again by its name; the message says why.
+    """
+    if isinstance(value, list | tuple):
+        return [without_functions(each) for each in value]
+    if not callable(value):
+        return str(value) if isinstance(value, Path) else value
+    path, lost = import_path(value)
+    if lost is not None:
+        raise ValueError(lost)
+    return path
+
+
+def _same(
+    env: gym.Env[Any, Any], name: str, kept: dict[str, Any] | None = None, **options: Any
+) -> gym.Env[Any, Any]:
+    changed = sorted(key for key, value in options.items() if not kept or key not in kept or kept[key] != value)
+    if changed:
         raise UsageError(
-            f"{name} was given as an object, which takes no more options: give {sorted(options)} where you make it"
+            f"{name} was given as an object, which takes no more options: give {changed} where you make it"
         )
     return env
 
@@ -212,10 +250,10 @@ def _path_of_script(name: str) -> tuple[str, str | None]:
     if file is None:
         return f"__main__:{name}", f"{name} stands in no file"
     text = Path(file).read_text(encoding="utf-8", errors="replace") if Path(file).is_file() else ""
-    if not any(guard in text for guard in GUARD):
+    if not any(guard in text.replace(" ", "") for guard in GUARD):
         return f"__main__:{name}", (
             f"{name} stands in the script {file}, which trains when it is imported: put the call of train below "
-            'if __name__ == "__main__":, or the environment into a module'
+            f'if __name__ == "__main__":, or {name} into a module'
         )
     return f"{Path(file).stem}:{name}", None
 
@@ -332,6 +370,7 @@ def check_interface(env: gym.Env[Any, Any], name: str) -> None:
         try:
             with _only_allowed(env.unwrapped):
                 check_env(env.unwrapped, skip_render_check=True, skip_close_check=True)
+                _refuse_no_reward(env.unwrapped)
             first, second = (env.reset(seed=123)[0] for _ in range(2))
         except UsageError:
             raise
@@ -339,7 +378,7 @@ def check_interface(env: gym.Env[Any, Any], name: str) -> None:
             said = " ".join(str(error).split()) or type(error).__name__
             kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
             raise UsageError(
-                f"{name} breaks Gymnasium's interface: {kind}{said.rstrip('.')}{_place_in(error, env)}. "
+                f"{name} breaks Gymnasium's interface: {kind}{said.rstrip('.')}{_shown(said, env)}{_place_in(error, env)}. "
                 "gymnasium.utils.env_checker.check_env checks it"
             ) from error
     found = [_plain(str(each.message)) for each in recorded]
@@ -350,6 +389,32 @@ def check_interface(env: gym.Env[Any, Any], name: str) -> None:
     useful = [text for text in dict.fromkeys(found) if not any(noise in text for noise in NOISE)]
     if useful:
         warnings.warn(f"{name}: Gymnasium's checker says: {'; '.join(useful)}", stacklevel=3)
+
+
+def _refuse_no_reward(env: gym.Env[Any, Any]) -> None:
+    """Refuse a reward that is no number, of which Gymnasium's check only warns.
+
+    Raises:
+        AssertionError: saying what it was.
+    """
+    env.reset(seed=123)
+    reward = env.step(env.action_space.sample())[1]
+    try:
+        is_number = not bool(np.isnan(np.asarray(reward, dtype=np.float64)).any())
+    except (TypeError, ValueError):
+        is_number = False
+    if not is_number:
+        raise AssertionError(f"step() returned the reward {reward!r}: a number is needed")
+
+
+def _shown(said: str, env: gym.Env[Any, Any]) -> str:
+    """Say how an observation differs from its space, where Gymnasium's message says only that it does."""
+    if "not within the observation space" not in said:
+        return ""
+    space = env.observation_space
+    seen = env.unwrapped.reset()[0]
+    shape, dtype = getattr(seen, "shape", None), getattr(seen, "dtype", type(seen).__name__)
+    return f": it is {' '.join(str(seen).split())[:80]} ({dtype}{'' if shape is None else f', shape {shape}'}), the space {space}"
 
 
 @contextmanager
