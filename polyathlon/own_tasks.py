@@ -168,7 +168,9 @@ def _of_task_with_id(env: gym.Env[Any, Any], env_id: str, words: dict[str, Any])
     for key, value in words.items():
         try:
             kept[key] = without_functions(value)
-            lost = None if len(json.dumps(kept[key])) <= MOST_KEPT else "it is longer than a run folder keeps: give a file"
+            lost = (
+                None if len(json.dumps(kept[key])) <= MOST_KEPT else "it is longer than a run folder keeps: give a file"
+            )
         except (TypeError, ValueError) as error:
             lost = str(error)
         if lost is not None:
@@ -193,9 +195,7 @@ def without_functions(value: Any) -> Any:
     return path
 
 
-def _same(
-    env: gym.Env[Any, Any], name: str, kept: dict[str, Any] | None = None, **options: Any
-) -> gym.Env[Any, Any]:
+def _same(env: gym.Env[Any, Any], name: str, kept: dict[str, Any] | None = None, **options: Any) -> gym.Env[Any, Any]:
     changed = sorted(key for key, value in options.items() if not kept or key not in kept or kept[key] != value)
     if changed:
         raise UsageError(
@@ -408,7 +408,12 @@ def _refuse_no_reward(env: gym.Env[Any, Any]) -> None:
 
 
 def _shown(said: str, env: gym.Env[Any, Any]) -> str:
-    """Say how an observation differs from its space, where Gymnasium's message says only that it does."""
+    """Say what an observation or a reward was, where Gymnasium's message says only that it is wrong."""
+    if "rewards are not equivalent" in said:  # as NaN is not to itself
+        try:
+            _refuse_no_reward(env.unwrapped)
+        except AssertionError as error:
+            return f": {error}"
     if "not within the observation space" not in said:
         return ""
     space = env.observation_space
