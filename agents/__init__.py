@@ -54,14 +54,16 @@ def _modules() -> dict[str, str]:
     return {**{name: module for module, _, name in parts if module.startswith(f"{AGENTS}.")}, **_LITERAL}
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__all__":
-        return sorted(_modules())
-    if not name.startswith("_"):
-        module = _LITERAL.get(name) or _modules().get(name)
-        if module is not None:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker takes names from above, so that it finds a slip in one
+
+    def __getattr__(name: str) -> Any:
+        if name == "__all__":
+            return sorted(_modules())
+        if not name.startswith("_"):
+            module = _LITERAL.get(name) or _modules().get(name)
+            if module is not None:
+                return getattr(importlib.import_module(module), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        with _modules_of_current_folder():
+        with _modules_of_current_folder(), _warnings_in_one_line():
             return int(options.run(options) or 0)
     except KeyboardInterrupt as stop:
         print(f"polyathlon: interrupted{f': {stop}' if str(stop) else ''}", file=sys.stderr)
@@ -104,6 +105,23 @@ def _modules_of_current_folder() -> Iterator[None]:
     finally:
         if is_new and here in sys.path:
             sys.path.remove(here)
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print a warning to the user as errors are printed: what it says, without the place in this program that found it."""
+    usual = warnings.formatwarning
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any) -> str:
+        if category is not UserWarning:
+            return usual(message, category, *place)
+        return f"polyathlon: warning: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = shown  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _is_users(error: Exception) -> bool:

@@ -25,9 +25,20 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--holdout", type=float, metavar="SHARE", help="share of the data's prompts that is held out (default 0.05)")
     add(
         "--reward",
+        nargs="+",
+        action=_Judges,
         metavar="JUDGE",
-        help="of polyathlon/Prompts-v0: module:function, the folder of a reward model, or density_ratio:STRONG,WEAK",
+        help="of polyathlon/Prompts-v0: module:function, the folder of a reward model, or density_ratio:STRONG,WEAK; several are summed",
     )
+
+
+class _Judges(argparse.Action):
+    """One judge as it is, several as a list."""
+
+    def __call__(self, parser: Any, options: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        before = getattr(options, self.dest) or []
+        listed = [*([before] if isinstance(before, str) else before), *values]
+        setattr(options, self.dest, listed[0] if len(listed) == 1 else listed)
 
 
 def data_words(options: argparse.Namespace) -> Any:

@@ -25,12 +25,12 @@ def export(options: argparse.Namespace) -> None:
 def _push(options: argparse.Namespace) -> None:
     from polyathlon.agents.parts.hub import check_repository
 
-    from .evaluation import load_run
+    from .evaluation import load_agent
     from .run_folder import RunFolder, in_file
 
     check_repository(options.hub)
     folder = RunFolder(options.run_folder)
-    agent, _ = load_run(options.run_folder, options.device, options.trust, best=options.best, acts=False)
+    agent = load_agent(options.run_folder, options.device, options.trust, best=options.best, acts=False)
     config = folder.config()
     files = [path for path in (folder.curve_path,) if path.exists()]
     card = {"task": config.env, "options": in_file(config.env_kwargs), "seed": config.seed, "files": files}

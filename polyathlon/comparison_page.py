@@ -155,13 +155,20 @@ def _how_to_read(results: Results) -> str:
         "the interval of its difference leaves out zero. That it is not shown does not mean that two names are equal."
     )
     few = f" {results.seeds} seeds show large differences alone; a claim needs {FEWEST_FOR_A_CLAIM}."
+    if results.setting.unit == "steps" and SCORE in results.shown():
+        window = results.setting.agent_kwargs.get("stats_window_size", 100)
+        said += (
+            f" The score in training is the mean return of the last {window} episodes, or of all so far while there are fewer, and trails behind "
+            "the agent of the moment."
+        )
     return said + (few if results.seeds < FEWEST_FOR_A_CLAIM else "")
 
 
 def _reach_head(results: Results) -> str:
     if results.threshold is None:
         return f"{results.setting.unit} to a threshold"
-    return f"{results.setting.unit} to a score of {plain_number(results.threshold)}"
+    said = "a score in training of" if results.setting.unit == "steps" else "a score of"
+    return f"{results.setting.unit} to {said} {plain_number(results.threshold)}"
 
 
 def _reached(row: Row, seeds: int) -> str:

@@ -220,7 +220,8 @@ def describe_environment(env_id: str) -> list[str]:
     spec = find_spec(env_id)
     made: Any = entry_point(spec)
     record = next((record for record in environments() if record.id == env_id), None)
-    lines = [f"{env_id}: {record.summary if record else 'registered with Gymnasium'}"]
+    of_others = "made by a callable of yours" if ":" in spec.id else "registered with Gymnasium"
+    lines = [f"{env_id}: {record.summary if record else of_others}"]
     with_class = made
     env = make_env(env_id)
     try:

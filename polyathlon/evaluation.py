@@ -20,7 +20,7 @@ from polyathlon.wrappers.tokens.token_rows import token_rows
 
 from .adaptation import is_language_agent, resolve_agent
 from .own_tasks import given_task
-from .run_folder import RunFolder
+from .run_folder import RunConfig, RunFolder
 from .run_making import build_env
 
 ROWS = 64  # answers at once
@@ -251,6 +251,32 @@ def load_run(
     Raises:
         UsageError: there is no run, nothing of it is saved yet, no best agent is kept, or it scores answers and gives none.
     """
+    _, config, _ = _run_of(path, acts)
+    wrapped = build_env(config, None if env is None else given_task(env), **env_options)
+    return load_agent(path, device, trust, best=best, acts=acts), wrapped
+
+
+def load_agent(
+    path: str | Path, device: str = "auto", trust: bool = False, *, best: bool = False, acts: bool = True
+) -> Any:
+    """Load the agent of a run without an environment, which the folder may not be able to make again; see `load_run`."""
+    folder, config, agent_class = _run_of(path, acts)
+    if best:
+        from .run_evaluations import EvaluationFiles
+
+        files = EvaluationFiles(folder.path)
+        files.refuse_no_best()
+        return agent_class.load(files.best, device=device, trust=trust)
+    found = folder.checkpoint(config, trust)
+    if found is None:
+        raise UsageError(f"nothing of the run in {folder.path} is saved yet; go on with polyathlon train ... --resume")
+    from io import BytesIO
+
+    path, content = found
+    return agent_class._loaded(BytesIO(content["zip"]), path, None, device, None, trust, {})
+
+
+def _run_of(path: str | Path, acts: bool) -> tuple[RunFolder, RunConfig, Any]:
     folder = RunFolder(path)
     config = folder.config()
     agent_class: Any = resolve_agent(config.agent)[0]
@@ -260,17 +286,4 @@ def load_run(
             "polyathlon plot shows what it learnt, and polyathlon train AGENT polyathlon/Prompts-v0 --data FILE "
             f"--reward {folder.path / 'reward_model'} trains by its scores"
         )
-    wrapped = build_env(config, None if env is None else given_task(env), **env_options)
-    if best:
-        from .run_evaluations import EvaluationFiles
-
-        files = EvaluationFiles(folder.path)
-        files.refuse_no_best()
-        return agent_class.load(files.best, device=device, trust=trust), wrapped
-    found = folder.checkpoint(config, trust)
-    if found is None:
-        raise UsageError(f"nothing of the run in {folder.path} is saved yet; go on with polyathlon train ... --resume")
-    from io import BytesIO
-
-    path, content = found
-    return agent_class._loaded(BytesIO(content["zip"]), path, None, device, None, trust, {}), wrapped
+    return folder, config, agent_class

@@ -19,7 +19,7 @@ from polyathlon.envs.errors import UsageError, refuse_idle, require
 
 from .adaptation import is_language_agent
 from .archives import write_atomically
-from .evaluation import load_run
+from .evaluation import load_agent
 from .run_folder import RunFolder, in_file
 
 FORMS = {"torchscript": ".pt", "onnx": ".onnx"}
@@ -218,8 +218,7 @@ def export_run(
     if form in FORMS:
         refuse_idle(f"{form} is the file of a policy; adapters are of form='pretrained'", adapters=adapters)
     folder = RunFolder(run)
-    agent, env = load_run(run, device, trust, best=best)
-    env.close()
+    agent = load_agent(run, device, trust, best=best)
     if form == "pretrained":
         if not hasattr(agent, "save_pretrained"):
             raise UsageError(f"{type(agent).__name__} is no language model: export it as {' or '.join(FORMS)}")

@@ -8,27 +8,26 @@ import inspect
 import json
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.streams.environments import find_spec
-from polyathlon.agents.streams.masks import mask_reader
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor import TensorEnv
 from polyathlon.envs.tensor.players import num_players
 from polyathlon.envs.tensor.rewards import make_unchecked
 
+from .own_task_checks import check_interface
+
 GAME_WORDS = ("opponent", "seat")
-GUARD = ("__name__ == '__main__'", '__name__ == "__main__"')
+MOST_KEPT = 4000  # characters of one option, such as rows that were given as a list
+GUARD = ("__name__=='__main__'", '__name__=="__main__"')
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ class Given:
             return self
         from polyathlon.envs.tensor.copies import copy_env
 
-        return replace(self, make=functools.partial(_same, copy_env(self.make.args[0]), self.name))  # type: ignore[union-attr]
+        make = functools.partial(_same, copy_env(self.make.args[0]), *self.make.args[1:])  # type: ignore[union-attr]
+        return replace(self, make=make)
 
 
 def given_task(env: Any) -> Given:
@@ -112,6 +112,8 @@ def _of_object(env: gym.Env[Any, Any]) -> Given:
     name, spec = _class_name(env), getattr(env, "spec", None)
     if spec is None:
         check_interface(env, name)
+        if (kept := getattr(env, "kept_as", lambda: None)()) is not None:
+            return _of_task_with_id(env, *kept)
         return Given(
             name, make=functools.partial(_same, env, name), lost="an object was given that Gymnasium did not make"
         )
@@ -158,10 +160,44 @@ def _kept(spec: EnvSpec) -> str:
     return text
 
 
-def _same(env: gym.Env[Any, Any], name: str, **options: Any) -> gym.Env[Any, Any]:
-    if options:
+def _of_task_with_id(env: gym.Env[Any, Any], env_id: str, words: dict[str, Any]) -> Given:
+    """Read a task that knows the id and the options by which it is made again, functions among them."""
+    kept: dict[str, Any] = {}
+    for key, value in words.items():
+        try:
+            kept[key] = without_functions(value)
+            lost = (
+                None if len(json.dumps(kept[key])) <= MOST_KEPT else "it is longer than a run folder keeps: give a file"
+            )
+        except (TypeError, ValueError) as error:
+            lost = str(error)
+        if lost is not None:
+            name = _class_name(env)
+            return Given(name, make=functools.partial(_same, env, name), lost=f"of its {key}: {lost}")
+    return Given(env_id, kept, functools.partial(_same, env, env_id, kept))
+
+
+def without_functions(value: Any) -> Any:
+    """Return options with "module:name" in the place of functions.
+
+    Raises:
+        ValueError: a function cannot be found again by its name; the message says why.
+    """
+    if isinstance(value, list | tuple):
+        return [without_functions(each) for each in value]
+    if not callable(value):
+        return str(value) if isinstance(value, Path) else value
+    path, lost = import_path(value)
+    if lost is not None:
+        raise ValueError(lost)
+    return path
+
+
+def _same(env: gym.Env[Any, Any], name: str, kept: dict[str, Any] | None = None, **options: Any) -> gym.Env[Any, Any]:
+    changed = sorted(key for key, value in options.items() if not kept or key not in kept or kept[key] != value)
+    if changed:
         raise UsageError(
-            f"{name} was given as an object, which takes no more options: give {sorted(options)} where you make it"
+            f"{name} was given as an object, which takes no more options: give {changed} where you make it"
         )
     return env
 
@@ -212,10 +248,10 @@ def _path_of_script(name: str) -> tuple[str, str | None]:
     if file is None:
         return f"__main__:{name}", f"{name} stands in no file"
     text = Path(file).read_text(encoding="utf-8", errors="replace") if Path(file).is_file() else ""
-    if not any(guard in text for guard in GUARD):
+    if not any(guard in text.replace(" ", "") for guard in GUARD):
         return f"__main__:{name}", (
             f"{name} stands in the script {file}, which trains when it is imported: put the call of train below "
-            'if __name__ == "__main__":, or the environment into a module'
+            f'if __name__ == "__main__":, or {name} into a module'
         )
     return f"{Path(file).stem}:{name}", None
 
@@ -312,94 +348,3 @@ def _tensor_task(made: Any) -> Any:
 
 def _is_old(made: Any) -> bool:
     return any(base.__module__.split(".")[0] == "gym" for base in type(made).__mro__)
-
-
-# ------------------------------------------------------------------------------------------------------------ checking
-
-
-def check_interface(env: gym.Env[Any, Any], name: str) -> None:
-    """Run Gymnasium's own check over an environment of the user's, once, and say what it finds in one message.
-
-    Raises:
-        UsageError: the environment breaks the interface; the message is that of `gymnasium.utils.env_checker.check_env`.
-    """
-    from gymnasium.utils.env_checker import check_env, data_equivalence
-
-    if type(env.unwrapped).__module__.startswith("polyathlon."):
-        return
-    with warnings.catch_warnings(record=True) as recorded:
-        warnings.simplefilter("always")
-        try:
-            with _only_allowed(env.unwrapped):
-                check_env(env.unwrapped, skip_render_check=True, skip_close_check=True)
-            first, second = (env.reset(seed=123)[0] for _ in range(2))
-        except UsageError:
-            raise
-        except Exception as error:  # the check raises what it finds, and the environment what it likes
-            said = " ".join(str(error).split()) or type(error).__name__
-            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            raise UsageError(
-                f"{name} breaks Gymnasium's interface: {kind}{said.rstrip('.')}{_place_in(error, env)}. "
-                "gymnasium.utils.env_checker.check_env checks it"
-            ) from error
-    found = [_plain(str(each.message)) for each in recorded]
-    if not data_equivalence(first, second, exact=True):
-        found.append(
-            "reset(seed=123) showed two different observations: its runs cannot be repeated, nor resumed to the same numbers"
-        )
-    useful = [text for text in dict.fromkeys(found) if not any(noise in text for noise in NOISE)]
-    if useful:
-        warnings.warn(f"{name}: Gymnasium's checker says: {'; '.join(useful)}", stacklevel=3)
-
-
-@contextmanager
-def _only_allowed(env: gym.Env[Any, Any]) -> Iterator[None]:
-    """Put allowed actions in the place of forbidden ones while an environment with masks is checked: the check draws from the whole space."""
-    if not isinstance(env.action_space, gym.spaces.Discrete):
-        yield
-        return
-    reset, step, mask_of, first = env.reset, env.step, mask_reader(env), int(env.action_space.start)
-    seen: dict[str, Any] = {}
-
-    @functools.wraps(reset)
-    def begin(*args: Any, **words: Any) -> Any:
-        found = reset(*args, **words)
-        seen["info"] = found[1] if isinstance(found, tuple) and len(found) == 2 else None
-        return found
-
-    @functools.wraps(step)
-    def act(action: Any) -> Any:
-        mask = mask_of(seen["info"]) if isinstance(seen.get("info"), dict) else None
-        if mask is not None and not mask[int(action) - first]:
-            action = np.int64(first + int(np.argmax(mask)))
-        found = step(action)
-        seen["info"] = found[-1] if isinstance(found, tuple) else None
-        return found
-
-    own: dict[str, Any] = {name: vars(env)[name] for name in ("reset", "step") if name in vars(env)}
-    vars(env).update(reset=begin, step=act)
-    try:
-        yield
-    finally:
-        del vars(env)["reset"], vars(env)["step"]
-        vars(env).update(own)
-
-
-NOISE = (
-    "is different from the unwrapped version",
-    "infinity. This is probably too",
-    "alternative render modes",
-    "maximum and minimum",
-)
-
-
-def _plain(message: str) -> str:
-    text = message.replace("\x1b[33m", "").replace("\x1b[0m", "").strip()
-    return " ".join(text.removeprefix("WARN: ").split())
-
-
-def _place_in(error: BaseException, env: gym.Env[Any, Any]) -> str:
-    """Say where in the user's own file it happened."""
-    file = inspect.getsourcefile(type(env.unwrapped))
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" ({file}, line {lines[-1]})" if lines else ""

@@ -12,6 +12,7 @@ from polyathlon.agents.streams.environments import find_spec
 from polyathlon.envs.errors import UsageError, constructor_keywords
 
 from .adaptation import entry_point, resolve_agent
+from .own_tasks import without_functions
 
 
 class Given(NamedTuple):
@@ -75,8 +76,16 @@ def with_data(
             raise UsageError(
                 f"{env_id} judges by itself, so reward= (--reward) has no meaning there: take polyathlon/Prompts-v0"
             )
-        env["judge"] = reward
+        env["judge"] = _by_name(reward)
     return Given(env, own)
+
+
+def _by_name(reward: Any) -> Any:
+    """Return what judges as a run folder keeps it: "module:function" where functions are found again by that."""
+    try:
+        return without_functions(reward)
+    except ValueError:  # the run folder, where there is one, says why it is not kept
+        return reward
 
 
 def _dataset_of(agent: str, agent_kwargs: dict[str, Any], data: Any, holdout: float | None) -> Any:

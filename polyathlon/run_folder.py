@@ -333,7 +333,10 @@ def _row_as_json(value: Any) -> dict[str, Any]:
     try:
         return {"method_row": json.loads(to_json(value))}
     except UsageError:
-        raise TypeError(f"a {type(value).__name__}") from None
+        from .own_tasks import import_path
+
+        reason = f" ({import_path(value)[1]})" if callable(value) else ""
+        raise TypeError(f"a {type(value).__name__}{reason}") from None
 
 
 def json_as_row(data: dict[str, Any]) -> Any:

@@ -14,7 +14,8 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.rewards import make_unchecked
 
 from .adaptation import adapt, make_agent, make_env, resolve_agent
-from .own_tasks import Given, check_interface
+from .own_task_checks import check_interface
+from .own_tasks import Given
 from .run_folder import RunConfig, RunFolder
 from .tuned import with_schedules
 

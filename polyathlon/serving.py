@@ -17,7 +17,7 @@ import torch
 
 from polyathlon.envs.errors import UsageError, check_int, refuse_idle
 
-from .evaluation import load_run
+from .evaluation import load_agent
 from .exporting import export_run
 from .interrupts import unwound_by_sigterm
 
@@ -149,8 +149,7 @@ def chat(
     check_int(0, seed=seed or 0)
     from polyathlon.agents.language.saving import conversation_answer
 
-    agent, env = load_run(run, device, trust, best=best)
-    env.close()
+    agent = load_agent(run, device, trust, best=best)
     if not hasattr(agent, "save_pretrained"):
         raise UsageError(
             f"{type(agent).__name__} does not speak: chat is for runs of language agents; polyathlon watch shows others"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+DOCS = Path(__file__).parents[1] / "docs"
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>polyathlon: first run</title><style>
@@ -35,12 +37,12 @@ dt { font-weight: 600; color: #666; } dd { margin: 0; overflow-wrap: anywhere; w
 {% endfor %}{% if row.text %}<pre>{{ row.text }}</pre>{% endif %}
 {% endfor %}<h2>What next</h2>
 <ul>
-<li>Evaluate or film a run again: <code>polyathlon evaluate runs/quickstart/ppo-tours</code>, <code>polyathlon watch runs/quickstart/ppo-cheetah --out cheetah.mp4</code></li>
-<li>An environment of your own: <code>polyathlon train ppo my_env:MyEnv</code> (docs/own_tasks.md)</li>
-<li>Which method is better: <code>polyathlon compare sac td3 --on Pendulum-v1 --steps 5000 --seeds 8</code> (docs/command_line.md)</li>
-<li>Better hyper-parameters: <code>polyathlon tune sac --on Pendulum-v1 --trials 20</code></li>
-<li>Talk with the language model: <code>polyathlon chat runs/quickstart/grpo-reasoning</code></li>
-<li>Everything there is: <code>polyathlon envs</code>, <code>polyathlon agents</code>, <code>polyathlon recipes</code>, <code>polyathlon info NAME</code></li>
+<li>Evaluate or film a run again: <code>polyathlon evaluate {{ folder }}/ppo-tours</code>, <code>polyathlon watch {{ folder }}/ppo-cheetah --out cheetah.mp4</code></li>
+<li><a href="{{ docs }}/own_tasks.md">An environment or a text task of your own</a>: <code>polyathlon train ppo my_env:MyEnv</code></li>
+<li><a href="{{ docs }}/command_line.md">Which method is better</a>: <code>polyathlon compare sac td3 --on Pendulum-v1 --steps 5000 --seeds 8</code></li>
+<li><a href="{{ docs }}/command_line.md">Better hyper-parameters</a>: <code>polyathlon tune sac --on Pendulum-v1 --trials 20</code></li>
+<li><a href="{{ docs }}/language.md">Language models</a>: <code>polyathlon chat {{ folder }}/grpo-reasoning</code></li>
+<li><a href="{{ docs }}/index.md">Everything there is</a>: <code>polyathlon envs</code>, <code>polyathlon agents</code>, <code>polyathlon recipes</code>, <code>polyathlon info NAME</code></li>
 </ul>
 <p>{{ versions }}</p>
 </body></html>
@@ -148,6 +150,8 @@ def write_page(rows: Sequence[Row], versions: dict[str, str], seconds: float, ou
     page = template.render(
         rows=rows,
         seconds=seconds,
+        folder=out,
+        docs=os.path.relpath(DOCS, out),
         machine=platform.processor() or platform.machine(),
         header=HEADER,
         cells=cells,

@@ -293,13 +293,15 @@ def exchanges(agent: Any, env: Any, count: int) -> list[Exchange]:
 
 
 def exchange(info: dict[str, Any], reward: float) -> Exchange:
-    """Read the last question, answer and verdict of a language task's episode from its last info."""
+    """Read the last question, answer and verdict of a language task's episode from its last info.
+
+    What a judge merely counts, as of records, is said as right or wrong.
+    """
     log: Any = info.get("episode_log") or [{}]
     said, verdict = log[-1], info.get("verdict") or {}
     right = verdict.get("correct")
-    words = str(
-        verdict.get("reason") or ("right" if right else "wrong" if right is not None else f"return {reward:.3g}")
-    )
+    by_itself = "right" if right else "wrong" if right is not None else f"return {reward:.3g}"
+    words = by_itself if verdict.get("parts") else str(verdict.get("reason") or by_itself)
     return Exchange(str(said.get("observation", "")).strip(), str(said.get("action", "")).strip(), words, right)
 
 
@@ -344,7 +346,8 @@ def smollm2(out: Path, fast: bool) -> Row:
         before.mean,
         after.mean,
         (1.0, "all"),
-        call='agent = polyathlon.make_agent("language", polyathlon.adapt(sums, "language", model="smollm2-135m"), lora=8)\n'
+        call='sums = TextTask.from_records(questions, reward=last_number_is_right, prompt="question", answer="answer")\n'
+        'agent = polyathlon.make_agent("language", polyathlon.adapt(sums, "language", model="smollm2-135m"), lora=8)\n'
         f"agent.warm_start({shown})",
         is_learned=after.mean > before.mean + 0.1,
         exchanges=[

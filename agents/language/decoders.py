@@ -75,8 +75,10 @@ class CacheDecoder:
         mask = (positions >= 0).long()
         self.knows_places = bool(known_alone(model, position_ids=None))
         places = {"position_ids": positions.clamp_min(0)} if self.knows_places else {}
+        # transformers 5.24 has renamed it
+        self.cache_word = "cache" if known_alone(model, cache=None) else "past_key_values"
         out = model(input_ids=tokens, attention_mask=mask, use_cache=True, **places, **self.options)
-        self.cache = out.past_key_values
+        self.cache = getattr(out, self.cache_word)
         self.cache.batch_select_indices(index)
         self.mask, self.places, self.logits = mask[index], lengths[index], out.logits[:, -1][index]
 
@@ -87,8 +89,8 @@ class CacheDecoder:
         out = self.model(
             input_ids=tokens[:, None],
             attention_mask=self.mask,
-            past_key_values=self.cache,
             use_cache=True,
+            **{self.cache_word: self.cache},
             **places,
             **self.options,
         )

@@ -30,9 +30,10 @@ OWN = "An environment of your own is module:Id (the module registers it) or modu
 
 def unknown_environment(env_id: Any) -> UsageError:
     """Build the error for an id that is not registered: the nearest one, and the package of a known family."""
-    close = nearest(str(env_id), gym.registry)
-    hint = f" Did you mean {close!r}?" if close else ""
-    return UsageError(f"unknown environment {env_id!r}.{hint}{_family(str(env_id))} polyathlon envs lists ids. {OWN}.")
+    family = _family(str(env_id))
+    close = None if family else nearest(str(env_id), gym.registry)  # whose name says where it is has no near one here
+    hint = f" Did you mean {close!r}?" if close else family
+    return UsageError(f"unknown environment {env_id!r}.{hint} polyathlon envs lists ids. {OWN}.")
 
 
 def _family(env_id: str) -> str:

@@ -110,6 +110,7 @@ class RecordSet:
             self.description = {"source": str(source), "columns": self.columns, "split": split}
         if not len(self.rows):
             raise UsageError(f"{self.rows.name} holds no records")
+        self._refuse_unknown_names()
         self.kind = kind_of(self._renamed(self.rows[0]), self._where(0))
         self._read_once()
 
@@ -130,6 +131,12 @@ class RecordSet:
             return row
         theirs = {name: ours for ours, name in self.columns.items()}
         return {theirs.get(key, key): value for key, value in row.items() if key not in self.columns or key in theirs}
+
+    def _refuse_unknown_names(self) -> None:
+        """Refuse a name of `columns` that no row has."""
+        for ours, theirs in self.columns.items():
+            if not any(theirs in self.rows[row] for row in range(len(self.rows))):
+                raise unknown_name(f"column of {self.rows.name} (for {ours})", theirs, map(str, self.rows[0]))
 
     def _read_once(self) -> None:
         """Check every row, and note its hash, its prompt's and its size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -73,6 +74,8 @@ class TextTask(LanguageTask):
             raise UsageError(
                 "held_out=True asks held-out prompts alone, but holdout is 0: give the share that is held out"
             )
+        self._given = {"data": data, "judge": judge, "weights": weights, "columns": columns, "holdout": holdout}
+        self._given |= {"held_out": held_out, "max_answer": max_answer}
         super().__init__(max_turns=1, max_answer=max_answer, max_bytes=1 << 18)
         self.records = records(EXAMPLES if data is None else data, columns)
         self.scorers = scorers_of(judge, weights)
@@ -91,10 +94,20 @@ class TextTask(LanguageTask):
             prompt: column of the prompts.
             answer: column of the reference answers, where there is one.
             **options: further arguments of `TextTask`.
+
+        Raises:
+            UsageError: the data or the judge cannot be read, or no row has a column that is named.
         """
         names = {"prompt": prompt, "reference": answer}
         columns = {ours: theirs for ours, theirs in names.items() if ours != theirs}
         return cls(data, judge=reward, columns={**columns, **options.pop("columns", {})}, **options)
+
+    def kept_as(self) -> tuple[str, dict[str, Any]] | None:
+        """Return the id under which this task is registered and the options that make it again; None for a class derived from it."""
+        if type(self) is not TextTask:
+            return None
+        usual = {name: each.default for name, each in inspect.signature(TextTask).parameters.items()}
+        return "polyathlon/Prompts-v0", {key: value for key, value in self._given.items() if value is not usual[key]}
 
     @property
     def task_ids(self) -> Sequence[int] | None:

@@ -77,6 +77,8 @@ def test_mypy_finds_a_slip_in_a_user_s_script(tmp_path):
         'third = LanguageAgent("tiny", None, sed=1)\n'
         'polyathlon.train("sac", "Pendulum-v1", 100, sead=1)\n'
         "reveal_type(good)\n"
+        'polyathlon.trian("sac", "Pendulum-v1")\n'
+        "from polyathlon.wrappers import TokenActions\n"
     )
     words = [
         sys.executable,
@@ -98,5 +100,7 @@ def test_mypy_finds_a_slip_in_a_user_s_script(tmp_path):
             each.startswith(f"script.py:{line}: error: Unexpected keyword argument") and f'"{word}"' in each
             for each in said
         ), said
+    assert any(each.startswith('script.py:10: error: Module has no attribute "trian"') for each in said), said
+    assert any(each.startswith("script.py:11: error: Module") and "TokenActions" in each for each in said), said
     assert not any(each.startswith("script.py:4:") for each in said)
     assert any("SAC" in each for each in said if each.startswith("script.py:9: note"))

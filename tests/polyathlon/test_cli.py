@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import polyathlon
-from polyathlon.cli import main
+from polyathlon.cli import build_parser, main
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -40,6 +40,22 @@ def test_an_unknown_command_suggests_the_nearest(capsys):
 
 def test_an_unknown_family_suggests_the_nearest(capsys):
     assert "Did you mean 'control'?" in failure(capsys, "envs", "controls")
+
+
+def test_a_warning_takes_one_line_without_a_place_in_the_program(tmp_path):
+    words = ["train", "sac", "Pendulum-v1", "--plain", "--steps", "8", "--out", str(tmp_path / "run")]
+    script = f"from polyathlon.cli import main; main({words})"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("polyathlon: warning: sac acts at random for its first 100 steps")
+
+
+def test_several_rewards_are_given_as_a_list_and_one_as_itself(capsys):
+    parser = build_parser()
+    given = [
+        parser.parse_args(["train", "grpo", "X", "--reward", *names]).reward for names in (["m:f"], ["m:f", "m:g"])
+    ]
+    assert given == ["m:f", ["m:f", "m:g"]]
 
 
 def test_listing_is_quick_and_light():

@@ -16,8 +16,10 @@ import pytest
 import polyathlon
 from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.text.text_task import TextTask
 from polyathlon.evaluation import agent_policy, evaluate, load_run
 from polyathlon.own_tasks import given_task
+from polyathlon.serving import chat
 from polyathlon.training import bare_env, new_agent, run_config
 
 MODULE = '''
@@ -43,11 +45,19 @@ class OldStep(Line):
 class WrongSpace(Line):
     def see(self):
         return np.array([2.0], np.float32)
+class Praise(Line):
+    def step(self, action):
+        return self.see(), "good", False, False, {}
+class NoNumber(Line):
+    def step(self, action):
+        return self.see(), float("nan"), False, False, {}
 class Sulking(Line):
     def reset(self, *, seed=None, options=None):
         raise RuntimeError("not today")
 def no_licence(): raise OSError("no licence")
 def number(): return 7
+def brief(completions, **columns): return [-len(text) for text in completions]
+def right(completions, reference, **columns): return [float(a == b) for a, b in zip(completions, reference)]
 def two_lines(): return gym.make_vec("CartPole-v1", 2)
 VALUE = 3
 gym.register("Line-v0", entry_point="own_line:Line", kwargs={"length": 3})
@@ -153,7 +163,12 @@ def test_several_rows_of_a_callable_are_environments_of_their_own(own_line):
         ("VALUE", "neither registered the environment 'VALUE' nor a callable"),
         ("Lin", "Did you mean 'own_line:Line'"),
         ("OldStep", "OldStep breaks Gymnasium's interface: .*got 4"),
-        ("WrongSpace", "WrongSpace breaks Gymnasium's interface: .*observation"),
+        (
+            "WrongSpace",
+            r"WrongSpace breaks Gymnasium's interface: .*it is \[2.\] \(float32, shape \(1,\)\), the space Box",
+        ),
+        ("Praise", r"Praise breaks Gymnasium's interface: step\(\) returned the reward 'good': a number is needed"),
+        ("NoNumber", r"NoNumber breaks Gymnasium's interface: .*step\(\) returned the reward nan: a number is needed"),
         ("Sulking", r"Sulking breaks Gymnasium's interface: RuntimeError: not today .*own_line.py, line \d+"),
     ],
 )
@@ -161,6 +176,44 @@ def test_what_breaks_is_named_in_one_message(own_line, name, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         train(f"own_line:{name}", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+TEXTS = {"completions": 4, "wrapper_kwargs": {"max_new_tokens": 2}, "picture": False}
+FEW = {"num_prompts": 2, "group_size": 2}
+
+
+def test_a_text_task_of_a_file_and_functions_of_a_module_is_kept(own_line, tmp_path):
+    file, out = tmp_path / "sums.jsonl", tmp_path / "run"
+    file.write_text('{"question": "1+1?", "reference": "2"}\n{"question": "1+2?", "reference": "3"}\n')
+    task = TextTask.from_records(file, reward=[own_line.right, own_line.brief], prompt="question")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        polyathlon.train("grpo", task, agent_kwargs=FEW, out=out, **TEXTS)
+    config = config_of(out)
+    judges = ["own_line:right", "own_line:brief"]
+    kept = {"data": str(file), "judge": judges, "columns": {"prompt": "question"}}
+    assert (config["env"], config["env_kwargs"], config["env_lost"]) == ("polyathlon/Prompts-v0", kept, None)
+    agent, env = load_run(out)
+    assert [scorer.name for scorer in env.unwrapped.scorers] == ["right", "brief"]
+    assert polyathlon.train("grpo", task, agent_kwargs=FEW, out=out, resume=True, **{**TEXTS, "completions": 8})
+    with pytest.raises(UsageError, match=r"takes no more options: give \['holdout'\]"):
+        polyathlon.train("grpo", task, env_kwargs={"holdout": 0.5}, agent_kwargs=FEW, **TEXTS)
+    # the same by its words, whose function becomes a name
+    words = {"data": str(file), "reward": own_line.brief, "env_kwargs": {"columns": {"prompt": "question"}}}
+    assert run_config("grpo", "polyathlon/Prompts-v0", completions=4, **words).env_kwargs["judge"] == "own_line:brief"
+
+
+def test_a_text_task_that_cannot_be_kept_says_why_and_its_model_leaves_all_the_same(own_line, tmp_path, capsys):
+    out = tmp_path / "run"
+    task = TextTask.from_records([{"prompt": "1+1?"}], reward=lambda completions, **columns: [0.0] * len(completions))
+    with pytest.warns(
+        UserWarning, match=r"cannot keep how .*TextTask was made: of its judge: .*<lambda> is defined inside"
+    ):
+        polyathlon.train("grpo", task, agent_kwargs=FEW, out=out, **TEXTS)
+    assert main(["evaluate", str(out)]) == 2
+    assert "keeps no way to make its environment" in capsys.readouterr().err
+    assert main(["export", str(out), "--pretrained"]) == 0 and (out / "pretrained" / "config.json").exists()
+    assert chat(out, iter(["1+1?", "/end"]).__next__, lambda answer: None) == 1
 
 
 def test_what_the_checker_merely_warns_of_is_said_once(own_line):

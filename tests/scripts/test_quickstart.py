@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def test_questions_answers_and_verdicts_are_shown_once_and_the_page_holds_on_a_p
     said = quickstart.exchange(info, 0.0)
     assert said == Exchange("State 2 < 3?", "yes & no", "expected <yes>", False)
     assert quickstart.exchange({}, 1.5) == Exchange("", "", "return 1.5", None)
+    judged = {**info, "verdict": {**info["verdict"], "reason": "judge 0", "parts": {"judge": 0.0}}}
+    assert quickstart.exchange(judged, 0.0).verdict == "wrong"
     env = gym.make("polyathlon/Reasoning-v0", task="chain_sum")
     question, _ = env.reset(seed=0)
     real = quickstart.exchange(env.step("7 million")[4], 0.0)
@@ -72,6 +75,9 @@ def test_questions_answers_and_verdicts_are_shown_once_and_the_page_holds_on_a_p
     for part in ("State 2 &lt; 3?", "yes &amp; no", "(nothing)", 'class="wrong"', 'class="right"', 'name="viewport"'):
         assert part in page
     assert page.count("expected &lt;yes&gt;") == 1 and "What next" in page
+    linked = re.findall(r'<a href="([^"]+)"', page)
+    assert len(linked) >= 4 and all((tmp_path / path).is_file() for path in linked)
+    assert f"polyathlon evaluate {tmp_path}/ppo-tours" in page
 
 
 def test_the_table_tells_learning_from_failing():

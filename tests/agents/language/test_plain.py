@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("transformers")
@@ -9,7 +11,7 @@ import torch
 import transformers
 
 from polyathlon.agents.language.decoders import CacheDecoder, make_decoder
-from polyathlon.agents.language.plain import PlainDecoder, refuse_no_decoder, remembers
+from polyathlon.agents.language.plain import PlainDecoder, known_arguments, refuse_no_decoder, remembers
 from polyathlon.agents.language.reading import read_episodes
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model
@@ -36,6 +38,27 @@ def test_a_cache_is_used_where_it_tells_the_same():
     assert remembers(model, CacheDecoder, CPU)
     assert isinstance(make_decoder(model, CONTEXTS, 4, CPU), CacheDecoder)
     assert isinstance(make_decoder(load_model("tiny"), CONTEXTS, 4, CPU, fast=False), CacheDecoder)
+
+
+def test_a_cache_is_used_under_its_new_name():
+    # transformers 5.24 calls the argument and the output `cache`
+    class Renamed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small("gpt2")
+
+        def forward(self, input_ids, attention_mask=None, position_ids=None, cache=None, use_cache=True):
+            word = "cache" if "cache" in known_arguments(self.inner) else "past_key_values"
+            words = {
+                "attention_mask": attention_mask,
+                "position_ids": position_ids,
+                word: cache,
+                "use_cache": use_cache,
+            }
+            out = self.inner(input_ids=input_ids, **words)
+            return SimpleNamespace(logits=out.logits, cache=out.get(word))
+
+    assert remembers(Renamed().eval(), CacheDecoder, CPU)
 
 
 def test_a_cache_that_tells_something_else_is_not_used():

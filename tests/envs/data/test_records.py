@@ -266,6 +266,17 @@ def test_rows_that_mean_nothing_are_refused(row, message):
         records([row])
 
 
+def test_a_column_that_no_row_has_is_refused_with_the_nearest():
+    rows = [{"question": "p", "answer": "a"}]
+    for columns, close in (
+        ({"prompt": "questoin"}, "question"),
+        ({"prompt": "question", "reference": "anser"}, "answer"),
+    ):
+        with pytest.raises(UsageError, match=rf"unknown column of the list \(for \w+\) .* Did you mean '{close}'\?"):
+            records(rows, columns)
+    assert records([*rows, {"question": "q", "solution": "b"}], {"prompt": "question", "reference": "solution"})
+
+
 def test_bad_files_are_refused_with_the_place(tmp_path):
     def refused(name, content, message):
         path = tmp_path / name
