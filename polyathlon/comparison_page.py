@@ -207,8 +207,16 @@ def table(results: Results) -> str:
     return text.getvalue()
 
 
+COLOURS = 10  # in matplotlib's cycle; names beyond them get dashed lines
+MOST_BANDS = 6  # more of them lie over each other, and nothing can be seen
+
+
+def _line(number: int) -> dict[str, str]:
+    return {"color": f"C{number % COLOURS}", "ls": ("-", "--", ":", "-.")[number // COLOURS % 4]}
+
+
 def draw(results: Results, path: Path) -> None:
-    """Draw the final scores with their intervals, and every curve as a mean with its band."""
+    """Draw the final scores with their intervals, and every curve as a mean, with its band where the names are few."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -223,7 +231,7 @@ def draw(results: Results, path: Path) -> None:
         _draw_curves(results, axis, what)
     for axis in axes[1 + len(shown) :]:
         axis.axis("off")
-    handles = [axes[0].plot([], [], color=f"C{i}", label=name)[0] for i, name in enumerate(results.names)]
+    handles = [axes[0].plot([], [], **_line(i), label=name)[0] for i, name in enumerate(results.names)]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6), frameon=False)
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
@@ -232,7 +240,7 @@ def _draw_scores(results: Results, axis: Any) -> None:
     rows = results.rows()
     for i, row in enumerate(rows):
         y, score = len(rows) - 1 - i, row.score
-        axis.plot([score.low, score.high], [y, y], color=f"C{i}", lw=2)
+        axis.plot([score.low, score.high], [y, y], **_line(i), lw=2)
         axis.plot(score.estimate, y, "o", color=f"C{i}")
         each = [run.score for run in results.of(row.name)]
         axis.plot(each, [y - 0.18] * len(each), "|", color=f"C{i}", alpha=0.6)
@@ -245,9 +253,10 @@ def _draw_scores(results: Results, axis: Any) -> None:
 
 def _draw_curves(results: Results, axis: Any, what: str) -> None:
     for name, (x, mean, low, high) in results.bands(what).items():
-        color = f"C{results.names.index(name)}"
-        axis.plot(x, mean, color=color, marker="o" if len(x) < 3 else None)
-        axis.fill_between(x, low, high, color=color, alpha=0.18, lw=0)
+        line = _line(results.names.index(name))
+        axis.plot(x, mean, **line, marker="o" if len(x) < 3 else None)
+        if len(results.names) <= MOST_BANDS:
+            axis.fill_between(x, low, high, color=line["color"], alpha=0.18, lw=0)
     if what == SCORE and results.threshold is not None:
         axis.axhline(results.threshold, color="0.6", lw=0.8, ls="--")
     axis.set(xlabel=results.setting.unit, title="score in training" if what == SCORE else what)

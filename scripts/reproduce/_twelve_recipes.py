@@ -38,6 +38,8 @@ SETTING: dict[str, Any] = {
     "seeds": 5,
 }
 NAME = "twelve_recipes"
+NOTE = """Problems are drawn from very many, so that hardly one is asked twice: hapo, which remembers the lengths of earlier answers to a problem, has
+nothing to remember and is grpo here, to the number, and kimi_k15 cannot come back to problems that were failed."""
 
 
 def folder() -> Path:
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     title, rest = found.page.read_text().replace("(comparison.png)", f"({NAME}.png)").split("\n", 1)
     made = ", ".join(f"{name} {version}" for name, version in versions().items() if name != "machine")
     written = f"Written by `polyathlon reproduce {NAME}` ({made}; {versions()['machine']})."
-    text = f"{title}\n\n**{headline(rows)}.**\n{rest}\n{written}\n"
+    text = f"{title}\n\n**{headline(rows)}.**\n{rest}\n{NOTE}\n\n{written}\n"
     (options.out / f"{NAME}.md").write_text(text)
     content = {"found": headline(rows), "setting": SETTING, "scores": {row.name: str(row.score) for row in rows}}
     (options.out / f"{NAME}.json").write_text(json.dumps({**content, "versions": versions()}, indent=1))
