@@ -11,11 +11,12 @@ ADVICE = "lower the learning rate, bound the gradient (max_grad_norm), or look f
 def what_is_wrong(name: str, value: float) -> str:
     """Return "NaN" or "infinite" for a number that no training can go on with, else "".
 
-    A loss (its name ends so) must be finite; a measure beside it, such as a ratio, may be infinite, but not NaN.
+    A loss (its name ends so, but for the number of a network's member in "critic_loss.1") must be finite; a measure beside it, such as a
+    ratio, may be infinite, but not NaN.
     """
     if math.isnan(value):
         return "NaN"
-    return "infinite" if math.isinf(value) and name.endswith("loss") else ""
+    return "infinite" if math.isinf(value) and name.partition(".")[0].endswith("loss") else ""
 
 
 def refuse_lost_losses(values: Mapping[str, float], when: str) -> None:
