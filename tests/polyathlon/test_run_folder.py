@@ -76,7 +76,9 @@ def test_a_checkpoint_of_another_run_is_refused(run, tmp_path):
 def test_the_last_checkpoint_is_kept_when_a_loss_is_nan(tmp_path):
     words = {"learning_starts": 100, "batch_size": 8, "train_freq": 8, "policy_kwargs": {"net_arch": [8]}}
     words |= {"gradient_steps": 8, "learning_rate": 1e30}
-    with pytest.raises(FloatingPointError, match=r"_loss is (NaN|infinite) at gradient step [1-8]; lower the learning rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"_loss is (NaN|infinite) at gradient step [1-8]; lower the learning rate"
+    ):
         polyathlon.train("sac", "Pendulum-v1", 200, out=tmp_path / "run", agent_kwargs=words, **WORDS)
     kept = SAC.resume(tmp_path / "run" / "checkpoint.pt", gym.make("Pendulum-v1"), device="cpu")
     assert kept.num_timesteps == 56 and np.isfinite(weights(kept)).all()  # the first rollout's start after 50 steps
