@@ -35,8 +35,8 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
         output: "numpy" arrays or "torch" tensors.
         device: where the tensors go.
         autoreset_mode: Gymnasium's mode, or its name.
-        workers: number of processes, each with a block of the games; 0 plays all in this one. Worth it from about two idle
-            cores on: a game keeps Python's lock, so threads would not help.
+        workers: number of processes, this one among them, each with a block of the games; 0 and 1 play all in this one. Worth
+            it where that many cores are idle: a game keeps Python's lock, so threads would not help.
         **options: those of `NetHack`.
 
     Raises:
@@ -79,7 +79,7 @@ class NetHackVector(gym.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.games: Block | Workers
-        if self.workers:
+        if min(self.workers, self.num_envs) > 1:
             self.games = Workers(settings, self.num_envs, self.workers)
         else:
             self.games = Block(settings, allocate(settings, self.num_envs))

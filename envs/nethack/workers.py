@@ -1,4 +1,4 @@
-"""Blocks of games in worker processes: their arrays lie in memory that all share, and a step sends a few bytes."""
+"""Blocks of games in several processes: their arrays lie in memory that all share, and a step sends a few bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,11 @@ from .settings import LEVEL_SHAPE, Settings
 BEGIN, STEP, DRAW, WAIT, QUIT = b"b", b"s", b"d", b"w", b"q"
 DONE, FAILED = b".", b"!"
 SECONDS_TO_QUIT = 5.0
+# to wake a process that sleeps takes some 60 us, an eighth of a step of 16 games: who waits asks that long before it sleeps
+SECONDS_AWAKE = 1e-4
 _ALIGNMENT = 64
 _LENGTH = struct.Struct("<I")
+Link = tuple["subprocess.Popen[bytes]", socket.socket]
 _COMMAND = struct.Struct("<cBI")  # what to do, number of the command, a row
 _ANSWER = struct.Struct("<cBI")  # whether it worked, number of the command, bytes of the message that follows
 
@@ -35,7 +40,7 @@ class WorkerError(RuntimeError):
 
 
 class Workers:
-    """The rows of several blocks, each in a process of its own; used as one `Block`.
+    """The rows of several blocks, the first in this process and each other in one of its own; used as one `Block`.
 
     A process holds a block of games, never one game: it wakes once a step. What the games show is read where they wrote
     it. The processes end with this one, whatever ends it.
@@ -43,10 +48,12 @@ class Workers:
     Args:
         settings: the task.
         rows: number of rows.
-        workers: number of processes, at most one a row.
+        workers: number of blocks, at most one a row.
 
     Attributes:
         arrays: of all rows, see `block.allocate`.
+        bounds: first row of each block, and the number of rows.
+        own: the block that this process plays.
     """
 
     def __init__(self, settings: Settings, rows: int, workers: int) -> None:
@@ -56,15 +63,15 @@ class Workers:
             descriptor = file.fileno()
             self.arrays = _arrays(descriptor, size, layout)
             self._frame = self.arrays.pop("frame")[0]
-            bounds = np.linspace(0, rows, min(workers, rows) + 1).astype(int).tolist()
-            self._links: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
+            self.bounds: list[int] = np.linspace(0, rows, min(workers, rows) + 1).astype(int).tolist()
+            self._links: list[Link] = []
             self._number, self._is_waiting = 0, False
             self._stop = weakref.finalize(self, _stop, os.getpid(), self._links)
-            for first, last in itertools.pairwise(bounds):
+            for first, last in itertools.pairwise(self.bounds[1:]):
                 job = (settings, layout, size, descriptor, first, last)
                 self._links.append(_launch(job, descriptor))
-        self.bounds = bounds
         try:
+            self.own = Block(settings, {name: array[: self.bounds[1]] for name, array in self.arrays.items()})
             self._collect(self._links)
         except BaseException:
             self.close()
@@ -72,16 +79,16 @@ class Workers:
 
     @property
     def processes(self) -> list[subprocess.Popen[bytes]]:
-        """The worker processes."""
+        """The worker processes, without this one."""
         return [process for process, _ in self._links]
 
     def begin(self) -> None:
         """Begin a game in every active row."""
-        self._do(BEGIN)
+        self._do(BEGIN, self.own.begin)
 
     def step(self) -> None:
         """Press the key of every active row."""
-        self._do(STEP)
+        self._do(STEP, self.own.step)
 
     def wait(self) -> None:
         """Wait for what an interrupt (Ctrl-C) left running, whose answers nobody read; the games are then between steps."""
@@ -92,32 +99,40 @@ class Workers:
         """Draw the level of a row into `frame`."""
         number = int(np.searchsorted(self.bounds, row, side="right")) - 1
         self.wait()
-        self._call(DRAW, [self._links[number]], row - self.bounds[number])
+        if number == 0:
+            self.own.draw_level(row, frame)
+            return
+        self._call(DRAW, [self._links[number - 1]], row - self.bounds[number])
         frame[...] = self._frame
 
-    def _do(self, command: bytes) -> None:
+    def _do(self, command: bytes, play: Callable[[], None]) -> None:
         active = self.arrays["active"]
-        called = [link for i, link in enumerate(self._links) if active[self.bounds[i] : self.bounds[i + 1]].any()]
-        self._call(command, called)
+        is_called = [active[first:last].any() for first, last in itertools.pairwise(self.bounds)]
+        called = [link for link, wanted in zip(self._links, is_called[1:], strict=True) if wanted]
+        self._call(command, called, play=play if is_called[0] else None)
 
-    def _call(self, command: bytes, called: list[tuple[subprocess.Popen[bytes], socket.socket]], row: int = 0) -> None:
-        """Send a command and wait for its answers; those of commands that were interrupted are passed over."""
+    def _call(
+        self, command: bytes, called: Sequence[Link], row: int = 0, play: Callable[[], None] | None = None
+    ) -> None:
+        """Send a command, `play` the games of this process, and wait for the answers; those of interrupted commands are passed over."""
         self._number, self._is_waiting = (self._number + 1) % 256, True
         try:
             for _, link in called:
                 link.sendall(_COMMAND.pack(command, self._number, row))
         except OSError as error:
             raise _gone() from error
+        if play is not None:
+            play()
         self._collect(called)
         self._is_waiting = False
 
-    def _collect(self, called: list[tuple[subprocess.Popen[bytes], socket.socket]]) -> None:
+    def _collect(self, called: Sequence[Link]) -> None:
         failures = []
         for _, link in called:
             number, answer, text = -1, DONE, b""
             try:
                 while number != self._number:
-                    answer, number, length = _ANSWER.unpack(_read(link, _ANSWER.size))
+                    answer, number, length = _ANSWER.unpack(_read_soon(link, _ANSWER.size))
                     text = _read(link, length)
             except (ConnectionError, EOFError) as error:
                 raise _gone() from error
@@ -128,8 +143,10 @@ class Workers:
             raise WorkerError(failures[0])
 
     def close(self) -> None:
-        """End the processes; a second call does nothing."""
+        """End the processes and give back the games; a second call does nothing."""
         self._stop()
+        if hasattr(self, "own"):
+            self.own.close()
 
 
 def _gone() -> WorkerError:
@@ -138,7 +155,7 @@ def _gone() -> WorkerError:
     )
 
 
-def _stop(owner: int, links: list[tuple[subprocess.Popen[bytes], socket.socket]]) -> None:
+def _stop(owner: int, links: list[Link]) -> None:
     if os.getpid() != owner:
         return
     for _, link in links:
@@ -153,7 +170,7 @@ def _stop(owner: int, links: list[tuple[subprocess.Popen[bytes], socket.socket]]
             process.wait()
 
 
-def _launch(job: Any, descriptor: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _launch(job: Any, descriptor: int) -> Link:
     ours, theirs = socket.socketpair()
     with theirs:
         command = [sys.executable, "-m", "polyathlon.envs.nethack.workers", str(theirs.fileno())]
@@ -199,6 +216,18 @@ def _read(link: socket.socket, number: int) -> bytes:
     return content
 
 
+def _read_soon(link: socket.socket, number: int) -> bytes:
+    """Read as `_read` does, awake for a while before it sleeps."""
+    end = time.perf_counter() + SECONDS_AWAKE
+    while time.perf_counter() < end:
+        with contextlib.suppress(BlockingIOError):
+            part = link.recv(number, socket.MSG_DONTWAIT)
+            if not part:
+                raise EOFError
+            return part + _read(link, number - len(part))
+    return _read(link, number)
+
+
 def _attempt(link: socket.socket, number: int, work: Any) -> Any:
     """Do something, and say whether it worked."""
     try:
@@ -225,7 +254,7 @@ def serve(link: socket.socket) -> None:
     work = {BEGIN: block.begin, STEP: block.step, WAIT: block.wait}
     try:
         while True:
-            command, number, row = _COMMAND.unpack(_read(link, _COMMAND.size))
+            command, number, row = _COMMAND.unpack(_read_soon(link, _COMMAND.size))
             if command == QUIT:
                 break
             if command == DRAW:

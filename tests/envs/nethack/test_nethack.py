@@ -27,6 +27,7 @@ from polyathlon.envs.nethack.rules import Rules
 from polyathlon.envs.nethack.seeds import game_seeds
 from polyathlon.envs.nethack.task import NetHack
 from polyathlon.envs.nethack.vector import NetHackVector
+from polyathlon.envs.nethack.views import new_frame
 from polyathlon.envs.nethack.workers import WorkerError
 from polyathlon.envs.tensor.copies import changes_since_made, copy_envs
 
@@ -203,7 +204,13 @@ def test_workers_play_the_same_games_and_end_with_their_owner():
         actions = rng.integers(0, 23, 3)
         found = [vec.step(actions) for vec in (plain, spread)]
         np.testing.assert_array_equal(found[0][1], found[1][1])
-    assert spread.render()[0].std() > 0
+    assert len(spread.games.processes) == 1  # the other block is played in this process
+    for row in range(3):
+        drawn = [new_frame(), new_frame()]
+        for vec, frame in zip((plain, spread), drawn, strict=True):
+            vec.games.draw_level(row, frame)
+        assert drawn[0].std() > 0
+        np.testing.assert_array_equal(*drawn)
     state = spread.get_state()
     plain.set_state(state)
     np.testing.assert_array_equal(plain.step(actions)[0]["glyphs"], spread.step(actions)[0]["glyphs"])
@@ -243,16 +250,20 @@ def test_a_step_or_reset_that_an_interrupt_ends_midway_is_made_up_for(monkeypatc
     broken.close(), whole.close()
 
 
-def test_an_interrupt_in_a_step_leaves_no_answer_behind_that_a_later_step_would_take_for_its_own(monkeypatch):
+@pytest.mark.parametrize("amid", ["the games of this process", "the wait for the others"])
+def test_an_interrupt_in_a_step_leaves_no_answer_behind_that_a_later_step_would_take_for_its_own(monkeypatch, amid):
     plain = NetHackVector(2, max_episode_steps=50)
     spread = NetHackVector(2, max_episode_steps=50, workers=2, render_mode="rgb_array")
     plain.reset(seed=0), spread.reset(seed=0)
 
-    def interrupted(called):
+    def interrupted(*called):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(spread.games, "_collect", interrupted)
+        if amid == "the wait for the others":
+            patch.setattr(spread.games, "_collect", interrupted)
+        else:
+            patch.setattr(spread.games.own, "_press", [interrupted])
         with pytest.raises(KeyboardInterrupt):
             spread.step(np.array([0, 0]))
     for number in range(4):
@@ -291,7 +302,8 @@ def folders() -> set[str]:
     return {one.name for one in Path(tempfile.gettempdir()).glob("nle*")}
 
 
-def test_folders_go_with_their_games_and_two_vectors_live_side_by_side():
+def test_folders_go_with_their_games_and_two_vectors_live_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other tests make games beside this one
     before = folders()
     first, second = NetHackVector(2), NetHackVector(2)
     assert len(folders() - before) == 4
