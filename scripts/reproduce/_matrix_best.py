@@ -21,7 +21,7 @@ def _measured(family: Family) -> tuple[float, str]:
 
     env = gym.make(family.env, **family.options)
     try:
-        returns = [_play(env, EVALUATION_SEED + i) for i in range(min(family.episodes, 60))]
+        returns = [_play(env, EVALUATION_SEED + i) for i in range(min(family.episodes, 300))]
         return float(np.mean(returns)), demonstrator_words(env)
     finally:
         env.close()

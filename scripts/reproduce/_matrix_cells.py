@@ -30,7 +30,7 @@ class Family:
     Attributes:
         env: id of the environment.
         options: options of the environment, the same for all kinds of agent.
-        episodes: of an evaluation; 200, or fewer where episodes are long.
+        episodes: of an evaluation; 200, fewer where episodes are long, more where they are short and only won or lost.
         best: the kind of who played best known when the cell was first run, part of its key; who plays is found by
             `polyathlon.wrappers.demonstrators` (of NetHack a scripted explorer since).
         deterministic: whether classic agents play their likeliest action in evaluations.
@@ -63,9 +63,12 @@ FAMILIES: dict[str, Family] = {
     "code": Family("polyathlon/Code-v0", {"seconds": 0.5, "total_seconds": 1.0}, episodes=100),
     "functions": Family("polyathlon/FunctionCall-v0"),
     "gui": Family("polyathlon/Widgets-v0", best="oracle"),
-    "werewolf": Family("polyathlon/Werewolf-v0", episodes=120, best="scripted player", rows=60),
+    # four players, who play scripted, so that a seat's own play counts; wins and losses want many games, which are short
+    "werewolf": Family(
+        "polyathlon/Werewolf-v0", {"num_players": 4, "opponent": "heuristic"}, 1000, "scripted player", rows=500
+    ),
     "nethack": Family(
-        "polyathlon/NetHack-v0", {"task": "scout", "max_episode_steps": 200}, 20, "none", deterministic=False
+        "polyathlon/NetHack-v0", {"task": "scout", "max_episode_steps": 200}, 120, "none", deterministic=False, rows=60
     ),
 }
 
