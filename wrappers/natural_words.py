@@ -202,6 +202,27 @@ def solve_widgets(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]
     return widget_words.solution(observation, info, env)
 
 
+def describe_werewolf(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Tell what the seat knows of the game, and the numbered actions."""
+    from polyathlon.envs.werewolf.seat_words import describe_seat
+
+    return describe_seat(env.unwrapped.task.layout, observation, info["action_mask"])  # type: ignore[attr-defined]
+
+
+def describe_werewolf_briefly(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Write the same in some sixty characters a turn."""
+    from polyathlon.envs.werewolf.seat_words import describe_seat_briefly
+
+    return describe_seat_briefly(env.unwrapped.task.layout, observation, info["action_mask"])  # type: ignore[attr-defined]
+
+
+def solve_werewolf(observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
+    """Return what the scripted player does in the seat's place."""
+    from .demonstrators import WerewolfHeuristic
+
+    return str(int(WerewolfHeuristic()(env, observation, info)))
+
+
 def nearest_open(observation: dict[str, Any], info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
     """Return the nearest open point of a tour, which the description lists first: a good first answer, seldom the best."""
     nodes, _, here, _, _ = _around(observation)
@@ -219,13 +240,23 @@ NATURAL: dict[str, Describe] = {
     "Pendulum": describe_pendulum,
     "NetHack": describe_nethack,
     "Widgets": describe_widgets,
+    "Werewolf": describe_werewolf,
 }
 # the same in few characters
-BRIEF: dict[str, Describe] = {"TSP": describe_tsp_briefly, "Pendulum": describe_pendulum_briefly}
+BRIEF: dict[str, Describe] = {
+    "TSP": describe_tsp_briefly,
+    "Pendulum": describe_pendulum_briefly,
+    "Werewolf": describe_werewolf_briefly,
+}
 # tasks whose actions have words of their own
 PARSERS: dict[str, Parse] = {"NetHack": parse_nethack, "Widgets": parse_widgets}
 # tasks that know a right first answer, or a good one
-SOLUTIONS: dict[str, Describe] = {"Widgets": solve_widgets, "TSP": nearest_open, "Pendulum": solve_pendulum}
+SOLUTIONS: dict[str, Describe] = {
+    "Widgets": solve_widgets,
+    "TSP": nearest_open,
+    "Pendulum": solve_pendulum,
+    "Werewolf": solve_werewolf,
+}
 
 
 def natural_description(env: gym.Env[Any, Any], brief: bool = False) -> Describe | None:

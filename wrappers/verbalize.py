@@ -13,7 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 from polyathlon.envs.errors import UsageError, check_finite, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import TaskStep
-from polyathlon.envs.tensor.copies import copy_env
+from polyathlon.envs.tensor.copies import copy_envs
 from polyathlon.envs.tensor.rewards import num_objectives
 
 from .action_kinds import is_text_space, mask_of
@@ -207,6 +207,7 @@ class VerbalTask(LanguageTask):
         self._describe, self._parse, self._solution = describe, parse, solution
         self.invalid_reward, self._hold = invalid_reward, hold
         self._used: list[tuple[gym.Env[Any, Any], weakref.ref[TaskEpisode]]] = []
+        self._spare: list[gym.Env[Any, Any]] = []  # copies that no episode had yet
         self._options: dict[str, Any] | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -255,7 +256,9 @@ class VerbalTask(LanguageTask):
             if episode is None or episode.over:
                 del self._used[i]
                 return env
-        return copy_env(self._env)
+        if not self._spare:  # what a copy must equal is compared once a call: as many as there are, up to eight
+            self._spare = copy_envs(self._env, min(max(1, len(self._used)), 8))
+        return self._spare.pop()
 
     def _text(self, observation: Any, info: dict[str, Any], env: gym.Env[Any, Any]) -> str:
         if self._describe is not None:

@@ -21,6 +21,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 EVALUATION_SEED = 1_900_000_000  # far from the seeds of runs, so that what is evaluated was not trained on
 POINTS = 4  # of a learning curve behind its start
+SPOKEN_EPISODES = 200  # of an evaluation of an agent that writes, at most: its rows are played one by one
 Act = Callable[[Any, Any], Any]
 
 
@@ -113,8 +114,9 @@ class Scorer:
     def __init__(self, cell: Cell, config: Any, most: int) -> None:
         from polyathlon.run_making import build_env
 
-        self.task, self.seed, self.episodes = cell.task, config.seed, min(most, cell.task.episodes)
+        self.task, self.seed = cell.task, config.seed
         self.speaks = cell.kind == "language"
+        self.episodes = min(most, cell.task.episodes, SPOKEN_EPISODES if self.speaks else cell.task.episodes)
         self.env = build_env(config)
         self._vec: Any = None
 
