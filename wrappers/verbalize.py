@@ -41,8 +41,8 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
     """Give a task words, so that a language model can act in it.
 
     Each step of the task is one turn: the text says what is observed and what may be answered, the answer names one
-    action (`3`, `action: 3`, `[0.5, -1.2]`). The combinatorial tasks and Pendulum have descriptions of their own; any other task is written
-    as names and rounded numbers. Numbers beyond the bounds of a Box action are moved to the bound.
+    action (`3`, `action: 3`, `[0.5, -1.2]`). The combinatorial tasks, Pendulum and Werewolf have descriptions of their own; any other task is
+    written as names and rounded numbers. Numbers beyond the bounds of a Box action are moved to the bound.
 
     An answer that names no action is a verdict, never an exception, and never pays: where the task masks actions, the
     turn is played as an action that the mask forbids, so the task's own penalty ends the episode; elsewhere the default
@@ -58,9 +58,11 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         describe: hook (observation, info, env) -> text, instead of the words above.
         parse: hook (text, info, env) -> action; raises ValueError with the reason for a text that names none.
         solution: hook (observation, info, env) -> the right answer to where a task stands, for imitation; by default that of a task
-            whose own words know one (`polyathlon/Widgets-v0`), or a good one (`polyathlon/TSP-v0`: the nearest city).
+            whose own words know one (`polyathlon/Widgets-v0`), or a good one (`polyathlon/TSP-v0`: the nearest city;
+            `polyathlon/Werewolf-v0`: the scripted player's).
         brief: short descriptions for models with a small context, where the task has them (`polyathlon/TSP-v0`: the three nearest
-            cities, so that a tour of 20 cities fits into 1,024 characters; `Pendulum-v1`: two whole numbers).
+            cities, so that a tour of 20 cities fits into 1,024 characters; `Pendulum-v1`: two whole numbers; `polyathlon/Werewolf-v0`: some
+            sixty characters a turn of four players).
         invalid_reward: added to the reward of a turn without a readable action, where the task has no action mask.
         hold: steps of the task that each answer is held for, their rewards added up (action repeat), so that an episode has fewer turns and
             its words fit into a small context; only where the task has no action mask.

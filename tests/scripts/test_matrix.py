@@ -197,12 +197,12 @@ def test_controls_are_counted_together_and_a_gain_is_flagged(matrix, cells, modu
 def test_who_imitates_demonstrations_gains_whatever_the_rewards_are_and_is_not_counted_among_the_controls(
     matrix, cells, modules
 ):
-    names = [cells.Cell("text", kind) for kind in ("sac", "expo", "cmorl")]
+    names = [cells.Cell("functions", kind) for kind in ("sac", "expo", "cmorl")]
     assert [cell.is_imitation for cell in names] == [False, True, False]
     jobs = matrix.jobs_of(names, [1, 2], 75.0, control=True)
     shuffled = {"sac": 0.01, "expo": 0.6, "cmorl": -0.02}
     made = {job: outcome(0.2, 0.2 + shuffled[job.cell.kind] if job.shuffled else 0.7 + 0.01 * job.seed) for job in jobs}
-    judged = modules["matrix_judge"].judge(made, {"text": (1.0, "answers")}, False)
+    judged = modules["matrix_judge"].judge(made, {"functions": (1.0, "answers")}, False)
     assert not any(row.is_flagged for row in judged.rows) and judged.control.count == 2
     page = modules["matrix_page"].text_of(judged, None)
     assert "imitation |" in page and "its control with shuffled rewards is not counted" in page

@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 import polyathlon
 from polyathlon.envs.errors import UsageError
-from polyathlon.envs.tensor.copies import copy_env
+from polyathlon.envs.tensor.copies import copy_envs
 from polyathlon.wrappers.natural_words import describe_atsp, describe_cvrp, describe_knapsack, describe_op, describe_tsp
 from polyathlon.wrappers.tokens.token_action import TokenAction
 from polyathlon.wrappers.verbalize import Verbalize
@@ -317,8 +317,25 @@ def test_a_tour_of_twenty_cities_in_few_characters_fits_into_the_context_of_tiny
         contexts, steps, over = turn.context, steps + 1, bool(turn.terminated.all())
         assert not turn.truncated.any() and all(not info["verdict"]["invalid"] for info in turn.infos)
     assert steps == 19 and max(map(len, contexts)) < 700
-    with pytest.raises(UsageError, match="has no short description, only TSP, Pendulum have: leave brief out"):
+    with pytest.raises(
+        UsageError, match="has no short description, only TSP, Pendulum, Werewolf have: leave brief out"
+    ):
         Verbalize(gym.make("polyathlon/OP-v0", num_nodes=8), brief=True)
+
+
+def test_rows_are_copied_some_at_a_time_since_what_a_copy_must_equal_is_compared_once_a_call(monkeypatch):
+    from polyathlon.wrappers import verbalize
+
+    asked = []
+    real = verbalize.copy_envs
+    monkeypatch.setattr(verbalize, "copy_envs", lambda env, number: asked.append(number) or real(env, number))
+    rows = Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=5)).batch(20)
+    rows.reset(seed=0)
+    assert asked == [1, 1, 2, 4, 8, 8]  # 24 copies, four of them for rows to come
+    held = {id(episode.data["env"]) for episode in (rows.episode(i) for i in range(20))}
+    assert len(held) == 20
+    rows.reset(seed=1)
+    assert len(asked) == 6
 
 
 def test_an_answer_is_held_for_some_steps_and_an_episode_of_the_pendulum_fits_into_a_small_context():
@@ -350,11 +367,11 @@ def test_an_impossible_hold_is_refused():
 
 
 def test_solutions_are_asked_of_one_copy_of_the_environment(monkeypatch):
-    made = []
-    monkeypatch.setattr("polyathlon.wrappers.verbalize.copy_env", lambda env: made.append(env) or copy_env(env))
+    made, real = [], copy_envs
+    monkeypatch.setattr("polyathlon.wrappers.verbalize.copy_envs", lambda env, n: made.append(n) or real(env, n))
     env = Verbalize(gym.make("polyathlon/TSP-v0", num_nodes=8))
     ids = [env.reset(seed=seed)[1]["task"] for seed in range(4)]
-    assert len({env.solution(one) for one in ids}) > 1 and len(made) == 1
+    assert len({env.solution(one) for one in ids}) > 1 and made == [1]
 
 
 def test_tsp_in_words_lists_the_nearest_first():
