@@ -14,11 +14,11 @@ CACHE = REPOSITORY / ".cache" / "reproduce" / "matrix" / "forgetting.json"
 SEED, EPISODES = 0, 200
 EVALUATION_SEED = 1_900_000_000
 FORM = {"max_new_tokens": 96, "max_length": 1024}
-IMITATED = {"sums": 1024, "calls": 128}
+STEPS = 60_000  # tokens of each training by rewards
 
 
 def measure(
-    seed: int = SEED, episodes: int = EPISODES, imitated: dict[str, int] | None = None, steps: int = 4000
+    seed: int = SEED, episodes: int = EPISODES, imitated: dict[str, Any] | None = None, steps: int = STEPS
 ) -> dict[str, float]:
     """Teach a model sums, then function calls, and measure it on both after each.
 
@@ -27,7 +27,7 @@ def measure(
     Args:
         seed: of the agent.
         episodes: of an evaluation.
-        imitated: problems whose solutions are imitated; None is `IMITATED`.
+        imitated: "sums" and "calls": words of `LanguageAgent.warm_start`; None takes those that `polyathlon train` takes.
         steps: tokens of each training by rewards.
 
     Returns:
@@ -37,9 +37,12 @@ def measure(
 
     from polyathlon.adaptation import adapt, make_agent, make_env
     from polyathlon.evaluation import score_agent
+    from polyathlon.tuned import tuned_settings
 
     torch.set_num_threads(1)
-    imitated = IMITATED if imitated is None else imitated
+    if imitated is None:
+        ids = {"sums": FAMILIES["text"].env, "calls": FAMILIES["functions"].env}
+        imitated = {name: tuned_settings("language", env).warm_start for name, env in ids.items()}
     sums = adapt(make_env("polyathlon/Reasoning-v0", **FAMILIES["text"].options), "language", **FORM)
     calls = adapt(make_env("polyathlon/FunctionCall-v0"), "language", **FORM)
     agent = make_agent("language", sums, seed=seed, device="cpu")
@@ -48,11 +51,11 @@ def measure(
         return score_agent(agent, env, episodes, EVALUATION_SEED).mean
 
     found = {"sums before": score(sums), "calls before": score(calls)}
-    agent.warm_start(n=imitated["sums"])
+    agent.warm_start(**imitated["sums"])
     agent.learn(steps)
     found["sums"] = score(sums)
     agent.set_env(calls)
-    agent.warm_start(n=imitated["calls"])
+    agent.warm_start(**imitated["calls"])
     agent.learn(steps, reset_num_timesteps=False)
     return {**found, "calls": score(calls), "sums after calls": score(sums)}
 

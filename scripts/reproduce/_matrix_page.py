@@ -14,6 +14,7 @@ from _matrix_cells import FAMILIES, KINDS, LIMIT, PROTOCOL, QUICK_EPISODES, QUIC
 from _matrix_forgetting import words_of
 from _matrix_judge import QUICK_STATUSES, Judged, Row
 from _matrix_record import entries_of
+from _matrix_run import SPOKEN_EPISODES
 from _page import with_table
 from _runs import versions
 
@@ -94,8 +95,10 @@ def text_of(judged: Judged, commit: str | None) -> str:
         "",
         "## Tasks",
         "",
-        "| family | environment | episodes of an evaluation | best known by |",
-        "|---|---|---|---|",
+        f"Agents that write are evaluated on at most {SPOKEN_EPISODES} episodes.",
+        "",
+        "| family | environment | episodes of an evaluation | classic agents play | best known by |",
+        "|---|---|---|---|---|",
         *[_task(name, judged) for name in FAMILIES if any(row.cell.family == name for row in judged.rows)],
         "",
         "## Commands",
@@ -157,7 +160,8 @@ def _task(name: str, judged: Judged) -> str:
     by = next((row.best_by for row in judged.rows if row.cell.family == name and row.best_by), "")
     quick = min(family.episodes, QUICK_EPISODES)
     episodes = f"{quick}" if judged.is_quick else f"{family.episodes} ({quick} with one seed)"
-    return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {episodes} | {by} |"
+    play = "their likeliest action" if family.deterministic else "as they act in training"
+    return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {episodes} | {play} | {by} |"
 
 
 def _notes(row: Row) -> str:

@@ -382,7 +382,7 @@ def test_the_swing_up_controller_is_far_better_than_random_play(modules):
 
 def test_a_model_that_learned_sums_is_asked_them_again_after_function_calls(modules, tmp_path):
     forgetting = modules["matrix_forgetting"]
-    found = forgetting.measure(episodes=2, imitated={"sums": 2, "calls": 2}, steps=32)
+    found = forgetting.measure(episodes=2, imitated={"sums": {"n": 2}, "calls": {"n": 2}}, steps=32)
     assert set(found) == {"sums before", "calls before", "sums", "calls", "sums after calls"}
     assert all(0 <= value <= 1 for value in found.values())
     page, json_of = modules["matrix_page"], tmp_path / "matrix.json"
