@@ -70,6 +70,14 @@ class Row:
         return not self.cell.is_imitation and len(self.control) == 1 and gained > 0 and self.control[0] > HALF * gained
 
     @property
+    def gains_without_rewards(self) -> bool:
+        """Whether the repeated runs with shuffled rewards gained too, by more than half: such a gain is not that of the rewards."""
+        again = self.control[1:]
+        if len(again) < 2 or self.cell.is_imitation:
+            return False
+        return t_interval(again).low > 0 and float(np.mean(again)) > HALF * (self.trained - self.start)
+
+    @property
     def words(self) -> str:
         """What was found, in a line."""
         if not np.isfinite(self.trained):
@@ -107,8 +115,9 @@ class Judged:
             said += f" Not a claim, one seed: of {len(quick)} others {rose} rose above their start and random play."
         said += waiting
         if self.control is not None:
-            has_none = self.control.low <= 0 <= self.control.high
-            said += f" Shuffled rewards: {'no gain' if has_none else 'a gain, so the table is void'} ({self.control})."
+            found = "no gain" if self.control.low <= 0 else "a gain, so the table is void"
+            lost = ", but a loss" if self.control.high < 0 else ""  # noise moves an agent away from its start
+            said += f" Shuffled rewards: {found}{lost} ({self.control})."
         return said
 
 
@@ -212,6 +221,6 @@ def with_holm(rows: list[Row], outcomes: Mapping[Any, dict[str, Any]], total: in
             found.append(row)
             continue
         gain = paired_difference(*pairs[row.cell], confidence=float(levels[row.cell]))
-        holds = verdict(gain) == "better" and row.trained > row.random
+        holds = verdict(gain) == "better" and row.trained > row.random and not row.gains_without_rewards
         found.append(replace(row, gain=gain, status="holds" if holds else "does not hold"))
     return found

@@ -174,6 +174,8 @@ def _notes(row: Row) -> str:
         said.append(f"gain {row.gain} at {100 * row.gain.confidence:.2f} %")
     if row.control:
         said.append(f"shuffled rewards: {', '.join(f'{gain:+.3g}' for gain in row.control)}")
+    if row.gains_without_rewards:
+        said.append("does not hold, since shuffled rewards gain more than half as much")
     said += [f"commit {commit}" for commit in row.commits]
     return f" ({'; '.join(said)})"
 

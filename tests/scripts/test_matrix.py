@@ -191,7 +191,23 @@ def test_controls_are_counted_together_and_a_gain_is_flagged(matrix, cells, modu
     extra = {matrix.Job(names[1], seed, 75.0, True): outcome(0.2, 0.2) for seed in range(10, 18)}
     again = modules["matrix_judge"].judge({**made, **extra}, {"text": (1.0, "answers")}, False)
     repeated = next(row for row in again.rows if row.cell.kind == "ppo")
-    assert len(repeated.control) == 9 and not repeated.is_flagged
+    assert len(repeated.control) == 9 and not repeated.is_flagged and not repeated.gains_without_rewards
+
+
+def test_a_cell_whose_repeated_controls_gain_does_not_hold_and_a_loss_of_the_controls_is_no_gain(
+    matrix, cells, modules
+):
+    cell, judge = cells.Cell("text", "ppo"), modules["matrix_judge"].judge
+    other = cells.Cell("text", "sac")
+    jobs = matrix.jobs_of([cell, other], [1, 2, 3, 4, 5], 75.0, control=True)
+    made = {job: outcome(0.2, 0.1 if job.shuffled else 0.7 + 0.001 * job.seed) for job in jobs}
+    judged = judge(made, {"text": (1.0, "answers")}, False)
+    assert [row.status for row in judged.rows] == ["holds", "holds"]
+    assert "Shuffled rewards: no gain, but a loss" in judged.headline
+    extra = {matrix.Job(cell, seed, 75.0, True): outcome(0.2, 0.6 + 0.001 * seed) for seed in range(10, 18)}
+    judged = judge({**made, **extra}, {"text": (1.0, "answers")}, False)
+    assert {row.cell.kind: row.status for row in judged.rows} == {"sac": "holds", "ppo": "does not hold"}
+    assert "shuffled rewards gain more than half as much" in modules["matrix_page"].text_of(judged, None)
 
 
 def test_who_imitates_demonstrations_gains_whatever_the_rewards_are_and_is_not_counted_among_the_controls(
