@@ -33,7 +33,7 @@ from polyathlon.wrappers.action_kinds import action_form, refusal, reward_refusa
 
 from .streams.callback_locals import CallbackLocals, evaluation_envs
 from .streams.env_stream import EnvStream, StreamState, make_env_stream
-from .streams.environments import as_vec_env, make_vec_env, refuse_game, refuse_unbounded
+from .streams.environments import as_vec_env, make_vec_env, refuse_box, refuse_game
 from .streams.progress import with_progress
 
 COUNTERS = ("num_timesteps", "_episode_num", "_n_updates", "_iterations", "_current_progress_remaining")
@@ -114,7 +114,7 @@ class Agent(Densities):
             env = make_vec_env(env, n_envs, device)
             refuse_game(env, type(self).__name__)
             self.refuse_wrong_form(env.observation_space, env.action_space)
-            refuse_unbounded(env.action_space, type(self).__name__)
+            refuse_box(env.action_space, type(self).__name__)
             self._refuse_objectives(env)
         check_positive_int(stats_window_size=stats_window_size)
         check_int(0, verbose=int(verbose) if isinstance(verbose, bool) else verbose)

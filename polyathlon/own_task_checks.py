@@ -15,6 +15,7 @@ import numpy as np
 
 from polyathlon.agents.streams.masks import mask_reader
 from polyathlon.envs.errors import UsageError
+from polyathlon.envs.tensor.rewards import num_objectives
 
 
 def check_interface(env: gym.Env[Any, Any], name: str) -> None:
@@ -62,7 +63,8 @@ def _refuse_no_reward(env: gym.Env[Any, Any]) -> None:
     env.reset(seed=123)
     reward = env.step(env.action_space.sample())[1]
     try:
-        is_number = not bool(np.isnan(np.asarray(reward, dtype=np.float64)).any())
+        numbers = np.asarray(reward, dtype=np.float64)
+        is_number = not np.isnan(numbers).any() and (numbers.ndim == 0 or num_objectives(env) is not None)
     except (TypeError, ValueError):
         is_number = False
     if not is_number:

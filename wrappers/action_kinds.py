@@ -93,7 +93,7 @@ def action_form(observation_space: spaces.Space[Any], action_space: spaces.Space
         One of "box", "discrete", "multidiscrete", "tokens" (Discrete over a vocabulary, observing tokens), "text".
 
     Raises:
-        TypeError: the action space has none of these forms.
+        UsageError: the action space has none of these forms.
     """
     if is_text_space(action_space):
         return "text"
@@ -103,7 +103,7 @@ def action_form(observation_space: spaces.Space[Any], action_space: spaces.Space
         return "box"
     if isinstance(action_space, spaces.MultiDiscrete | spaces.MultiBinary):
         return "multidiscrete"
-    raise TypeError(
+    raise UsageError(
         f"the action space {action_space} has no form that an agent can act in; "
         "allowed are Box, Discrete, MultiDiscrete, MultiBinary and text"
     )

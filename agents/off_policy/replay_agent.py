@@ -22,7 +22,7 @@ from polyathlon.agents.parts.policy_names import refuse_policy_name
 from polyathlon.agents.parts.refused_words import OFF_POLICY, POLICY_WORDS
 from polyathlon.agents.parts.replay import Replay
 from polyathlon.agents.streams.callback_locals import step_locals
-from polyathlon.agents.streams.environments import refuse_unbounded
+from polyathlon.agents.streams.environments import refuse_box
 from polyathlon.envs.errors import UsageError, check_fraction, check_int, check_positive_int, is_integer, unknown_name
 
 from .replay_files import ReplayFiles, vec_normalize_of
@@ -148,7 +148,7 @@ class ReplayAgent(ReplayFiles, Samplers, Agent):
         shown = self.env.venv if isinstance(self.env, VecTransposeImage) else self  # before its channels were moved
         refuse_policy_name(self._policy_name, shown.observation_space, self.policy_kwargs, name)
         self.refuse_wrong_form(self.observation_space, action_space)
-        refuse_unbounded(action_space, name)  # once more, for the spaces of a dataset
+        refuse_box(action_space, name)  # once more, for the spaces of a dataset
 
     def _refuse_observations(self) -> None:
         """Refuse observations that the agent's own words or losses cannot take."""

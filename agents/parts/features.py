@@ -221,6 +221,11 @@ def make_extractor(
     kind = extractor_class or extractor_for(space, normalize_images)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise UsageError(f"features_extractor_class is a class of torch modules, got {kind!r}")
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
+        raise UsageError(
+            f"observations of {' '.join(str(space).split())} have more than one axis, which no network reads: wrap the "
+            "environment with polyathlon.wrappers.VectorObservation"
+        )
     words = dict(extractor_kwargs or {})
     if not normalize_images and issubclass(kind, NatureCNN | CombinedExtractor):
         words["normalized_image"] = True

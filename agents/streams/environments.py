@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_util import is_wrapped
@@ -81,13 +82,23 @@ def refuse_game(env: Any, agent: str) -> None:
         )
 
 
-def refuse_unbounded(action_space: Any, agent: str) -> None:
-    """Refuse actions without bounds, which SB3 answers with a bare assertion.
+def refuse_box(action_space: Any, agent: str) -> None:
+    """Refuse actions of a Box that no agent can take: none at all, whole numbers, or no bounds, which SB3 answers with a bare assertion.
 
     Raises:
-        UsageError: a bound of a Box is infinite; the message has the wrapper that sets bounds.
+        UsageError: a Box of one of these kinds; the message has the wrapper that helps.
     """
-    if isinstance(action_space, gym.spaces.Box) and not action_space.is_bounded():
+    if not isinstance(action_space, gym.spaces.Box):
+        return
+    if not action_space.low.size:
+        raise UsageError(f"{agent} has nothing to choose in {action_space}, an action without numbers")
+    if not np.issubdtype(action_space.dtype, np.floating):
+        raise UsageError(
+            f"{agent} acts in real numbers, but {action_space} takes whole ones; make it a MultiDiscrete space, or round: "
+            f"gymnasium.wrappers.TransformAction(env, lambda action: action.round().astype('{action_space.dtype}'), "
+            "gymnasium.spaces.Box(env.action_space.low, env.action_space.high, dtype='float32'))"
+        )
+    if not action_space.is_bounded():
         raise UsageError(
             f"{agent} needs finite bounds of the actions, got {action_space}; bound them: gymnasium.wrappers.TransformAction("
             f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action_space.shape}))"

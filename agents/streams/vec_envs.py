@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common import monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 from stable_baselines3.common.vec_env.util import dict_to_obs, obs_space_info
 
@@ -17,6 +20,23 @@ from polyathlon.envs.tensor.rewards import num_objectives, reward_space_of
 from polyathlon.envs.tensor.settings import layers
 
 State = dict[str, Any]
+
+
+def _name(env: gym.Env[Any, Any]) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def _refuse_what_came(env: gym.Env[Any, Any], error: Exception) -> None:
+    """Refuse what a step returned, where reading it (here or in SB3's Monitor) is what failed, and not the environment itself.
+
+    Raises:
+        UsageError: with the error of the reading.
+    """
+    if traceback.extract_tb(error.__traceback__)[-1].filename in (__file__, monitor.__file__):
+        raise UsageError(
+            f"{_name(env)} breaks Gymnasium's interface: step() must return an observation, a number, two truth values and a "
+            f"dict, and reading what came failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 class ScalarEnvs(VecEnv):
@@ -64,9 +84,18 @@ class ScalarEnvs(VecEnv):
         if isinstance(self.observation_space, spaces.Dict):
             return dict_to_obs(
                 self.observation_space,
-                {k: np.stack([np.asarray(o[k], self._dtypes[k]) for o in observations]) for k in self.keys},
+                {k: np.stack([self._array(o[k], k) for o in observations]) for k in self.keys},
             )
-        return np.stack([np.asarray(o, self._dtypes[None]) for o in observations])
+        return np.stack([self._array(o, None) for o in observations])
+
+    def _array(self, observation: Any, key: str | None) -> np.ndarray:
+        array, shape = np.asarray(observation, self._dtypes[key]), self._shapes[key]
+        if shape is not None and array.size != math.prod(shape):  # networks would take it for several rows
+            part = "" if key is None else f" {key!r}"
+            raise UsageError(
+                f"{_name(self.envs[0])} returned an observation{part} of shape {array.shape}, but its space says {shape}"
+            )
+        return array
 
     def _start(self, row: int) -> Any:
         self.episodes[row] += 1
@@ -107,12 +136,16 @@ class ScalarEnvs(VecEnv):
         for row, env in enumerate(self.envs):
             action = self._actions[row]
             self._trails[row].append(np.copy(action))
-            observation, reward, terminated, truncated, info = env.step(action)
-            rewards[row] = reward
-            dones[row] = terminated or truncated
-            self._totals[row] += reward
+            try:
+                observation, reward, terminated, truncated, info = env.step(action)
+                rewards[row] = reward
+                dones[row] = terminated or truncated
+                self._totals[row] += reward
+                info["TimeLimit.truncated"] = truncated and not terminated
+            except (TypeError, ValueError) as error:
+                _refuse_what_came(env, error)
+                raise
             self._lengths[row] += 1
-            info["TimeLimit.truncated"] = truncated and not terminated
             if dones[row]:
                 info["terminal_observation"] = observation
                 if rewards.ndim == 2:  # SB3's Monitor, which notes this otherwise, adds up numbers alone

@@ -51,6 +51,9 @@ class Praise(Line):
 class NoNumber(Line):
     def step(self, action):
         return self.see(), float("nan"), False, False, {}
+class Squared(Line):
+    def step(self, action):
+        return self.see(), -np.square(np.array([0.5])), False, False, {}
 class Sulking(Line):
     def reset(self, *, seed=None, options=None):
         raise RuntimeError("not today")
@@ -169,6 +172,7 @@ def test_several_rows_of_a_callable_are_environments_of_their_own(own_line):
         ),
         ("Praise", r"Praise breaks Gymnasium's interface: step\(\) returned the reward 'good': a number is needed"),
         ("NoNumber", r"NoNumber breaks Gymnasium's interface: .*step\(\) returned the reward nan: a number is needed"),
+        ("Squared", r"Squared breaks Gymnasium's interface: step\(\) returned the reward array\(\[-0.25\]\): a number"),
         ("Sulking", r"Sulking breaks Gymnasium's interface: RuntimeError: not today .*own_line.py, line \d+"),
     ],
 )
