@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
 from polyathlon.agents.parts.actors import Actor, make_actor
 from polyathlon.agents.parts.densities import Densities
-from polyathlon.agents.parts.devices import find_device
+from polyathlon.agents.parts.devices import find_device, refuse_torch_modes
 from polyathlon.agents.parts.features import mask_in
 from polyathlon.agents.parts.optimizer_words import check_learning_rate
 from polyathlon.agents.parts.states import AttributeState, EpisodesState, GeneratorState, ReferenceState
@@ -105,6 +105,7 @@ class Agent(Densities):
         seed: int | None = None,
     ) -> None:
         device = find_device(device)
+        refuse_torch_modes(device)
         check_learning_rate(learning_rate)
         if seed is not None:
             check_int(0, seed=seed)
@@ -241,8 +242,9 @@ class Agent(Densities):
         """Prepare a call of `learn`, as SB3 does, but start the source rather than the SB3 form of the environment.
 
         Raises:
-            UsageError: there is no environment, or `total_timesteps` is no positive number.
+            UsageError: there is no environment, `total_timesteps` is no positive number, or a setting of torch forbids to learn.
         """
+        refuse_torch_modes(self.device)
         is_number = isinstance(total_timesteps, int | float | np.number) and not isinstance(total_timesteps, bool)
         if not is_number or not np.isfinite(total_timesteps):  # 1e6 is one, as in SB3
             raise UsageError(f"total_timesteps must be a number of steps, got {total_timesteps!r}")

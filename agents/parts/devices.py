@@ -34,6 +34,28 @@ def find_device(device: torch.device | str) -> torch.device:
     return found
 
 
+def refuse_torch_modes(device: torch.device) -> None:
+    """Refuse settings of torch under which an agent fails in the middle, or learns nothing without a word.
+
+    Raises:
+        UsageError: the default type of numbers is not float32, or inference mode or autocast is on; the message says what to do.
+    """
+    if torch.get_default_dtype() != torch.float32:
+        raise UsageError(
+            f"torch's default type is {torch.get_default_dtype()}, but agents compute in float32: call "
+            "torch.set_default_dtype(torch.float32) before they are made and learn"
+        )
+    if torch.is_inference_mode_enabled():
+        raise UsageError(
+            "nothing can be learnt in torch.inference_mode(): make agents and let them learn outside it (predict works inside)"
+        )
+    if torch.is_autocast_enabled(device.type):
+        raise UsageError(
+            "agents set the precision of their losses themselves: make them and let them learn outside torch.autocast, with "
+            "matmul_precision='medium' or, of language models, dtype='bfloat16'"
+        )
+
+
 def refuse_no_bfloat16(device: torch.device) -> None:
     """Refuse bfloat16 on a device that has none.
 
