@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 
 from polyathlon import checkpoints
 from polyathlon.agents.parts.devices import find_device
-from polyathlon.envs.errors import UsageError, refuse_unknown_arguments
+from polyathlon.envs.errors import UsageError, constructor_keywords, refuse_unknown_arguments
 
 from . import hub
 from .states import Stateful, load_state, refuse_other_names
@@ -179,7 +179,7 @@ class SavedStates(BaseAlgorithm):
         Raises:
             FileNotFoundError: there is no such file.
             UsageError: the file is damaged, has another format, other states or other spaces than this agent, or holds
-                pickles and `trust` is False; or a keyword is unknown.
+                pickles and `trust` is False; or a keyword is unknown, or has a value that the constructor refuses.
         """
         if print_system_info:
             checkpoints.print_system_info(path)
@@ -263,7 +263,8 @@ class SavedStates(BaseAlgorithm):
             known_spaces=() if env is None else (env.observation_space, env.action_space),
         )
         name = name or (path if isinstance(path, str | Path) else "this file")
-        refuse_unknown_arguments(cls, set(changes) - set(settings))
+        refuse_unknown_arguments(cls, set(changes) - set(settings), hidden=("_init_setup_model",))
+        _refuse_bad_changes(cls, settings, changes)
         if "policy_kwargs" in changes and changes["policy_kwargs"] != settings["policy_kwargs"]:
             raise UsageError(
                 f"policy_kwargs cannot be changed: {name} has {settings['policy_kwargs']}, given {changes['policy_kwargs']}"
@@ -327,6 +328,29 @@ class SavedStates(BaseAlgorithm):
                 f"{path} was written by an agent or an environment made in another way: {type(error).__name__}: {error}"
             ) from error
         return agent
+
+
+def _refuse_bad_changes(cls: Any, settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Refuse changed values that the constructor refuses: they would be set without being looked at.
+
+    What the constructor takes only beside other words, as the saved value shows, is left to what reads it.
+
+    Raises:
+        UsageError: as the constructor words it.
+    """
+
+    def try_out(name: str, value: Any) -> None:
+        cls(settings["policy_class"], None, _init_setup_model=False, **{name: value})
+
+    for name in constructor_keywords(cls) & set(changes) & set(settings):
+        try:
+            try_out(name, changes[name])
+        except UsageError:
+            try:
+                try_out(name, settings[name])
+            except UsageError:
+                continue
+            raise
 
 
 def _refuse_other_spaces(env: Any, settings: dict[str, Any], name: Any) -> None:

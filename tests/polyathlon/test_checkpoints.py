@@ -67,7 +67,7 @@ def test_a_part_that_was_exchanged_is_refused_by_its_checksum(agent, tmp_path):
 
 def test_a_flipped_bit_anywhere_is_refused_or_harmless(agent, tmp_path):
     path = agent.checkpoint(tmp_path / "run.pt")
-    whole = path.read_bytes()
+    whole, zipped = path.read_bytes(), read_checkpoint(path)["zip"]
     same = 0
     for at in range(5, len(whole), len(whole) // 40):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
@@ -77,7 +77,7 @@ def test_a_flipped_bit_anywhere_is_refused_or_harmless(agent, tmp_path):
             assert "run.pt" in str(error)
             continue
         same += 1
-        assert content["zip"] == read_checkpoint(agent.checkpoint(tmp_path / "again.pt"))["zip"]
+        assert content["zip"] == zipped  # another checkpoint would have another second in its entries
     assert same < 3
 
 
@@ -234,6 +234,32 @@ def test_a_file_of_sb3_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"gamma": float("nan")}, "gamma must lie between 0 and 1, got nan"),
+        ({"learning_rate": -1}, "learning_rate must be a number and must not be negative"),
+        ({"n_steps": 32, "batch_size": 0}, "batch_size must be a positive integer"),
+        ({"clip_range": "small"}, "clip_range must be a number"),
+    ],
+)
+def test_values_that_the_constructor_refuses_are_refused_by_load(agent, tmp_path, words, message):
+    agent.save(tmp_path / "agent")
+    with pytest.raises(UsageError, match=message):
+        PPO.load(tmp_path / "agent", **words)
+
+
+def test_values_that_the_constructor_takes_are_set_by_load(tmp_path):
+    from polyathlon.agents import SAC
+
+    words = {"learning_starts": 4, "batch_size": 4, "device": "cpu", "policy_kwargs": {"net_arch": [4]}}
+    SAC("MlpPolicy", "Pendulum-v1", **words).save(tmp_path / "agent")
+    changed = {"gamma": 0.9, "batch_size": 8, "gradient_steps": -1, "train_freq": 2, "seed": 3, "tau": 0.1}
+    agent = SAC.load(tmp_path / "agent", env="Pendulum-v1", learning_rate=lambda left: 1e-3 * left, **changed)
+    assert {name: getattr(agent, name) for name in changed} == changed
+    assert agent.learn(12).num_timesteps == 12
+
+
 def test_an_unknown_word_of_load_is_refused(agent, tmp_path):
     agent.save(tmp_path / "agent.zip")
     assert PPO.load(tmp_path / "agent.zip", n_epochs=3).n_epochs == 3
@@ -298,3 +324,16 @@ def test_a_text_is_written_whole(tmp_path):
     write_atomically(tmp_path / "a.json", "one")
     write_atomically(tmp_path / "a.json", "two")
     assert (tmp_path / "a.json").read_text() == "two" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_value_that_the_constructor_takes_beside_others_alone_is_left_to_load(tmp_path, monkeypatch):
+    """`offline_ratio` is refused by a constructor that gets no dataset, in the file as in the change."""
+    from polyathlon.agents import RLPD
+    from polyathlon.datasets import record
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    name = "polyathlon/pendulum/changed-v0"
+    record("random", "Pendulum-v1", episodes=1, dataset_id=name, seed=0)
+    words = {"batch_size": 4, "device": "cpu", "policy_kwargs": {"net_arch": [4]}}
+    RLPD("MlpPolicy", "Pendulum-v1", dataset=name, **words).save(tmp_path / "agent")
+    assert RLPD.load(tmp_path / "agent", offline_ratio=0.25).offline_ratio == 0.25
