@@ -347,9 +347,11 @@ class Agent(Densities):
             progress_bar: show one.
 
         Raises:
-            UsageError: there is no environment, or `total_timesteps` is not positive.
+            UsageError: there is no environment, or `total_timesteps` or `log_interval` is not positive.
         """
         log_interval = self.log_interval if log_interval == "auto" else log_interval
+        if log_interval is not None:
+            check_positive_int(log_interval=log_interval)
         tb_log_name = tb_log_name or type(self).__name__
         total, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         self._before_training()

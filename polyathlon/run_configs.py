@@ -57,6 +57,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
         )
     for word in found:
         if word not in known_words():
+            if word == "steps":  # of which the nearest word is another
+                raise UsageError(
+                    f"{path}: unknown word of a run 'steps': what --steps says is called total_timesteps here"
+                )
             raise UsageError(f"{path}: {unknown_name('word of a run', str(word), known_words())}")
     try:
         words: dict[str, Any] = json.loads(json.dumps(found), object_hook=json_as_row)

@@ -113,6 +113,14 @@ def test_the_log_interval_counts_iterations(interval, logs):
     assert [note for note in agent.notes if note.startswith("log")] == logs
 
 
+@pytest.mark.parametrize("interval", [0, -1, 1.5, "often"])
+def test_an_impossible_log_interval_is_refused_before_anything_is_done(interval):
+    agent = noting()
+    with pytest.raises(UsageError, match="log_interval must be a positive integer"):
+        agent.learn(2, log_interval=interval)
+    assert not agent.notes
+
+
 def test_a_resumed_run_counts_its_iterations_on(tmp_path):
     path = noting().learn(6).checkpoint(tmp_path / "run.pt")
     again = Noting.resume(path, "Pendulum-v1", device="cpu")

@@ -73,6 +73,7 @@ def test_what_a_run_folder_took_from_a_file_of_hyper_parameters_is_in_its_config
     ("text", "message"),
     [
         ("agnt: ppo", "unknown word of a run 'agnt'. Did you mean 'agent'"),
+        ("steps: 64", "unknown word of a run 'steps': what --steps says is called total_timesteps here"),
         ("- ppo", "must map the words of train to values"),
         ("agent: [", "line 1 is no YAML"),
         ("agent: ppo\nenv_kwargs: 3", "env_kwargs must be a mapping of options, got 3"),
