@@ -304,7 +304,10 @@ class RunFolder:
 
     def _records(self) -> list[dict[str, float]]:
         try:
-            rows = [] if not self.progress_path.exists() else list(csv.DictReader(self.progress_path.open(newline="")))
+            rows = []
+            if self.progress_path.exists():
+                with self.progress_path.open(newline="") as file:
+                    rows = list(csv.DictReader(file))
         except (UnicodeDecodeError, csv.Error) as error:
             raise UsageError(
                 f"{self.progress_path} is damaged ({error}): move it away, and the run goes on with a new log"

@@ -34,7 +34,7 @@ class ProgressCSV(KVWriter):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.keys: list[str] = []
-        if path.exists() and (lines := list(csv.reader(path.open(newline="")))):
+        if lines := _rows(path):
             self.keys = lines[0]
         path.touch()
         self._waiting: list[dict[str, Any]] = []
@@ -63,7 +63,7 @@ class ProgressCSV(KVWriter):
             raise
 
     def _widen(self, new: list[str]) -> None:
-        records = list(csv.reader(self.path.open(newline="")))[1:] if self.path.exists() else []
+        records = _rows(self.path)[1:]
         keys = [*self.keys, *new]
         text = _csv_text([keys, *([*record, *[""] * len(new)] for record in records)])
         write_atomically(self.path, text.decode())
@@ -71,6 +71,13 @@ class ProgressCSV(KVWriter):
 
     def close(self) -> None:
         """Nothing stays open."""
+
+
+def _rows(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
 
 
 def _csv_text(rows: list[list[Any]]) -> bytes:

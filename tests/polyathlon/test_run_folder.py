@@ -225,6 +225,16 @@ def test_a_full_disk_at_the_end_is_one_line(tmp_path):
     assert weights(train(150, tmp_path / "run", resume=True)) == weights(train(150))
 
 
+def test_the_log_is_closed_after_it_was_read(tmp_path):
+    log = ProgressCSV(RunFolder(tmp_path).progress_path)
+    log.write({"a": 1.0}, {"a": ()}, 1)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ResourceWarning)
+        ProgressCSV(log.path).write({"b": 1.0}, {"b": ()}, 2)
+        assert len(RunFolder(tmp_path).progress()) == 2
+    assert not [each for each in said if issubclass(each.category, ResourceWarning)]
+
+
 def test_records_that_wait_for_room_are_written_whole(tmp_path):
     log = ProgressCSV(tmp_path / "progress.csv")
     log.write({"a": 1.0}, {"a": ()}, 1)
