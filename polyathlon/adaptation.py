@@ -217,9 +217,9 @@ def adapt(
 
 
 def _has_parts(space: spaces.Space[Any]) -> bool:
-    """Return whether a space holds a Tuple, which no network reads as it is."""
+    """Return whether a space is a Tuple, or a Dict of a Tuple or a Dict, which no network reads as they are."""
     if isinstance(space, spaces.Dict):
-        return any(_has_parts(part) for part in space.spaces.values())
+        return any(isinstance(part, spaces.Tuple | spaces.Dict) for part in space.spaces.values())
     return isinstance(space, spaces.Tuple)
 
 

@@ -143,3 +143,32 @@ def test_an_unknown_argument_of_an_agent_suggests_the_nearest():
 def test_an_unknown_environment_suggests_the_nearest():
     with pytest.raises(UsageError, match="Did you mean 'polyathlon/TSP-v0'"):
         polyathlon.adapt("polyathlon/TPS-v0", Mover)
+
+
+class Nested(gym.Env[Any, Any]):
+    """Shows a Dict within a Dict."""
+
+    inner = gym.spaces.Dict(speed=gym.spaces.Box(-1, 1, (2,)), gear=gym.spaces.Discrete(3, start=1))
+    observation_space = gym.spaces.Dict(place=gym.spaces.Box(-1, 1, (2,)), engine=inner)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        return self.observation_space.sample(), 1.0, bool(self.np_random.random() < 0.2), False, {}
+
+
+@pytest.mark.parametrize("name", ["ppo", "bc"])
+def test_a_dict_within_a_dict_becomes_a_vector(name):
+    """As a Tuple does; the agent refused it and named the wrapper that adapt had not put on."""
+    assert polyathlon.adapt(Nested(), name).observation_space.shape == (7,)
+
+
+def test_a_dict_within_a_dict_trains_in_several_rows():
+    words = {"n_steps": 8, "batch_size": 8, "n_epochs": 1}
+    agent = polyathlon.train("ppo", Nested, 16, n_envs=2, agent_kwargs=words)
+    assert agent.num_timesteps == 16
