@@ -155,11 +155,19 @@ class TokenAgent(Agent):
 
         Returns:
             The answer and the state.
+
+        Raises:
+            UsageError: the observation is something else.
         """
         if isinstance(observation, str):
             return self._answer([observation], deterministic)[0], state
         if isinstance(observation, list | tuple) and all(isinstance(text, str) for text in observation):
-            return self._answer(observation, deterministic), state
+            return self._answer(observation, deterministic) if observation else [], state
+        if not isinstance(observation, Mapping):
+            raise UsageError(
+                f"{type(self).__name__} answers a text, a list of texts or an observation of a TokenAction environment, got "
+                f"{observation!r}"
+            )
         self.policy.set_training_mode(False)
         tensors, is_vector = self.policy.obs_to_tensor(observation)
         assert isinstance(tensors, Mapping)

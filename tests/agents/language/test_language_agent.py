@@ -191,6 +191,12 @@ def test_predict_takes_texts_and_observations():
     obs, _ = env.reset(seed=0)
     token, _ = agent.predict(obs)
     assert env.action_space.contains(np.int64(token))
+    assert agent.predict([])[0] == []
+    for wrong in (None, 3, ["1 + 1 =", 3], np.array(["1 + 1 ="])):
+        with pytest.raises(
+            UsageError, match="LanguageAgent answers a text, a list of texts or an observation of a TokenAction"
+        ):
+            agent.predict(wrong)
 
 
 def test_resumed_run_equals_the_unbroken_one_with_a_reference(tmp_path):
