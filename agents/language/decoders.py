@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .llama import Llama, is_plain_llama
+from .llama import Llama, Past, is_plain_llama
 from .plain import PlainDecoder, known_alone, remembers
 from .table import TableDecoder, is_table
 
@@ -113,6 +113,9 @@ class LlamaDecoder:
     another row is masked: this reads a context once for its rows, and a few products of good shape cost less than many
     of one row each.
 
+    What was read of the contexts is kept beside the cache, so that later turns read what is new in theirs alone (`follow`):
+    of an utterance once more, which costs little beside writing it.
+
     Args:
         model: a model that `is_plain_llama` accepts.
         contexts: ids of each row.
@@ -121,18 +124,51 @@ class LlamaDecoder:
     """
 
     def __init__(self, model: Any, contexts: Contexts, room: int, device: torch.device) -> None:
-        self.llama = llama = Llama(model)
+        self.llama, self.device = Llama(model), device
+        self.read: dict[tuple[int, ...], int] = {}
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        self.follow(contexts, room)
+
+    def follow(self, contexts: Contexts, room: int) -> bool:
+        """Go on with other contexts, with the weights of before; see `Conversation`.
+
+        Of each one, what follows the longest context of the last call that it begins with is read; all of it where there is
+        none. What that call kept is given up.
+
+        Returns:
+            True: it always can.
+        """
+        llama, device = self.llama, self.device
         unique, inverse = unique_prefixes(contexts, torch.device("cpu"))
-        lengths = torch.tensor([len(c) for c in unique])
-        self.device, self.known_lengths = device, lengths
-        self.longest, self.room, self.step = int(lengths.max()), room, 0
-        tokens = torch.tensor([list(c) + [c[-1]] * (self.longest - len(c)) for c in unique], device=device)
-        last, kept = llama.read_prefixes(tokens)
-        hidden = llama.hidden(last[torch.arange(len(unique), device=device), (lengths - 1).to(device)])
+        begun = self._begun(unique)
+        new = [c[n:] for c, (_, n) in zip(unique, begun)]
+        width = max(map(len, new))
+        tokens = torch.tensor([list(c) + [c[-1]] * (width - len(c)) for c in new], device=device)
+        self.cache = []
+        if any(n for _, n in begun):
+            last, kept = llama.read_on(tokens, Past(self.kept, *torch.tensor(begun, device=device).unbind(1)))
+        else:
+            last, kept = llama.read_prefixes(tokens)
+        ends = torch.tensor([len(c) - 1 for c in new], device=device)
+        hidden = llama.hidden(last[torch.arange(len(unique), device=device), ends])
         self.logits = torch.mm(hidden, llama.head.t())[inverse.to(device)]
+        self.known_lengths = torch.tensor([len(c) for c in unique])
+        self.longest, self.room, self.step = int(self.known_lengths.max()), room, 0
+        self.read = {c: i for i, c in enumerate(unique)}
+        self.kept = [(key[:, :, : self.longest], value[:, :, : self.longest]) for key, value in kept]
         context = self._arrange(inverse)
-        self.cache = [torch.stack([self._with_room(part[context]) for part in pair]) for pair in kept]
+        self.cache = [torch.stack([self._with_room(part[context]) for part in pair]) for pair in self.kept]
         self._prepare()
+        return True
+
+    def _begun(self, contexts: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
+        """Return for each context the number of the longest one that was read and that it goes on from, and its length; 0, 0: none."""
+        lengths = sorted({len(c) for c in self.read}, reverse=True)
+        found = []
+        for context in contexts:
+            begun = next((n for n in lengths if n < len(context) and context[:n] in self.read), 0)
+            found.append((self.read[context[:begun]] if begun else 0, begun))
+        return found
 
     def _arrange(self, inverse: Tensor) -> Tensor:
         """Form blocks of rows with equal owners [n], and set how many rows a block has at most, and each row's slot and length.

@@ -16,7 +16,7 @@ from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers.tokens.token_batch import TokenTurn
 from polyathlon.wrappers.tokens.token_rows import CopiedTokens, TokenBatch
 
-from .generation import Completion, generate
+from .generation import Completion, Conversation, generate
 
 
 @dataclass
@@ -260,12 +260,13 @@ def play(
         )
         for c, group, task, key in zip(contexts, groups, tasks, keys.tolist())
     ]
+    sampler = Conversation(model, fast)
     live, turn = list(range(n)), 0
     while live:
         begun = [list(prefixes[i]) if prefixes is not None and turn == 0 else [] for i in live]
         starts = [contexts[i] for i in live]
         further: dict[str, Any] = {"max_new_tokens": max_new_tokens, "prefixes": begun if any(begun) else None}
-        said = generate(model, starts, rows.rules, keys[live], turn, temperature, greedy, fast, **further)
+        said = generate(sampler, starts, rows.rules, keys[live], turn, temperature, greedy, fast, **further)
         whole = [k for k in range(len(live)) if said[k].end != "window"]
         for k in set(range(len(live))) - set(whole):
             _cut(episodes[live[k]], begun[k], said[k], turn, version)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from polyathlon.envs.random import uniform
 from polyathlon.wrappers.tokens.token_rules import TokenRules
 
-from .decoders import make_decoder
+from .decoders import Decoder, make_decoder
 
 
 class Completion(NamedTuple):
@@ -26,6 +27,35 @@ class Completion(NamedTuple):
     ids: list[int]
     logps: list[float]
     end: str = "limit"
+
+
+class Conversation:
+    """A sampler for the turns of conversations: what it has read is not read again where its decoder can go on (`follow`).
+
+    The weights must be the same at every turn, so it is made anew for each batch of episodes.
+
+    Args:
+        model: a model or a sampler, see `generate`.
+        fast: see `generate`.
+    """
+
+    def __init__(self, model: Any, fast: bool = True) -> None:
+        self.start = sampler_of(model, fast)
+        self.decoder: Decoder | None = None
+
+    def __call__(self, contexts: Sequence[Sequence[int]], max_new_tokens: int, device: torch.device) -> Decoder:
+        """Return a decoder of contexts."""
+        follow = getattr(self.decoder, "follow", None)
+        if self.decoder is not None and follow is not None and follow(contexts, max_new_tokens):
+            return self.decoder
+        self.decoder = follow = None  # its memory is free for the next one
+        self.decoder = self.start(contexts, max_new_tokens, device)
+        return self.decoder
+
+
+def sampler_of(model: Any, fast: bool) -> Callable[..., Decoder]:
+    """Return what makes a decoder of contexts; a sampler is one."""
+    return partial(make_decoder, model, fast=fast) if isinstance(model, nn.Module) else model
 
 
 def sample_tokens(logps: Tensor, noise: Tensor) -> Tensor:
@@ -83,10 +113,7 @@ def generate(
     rooms = torch.tensor([min(each, window) for each in left])
     room = int(rooms.max())
     starts = [[*context, *own] for context, own in zip(contexts, begun)] if prefixes is not None else contexts
-    if isinstance(model, nn.Module):
-        decoder = make_decoder(model, starts, room, keys.device, fast)
-    else:
-        decoder = model(starts, room, keys.device)
+    decoder = sampler_of(model, fast)(starts, room, keys.device)
     noise = noise_of(keys, room, stream, begun)
     ends = ["window"] * len(contexts)
     # what decides about ends is on the host: a token of each row is copied there, once a step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,26 @@ class Layer(NamedTuple):
     gate_up_bias: Tensor | None = None
     down_bias: Tensor | None = None
     heads: Tensor | None = None
+
+
+class Past(NamedTuple):
+    """What P texts go on from: each from the first tokens of one of Q texts that were read before.
+
+    Attributes:
+        kept: each layer's rotated keys and values, [Q, kv heads, B, size].
+        owners: [P] int64, which of the Q.
+        lengths: [P] int64, how many of its tokens; 0 is nothing.
+    """
+
+    kept: Sequence[tuple[Tensor, Tensor]]
+    owners: Tensor
+    lengths: Tensor
+
+    def join(self, layer: int, places: Tensor, *new: Tensor) -> list[Tensor]:
+        """Write new keys and values [P, kv heads, A, size] of a layer at their places [P, A], after those of before."""
+        index = places[:, None, :, None].expand_as(new[0])
+        rooms = [F.pad(before[self.owners], (0, 0, 0, places.shape[1])) for before in self.kept[layer]]
+        return [room.scatter_(2, index, own) for room, own in zip(rooms, new, strict=True)]
 
 
 def base_of(model: Any) -> Any:
@@ -219,19 +240,51 @@ class Llama:
                 kept.append((key, value))
         return x.unflatten(0, shape), kept
 
+    def read_on(self, tokens: Tensor, past: Past) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Read what follows texts that were read before, by `read_prefixes` or by this.
+
+        Args:
+            tokens: [P, A] int64, padded on the right.
+            past: what they follow.
+
+        Returns:
+            What the last layer gives, [P, A, width], and each layer's keys and values of the whole texts,
+            [P, kv heads, B + A, size]; those beyond the end of a text mean nothing.
+        """
+        shape = tokens.shape
+        places = past.lengths[:, None] + torch.arange(shape[1], device=tokens.device)
+        rotary = self.rotary(places).flatten(0, 1)
+        every = torch.arange(past.kept[0][0].shape[2] + shape[1], device=tokens.device)
+        mask = (every <= places[..., None])[:, None]
+        x, kept = self.embed(tokens.reshape(-1)), []
+        for i, layer in enumerate(self.layers):
+            x, key, value = self._read_layer(x, layer, rotary, shape, partial(past.join, i, places), mask)
+            kept.append((key, value))
+        return x.unflatten(0, shape), kept
+
     def _keys_and_values(self, x: Tensor, layer: Layer, rotary: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return keys and values of a layer for beginnings [P A, width]."""
         turned, value = self.project(x, layer, rotary)
         return self.by_head(turned[:, self.heads :], shape), self.by_head(value, shape)
 
     def _read_layer(
-        self, x: Tensor, layer: Layer, rotary: Tensor, shape: Sequence[int]
+        self,
+        x: Tensor,
+        layer: Layer,
+        rotary: Tensor,
+        shape: Sequence[int],
+        join: Callable[..., Sequence[Tensor]] | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what a layer gives for beginnings [P A, width], and its keys and values."""
+        """Return what a layer gives for texts [P A, width], and its keys and values, which `join` puts after those of before."""
         turned, value = self.project(x, layer, rotary)
         query, key = self.by_head(turned[:, : self.heads], shape), self.by_head(turned[:, self.heads :], shape)
         value = self.by_head(value, shape)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=1.0, enable_gqa=self.is_grouped)
+        if join is not None:
+            key, value = join(key, value)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, mask, is_causal=mask is None, scale=1.0, enable_gqa=self.is_grouped
+        )
         return self.finish(x, mixed.transpose(1, 2).reshape(len(x), -1), layer), key, value
 
     @staticmethod

@@ -299,6 +299,15 @@ class _RoleDecoder:
         """Go on with the rows `index` [k] alone."""
         self.inner.keep(index)
 
+    def follow(self, contexts: Sequence[Sequence[int]], room: int) -> bool:
+        """Go on with other contexts, and return whether that is possible; see `Conversation`."""
+        if not isinstance(self.inner, LlamaDecoder):
+            return False
+        with self.agent.policy.precision():
+            self.inner.follow(contexts, room)
+        self.logits = self.inner.logits
+        return True
+
 
 class _MixedDecoder:
     """Several decoders that read the same tokens; what is sampled from is a function of their logits."""
@@ -316,3 +325,10 @@ class _MixedDecoder:
         """Go on with the rows `index` [k] alone."""
         for decoder in self.each:
             decoder.keep(index)
+
+    def follow(self, contexts: Sequence[Sequence[int]], room: int) -> bool:
+        """Go on with other contexts, and return whether that is possible; see `Conversation`."""
+        if not all(decoder.follow(contexts, room) for decoder in self.each):
+            return False
+        self.logits = self.mix(*(decoder.logits for decoder in self.each))
+        return True

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from polyathlon.agents.language import episodes as module
+from polyathlon.agents.language.decoders import make_decoder
 from polyathlon.agents.language.episodes import Episode, collate, play
 from polyathlon.agents.language.generation import Completion
+from polyathlon.agents.language.llama import Llama
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
+from polyathlon.envs.models import load_model
 from polyathlon.envs.random import make_keys
 from polyathlon.wrappers import TokenAction
 
@@ -98,6 +101,47 @@ def test_a_full_context_cuts_the_episode(scripted):
     scripted(env, [["xyz"]])
     (episode,) = play(object(), env.batch(1), [0], [0], keys(1))
     assert not episode.finished and episode.turns == 1 and episode.is_correct is False and episode.total == -0.25
+
+
+class Rounds(Guess):
+    """Ask as often again as the task's number says, in texts of different lengths, and be content with any answer."""
+
+    def judge(self, episode, text):
+        over = len(episode.answers) >= episode.task
+        return TaskReply("" if over else "next " * (1 + len(text) % 3), 0.0, over, Verdict(over, 0.0, False, ""))
+
+    refuse = judge
+
+
+@pytest.mark.parametrize("sampled_by", ["the model", "a sampler that can not go on"])
+def test_what_earlier_turns_read_is_not_read_again_and_changes_nothing(monkeypatch, sampled_by):
+    model, env = load_model("tiny"), TokenAction(Rounds(max_turns=9), max_new_tokens=4, max_length=512)
+    tasks, read = [0, 1, 1, 2, 4, 4, 7], []
+    embed = Llama.embed
+    monkeypatch.setattr(Llama, "embed", lambda self, tokens: read.append(len(tokens)) or embed(self, tokens))
+
+    def played(sampler):
+        read.clear()
+        found = play(sampler, env.batch(len(tasks)), tasks, tasks, keys(len(tasks)))
+        return found, sum(read)
+
+    def stubborn(contexts, room, device):
+        decoder = make_decoder(model, contexts, room, device)
+        decoder.follow = lambda contexts, room: False
+        return decoder
+
+    for _ in range(2):
+        found, number = played(model if sampled_by == "the model" else stubborn)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "Conversation", lambda model, fast: model)
+            anew, whole = played(model)
+        assert number < whole / 2 if sampled_by == "the model" else number == whole
+        assert [e.turns for e in found] == [1, 2, 2, 3, 5, 5, 8] and len({tuple(e.ids) for e in found}) == len(tasks)
+        for mine, other in zip(found, anew, strict=True):
+            assert (mine.ids, mine.written) == (other.ids, other.written)
+            assert mine.logps == pytest.approx(other.logps, abs=1e-5)
+        for weight in model.parameters():  # nothing that was read with other weights is used
+            weight.data *= 1.1
 
 
 def test_collating_shifts_by_one_pads_on_the_right_and_keeps_groups():

@@ -87,6 +87,33 @@ def test_decoding_gives_the_logits_of_a_whole_forward_pass(model):
         logits = decoder.advance(chosen[torch.tensor(rows)])
 
 
+@torch.no_grad()
+def test_later_turns_read_what_is_new_and_what_was_rewritten(model, monkeypatch):
+    read = []
+    embed = Llama.embed
+    monkeypatch.setattr(Llama, "embed", lambda self, tokens: read.append(len(tokens)) or embed(self, tokens))
+    decoder = make_decoder(model, CONTEXTS, 2, torch.device("cpu"))
+    decoder.advance(torch.arange(len(CONTEXTS)))
+    decoder.keep(torch.tensor([1]))  # what is kept does not depend on who ended first
+    turns = [
+        # rows 0 and 2 said different things, row 1 ended, rows 4 and 5 said the same; they got unequally long answers
+        ([CONTEXTS[0] + [1, 2, 3], CONTEXTS[2] + [2], CONTEXTS[3] + [9] * 6, *[CONTEXTS[4] + [7, 8]] * 2], 4 * 6),
+        ([CONTEXTS[3] + [9] * 6 + [1, 2], CONTEXTS[0] + [1, 2, 3, 4]], 2 * 2),
+        ([CONTEXTS[0] + [1, 2, 3, 4, 5], [9, *CONTEXTS[3][1:], *[9] * 6, 1, 2, 3]], 2 * 17),  # the second was rewritten
+        ([CONTEXTS[0] + [1, 2, 3]], 8),  # and here text was taken back
+    ]
+    for contexts, number in turns:
+        read.clear()
+        assert decoder.follow(contexts, 3) and read == [number]
+        logits, texts = decoder.logits, [list(c) for c in contexts]
+        for token in (4, 6, 8):
+            anew = make_decoder(model, texts, 1, torch.device("cpu")).logits
+            torch.testing.assert_close(logits, anew, atol=2e-5, rtol=0)
+            for text in texts:
+                text.append(token)
+            logits = decoder.advance(torch.full((len(texts),), token))
+
+
 def episodes(starts):
     generator = torch.Generator().manual_seed(1)
     lengths = [len(c) + more for c, more in zip(CONTEXTS, (3, 6, 1, 2, 6, 4), strict=True)]

@@ -579,6 +579,27 @@ def test_samplers_of_roles_and_of_mixtures():
         rollout.sampler("policy", "reference")
 
 
+@torch.no_grad()
+def test_decoders_of_roles_and_of_mixtures_go_on_with_later_turns():
+    agent = LanguageAgent("tiny", letters(), num_prompts=2, group_size=2, seed=0)
+    agent.collect_episodes()
+    agent.side_models.start(agent.policy.language_model, ("reference",))
+    for p in agent.policy.parameters():
+        p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    rollout, before = Rollout(agent), [[5, 6, 7], [5, 8]]
+    later = [[5, 6, 7, 1], [5, 8, 2, 3]]
+    mixed = rollout.sampler("policy", "reference", mix=lambda mine, theirs: mine - 2 * theirs)
+    for sampler in (rollout.sampler("policy"), rollout.sampler("reference"), mixed):
+        decoder = sampler(before, 2, agent.device)
+        assert decoder.follow(later, 2)
+        torch.testing.assert_close(decoder.logits, sampler(later, 2, agent.device).logits, atol=1e-4, rtol=0)
+        next_of_both = sampler([[*c, 4] for c in later], 1, agent.device).logits
+        torch.testing.assert_close(decoder.advance(torch.tensor([4, 4])), next_of_both, atol=1e-4, rtol=0)
+    agent.fast_forward = False
+    assert not rollout.sampler("policy")(before, 2, agent.device).follow(later, 2)
+    assert not mixed(before, 2, agent.device).follow(later, 2)
+
+
 def test_episodes_say_how_they_ended_and_who_wrote_them():
     agent = LanguageAgent("tiny", letters(), num_prompts=4, group_size=4, seed=0)
     for episode in agent.collect_episodes():
