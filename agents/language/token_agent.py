@@ -169,7 +169,7 @@ class TokenAgent(Agent):
                 f"{observation!r}"
             )
         self.policy.set_training_mode(False)
-        tensors, is_vector = self.policy.obs_to_tensor(observation)
+        tensors, is_vector = self.policy.obs_to_tensor(dict(observation))
         assert isinstance(tensors, Mapping)
         with torch.no_grad():
             logits = self.policy.read(tensors)[0] / self.temperature

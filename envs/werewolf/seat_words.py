@@ -89,7 +89,7 @@ def describe_seat(layout: Layout, observation: Any, mask: Any) -> str:
         said += [f"player_{p} votes for {'nobody' if q is None else f'player_{q}'}" for p, q in told.votes]
         lines.append(f"Round {told.number}: {'; '.join(said)}.")
     if phase is not None:
-        allowed = [f"{a} {action_name(a, n, phase)}" for a in np.flatnonzero(mask)]
+        allowed = [f"{a} {action_name(a, n, phase)}" for a in np.flatnonzero(mask).tolist()]
         lines.append("Answer with a number: " + "; ".join(allowed))
     return "\n".join(lines)
 
@@ -114,7 +114,7 @@ def describe_seat_briefly(layout: Layout, observation: Any, mask: Any) -> str:
         words.append(f"said{told.number}")
         words += [f"{p}{KINDS[k][0]}{'' if q is None else q}" for p, k, q in told.speeches]
         words += [f"{p}>{'-' if q is None else q}" for p, q in told.votes]
-    allowed = [] if phase is None else np.flatnonzero(mask)
+    allowed: list[int] = [] if phase is None else np.flatnonzero(mask).tolist()
     return f"{' '.join(words)}:{''.join(f' {a}' for a in allowed)}"
 
 
