@@ -1,7 +1,7 @@
 """Demonstrations of a task as a dataset: played by its solver, its reference answers or its scripted player, and kept for the next run.
 
 `dataset="demonstrations"` of an agent that learns from a dataset (`polyathlon train bc ID --data demonstrations`) means them; the
-hyper-parameters of EXPO take them by default for the families that have a player (see `polyathlon.wrappers.demonstrators`).
+hyper-parameters of EXPO take them by default where they help. Who plays is found by `polyathlon.wrappers.demonstrators`.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class Verbalize(gym.Wrapper[str, str, Any, Any], RecordConstructorArgs):
     """Give a task words, so that a language model can act in it.
 
     Each step of the task is one turn: the text says what is observed and what may be answered, the answer names one
-    action (`3`, `action: 3`, `[0.5, -1.2]`). The combinatorial tasks, Pendulum and Werewolf have descriptions of their own; any other task is
-    written as names and rounded numbers. Numbers beyond the bounds of a Box action are moved to the bound.
+    action (`3`, `action: 3`, `[0.5, -1.2]`). The combinatorial tasks, Pendulum, Werewolf, NetHack and the synthetic page have descriptions of
+    their own; any other task is written as names and rounded numbers. Numbers beyond the bounds of a Box action are moved to the bound.
 
     An answer that names no action is a verdict, never an exception, and never pays: where the task masks actions, the
     turn is played as an action that the mask forbids, so the task's own penalty ends the episode; elsewhere the default

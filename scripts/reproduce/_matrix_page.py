@@ -83,7 +83,7 @@ def text_of(judged: Judged, commit: str | None) -> str:
         "",
         f"{' '.join(protocols)}{f' The cells are those of commit {commit}.' if commit else ''} "
         "Random play draws actions evenly in the form that the agent acts in: points of a box, allowed choices, tokens. "
-        "Share is the way from the start to the best known play that training went. Imitation: the agent has demonstrations by "
+        "Share is the way from the start to the best known play that training went; beyond 100 % the agent plays better. Imitation: the agent has demonstrations by "
         "who plays best known among what it learns from, beside its own experience, so that its gain is not that of rewards alone "
         "(and its control with shuffled rewards is not counted). [What was tried](matrix_settings.md).",
         "",
@@ -95,7 +95,7 @@ def text_of(judged: Judged, commit: str | None) -> str:
         "",
         "## Tasks",
         "",
-        f"Agents that write are evaluated on at most {SPOKEN_EPISODES} episodes.",
+        f"Agents that write are evaluated on at most {SPOKEN_EPISODES} episodes, {QUICK_EPISODES} with one seed.",
         "",
         "| family | environment | episodes of an evaluation | classic agents play | best known by |",
         "|---|---|---|---|---|",
@@ -158,7 +158,7 @@ def _task(name: str, judged: Judged) -> str:
     family = FAMILIES[name]
     options = family.words
     by = next((row.best_by for row in judged.rows if row.cell.family == name and row.best_by), "")
-    quick = min(family.episodes, QUICK_EPISODES)
+    quick = -(-min(family.episodes, QUICK_EPISODES) // family.rows) * family.rows  # whole shares of the rows
     episodes = f"{quick}" if judged.is_quick else f"{family.episodes} ({quick} with one seed)"
     play = "their likeliest action" if family.deterministic else "as they act in training"
     return f"| {name} | `{family.env}{f' {options}' if options else ''}` | {episodes} | {play} | {by} |"

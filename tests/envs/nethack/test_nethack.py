@@ -21,6 +21,7 @@ from polyathlon.envs.errors import UsageError
 
 pytest.importorskip("nle")
 
+from polyathlon.envs.nethack.block import Block
 from polyathlon.envs.nethack.folders import lock_folder, sweep
 from polyathlon.envs.nethack.output import Copies
 from polyathlon.envs.nethack.rules import Rules
@@ -191,6 +192,13 @@ def mortal_state(env) -> dict:
             return env.get_state()
         if truncated:
             env.reset()
+
+
+def test_one_worker_is_this_process():
+    for rows, workers in ((2, 1), (1, 2)):
+        vec = NetHackVector(rows, workers=workers)
+        assert isinstance(vec.games, Block)
+        vec.close()
 
 
 def test_workers_play_the_same_games_and_end_with_their_owner():
