@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -12,8 +13,9 @@ from gymnasium.utils import RecordConstructorArgs
 
 from polyathlon.envs.errors import UsageError, check_finite, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
-from polyathlon.envs.language.task import TaskStep
+from polyathlon.envs.language.task import TaskStep, unreadable
 from polyathlon.envs.tensor.copies import copy_envs
+from polyathlon.envs.tensor.joined_seats import joinable_seat, prepare_resets, prepare_steps
 from polyathlon.envs.tensor.rewards import num_objectives
 
 from .action_kinds import is_text_space, mask_of
@@ -209,6 +211,7 @@ class VerbalTask(LanguageTask):
         self._describe, self._parse, self._solution = describe, parse, solution
         self.invalid_reward, self._hold = invalid_reward, hold
         self._used: list[tuple[gym.Env[Any, Any], weakref.ref[TaskEpisode]]] = []
+        self._prepared: list[gym.Env[Any, Any]] = []  # of the episodes that are to begin next, in this order
         self._spare: list[gym.Env[Any, Any]] = []  # copies that no episode had yet
         self._options: dict[str, Any] | None = None
 
@@ -235,7 +238,7 @@ class VerbalTask(LanguageTask):
             UsageError: the id is not a pair of integers >= 0.
         """
         seed = _environment_seed(task_id)
-        env = self._free_env()
+        env = self._prepared.pop(0) if self._prepared else self._free_env()
         observation, info = env.reset(seed=seed, options=self._options)
         info = _with_mask(env, info)
         if self._hold > 1 and "action_mask" in info:
@@ -249,13 +252,34 @@ class VerbalTask(LanguageTask):
             self._used.append((env, weakref.ref(episode)))
         return episode
 
+    def prepare_starts(self, task_ids: Sequence[TaskId]) -> None:
+        """Start the games of several episodes at once, where the environment is a seat of a game."""
+        self._spare += self._prepared  # what a failed call left behind
+        self._prepared = []
+        if len(task_ids) > 1 and not self._is_single and joinable_seat(self._env) is not None:
+            idle = sum(_is_idle(holder()) for _, holder in self._used)
+            lacking = len(task_ids) - idle - len(self._spare)
+            if lacking > 0:  # what a copy must equal is compared once a call
+                self._spare += copy_envs(self._env, lacking)
+            self._prepared = [self._free_env() for _ in task_ids]
+            prepare_resets(self._prepared, [_environment_seed(task_id) for task_id in task_ids])
+
+    def prepare(self, answers: Sequence[tuple[TaskEpisode, str]]) -> None:
+        """Read several answers and play their actions at once, where the environment is a seat of a game."""
+        if len(answers) > 1 and self._hold == 1 and joinable_seat(self._env) is not None:
+            for episode, text in answers:
+                reason = unreadable(text, self.max_answer)
+                turn = self._read(episode, text) if reason is None else self._refused(episode, reason)
+                episode.data["turn"] = text, turn
+            running = [episode.data for episode, _ in answers]
+            prepare_steps([data["env"] for data in running], [data["turn"][1].action for data in running])
+
     def _free_env(self) -> gym.Env[Any, Any]:
         """Take the environment of an episode that is over or forgotten, or make one."""
         if self._is_single:
             return self._env
         for i, (env, holder) in enumerate(self._used):
-            episode = holder()
-            if episode is None or episode.over:
+            if _is_idle(holder()):
                 del self._used[i]
                 return env
         if not self._spare:  # what a copy must equal is compared once a call: as many as there are, up to eight
@@ -270,6 +294,15 @@ class VerbalTask(LanguageTask):
 
     def judge(self, episode: TaskEpisode, text: str) -> TaskReply:
         """Read the action of an answer and play it."""
+        read, turn = episode.data.pop("turn", (None, None))  # by `prepare`
+        return self._play(episode, turn if turn and read == text else self._read(episode, text))
+
+    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
+        """Play a turn whose answer names no action; see `Verbalize`."""
+        return self._play(episode, self._refused(episode, reason))
+
+    def _read(self, episode: TaskEpisode, text: str) -> _Turn:
+        """Return the action that an answer names, and what is wrong with it."""
         env, info = episode.data["env"], episode.data["info"]
         try:
             if self._parse is not None:
@@ -277,28 +310,26 @@ class VerbalTask(LanguageTask):
             else:
                 action = read_action(env.action_space, text)
         except ValueError as error:
-            return self.refuse(episode, str(error))
+            return self._refused(episode, str(error))
         mask = info.get("action_mask")
         if mask is not None and not bool(np.asarray(mask)[mask_places(env.action_space, action)].all()):
-            return self._play(episode, action, f"the action {numbers(action)} is not allowed now")
-        return self._play(episode, action)
+            return _Turn(action, f"the action {numbers(action)} is not allowed now")
+        return _Turn(action)
 
-    def refuse(self, episode: TaskEpisode, reason: str) -> TaskReply:
-        """Play a turn whose answer names no action; see `Verbalize`."""
+    def _refused(self, episode: TaskEpisode, reason: str) -> _Turn:
+        """Return what is played where an answer names no action."""
         env, mask = episode.data["env"], episode.data["info"].get("action_mask")
         if mask is not None and not np.asarray(mask).all():
-            return self._play(episode, forbidden_action(env.action_space, mask), reason, is_invalid=True)
-        return self._play(episode, default_action(env.action_space), reason, is_invalid=True, extra=self.invalid_reward)
+            return _Turn(forbidden_action(env.action_space, mask), reason, True)
+        return _Turn(default_action(env.action_space), reason, True, self.invalid_reward)
 
-    def _play(
-        self, episode: TaskEpisode, action: Any, fault: str = "", is_invalid: bool = False, extra: float = 0.0
-    ) -> TaskReply:
-        env, data = episode.data["env"], episode.data
+    def _play(self, episode: TaskEpisode, turn: _Turn) -> TaskReply:
+        env, data, fault = episode.data["env"], episode.data, turn.fault
         try:
-            observation, reward, terminated, truncated, info = self._step(env, action)
+            observation, reward, terminated, truncated, info = self._step(env, turn.action)
         except Exception as error:
             mask = data["info"].get("action_mask")
-            is_forbidden = mask is not None and not bool(mask[mask_places(env.action_space, action)].all())
+            is_forbidden = mask is not None and not bool(mask[mask_places(env.action_space, turn.action)].all())
             if not fault or not (is_forbidden or isinstance(error, UsageError)):
                 raise
             # the task raises on actions that its mask forbids: the episode ends here
@@ -306,9 +337,10 @@ class VerbalTask(LanguageTask):
             observation, info = data["raw"], data["info"]
         info = _with_mask(env, info)
         data.update(raw=observation, info=info, truncated=bool(truncated) and not terminated)
-        total = float(reward) + extra
+        total = float(reward) + turn.extra
         is_played = not fault
-        verdict = Verdict(is_played, float(is_played), is_invalid, fault or "the action was played", {"reward": total})
+        said = fault or "the action was played"
+        verdict = Verdict(is_played, float(is_played), turn.is_invalid, said, {"reward": total})
         return TaskReply(self._text(observation, info, env), total, bool(terminated), verdict)
 
     def _step(self, env: gym.Env[Any, Any], action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -360,6 +392,27 @@ class VerbalTask(LanguageTask):
             return None
         data = episode.data
         return self._solution(data["raw"], data["info"], data["env"])
+
+
+def _is_idle(episode: TaskEpisode | None) -> bool:
+    """Return whether the environment of an episode is free for another."""
+    return episode is None or episode.over
+
+
+class _Turn(NamedTuple):
+    """What is played for an answer.
+
+    Attributes:
+        action: the action.
+        fault: what is wrong with the answer; "" for nothing.
+        is_invalid: it names no action.
+        extra: what is paid beside the task's reward.
+    """
+
+    action: Any
+    fault: str = ""
+    is_invalid: bool = False
+    extra: float = 0.0
 
 
 def _with_mask(env: gym.Env[Any, Any], info: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from polyathlon.envs.errors import UsageError
 
 from .base import TensorEnv
 from .engine import Engine
+from .joined_seats import Prepared
 from .opponents import PlayerFault
 from .output import row_of
 from .seats import SeatVectorEnv
@@ -47,6 +48,12 @@ class SeatEnv(gym.Env[Any, Any]):
         self.rows = SeatVectorEnv(task, 1, opponent, seat, "numpy", mode, max_episode_steps, render_mode, time_limit)
         self.task, self.render_mode, self.metadata = task, render_mode, dict(task.metadata)
         self.observation_space, self.action_space = task.observation_space, task.action_space
+        self.prepared: Prepared | None = None
+
+    def _foreseen(self, call: Any) -> tuple[Any, ...] | None:
+        """Return what the next call returns, where it was prepared with others; see `joined_seats`."""
+        found, self.prepared = self.prepared, None
+        return found.put(self.rows) if found is not None and found.is_for(call) else None
 
     @property
     def engine(self) -> Engine:
@@ -61,12 +68,14 @@ class SeatEnv(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start the first game of `seed`, or without one the next, and play until the seat is to move."""
         super().reset(seed=seed)
-        observation, info = self.rows.reset(seed=seed, options=options)
+        found = None if options or seed is None else self._foreseen(seed)
+        observation, info = found or self.rows.reset(seed=seed, options=options)
         return row_of(observation, 0), self._facts(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Move, and let the others play until it is the seat's turn again."""
-        observation, reward, terminated, truncated, info = self.rows.step(np.asarray(action)[None])
+        found = self._foreseen(action) or self.rows.step(np.asarray(action)[None])
+        observation, reward, terminated, truncated, info = found
         ends = bool(terminated[0]), bool(truncated[0])
         return row_of(observation, 0), float(reward[0]), *ends, self._facts(info)
 
@@ -102,4 +111,5 @@ class SeatEnv(gym.Env[Any, Any]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `get_state` returned."""
+        self.prepared = None
         self.rows.set_state(state)

@@ -17,7 +17,7 @@ from polyathlon.envs.random import integers
 from . import trees
 from .arguments import parse_autoreset, read_options
 from .base import TensorEnv
-from .opponents import Guarded, PlayerFault, check_seat, make_opponent, seat_keys
+from .opponents import Guarded, PlayerFault, check_seat, make_opponent, player_names, seat_keys
 from .output import row_of, task_info, to_numpy
 from .rules import confined, count_actions, invalid_action, read_action
 from .turn_engine import TurnEngine
@@ -25,7 +25,6 @@ from .vector_env import check_render_mode
 
 SEAT = 1001  # stream of the draw of a game's seat
 NO_LIMIT = 2**62
-OWN = ("seat", "over", "terminated", "moves")
 _OUTPUTS = ("numpy", "torch")
 
 
@@ -62,6 +61,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """
 
     num_players = 1
+    own = ("seat", "over", "terminated", "moves")  # what is kept of each row beside the engine's
 
     def __init__(
         self,
@@ -84,6 +84,13 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.seats = check_seat(task, seats)
         name = opponents if isinstance(opponents, str) else getattr(opponents, "__name__", type(opponents).__name__)
         self.opponents = Guarded(task, make_opponent(task, opponents), str(name), time_limit)
+        # such players keep nothing between two questions, so that one serves many games (`joined_seats`)
+        self.has_named_players = (
+            isinstance(opponents, str)
+            and opponents in player_names(task)
+            and time_limit is None
+            and not hasattr(self.opponents.player, "start")
+        )
         self.render_mode = check_render_mode(task, render_mode)
         self.autoreset_mode = parse_autoreset(autoreset_mode)
         self.metadata = {**task.metadata, "autoreset_mode": self.autoreset_mode}
@@ -377,7 +384,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
 
     def get_state(self) -> dict[str, Any]:
         """Return a dict of tensors from which `set_state` continues exactly."""
-        own = {name: getattr(self, name).clone() for name in OWN}
+        own = {name: getattr(self, name).clone() for name in self.own}
         keep = getattr(self.opponents.player, "get_state", None)
         return {**self.engine.get_state(), **own, "opponents": None if keep is None else keep()}
 
@@ -389,7 +396,7 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """
         self.engine.set_state(state)
         try:
-            for name in OWN:
+            for name in self.own:
                 setattr(self, name, state[name].to(self.device, copy=True))
         except KeyError as error:
             raise UsageError(
@@ -397,3 +404,9 @@ class SeatVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             ) from error
         if state["opponents"] is not None:
             self.opponents.player.set_state(state["opponents"])  # type: ignore[attr-defined]
+
+    def put_row(self, row: int, target: SeatVectorEnv) -> None:
+        """Make a batch of one row go on as a row of this one does."""
+        self.engine.put_row(row, target.engine)
+        for name in self.own:
+            setattr(target, name, getattr(self, name)[row : row + 1])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
@@ -57,3 +61,27 @@ class TurnEngine(Engine):
         mask = allowed(self.task, fresh, None)
         if self.mask is not None and mask is not None:
             self.mask = self.mask.index_copy(0, rows, mask)
+
+    @classmethod
+    def joined(cls, engines: Sequence[TurnEngine]) -> TurnEngine:
+        """Return one batch with the rows of several of the same game, all of which have begun."""
+        first = engines[0]
+        found = cls(first.task, sum(engine.num_envs for engine in engines), first.limit, AutoresetMode.DISABLED)
+        found.state = trees.map_tree(lambda *leaves: torch.cat(leaves), *[engine.state for engine in engines])
+        if first.mask is not None:
+            found.mask = torch.cat([engine.mask for engine in engines if engine.mask is not None])
+        found.ended = torch.cat([engine.ended for engine in engines])
+        found.has_ended = any(engine.has_ended for engine in engines)
+        found.seeds = torch.cat([engine.seeds for engine in engines])
+        found._episodes = torch.cat([engine.episodes for engine in engines])
+        return found
+
+    def put_row(self, row: int, target: TurnEngine) -> None:
+        """Make a batch of one row go on as a row of this one does."""
+        one = slice(row, row + 1)
+        target.state = trees.map_tree(lambda leaf: leaf[one], self.state)
+        target.mask = None if self.mask is None else self.mask[one]
+        target.ended, target.seeds = self.ended[one], self.seeds[one]
+        target.has_ended = bool(target.ended)
+        target._episodes, target._pool, target._lasting = self.episodes[one], None, {}
+        target._depth = target._choose_depth()
