@@ -34,7 +34,7 @@ from polyathlon.statistics import proportion_interval  # noqa: E402
 WORK = REPOSITORY / ".cache" / "mutate"
 PAGE = REPOSITORY / "docs" / "results" / "mutation.md"
 REASONS = REPOSITORY / "docs" / "results" / "mutation_reasons.yml"
-DEFAULT_PATHS = ("agents/parts", "agents/language", "envs/tensor", "envs/faces", "envs/code", "wrappers")
+DEFAULT_PATHS = ("agents/parts", "agents/language", "envs/tensor", "envs/code", "wrappers")
 REQUIREMENTS = ("mutmut==3.8.1",)
 GOAL = 0.85
 
@@ -210,10 +210,7 @@ def fingerprint(file: str, count: int, seed: int) -> str:
 
 def run_all(options: argparse.Namespace) -> list[Outcome]:
     """Run the files in a fixed random order until the time is over; finished ones are read back."""
-    files, python = (
-        module_files(options.paths or [p for p in DEFAULT_PATHS if (REPOSITORY / p).exists()]),
-        mutmut_python(),
-    )
+    files, python = module_files(options.paths or list(DEFAULT_PATHS)), mutmut_python()
     random.Random(options.seed).shuffle(files)  # so that a run that is cut short is still a sample of all files
     copy_tree(WORK / "tree")
     end, outcomes = time.monotonic() + 60 * options.minutes, []
@@ -256,9 +253,7 @@ def page(outcomes: list[Outcome], options: argparse.Namespace) -> str:
     """Return docs/results/mutation.md."""
     reasons = yaml.safe_load(REASONS.read_text()) if REASONS.exists() else {}
     ran = [o for o in outcomes if o.drawn]
-    skipped = len(module_files(options.paths or [p for p in DEFAULT_PATHS if (REPOSITORY / p).exists()])) - len(
-        outcomes
-    )
+    skipped = len(module_files(options.paths or list(DEFAULT_PATHS))) - len(outcomes)
     lines = ["# mutation", "", f"**{summary(ran)}.**", ""]
     lines += [
         f"Small changes of the code (mutmut 3.8: operators, constants, arguments, conditions), at most {options.count} a file drawn with "
