@@ -71,12 +71,13 @@ def idle(seed: int, task: str) -> Run:
 def pgmorl(seed: int, task: str) -> Run:
     """Train the peer in its own virtual environment and process."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmark"))
-    from _harness import peer_python
+    from _harness import REPOSITORY, peer_python
 
     requirements = ("morl-baselines==1.3.0", "gymnasium[mujoco]==1.2.0", "mujoco==4.0.0", "torch==2.13.0")
     command = [str(peer_python("morl", *requirements)), __file__, "--peer", str(seed), task]
-    environment = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
+    # this file is run there, and reads its neighbours: they need this package, none of what it depends on
+    own = {"PYTHONPATH": str(REPOSITORY), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **own}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

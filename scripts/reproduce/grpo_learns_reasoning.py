@@ -93,7 +93,7 @@ CLAIM = Claim(
     },
     comparisons=[
         Comparison("grpo", "warm start", "higher"),
-        Comparison("grpo", "shuffled rewards", "higher"),
+        Comparison("grpo", "shuffled rewards", "higher", 0.05),
     ],
     controls=[Control("shuffled rewards, other draws", ("grpo",))],
     tasks=("chain_sum",),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from gymnasium import spaces
 from torch.distributions import Categorical, Independent, Normal
 
 from polyathlon.agents.parts.action_distributions import (
     categorical_entropy,
     categorical_log_prob,
+    coded,
     gaussian_entropy,
     gaussian_log_prob,
     masked_log_softmax,
@@ -46,3 +49,13 @@ def test_draws_follow_the_probabilities_and_the_generator():
     frequency = torch.bincount(drawn, minlength=3) / 20_000
     torch.testing.assert_close(frequency, torch.tensor([0.1, 0.2, 0.7]), atol=0.015, rtol=0)
     assert torch.equal(drawn, sample_categorical(log_probs, torch.Generator().manual_seed(1)))
+
+
+def test_actions_of_each_space_are_counted_from_0_or_left_as_they_are():
+    assert coded(torch.tensor([[4], [6]]), spaces.Discrete(3, start=4)).tolist() == [0, 2]
+    pairs = spaces.MultiDiscrete([3, 2], start=np.array([1, -1]))
+    assert coded(torch.tensor([[1, -1], [3, 0]]), pairs).tolist() == [[0, 0], [2, 1]]
+    bits = coded(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), spaces.MultiBinary((1, 2)))
+    assert bits.tolist() == [[1, 0], [0, 1]] and bits.dtype is torch.int64
+    point = coded(torch.full((2, 1, 3), 0.5), spaces.Box(-1, 1, (1, 3)))
+    assert point.shape == (2, 3) and point.dtype is torch.float32 and (point == 0.5).all()
