@@ -1,4 +1,7 @@
-"""The base of the agents: environments, seeds, sources, checkpoints."""
+"""The base of the agents: environments, seeds, sources, checkpoints.
+
+Modules: polyathlon.agents.parts.saved_states.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One seat of PettingZoo games that are not ours."""
+"""One seat of PettingZoo games that are not ours.
+
+Modules: polyathlon.wrappers.single_agent.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Collectors: pools of problems, marks of reasoning, filters by accuracy, and what they refuse."""
+"""Collectors: pools of problems, marks of reasoning, filters by accuracy, and what they refuse.
+
+Modules: polyathlon.agents.language.pools.
+"""
 
 from __future__ import annotations
 

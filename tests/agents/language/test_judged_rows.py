@@ -1,4 +1,7 @@
-"""Rows whose answers are compared: iterations of DNO, opponents of Nash-MD, CDR's pairs."""
+"""Rows whose answers are compared: iterations of DNO, opponents of Nash-MD, CDR's pairs.
+
+Modules: polyathlon.agents.language.opponents.
+"""
 
 from __future__ import annotations
 

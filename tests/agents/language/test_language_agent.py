@@ -1,4 +1,7 @@
-"""LanguageAgent: equal to token by token, learns, keeps its words, resumes."""
+"""LanguageAgent: equal to token by token, learns, keeps its words, resumes.
+
+Modules: polyathlon.agents.language.agent, polyathlon.agents.language.token_agent.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Collectors of records: tokens, what an update holds, orders, places in files, what is held out, stored references, refusals."""
+"""Collectors of records: tokens, what an update holds, orders, places in files, what is held out, stored references, refusals.
+
+Modules: polyathlon.agents.language.offline, polyathlon.agents.language.offline_agent,
+polyathlon.agents.language.offline_data, polyathlon.agents.language.holdout, polyathlon.agents.language.stored_logps.
+"""
 
 from __future__ import annotations
 

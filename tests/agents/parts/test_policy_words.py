@@ -133,7 +133,12 @@ def test_names_that_fit(name, space, words):
 @pytest.mark.parametrize(
     ("name", "space", "words", "message"),
     [
-        ("MlpPolicy", PARTS, {}, r"^'MlpPolicy' does not read Dict.*use SAC\('MultiInputPolicy', \.\.\.\), or make a vector"),
+        (
+            "MlpPolicy",
+            PARTS,
+            {},
+            r"^'MlpPolicy' does not read Dict.*use SAC\('MultiInputPolicy', \.\.\.\), or make a vector",
+        ),
         ("MlpPolicy", PICTURE, {}, r"use SAC\('CnnPolicy', \.\.\.\), or give a features_extractor_class, or make"),
         ("MultiInputPolicy", VECTOR, {}, r"use SAC\('MlpPolicy', \.\.\.\), or give a features_extractor_class$"),
         ("MultiInputPolicy", VECTOR, OWN, r"use SAC\('MlpPolicy'"),

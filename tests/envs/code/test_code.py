@@ -1,4 +1,8 @@
-"""Code-v0: problems, rewards, repair, bad input, files, candidates, learning."""
+"""Code-v0: problems, rewards, repair, bad input, files, candidates, learning.
+
+Modules: polyathlon.envs.code.candidates, polyathlon.envs.code.problem_set, polyathlon.envs.code.builtin.making,
+polyathlon.envs.code.builtin.programs.
+"""
 
 from __future__ import annotations
 

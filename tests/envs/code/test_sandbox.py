@@ -1,4 +1,7 @@
-"""The sandbox: what it reports, its limits, its pool, and that nothing is left."""
+"""The sandbox: what it reports, its limits, its pool, and that nothing is left.
+
+Modules: polyathlon.envs.code.child.layers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who acts, what everybody sees, and what one player's forbidden action does, in every interface of a game."""
+"""Who acts, what everybody sees, and what one player's forbidden action does, in every interface of a game.
+
+Modules: polyathlon.envs.tensor.game_table, polyathlon.envs.tensor.make, polyathlon.envs.tensor.turn_engine.
+"""
 
 from __future__ import annotations
 

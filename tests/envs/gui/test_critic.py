@@ -1,4 +1,7 @@
-"""The pre-operative critic: exact labels, the three terms of its reward, and operations replaced before they are carried out."""
+"""The pre-operative critic: exact labels, the three terms of its reward, and operations replaced before they are carried out.
+
+Modules: polyathlon.wrappers.pre_operative_critic.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Interfaces of a tensor task: seeds, time limits, resets, masks, state."""
+"""Interfaces of a tensor task: seeds, time limits, resets, masks, state.
+
+Modules: polyathlon.envs.tensor.gym_env, polyathlon.envs.tensor.vector_env, polyathlon.envs.tensor.make.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Games of separate environments that are played in one batch are the games that they play alone."""
+"""Games of separate environments that are played in one batch are the games that they play alone.
+
+Modules: polyathlon.envs.tensor.turn_engine.
+"""
 
 from __future__ import annotations
 
