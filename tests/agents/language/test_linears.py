@@ -42,6 +42,7 @@ def test_an_adapter_adds_its_product_in_its_scale():
     assert is_linear(layer)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     torch.testing.assert_close(weight_of(layer), layer.base_layer.weight + 3.0 * b @ a)
+    assert bias_of(layer) is layer.base_layer.bias and bias_of(layer).shape == (3,)
     x = torch.randn(5, 4)
     torch.testing.assert_close(torch.nn.functional.linear(x, weight_of(layer), bias_of(layer)), layer(x))
     weight_of(layer).sum().backward()

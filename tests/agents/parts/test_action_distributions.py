@@ -12,6 +12,7 @@ from torch.distributions import Categorical, Independent, Normal
 from polyathlon.agents.parts.action_distributions import (
     categorical_entropy,
     categorical_log_prob,
+    choices_of,
     coded,
     gaussian_entropy,
     gaussian_log_prob,
@@ -49,6 +50,14 @@ def test_draws_follow_the_probabilities_and_the_generator():
     frequency = torch.bincount(drawn, minlength=3) / 20_000
     torch.testing.assert_close(frequency, torch.tensor([0.1, 0.2, 0.7]), atol=0.015, rtol=0)
     assert torch.equal(drawn, sample_categorical(log_probs, torch.Generator().manual_seed(1)))
+
+    several = masked_log_softmax(torch.randn(2, 3, 4), None)  # over the last dimension, whatever stands before it
+    torch.testing.assert_close(several.exp().sum(-1), torch.ones(2, 3))
+
+
+def test_the_choices_of_each_space():
+    assert choices_of(spaces.MultiDiscrete([3, 2])) == [3, 2] and choices_of(spaces.MultiBinary((2, 3))) == [2] * 6
+    assert choices_of(spaces.Box(-1, 1, (2,))) == []
 
 
 def test_actions_of_each_space_are_counted_from_0_or_left_as_they_are():
