@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 FILE_FORMAT = 3  # of checkpoints and of agent files; 3: JSON and tensors, pickles apart
 MANIFEST, AGENT, STATES, TENSORS = "manifest.json", "agent.zip", "states.json", "states.pth"
 VARIABLES = "pytorch_variables.pth"  # SB3's name for tensors that belong to no state
+CLASSES = "agent_classes.json"  # names of the agent's class and of those that it is made of
 
 
 # ---------------------------------------------------------------------------------------------------- agent files
@@ -80,6 +81,7 @@ def _write_agent(
     settings = {name: writer.write(value) for name, value in agent.settings(exclude, include).items()}
     with zipfile.ZipFile(file, "w") as archive:
         add_bytes(archive, "data", json.dumps(settings, indent=1).encode())
+        add_bytes(archive, CLASSES, json.dumps(agent.class_names()).encode())
         add_tensors(archive, VARIABLES, writer.tensors)
         for name, state in agent.get_parameters().items():
             add_tensors(archive, f"{name}.pth", state)
@@ -92,6 +94,7 @@ def read_agent(
     path: str | Path | io.BufferedIOBase,
     *,
     name: Any = None,
+    agent: type[SavedStates] | None = None,
     device: torch.device | str = "cpu",
     trust: bool = False,
     named: Mapping[str, type] | None = None,
@@ -103,6 +106,7 @@ def read_agent(
     Args:
         path: the file, or an open one.
         name: what messages call it; None takes the path.
+        agent: class that the file is to be of; None takes any.
         device: where tensors go.
         trust: also read what was pickled, which can run any program that the file's writer put there.
         named: classes that have a name in the file.
@@ -115,10 +119,12 @@ def read_agent(
     Raises:
         FileNotFoundError: there is no such file.
         DamagedFile: it is no archive, or not as it was written.
-        UsageError: it is of another format, or holds pickles and `trust` is False.
+        UsageError: it is of another format or another agent, or holds pickles and `trust` is False.
     """
     name = name or _name(path)
     with _agent_archive(path, name) as (archive, plain):
+        if agent is not None:
+            _refuse_other_agent(archive, agent, name)
         reader = PlainReader(
             read_tensors(archive, VARIABLES, device), named, read_pickles(archive, trust), known_spaces
         )
@@ -166,6 +172,21 @@ def _agent_archive(path: str | Path | io.BufferedIOBase, name: Any) -> Iterator[
             file.close()
         else:
             file.seek(0)
+
+
+def _refuse_other_agent(archive: zipfile.ZipFile, agent: type[SavedStates], name: Any) -> None:
+    """Refuse the file of an agent that is neither of the class, nor of a user's own that one of the two is made of."""
+    from polyathlon.registration import agent_class_names
+
+    if CLASSES not in archive.namelist():  # written before files said so
+        return
+    stored, wanted = json.loads(archive.read(CLASSES)), agent.class_names()
+    known = agent_class_names()
+    is_own = (wanted[0] in stored[1:] and stored[0] not in known) or (stored[0] in wanted[1:] and wanted[0] not in known)
+    if stored[0] != wanted[0] and not is_own:
+        raise UsageError(
+            f"{name} holds a {stored[0]}, not a {wanted[0]}: load it with {stored[0]}.load, or a run folder with polyathlon.evaluation.load_run"
+        )
 
 
 def _setting(reader: PlainReader, key: str, plain: Any, name: Any) -> Any:

@@ -163,6 +163,12 @@ def register_agent(name: str, *, family: str, summary: str) -> Callable[[AnyClas
     return registered
 
 
+def agent_class_names() -> set[str]:
+    """Return the names of the classes of all agents that have a name on the command line."""
+    _read_own_agents()
+    return {record.entry_point.partition(":")[2] for record in _ALGORITHMS.values()}
+
+
 def _add_algorithm(record: AlgorithmRecord) -> AlgorithmRecord:
     known = _ALGORITHMS.get(record.name)
     if known is not None and known.entry_point != record.entry_point:

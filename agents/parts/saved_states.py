@@ -124,6 +124,11 @@ class SavedStates(BaseAlgorithm):
         return [*super()._excluded_save_params(), "_states"]
 
     @classmethod
+    def class_names(cls) -> list[str]:
+        """Return the name of this agent's class and those of the agents that it is made of, the nearest first."""
+        return [one.__qualname__ for one in cls.__mro__ if issubclass(one, SavedStates) and one is not SavedStates]
+
+    @classmethod
     def named_classes(cls) -> dict[str, type]:
         """Classes that stand in the files by a name: the agent's policies."""
         return dict(cls.policy_aliases)
@@ -178,7 +183,7 @@ class SavedStates(BaseAlgorithm):
 
         Raises:
             FileNotFoundError: there is no such file.
-            UsageError: the file is damaged, has another format, other states or other spaces than this agent, or holds
+            UsageError: the file is damaged, of another agent, has another format, other states or other spaces, or holds
                 pickles and `trust` is False; or a keyword is unknown, or has a value that the constructor refuses.
         """
         if print_system_info:
@@ -256,6 +261,7 @@ class SavedStates(BaseAlgorithm):
         settings, states = checkpoints.read_agent(
             path,
             name=name,
+            agent=cls,
             device=find_device(device),
             trust=trust,
             named=cls.named_classes(),
