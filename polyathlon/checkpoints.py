@@ -182,7 +182,9 @@ def _refuse_other_agent(archive: zipfile.ZipFile, agent: type[SavedStates], name
         return
     stored, wanted = json.loads(archive.read(CLASSES)), agent.class_names()
     known = agent_class_names()
-    is_own = (wanted[0] in stored[1:] and stored[0] not in known) or (stored[0] in wanted[1:] and wanted[0] not in known)
+    is_own = (wanted[0] in stored[1:] and stored[0] not in known) or (
+        stored[0] in wanted[1:] and wanted[0] not in known
+    )
     if stored[0] != wanted[0] and not is_own:
         raise UsageError(
             f"{name} holds a {stored[0]}, not a {wanted[0]}: load it with {stored[0]}.load, or a run folder with polyathlon.evaluation.load_run"

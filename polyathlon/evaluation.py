@@ -163,13 +163,23 @@ def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 
 
     Args:
         env: a scalar environment.
-        policy: (observation, mask or None) -> action.
+        policy: (observation, mask or None) -> action; an agent acts by `agent_policy`.
         episodes: their number.
         seed: seed of the first; the others follow it.
 
     Raises:
-        UsageError: the number is not positive, or all episodes broke.
+        UsageError: the environment is none, the policy cannot be called, the number is not positive, or all episodes broke.
     """
+    if not hasattr(env, "step"):
+        raise UsageError(
+            f"evaluate(env, policy, episodes) plays in a Gymnasium environment, got {type(env).__name__} {env!r}: give gymnasium.make(id)"
+        )
+    if hasattr(policy, "predict") and not callable(policy):
+        policy = agent_policy(policy)
+    if not callable(policy):
+        raise UsageError(
+            f"evaluate(env, policy, episodes) asks a function (observation, mask) -> action or an agent, got {type(policy).__name__}"
+        )
     if episodes <= 0:
         raise UsageError(f"the number of episodes must be positive, got {episodes}")
     check_int(0, seed=seed)

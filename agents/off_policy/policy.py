@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from polyathlon.agents.engine import Method, Network, linked, with_features
 from polyathlon.agents.engine.noise import make_noise
 from polyathlon.agents.parts.action_distributions import choices_of
-from polyathlon.agents.parts.observations import as_seen, is_flat
+from polyathlon.agents.parts.observations import ReadsObservations, as_seen, is_flat
 from polyathlon.agents.parts.wiring import Noise
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -33,7 +33,7 @@ class Members(nn.Module):
         return tuple(out.unsqueeze(-1) if isinstance(out, Tensor) and out.dim() == 1 else out for out in outputs)
 
 
-class MethodPolicy(BasePolicy):
+class MethodPolicy(ReadsObservations, BasePolicy):
     """What acts, and all networks that it is trained with, under their names in the method.
 
     The parameters are views of the vectors of `networks`; state_dict, predict, save and load are SB3's. Actions of the

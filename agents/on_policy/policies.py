@@ -29,13 +29,14 @@ from polyathlon.agents.parts.action_distributions import (
 )
 from polyathlon.agents.parts.features import Preparation, extractor_for, make_extractor, mask_in
 from polyathlon.agents.parts.moments import RunningMoments
+from polyathlon.agents.parts.observations import ReadsObservations
 from polyathlon.agents.parts.optimizer_words import refuse_optimizer_words
 from polyathlon.envs.errors import UsageError
 
 from .model import ActorCriticOutput
 
 
-class ActorCritic(ActorCriticPolicy):
+class ActorCritic(ReadsObservations, ActorCriticPolicy):
     """SB3's actor-critic policy for Box actions and choices, with masks, for observations of any space.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from polyathlon.agents.engine.distributions import Categorical, Gaussian
 from polyathlon.agents.parts.action_distributions import masked_log_softmax, sample_categorical
 from polyathlon.agents.parts.features import extractor_for, mask_in
-from polyathlon.agents.parts.observations import as_rows
+from polyathlon.agents.parts.observations import ReadsObservations, as_rows
 from polyathlon.agents.streams.env_stream import Observation
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -24,7 +24,7 @@ OBSERVATION_CLIP = 10.0
 Rows = dict[str, Tensor]
 
 
-class PolicySet(BasePolicy):
+class PolicySet(ReadsObservations, BasePolicy):
     """P actors and P critics of one shape: every layer of all of them is one batched matrix product.
 
     Actor and critic of a policy are perceptrons of equal hidden widths; the critic estimates the return of each of m

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,39 @@ def moved_forward(space: spaces.Box) -> spaces.Box:
     low, high = (np.moveaxis(x, -1, 0) for x in (space.low, space.high))
     kind: Any = space.dtype
     return spaces.Box(low, high, dtype=kind.type)
+
+
+class ReadsObservations:
+    """A policy, of SB3's classes, that says what is wrong with an observation before it is read."""
+
+    observation_space: spaces.Space[Any]
+
+    def obs_to_tensor(self, observation: Any) -> Any:
+        """Return observations as tensors, and whether they are a batch; see SB3.
+
+        Raises:
+            UsageError: the observation has other parts than the space.
+        """
+        if isinstance(self.observation_space, spaces.Dict):
+            refuse_other_parts(self.observation_space, observation)
+        return super().obs_to_tensor(observation)  # type: ignore[misc]
+
+
+def refuse_other_parts(space: spaces.Dict, observation: Any) -> None:
+    """Refuse an observation that is no dict with exactly the parts of a space.
+
+    Raises:
+        UsageError: naming what is missing and what is too much.
+    """
+    if not isinstance(observation, Mapping):
+        raise UsageError(
+            f"the observation is a dict with the parts {list(space.spaces)}, got {type(observation).__name__} {np.shape(observation)}"
+        )
+    missing = [key for key in space.spaces if key not in observation]
+    more = [key for key in observation if key not in space.spaces]
+    if missing or more:
+        said = [f"it lacks {missing}"] * bool(missing) + [f"it also has {more}"] * bool(more)
+        raise UsageError(f"the observation must have the parts {list(space.spaces)}, but {' and '.join(said)}")
 
 
 def is_turned(shown: spaces.Space[Any], wanted: spaces.Space[Any]) -> bool:

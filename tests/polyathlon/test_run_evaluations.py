@@ -131,3 +131,16 @@ def test_what_cannot_be_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="checkpoint_every has no effect without the run folder.*give out="):
         train(None, checkpoint_every=3)
     assert not (tmp_path / "other").exists()
+
+
+def test_evaluate_says_what_it_was_given_in_place_of_an_environment_or_a_policy():
+    from polyathlon.agents import SAC
+
+    env, agent = gym.make("Pendulum-v1"), SAC("MlpPolicy", "Pendulum-v1")
+    with pytest.raises(UsageError, match=r"plays in a Gymnasium environment, got SAC .*gymnasium.make\(id\)"):
+        evaluate(agent, env, 1)
+    with pytest.raises(UsageError, match="plays in a Gymnasium environment, got str 'Pendulum-v1'"):
+        evaluate("Pendulum-v1", agent, 1)
+    with pytest.raises(UsageError, match="asks a function .* or an agent, got TimeLimit"):
+        evaluate(env, env, 1)
+    assert evaluate(env, agent, 1).rewards == evaluate(env, agent_policy(agent), 1).rewards

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
+from polyathlon.agents import CMORL, PPO, SAC
 from polyathlon.agents.parts import parts_replay
 from polyathlon.agents.parts.observations import has_channels_first, is_turned, new_replay, numbers_of, turned
 from polyathlon.agents.parts.parts_replay import PartsReplay
@@ -51,3 +53,28 @@ def test_the_memory_of_a_space(on_disk, monkeypatch):
     parts = new_replay(10, spaces.Dict(a=LAST), 4, CPU, on_disk=on_disk, tell=told.append)
     assert type(flat) is Replay and type(parts) is PartsReplay
     assert made and set(made) == {on_disk} and parts.capacity == flat.capacity == 10
+
+
+@pytest.mark.parametrize("agent", ["ppo", "sac", "cmorl"])
+def test_an_observation_with_other_parts_is_refused_by_name(agent):
+    space = spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Box(-1, 1, (3,)))
+
+    class Task(gym.Env):
+        observation_space, action_space = space, spaces.Box(-1, 1, (1,))
+        reward_space = spaces.Box(-1, 1, (2,)) if agent == "cmorl" else None
+
+    made = {
+        "ppo": lambda: PPO("MultiInputPolicy", Task(), n_steps=8, batch_size=8),
+        "sac": lambda: SAC("MultiInputPolicy", Task()),
+        "cmorl": lambda: CMORL("MlpPolicy", Task()),
+    }[agent]()
+    a, b = np.zeros(2, np.float32), np.zeros(3, np.float32)
+    assert made.predict({"a": a, "b": b})[0].shape == (1,)
+    with pytest.raises(UsageError, match=r"must have the parts \['a', 'b'\], but it lacks \['b'\]$"):
+        made.predict({"a": a})
+    with pytest.raises(UsageError, match=r"but it lacks \['b'\] and it also has \['c'\]$"):
+        made.predict({"a": a, "c": a})
+    with pytest.raises(UsageError, match=r"also has \['c'\]$"):
+        made.predict({"a": a, "b": b, "c": a})
+    with pytest.raises(UsageError, match=r"is a dict with the parts \['a', 'b'\], got ndarray \(2,\)"):
+        made.predict(a)
