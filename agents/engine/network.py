@@ -104,6 +104,8 @@ class Network:
         seen: set[int] = set()
         self._places: list[list[tuple[nn.Module, str, int]]] = []
         self._names: list[tuple[str, int]] = []
+        # torch has no rule by which vmap could map a recurrent layer
+        self._is_looped = any(isinstance(layer, nn.RNNBase) for layer in self.modules[0].modules())
         for module in self.modules:
             own = self._parameters(module)
             if [tuple(p.shape) for p in own] != self._shapes:
@@ -200,7 +202,7 @@ class _NetworkAt(Network):
     def __init__(self, network: Network, vector: Tensor, low: bool) -> None:
         self.modules = network.modules
         self._shapes, self._sizes = network._shapes, network._sizes
-        self._places, self._names = network._places, network._names
+        self._places, self._names, self._is_looped = network._places, network._names, network._is_looped
         self.vector, self._low = vector, low
         self.members = vector.shape[0] if network.members else None
 
@@ -223,7 +225,7 @@ class _NetworkAt(Network):
     def _call(self, x: Sequence[Any], own: bool) -> Any:
         if not self.members:
             return self._one(0, self.vector, x)
-        if self.members <= LOOPED_MEMBERS:
+        if self.members <= LOOPED_MEMBERS or self._is_looped:
             inputs = [tree_map(lambda t, i=i: t[i], tuple(x)) if own else x for i in range(self.members)]
             return _stacked([self._one(i, row, y) for i, (row, y) in enumerate(zip(self.vector.unbind(0), inputs))])
         shape = (self.members,)
@@ -340,9 +342,21 @@ def refuse_shared_parameters(networks: Mapping[str, Any]) -> None:
                     )
 
 
-def buffer_versions(modules: Sequence[nn.Module]) -> dict[str, int]:
-    """Return for each buffer how often it was changed."""
-    return {name: buffer._version for module in modules for name, buffer in module.named_buffers()}
+def buffer_versions(networks: Mapping[str, Any]) -> dict[tuple[str, int, str], int]:
+    """Return for each buffer, by (network, number of the module, name), how often it was changed."""
+    return {
+        (name, i, key): buffer._version
+        for name, network in networks.items()
+        if isinstance(network, Network)
+        for i, module in enumerate((*network.modules, network.features))
+        if isinstance(module, nn.Module)
+        for key, buffer in module.named_buffers()
+    }
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """Return the states of torch's own generators from which a layer on the device could draw."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def compact_state_dict(module: nn.Module) -> dict[str, Any]:

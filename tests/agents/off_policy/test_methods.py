@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zipfile
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from polyathlon import registration
 from polyathlon.agents import PRDC, SAC, TD3, OffPolicy
 from polyathlon.agents.engine import Adam, Loss, method_of, method_record, replace_loss, with_options
+from polyathlon.agents.engine.optimisers import value_and_grad
 from polyathlon.agents.off_policy.agent import OffPolicy as Base
 from polyathlon.agents.off_policy.sac import sac
 from polyathlon.agents.off_policy.td3 import td3
@@ -220,3 +222,40 @@ def test_parameters_that_were_replaced_are_tied_again():
     agent.policy.load_state_dict(other.policy.state_dict(), assign=True)
     agent.set_parameters(other.get_parameters())
     assert equal(agent, other) and equal(agent.learn(40), agent) and agent.engine.count == 20
+
+
+class Plain:
+    """An optimiser as the protocol asks for it, and no more: it is no dataclass, whose words a file could hold."""
+
+    lr = None
+
+    def __init__(self, momentum):
+        self.momentum = momentum
+
+    def start(self, vector):
+        return {"d": torch.zeros_like(vector)}
+
+    def step(self, vector, loss, state, lr):
+        gradient, value, published = value_and_grad(loss, vector)
+        d = self.momentum * state["d"] + gradient
+        return vector - lr * d, {"d": d}, value, published
+
+
+def test_an_optimiser_of_ones_own_trains_and_is_given_again(tmp_path):
+    method = replace(sac, losses=(replace(sac.losses[0], optimiser=Plain(0.5)), *sac.losses[1:]))
+    unbroken = SAC("MlpPolicy", "Pendulum-v1", method=method, **SMALL).learn(60)
+    path = SAC("MlpPolicy", "Pendulum-v1", method=method, **SMALL).learn(40).checkpoint(tmp_path / "run.pt")
+    with pytest.raises(UsageError, match=r"test_methods:Plain' of the file's method is no dataclass.*method=\.\.\.\)"):
+        SAC.resume(path, "Pendulum-v1")
+    again = SAC.resume(path, "Pendulum-v1", method=method)
+    assert equal(again.learn(20, reset_num_timesteps=False), unbroken)
+
+
+def test_an_optimiser_that_cannot_be_imported_is_given_again():
+    @dataclass(frozen=True)
+    class Inner(Adam):
+        pass
+
+    record = method_record(replace_loss(sac, critic=replace(sac.losses[0], optimiser=Inner())))
+    with pytest.raises(UsageError, match=r"Inner.*it is part of the file's method: give it as load\(\.\.\., method="):
+        method_of(record)
