@@ -39,6 +39,7 @@ class Engine:
 
     Attributes:
         needs: fields and noise that some loss reads; nothing else has to be sampled.
+        optional: those of them that every reader does without; where one is not given, it is None.
         count: gradient steps taken.
         is_compiled: whether steps are compiled.
         backend: compiler of `torch.compile`.
@@ -90,6 +91,9 @@ class Engine:
         kinds = {n: self._names.get(n, "") for n in read}
         outside = {n for n, kind in kinds.items() if kind in ("", "noise") and n not in NUMBERS}
         self.needs = frozenset(outside)
+        must = {w.loss.rename.get(a, a) for w in self.wired for a in reads(w.loss.function).fields}
+        must |= set() if method.twin is None else set(reads(method.twin).fields)
+        self.optional = self.needs - must
         self._constants = tuple(n for n in method.constants if n in read)
         self._runs: dict[Any, Callable[..., Any]] = {}
         self._probed: set[Any] = set()
@@ -170,9 +174,9 @@ class Engine:
 
     def _taken(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         for name in (*self.needs, *self._constants):
-            if name not in fields:
+            if name not in fields and name not in self.optional:
                 raise UsageError(f"the step needs {name!r}, which was not given; given: {', '.join(sorted(fields))}")
-        return {n: fields[n] for n in sorted(self.needs)}, {n: fields[n] for n in self._constants}
+        return {n: fields.get(n) for n in sorted(self.needs)}, {n: fields[n] for n in self._constants}
 
     def _full_state(self) -> State:
         return {"vectors": self._vectors(), **self.state}

@@ -170,7 +170,7 @@ class Step:
         """Take `unroll` steps, one after the other; returns (state, [(names, values)], gradients, published)."""
         notes = []
         for k, own in enumerate(turns):
-            one = fields if self.unroll == 1 else tree_map(lambda x, k=k: x[k], fields)
+            one = fields if self.unroll == 1 else tree_map(lambda x, k=k: None if x is None else x[k], fields)
             state, metrics, gradients, public = self.one(state, {**one, **constants}, numbers[k], own, wants)
             values = [m.to(numbers.dtype) for m in metrics.values()]
             notes.append((tuple(metrics), torch.stack(values) if values else numbers.new_zeros(0)))

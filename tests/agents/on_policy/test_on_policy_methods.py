@@ -32,6 +32,10 @@ def unclipped(model, obs, action, old_logp, adv, returns, *, vf_coef=0.5):
     return loss + vf_coef * (seen.value - returns).square().mean(), {"ratio": ratio.mean()}
 
 
+def foresighted(model, obs, next_obs):
+    return (model(obs).value - model(next_obs).value).square().mean()
+
+
 def with_second_critic(observation_space, action_space, policy_kwargs, generator):
     made = ppo_file.networks(observation_space, action_space, policy_kwargs, generator)
     return {**made, "second": Network(nn.Linear(observation_space.shape[0], 1))}
@@ -114,6 +118,10 @@ def test_words_that_are_given_win_over_a_method_and_defaults_do_not():
     assert told.numbers()["policy.clip_range"] == pytest.approx(0.05)
     with pytest.raises(UsageError, match="unknown option 'clip_range'"):
         PPO("MlpPolicy", "Pendulum-v1", method=replace_loss(ppo, policy=unclipped), clip_range=0.1, **SMALL)
+    with pytest.raises(
+        UsageError, match="the method reads 'next_obs', which PPO does not gather; it gathers obs, action"
+    ):
+        PPO("MlpPolicy", "Pendulum-v1", method=replace_loss(ppo, policy=foresighted), **SMALL)
     with pytest.raises(UsageError, match="takes a Method, got str"):
         PPO("MlpPolicy", "Pendulum-v1", method="ppo", **SMALL)
 
