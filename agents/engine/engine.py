@@ -17,7 +17,7 @@ from polyathlon.envs.errors import UsageError, unknown_name
 from .compiling import build_name, compiled_copy, has_compiler, missing_compiler
 from .features import features_of, linked, with_features_read
 from .method import ENGINE_FIELDS, Method, Wired, known_names, wire
-from .network import buffer_versions, random_states, refuse_shared_parameters
+from .network import buffer_versions, random_states, refuse_shared_parameters, refuse_strays
 from .step import NUMBERS, State, Step, named_leaves, rewritten
 
 # from this many planned gradient steps on, compilation pays back what its start costs
@@ -88,6 +88,8 @@ class Engine:
         read = with_features_read(read, self._through, method.targets)
         self.pure = Step(method, self.networks, self.wired, read, precision, unroll, self.device.type, twin)
         self.state = self._start()
+        self._moved = {name for w in self.wired for name in w.loss.moved}
+        self._shapes = {name: tuple(network.vector.shape) for name, network in self.networks.items()}
         kinds = {n: self._names.get(n, "") for n in read}
         outside = {n for n, kind in kinds.items() if kind in ("", "noise") and n not in NUMBERS}
         self.needs = frozenset(outside)
@@ -134,6 +136,11 @@ class Engine:
         """Make every network's parameters views of its vector again, after they were moved, cast or replaced."""
         for network in self.networks.values():
             network.tie()
+        for name, network in self.networks.items():
+            if (now := tuple(network.vector.shape)) != self._shapes[name]:
+                raise UsageError(
+                    f"the network {name!r} has now a vector of shape {now}, it had {self._shapes[name]}: make a new engine"
+                )
         kinds = {name: network.vector for name, network in self.networks.items()}
         for name, target in self.state["targets"].items():
             place = self.networks.get(f"{name}_target")
@@ -195,11 +202,7 @@ class Engine:
             FloatingPointError: a loss is NaN or infinite; on the processor the networks are as before the step.
         """
         for name, network in self.networks.items():
-            if not network.is_tied(self._calls):
-                raise UsageError(
-                    f"a parameter of network {name!r} has left its vector, so that training would not move it (after .to(), "
-                    ".double(), copy, or load_state_dict(assign=True)); call engine.tie()"
-                )
+            refuse_strays(name, network, self._calls, name in self._moved)
         self._calls += 1  # of its own: steps in one call would pass over members
         numbers = self._numbers_of(fields)
         own, constants = self._taken(fields)

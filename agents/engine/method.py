@@ -14,7 +14,9 @@ from .optimisers import Adam, Optimiser
 
 ENGINE_FIELDS = frozenset(name for name, row in FIELDS.items() if row.engine_shape)
 # what every minibatch has; a name of theirs can be nothing else, while `weight` or `adv` may be published instead
-_ALWAYS = frozenset(n for n in ENGINE_FIELDS if {"minibatch", "agent"} & set(FIELDS[n].made_by.split(", ")))
+_ALWAYS = frozenset(n for n in ENGINE_FIELDS if {"minibatch", "agent"} & set(FIELDS[n].made_by.split(", "))) | {
+    "learning_rate"
+}
 
 ADAM = Adam()
 

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,10 @@ def test_names_by_default():
             r"'goal' is both published by loss 'net' and published by loss 'a'; rename one",
         ),
         (lambda: row(noise={"obs": Noise("normal")}), r"'obs' is both a field of the minibatch and noise"),
+        (
+            lambda: row(noise={"learning_rate": Noise("normal")}),
+            r"'learning_rate' is both a field of the minibatch and",
+        ),
         (lambda: row(noise={"x": Noise("normal")}, constants=("x",)), r"'x' is both noise and a constant"),
         (lambda: row(noise={"td_target": Noise("normal")}), r"'td_target' is noise; only targets end in '_target'"),
         (
@@ -383,3 +388,25 @@ def test_a_state_of_compiled_code_does_not_compile_what_must_be_eager():
     engine = Engine(row(Loss("net", fit)), {"net": linear()}, "meta")
     engine.load_state_dict({**state, "is_compiled": True})
     assert not engine.is_compiled
+
+
+def test_a_parameter_that_is_frozen_later_stops_the_step():
+    """It would be moved all the same."""
+    net = Network(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)))
+    engine = Engine(row(Loss("net", fit)), {"net": net, "still": linear()}, "cpu", compile=False)
+    engine.networks["still"].modules[0].requires_grad_(False)  # which no loss moves
+    engine.step(fields())
+    net.modules[0][1].requires_grad_(False)
+    for one in (engine, copy.deepcopy(engine)):
+        with pytest.raises(UsageError, match="a learned parameter of network 'net' was frozen"):
+            for _ in range(4):
+                one.step(fields())
+
+
+def test_a_network_that_becomes_another_one_is_refused():
+    """The optimiser has the moments of the former parameters."""
+    net = Network(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)))
+    engine = Engine(row(Loss("net", fit)), {"net": net}, "cpu", compile=False)
+    net.modules[0][1] = nn.Linear(2, 4)
+    with pytest.raises(UsageError, match=r"the network 'net' has now a vector of shape \(20,\), it had \(11,\)"):
+        engine.tie()

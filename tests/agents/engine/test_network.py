@@ -266,3 +266,14 @@ def test_recurrent_layers_are_called_member_by_member(members):
         network.vector.copy_(vector)
     torch.testing.assert_close(found, network(x))
     assert all(g.any() for g in torch.autograd.grad(found.sum(), vector)[0].split(network._sizes, -1))
+
+
+def test_what_is_frozen_later_stays_in_the_vector_and_in_copies():
+    network = Network(mlp())
+    network.modules[0][0].requires_grad_(False)
+    vector = network.vector.clone()
+    network.tie()
+    for one in (network, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert torch.equal(one.vector, vector)
+        assert [one.is_frozen(turn) for turn in range(4)] == [True, True, False, False]
+        assert_tied(one)

@@ -263,3 +263,12 @@ def test_observations_of_other_spaces_are_compiled_too(space):
         warnings.simplefilter("error", UserWarning)
         agent.learn(16)
     assert agent.engine.is_compiled
+
+
+@pytest.mark.parametrize("method", [None, replace_loss(ppo, policy=unclipped)])
+def test_a_frozen_layer_is_refused_by_the_twin_and_by_the_losses(method):
+    """It would be trained all the same."""
+    agent = PPO("MlpPolicy", "Pendulum-v1", method=method, **SMALL).learn(32)
+    agent.policy.mlp_extractor.policy_net[0].requires_grad_(False)
+    with pytest.raises(UsageError, match="a learned parameter of network 'model' was frozen"):
+        agent.learn(64)
