@@ -87,3 +87,13 @@ def test_the_front_door_s_two_files_import_nothing_heavy():
 def test_what_needs_no_torch_imports_none(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "agents" / "off_policy").glob("*.py")), ids=lambda path: path.name)
+def test_no_off_policy_method_differentiates(path):
+    """The engine does; a loss in these files is a pure function."""
+    names = {"autograd", "backward", "grad", "jacrev", "jvp", "vjp", "value_and_grad"}
+    tree = ast.parse(path.read_text())
+    found = [(node.lineno, node.attr) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    found += [(line, module.rpartition(".")[2]) for line, module in imports_of(path)]
+    assert not [place for place in found if place[1] in names]

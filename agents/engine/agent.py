@@ -9,6 +9,7 @@ import torch
 from stable_baselines3.common.type_aliases import TensorDict
 
 from polyathlon.agents.base import Agent
+from polyathlon.agents.parts.finite_losses import ADVICE
 from polyathlon.envs.errors import UsageError
 
 from .engine import Engine
@@ -23,12 +24,14 @@ class MethodAgent(Agent):
 
     Attributes:
         row: the method of the class.
+        gathered: the fields that its minibatches have.
         method: what is learned, with the agent's words in it.
         engine: takes the gradient steps.
         networks: name -> network, as the losses read them.
     """
 
     row: ClassVar[Method | None] = None
+    gathered: ClassVar[tuple[str, ...]] = ()
     engine: Engine
     method: Method
     networks: dict[str, Any]
@@ -88,6 +91,17 @@ class MethodAgent(Agent):
         chosen = [word for word in words if given is None or word in self._given_words]
         return with_options(row, **{k: v for word in chosen for k, v in words[word].items()})
 
+    def refuse_fields(self) -> None:
+        """Refuse a method that reads fields which the agent does not gather, before anything is played.
+
+        Raises:
+            UsageError: naming the first of them.
+        """
+        for name in sorted(self.engine.needs - self.engine.optional - {*self.gathered, *self.method.noise}):
+            raise UsageError(
+                f"the method reads {name!r}, which {type(self).__name__} does not gather; it gathers {', '.join(self.gathered)}"
+            )
+
     def set_parameters(
         self,
         load_path_or_dict: str | TensorDict,
@@ -114,8 +128,18 @@ class EngineState:
         self.agent, self.in_policy = agent, in_policy
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the engine's state."""
+        """Return the engine's state.
+
+        Raises:
+            FloatingPointError: a network holds NaN: a loss that was finite had a gradient that was not. A file of it would take the place
+                of the last good one.
+        """
         state = self.agent.engine.state_dict()
+        for name, vector in state["vectors"].items():
+            if not bool(torch.isfinite(vector).all()):
+                raise FloatingPointError(
+                    f"the network {name!r} holds NaN or infinite numbers after gradient step {state['count']}, so that nothing is saved; {ADVICE}"
+                )
         state["vectors"] = {n: v for n, v in state["vectors"].items() if n not in self.in_policy}
         state["targets"] = {n: v for n, v in state["targets"].items() if f"{n}_target" not in self.in_policy}
         return state

@@ -16,8 +16,8 @@ from polyathlon.envs.errors import UsageError, unknown_name
 
 from .compiling import build_name, compiled_copy, has_compiler, missing_compiler
 from .features import features_of, linked, with_features_read
-from .method import ENGINE_FIELDS, Method, known_names, wire
-from .network import Network, buffer_versions, refuse_shared_parameters
+from .method import ENGINE_FIELDS, Method, Wired, known_names, wire
+from .network import buffer_versions, random_states, refuse_shared_parameters, refuse_strays
 from .step import NUMBERS, State, Step, named_leaves, rewritten
 
 # from this many planned gradient steps on, compilation pays back what its start costs
@@ -39,6 +39,7 @@ class Engine:
 
     Attributes:
         needs: fields and noise that some loss reads; nothing else has to be sampled.
+        optional: those of them that every reader does without; where one is not given, it is None.
         count: gradient steps taken.
         is_compiled: whether steps are compiled.
         backend: compiler of `torch.compile`.
@@ -66,12 +67,13 @@ class Engine:
             raise UsageError(f"compile= is True, False or 'auto', got {compile!r}")
         if isinstance(unroll, bool) or not isinstance(unroll, int) or unroll < 1:
             raise UsageError(f"unroll= is a count of minibatches of at least 1, got {unroll!r}")
-        self.precision, self.unroll, self.compile = precision, unroll, compile
+        self.precision, self.unroll = precision, unroll
+        self.compile: bool | Literal["auto"] = compile if isinstance(compile, str) else bool(compile)
         self._must_be_eager = self.device.type not in ("cpu", "cuda") or any(
             getattr(w.loss.optimiser, "is_eager", False) for w in self.wired
         )
-        self.backend, self.count, self.is_compiled = "inductor", 0, False
-        if compile is True:
+        self.backend, self.count, self._calls, self.is_compiled = "inductor", 0, 0, False
+        if self.compile is True:
             if not has_compiler(self.device):
                 raise UsageError(missing_compiler())
             self.is_compiled = not self._must_be_eager
@@ -86,9 +88,14 @@ class Engine:
         read = with_features_read(read, self._through, method.targets)
         self.pure = Step(method, self.networks, self.wired, read, precision, unroll, self.device.type, twin)
         self.state = self._start()
+        self._moved = {name for w in self.wired for name in w.loss.moved}
+        self._shapes = {name: tuple(network.vector.shape) for name, network in self.networks.items()}
         kinds = {n: self._names.get(n, "") for n in read}
         outside = {n for n, kind in kinds.items() if kind in ("", "noise") and n not in NUMBERS}
         self.needs = frozenset(outside)
+        must = {w.loss.rename.get(a, a) for w in self.wired for a in reads(w.loss.function).fields}
+        must |= set() if method.twin is None else set(reads(method.twin).fields)
+        self.optional = self.needs - must
         self._constants = tuple(n for n in method.constants if n in read)
         self._runs: dict[Any, Callable[..., Any]] = {}
         self._probed: set[Any] = set()
@@ -112,7 +119,11 @@ class Engine:
         moved = [w for w in self.wired if w.loss.moved]
         return {
             "targets": targets,
-            "optimisers": {w.loss.key: w.loss.optimiser.start(self.pure.joined(self._vectors(), w)) for w in moved},
+            # clones, for an optimiser may begin with the vector itself, which is written at each step
+            "optimisers": {
+                w.loss.key: tree_map(torch.clone, w.loss.optimiser.start(self.pure.joined(self._vectors(), w)))
+                for w in moved
+            },
         }
 
     def _vectors(self) -> dict[str, Tensor]:
@@ -125,6 +136,11 @@ class Engine:
         """Make every network's parameters views of its vector again, after they were moved, cast or replaced."""
         for network in self.networks.values():
             network.tie()
+        for name, network in self.networks.items():
+            if (now := tuple(network.vector.shape)) != self._shapes[name]:
+                raise UsageError(
+                    f"the network {name!r} has now a vector of shape {now}, it had {self._shapes[name]}: make a new engine"
+                )
         kinds = {name: network.vector for name, network in self.networks.items()}
         for name, target in self.state["targets"].items():
             place = self.networks.get(f"{name}_target")
@@ -165,9 +181,9 @@ class Engine:
 
     def _taken(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         for name in (*self.needs, *self._constants):
-            if name not in fields:
+            if name not in fields and name not in self.optional:
                 raise UsageError(f"the step needs {name!r}, which was not given; given: {', '.join(sorted(fields))}")
-        return {n: fields[n] for n in sorted(self.needs)}, {n: fields[n] for n in self._constants}
+        return {n: fields.get(n) for n in sorted(self.needs)}, {n: fields[n] for n in self._constants}
 
     def _full_state(self) -> State:
         return {"vectors": self._vectors(), **self.state}
@@ -186,11 +202,8 @@ class Engine:
             FloatingPointError: a loss is NaN or infinite; on the processor the networks are as before the step.
         """
         for name, network in self.networks.items():
-            if not network.is_tied(self.count):
-                raise UsageError(
-                    f"a parameter of network {name!r} has left its vector, so that training would not move it (after .to(), "
-                    ".double(), copy, or load_state_dict(assign=True)); call engine.tie()"
-                )
+            refuse_strays(name, network, self._calls, name in self._moved)
+        self._calls += 1  # of its own: steps in one call would pass over members
         numbers = self._numbers_of(fields)
         own, constants = self._taken(fields)
         turns = tuple(self.pure.turns(self.count + k, losses) for k in range(self.unroll))
@@ -253,23 +266,30 @@ class Engine:
 
     def _probe(self, fields: Any, constants: Any, numbers: Tensor, turns: Any) -> None:
         """Try the first step of each pattern eagerly without keeping it, to say what is wrong in the losses' own words."""
-        modules = [m for network in self.networks.values() if isinstance(network, Network) for m in network.modules]
-        before, random = buffer_versions(modules), torch.get_rng_state()
+        before, random = buffer_versions(self.networks), random_states(self.device)
         _, notes, gradients, _ = self.pure.many(self._full_state(), fields, constants, numbers, turns, "gradients")
-        changed = [name for name, version in buffer_versions(modules).items() if version != before[name]]
-        if changed:
-            raise UsageError(
-                f"a layer changes its buffer {changed[0]!r} when called; use one that does not, e.g. nn.LayerNorm"
-            )
-        if not torch.equal(random, torch.get_rng_state()):
+        for place, version in buffer_versions(self.networks).items():
+            if version != before[place]:
+                raise UsageError(
+                    f"a layer of network {place[0]!r} changes its buffer {place[2]!r} when called; use one that does not, e.g. nn.LayerNorm"
+                )
+        if not all(map(torch.equal, random, random_states(self.device))):
             raise UsageError("a layer or a loss draws random numbers; name them in Method.noise and read that field")
         self._refuse_lost(notes)
-        for name, gradient in gradients.items():
-            is_zero = not any(bool(g.any()) for g in (gradient if isinstance(gradient, tuple) else (gradient,)))
-            if is_zero and name not in self._moving:
-                warnings.warn(f"the gradient of loss {name!r} is exactly zero at the first step", stacklevel=3)
-            self._moving.add(name)
+        for wired in self.wired:
+            if wired.loss.key in gradients and wired.loss.key not in self._moving:
+                self._moving.add(wired.loss.key)
+                self._warn_of_zeros(wired, gradients[wired.loss.key])
         self._probed |= set(turns)
+
+    def _warn_of_zeros(self, wired: Wired, gradient: Any) -> None:
+        several = gradient if isinstance(gradient, tuple) else (gradient,)
+        parts = [self.pure.parted(one, self._vectors(), wired) for one in several]
+        for name in wired.loss.moved:
+            if not any(bool(part[name].any()) for part in parts):
+                where = f" for the network {name!r}" if len(wired.loss.moved) > 1 else ""
+                text = f"the gradient of loss {wired.loss.name!r}{where} is exactly zero at the first step"
+                warnings.warn(text, stacklevel=4)
 
     def _refuse_lost(self, notes: Any) -> None:
         for k, (names, values) in enumerate(notes):
@@ -392,6 +412,7 @@ class Engine:
                 raise UsageError(
                     f"{name} has shape {tuple(given[name].shape)} in the state, {tuple(tensor.shape)} here"
                 )
+        for name, tensor in wanted.items():
             tensor.copy_(given[name])
         if state["is_compiled"] and state["build"] != build_name():
             warnings.warn(
@@ -399,7 +420,7 @@ class Engine:
                 "to the same last digit",
                 stacklevel=2,
             )
-        if self.compile == "auto" and has_compiler(self.device):
+        if self.compile == "auto" and has_compiler(self.device) and not self._must_be_eager:
             self.is_compiled = bool(state["is_compiled"])
         self.count = int(state["count"])
         self._sums = {key: values.clone().to(self.device) for key, (values, _) in state["sums"].items()}

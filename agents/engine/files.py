@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from polyathlon.agents.parts.wiring import from_json, function_at, to_json
@@ -72,11 +72,15 @@ def _path(function: Callable[..., Any]) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def _function(path: str) -> Callable[..., Any]:
+def _imported(path: str) -> Callable[..., Any]:
     try:
-        found = function_at(path)
+        return function_at(path)
     except UsageError as error:
         raise UsageError(f"{error}; it is part of the file's method: give it as load(..., method=...)") from error
+
+
+def _function(path: str) -> Callable[..., Any]:
+    found = _imported(path)
     if isinstance(found, type):
         raise UsageError(f"{path!r} was an instance of a class in the file's method: give it as load(..., method=...)")
     return found
@@ -92,13 +96,16 @@ def _value(record: Any) -> Any:
 
 def _loss_record(loss: Loss) -> dict[str, Any]:
     optimiser: Any = loss.optimiser
+    words = None  # nothing says with which words a class that is no dataclass was made
+    if is_dataclass(optimiser):
+        words = {f.name: _value_record(getattr(optimiser, f.name)) for f in fields(optimiser)}
     return {
         "name": loss.name,
         "moves": loss.moves if isinstance(loss.moves, str | None) else list(loss.moves),
         "function": _path(loss.function),
         "optimiser": {
             "class": _path(type(optimiser)),
-            "words": {f.name: _value_record(getattr(optimiser, f.name)) for f in fields(optimiser)},
+            "words": words,
         },
         "every": loss.every,
         "publishes": list(loss.publishes),
@@ -109,7 +116,12 @@ def _loss_record(loss: Loss) -> dict[str, Any]:
 
 def _loss(record: Mapping[str, Any]) -> Loss:
     moves, optimiser = record["moves"], record["optimiser"]
-    made = function_at(optimiser["class"])
+    made = _imported(optimiser["class"])
+    if optimiser["words"] is None:
+        raise UsageError(
+            f"the optimiser {optimiser['class']!r} of the file's method is no dataclass, whose words a file could hold: give the method "
+            "as load(..., method=...)"
+        )
     return Loss(
         moves=tuple(moves) if isinstance(moves, list) else moves,
         function=_function(record["function"]),

@@ -14,7 +14,9 @@ from .optimisers import Adam, Optimiser
 
 ENGINE_FIELDS = frozenset(name for name, row in FIELDS.items() if row.engine_shape)
 # what every minibatch has; a name of theirs can be nothing else, while `weight` or `adv` may be published instead
-_ALWAYS = frozenset(n for n in ENGINE_FIELDS if {"minibatch", "agent"} & set(FIELDS[n].made_by.split(", ")))
+_ALWAYS = frozenset(n for n in ENGINE_FIELDS if {"minibatch", "agent"} & set(FIELDS[n].made_by.split(", "))) | {
+    "learning_rate"
+}
 
 ADAM = Adam()
 
@@ -270,10 +272,11 @@ def with_options(method: Method, /, **words: object) -> Method:
             optimiser as `loss.lr`; `NETWORK_target.kind`, `.tau` and `.every`; `NOISE.count` of a subset.
 
     Raises:
-        UsageError: no loss takes the word, or several do.
+        UsageError: no loss takes the word, several do, or it is given twice.
     """
     losses = {loss.key: loss for loss in method.losses}
     targets, noises = dict(method.targets), dict(method.noise)
+    given: set[tuple[str, str]] = set()
     for word, value in words.items():
         place, _, option = word.rpartition(".")
         if place in noises and option == "count":
@@ -288,6 +291,11 @@ def with_options(method: Method, /, **words: object) -> Method:
         name = place or _owner(losses, word)
         if name not in losses:
             raise unknown_name("loss or target", name, [*losses, *(f"{t}_target" for t in targets), *noises])
+        if (name, option) in given:
+            raise UsageError(
+                f"the option {option!r} of loss {name!r} is given twice, as {option} and {name}.{option}; give it once"
+            )
+        given.add((name, option))
         losses[name] = _with_word(losses[name], option, value)
     return replace(method, losses=tuple(losses.values()), targets=targets, noise=noises)
 

@@ -55,6 +55,8 @@ class Network:
             refuse_impure_layers(module)
         self.modules: tuple[nn.Module, ...] = modules
         self.members = len(modules) if len(modules) > 1 else None
+        # what is frozen later stays in the vector: copies of an engine have the moments of the same parameters
+        self._learned = frozenset(n for n, p in modules[0].named_parameters() if p.requires_grad)
         self.tie()
 
     def tie(self) -> None:
@@ -104,6 +106,8 @@ class Network:
         seen: set[int] = set()
         self._places: list[list[tuple[nn.Module, str, int]]] = []
         self._names: list[tuple[str, int]] = []
+        # torch has no rule by which vmap could map a recurrent layer
+        self._is_looped = any(isinstance(layer, nn.RNNBase) for layer in self.modules[0].modules())
         for module in self.modules:
             own = self._parameters(module)
             if [tuple(p.shape) for p in own] != self._shapes:
@@ -126,26 +130,37 @@ class Network:
     def _refuse_other_constants(self, module: nn.Module) -> None:
         """Refuse members whose buffers or frozen parameters differ: one module serves for all where they are mapped."""
         first, own = dict(self.modules[0].named_buffers()), dict(module.named_buffers())
-        first |= {n: p.data for n, p in self.modules[0].named_parameters() if not p.requires_grad}
-        own |= {n: p.data for n, p in module.named_parameters() if not p.requires_grad}
+        first |= {n: p.data for n, p in self.modules[0].named_parameters() if n not in self._learned}
+        own |= {n: p.data for n, p in module.named_parameters() if n not in self._learned}
         for name, value in own.items():
             if name not in first or not torch.equal(first[name], value):
                 raise UsageError(
                     f"the members of a network differ in the constant {name!r}; give all the same, or make a network of each"
                 )
 
-    @staticmethod
-    def _parameters(module: nn.Module) -> list[nn.Parameter]:
-        return [p for p in module.parameters() if p.requires_grad]  # a tied parameter once
+    def _parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        # a tied parameter once; in the order that the module itself gives them
+        learned = {id(p) for n, p in module.named_parameters() if n in self._learned}
+        return [p for p in module.parameters() if id(p) in learned]
 
     def is_tied(self, turn: int = 0) -> bool:
         """Tell whether a parameter (another one each turn) is still a view of the vector."""
-        member = turn % len(self.modules)
-        owner, key, index = self._places[member][(turn // len(self.modules)) % len(self._places[member])]
+        member, owner, key, index = self._place(turn)
         row = self.vector[member] if self.members else self.vector
         offset = sum(self._sizes[:index]) * row.element_size()
         found = owner._parameters[key]
         return found is not None and (not found.numel() or found.data_ptr() == row.data_ptr() + offset)
+
+    def is_frozen(self, turn: int = 0) -> bool:
+        """Tell whether a parameter (that of `is_tied`) needs no gradient any more, although it is in the vector."""
+        _, owner, key, _ = self._place(turn)
+        found = owner._parameters[key]
+        return found is not None and not found.requires_grad
+
+    def _place(self, turn: int) -> tuple[int, nn.Module, str, int]:
+        member = turn % len(self.modules)
+        places = self._places[member]
+        return (member, *places[(turn // len(self.modules)) % len(places)])
 
     def to(self, *args: Any, **kwargs: Any) -> Network:
         """Move the modules as `nn.Module.to` does, and tie them again."""
@@ -180,15 +195,16 @@ class Network:
         return self.at(self.vector).per_member(*x)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        made = type(self)(*(copy.deepcopy(module, memo) for module in self.modules))
-        made.features, made.trains_features = copy.deepcopy(self.features, memo), self.trains_features
+        made = Network.__new__(type(self))
+        made.__setstate__({key: copy.deepcopy(value, memo) for key, value in self.__getstate__().items()})
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"modules": self.modules, "features": self.features, "trains_features": self.trains_features}
+        own = {"modules": self.modules, "learned": self._learned}
+        return {**own, "features": self.features, "trains_features": self.trains_features}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.modules = state["modules"]
+        self.modules, self._learned = state["modules"], state["learned"]
         self.features, self.trains_features = state.get("features"), state.get("trains_features", True)
         self.members = len(self.modules) if len(self.modules) > 1 else None
         self.tie()
@@ -200,7 +216,7 @@ class _NetworkAt(Network):
     def __init__(self, network: Network, vector: Tensor, low: bool) -> None:
         self.modules = network.modules
         self._shapes, self._sizes = network._shapes, network._sizes
-        self._places, self._names = network._places, network._names
+        self._places, self._names, self._is_looped = network._places, network._names, network._is_looped
         self.vector, self._low = vector, low
         self.members = vector.shape[0] if network.members else None
 
@@ -223,7 +239,7 @@ class _NetworkAt(Network):
     def _call(self, x: Sequence[Any], own: bool) -> Any:
         if not self.members:
             return self._one(0, self.vector, x)
-        if self.members <= LOOPED_MEMBERS:
+        if self.members <= LOOPED_MEMBERS or self._is_looped:
             inputs = [tree_map(lambda t, i=i: t[i], tuple(x)) if own else x for i in range(self.members)]
             return _stacked([self._one(i, row, y) for i, (row, y) in enumerate(zip(self.vector.unbind(0), inputs))])
         shape = (self.members,)
@@ -299,6 +315,10 @@ class Scalar:
         """Nothing else holds the number."""
         return True
 
+    def is_frozen(self, turn: int = 0) -> bool:
+        """A number is always learned."""
+        return False
+
     def tie(self) -> None:
         """Nothing to tie."""
 
@@ -340,9 +360,45 @@ def refuse_shared_parameters(networks: Mapping[str, Any]) -> None:
                     )
 
 
-def buffer_versions(modules: Sequence[nn.Module]) -> dict[str, int]:
-    """Return for each buffer how often it was changed."""
-    return {name: buffer._version for module in modules for name, buffer in module.named_buffers()}
+def refuse_strays(name: str, network: Any, turn: int, is_moved: bool) -> None:
+    """Look at one parameter of a network, another one each turn.
+
+    Args:
+        name: of the network.
+        network: a `Network` or `Scalar`.
+        turn: see `Network.is_tied`.
+        is_moved: whether a loss moves it.
+
+    Raises:
+        UsageError: the parameter has left its vector, or was frozen although a loss moves the network.
+    """
+    if not network.is_tied(turn):
+        raise UsageError(
+            f"a parameter of network {name!r} has left its vector, so that training would not move it (after .to(), .double(), copy, or "
+            "load_state_dict(assign=True)); call engine.tie()"
+        )
+    if is_moved and network.is_frozen(turn):
+        raise UsageError(
+            f"a learned parameter of network {name!r} was frozen (requires_grad) after the engine was made, which moves whole networks; "
+            "freeze it in the method's networks function, or let no loss move the network"
+        )
+
+
+def buffer_versions(networks: Mapping[str, Any]) -> dict[tuple[str, int, str], int]:
+    """Return for each buffer, by (network, number of the module, name), how often it was changed."""
+    return {
+        (name, i, key): buffer._version
+        for name, network in networks.items()
+        if isinstance(network, Network)
+        for i, module in enumerate((*network.modules, network.features))
+        if isinstance(module, nn.Module)
+        for key, buffer in module.named_buffers()
+    }
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """Return the states of torch's own generators from which a layer on the device could draw."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def compact_state_dict(module: nn.Module) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from polyathlon.agents.parts.wiring import Noise
-from polyathlon.envs.errors import unknown_name
+from polyathlon.envs.errors import UsageError, unknown_name
 
 
 def noise_shape(noise: Noise, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -42,8 +42,15 @@ def make_noise(
 
     Returns:
         `noise.shape`; a subset has `count` in place of the last entry. Subsets and permutations are int64.
+
+    Raises:
+        UsageError: a subset has more entries than there are, or a name is no size that exists.
     """
     shape = noise_shape(noise, sizes)
+    if noise.count is not None and noise.count > shape[-1]:
+        raise UsageError(
+            f"noise chooses {noise.count} different ones among {noise.shape[-1]!r}, of which there are {shape[-1]}"
+        )
     if noise.kind == "normal":
         return torch.randn(shape, generator=generator, device=device, dtype=dtype)
     uniform = torch.rand(shape, generator=generator, device=device, dtype=dtype)

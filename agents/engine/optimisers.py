@@ -176,7 +176,9 @@ class Adam:
         if self.combine is not None and isinstance(gradient, tuple):
             gradient = self.combine(*gradient)
         g = clip_norm(_single(gradient, "Adam without combine="), self.max_grad_norm)
-        g = g + self.l2 * vector if self.l2 else g
+        g = (
+            g + self.l2 * vector if self.l2 else g.contiguous()
+        )  # torch's fused step reads memory as it lies: a sum's gradient is one number
         (b1, b2), t = self.betas, state["t"] + 1
         if vector.device.type == "cpu" and not torch.compiler.is_compiling():
             return self._fused(vector, g, {"t": t, "m": state["m"].clone(), "v": state["v"].clone()}, lr)

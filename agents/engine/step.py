@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from polyathlon.agents.parts.wiring import Schedule, reads
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, unknown_name
 
 from .features import linked
 from .method import Method, Wired, scheduled
@@ -51,6 +51,7 @@ class Step:
         self.twin_arguments = twin_arguments
         own = {n for n, net in networks.items() if getattr(net, "features", None) is not None}
         self._featured = own | {f"{n}_target" for n in own if n in method.targets}
+        self._keys = [w.loss.key for w in wired]
         self._scheduled = [tuple(scheduled(w.options)) for w in wired]
         self._offsets = [2 + len(wired) + sum(map(len, self._scheduled[:i])) for i in range(len(wired))]
 
@@ -91,7 +92,12 @@ class Step:
                 out = loss.function(*arguments, **options)
         else:
             out = loss.function(*arguments, **options)
-        value, published = (None, out) if not loss.moved else out if isinstance(out, tuple) else (out, {})
+        if not loss.moved:
+            value, published = None, out
+        elif isinstance(out, tuple):
+            value, published = out if len(out) == 2 else (None, None)
+        else:
+            value, published = out, {}
         return value, _checked(wired, value, published, [self.networks[n].members for n in loss.moved])
 
     def _behind(self, names: Sequence[str | None], things: Mapping[str, Any]) -> list[Any]:
@@ -164,7 +170,7 @@ class Step:
         """Take `unroll` steps, one after the other; returns (state, [(names, values)], gradients, published)."""
         notes = []
         for k, own in enumerate(turns):
-            one = fields if self.unroll == 1 else tree_map(lambda x, k=k: x[k], fields)
+            one = fields if self.unroll == 1 else tree_map(lambda x, k=k: None if x is None else x[k], fields)
             state, metrics, gradients, public = self.one(state, {**one, **constants}, numbers[k], own, wants)
             values = [m.to(numbers.dtype) for m in metrics.values()]
             notes.append((tuple(metrics), torch.stack(values) if values else numbers.new_zeros(0)))
@@ -186,6 +192,9 @@ class Step:
     def turns(self, count: int, only: Collection[str] | None = None) -> Any:
         """Tell which losses and targets have their turn in the step after `count` steps; `only`: these, whatever the count."""
         if only is not None:
+            for name in only:
+                if name not in self._keys:
+                    raise unknown_name("loss", name, self._keys)
             taken = [w.loss for w in self.wired if w.loss.key in only]
             moved = {name for loss in taken for name in loss.moved}
             followers = tuple(n in moved and r.kind != "frozen" for n, r in self.method.targets.items())
@@ -256,6 +265,8 @@ def _checked(wired: Wired, value: Any, published: Any, members: list[int | None]
         if key not in published:
             raise UsageError(f"{where} declares publishes={loss.publishes} but returned no {key!r}")
     for key, tensor in published.items():
+        if loss.moved and not isinstance(tensor, Tensor):
+            raise UsageError(f"{where} returned {key!r} as a {type(tensor).__name__}; give a tensor")
         if key not in loss.publishes and not (isinstance(tensor, Tensor) and tensor.dim() == 0):
             raise UsageError(f"{where} returned {key!r}, no scalar, without declaring it: publishes=({key!r},)")
     return {loss.rename.get(key, key): tensor for key, tensor in published.items()}

@@ -56,6 +56,7 @@ class OffPolicy(FromDataset, MethodAgent):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, MethodPolicy)
     policy: MethodPolicy
+    gathered = ("obs", "action", "reward", "next_obs", "discount")
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class OffPolicy(FromDataset, MethodAgent):
                 setattr(self, name, getattr(self.policy, name))
         self._sizes = self._noise_sizes()
         self._refuse_constants()
+        self.refuse_fields()
         held = frozenset(name for name, net in self.networks.items() if isinstance(net, Network))
         self.register_state("training", EngineState(self, held))
 

@@ -74,6 +74,7 @@ class FromSegments(OffPolicy):
 
     action_forms: ClassVar[tuple[str, ...]] = ("box", "multidiscrete")
     needs_dataset = True
+    gathered = (*OffPolicy.gathered, "preferred", "score")
     reads_segments: ClassVar[bool] = True
     segments: Segments | None = None
     given_segments: dict[str, Any] | None = None

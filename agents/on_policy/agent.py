@@ -68,6 +68,7 @@ class OnPolicy(MethodAgent):
     policy_words = POLICY_WORDS
     seats: Any = None  # plays all seats of a game, see `polyathlon.agents.games.seats`
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCritic}
+    gathered = Minibatches._fields
     policy: Any
     _actor: Any
 
@@ -139,6 +140,7 @@ class OnPolicy(MethodAgent):
             self.policy.generator = self._prediction_generator
         self.method = self._final_method(self.method)
         self.engine = Engine(self.method, self.networks, self.device, self.compile)
+        self.refuse_fields()
         self._bounds = bounds_of(self.action_space, self.device)
         self._sizes = {"action": _action_size(self.action_space)}
         self._sizes |= {n: len(net.modules) for n, net in self.networks.items() if isinstance(net, Network)}

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyathlon.agents.engine.network import refuse_strays
 from polyathlon.agents.parts.finite_losses import refuse_lost_losses
-from polyathlon.envs.errors import UsageError
 
 from .policies import ActorCritic
 from .ppo_passes import METRICS, FastMinibatches
@@ -56,7 +56,7 @@ class FastPPOUpdate:
             Means of the metrics, at last those of the last minibatch.
 
         Raises:
-            UsageError: a parameter of the policy has left its vector.
+            UsageError: a parameter of the policy has left its vector, or was frozen.
             FloatingPointError: a loss is NaN or infinite.
         """
         self._refuse_strays()
@@ -93,12 +93,8 @@ class FastPPOUpdate:
         return type(None), ()
 
     def _refuse_strays(self) -> None:
-        places = self.network._places[0]
-        if not all(self.network.is_tied(turn) for turn in range(len(places))):
-            raise UsageError(
-                "a parameter of the policy has left its vector, so that training would not move it (after .to(), .double(), copy, or "
-                "load_state_dict(assign=True)); call engine.tie()"
-            )
+        for turn in range(len(self.network._places[0])):
+            refuse_strays("model", self.network, turn, True)
 
     def _adam(self, lr: float) -> None:
         """Scale the gradient down to the largest norm if it is longer, and take one step of Adam."""

@@ -48,6 +48,10 @@ class Population(Network):
         own = self.policies.matrix
         return own.shape == self.vector.shape and own.data_ptr() == self.vector.data_ptr()
 
+    def is_frozen(self, turn: int = 0) -> bool:
+        """Tell whether the policies' matrix needs no gradient any more."""
+        return not self.policies.matrix.requires_grad
+
     def at(self, vector: Tensor, low: bool = False) -> Network:
         """Return the policies at other parameters [P, K]."""
         return _PopulationAt(self, vector)

@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 from polyathlon.agents.engine import Adam, Engine, Loss, Method, Network, Scalar, orthogonal
 from polyathlon.agents.engine.noise import draw_noise
 from polyathlon.agents.parts.wiring import Noise, Schedule, Target
+from polyathlon.envs.errors import UsageError
 
 from .sac_method import networks, sac
 
@@ -559,3 +560,58 @@ def test_auto_compiles_long_runs_alone():
     resumed = make_sac(compile="auto")
     resumed.load_state_dict(engine.state_dict())
     assert resumed.is_compiled
+
+
+class StartsFromTheVector(Keeps):
+    def start(self, vector):
+        return {"last": vector}
+
+    def step(self, vector, loss, state, lr):
+        value, published = loss(vector)
+        return vector + 1, {"last": vector}, value, published
+
+
+def test_a_state_that_begins_as_the_vector_itself_is_kept_apart():
+    engine = engine_of(Loss("net", fit, StartsFromTheVector()))
+    first = engine.networks["net"].vector.clone()
+    for k in range(2):
+        engine.step(minibatch(k))
+        assert torch.equal(engine.state["optimisers"]["net"]["last"], first + k)
+
+
+def test_only_losses_that_there_are_take_a_turn():
+    engine = engine_of(Loss("net", fit), Loss("other", fit, rename={"net": "other"}))
+    before = {n: v.vector.clone() for n, v in engine.networks.items()}
+    engine.step(minibatch(), ["other"])
+    assert [torch.equal(before[n], v.vector) for n, v in engine.networks.items()] == [True, False]
+    assert engine.count == 0
+    with pytest.raises(UsageError, match="unknown loss 'others'. Did you mean 'other'"):
+        engine.step(minibatch(), ["others"])
+
+
+@pytest.mark.parametrize("words", [{"unroll": 2}, {}])
+def test_every_member_is_looked_at_however_steps_are_counted(words):
+    """Two steps a call, or steps beside the count, must not look at the same member again and again."""
+    torch.manual_seed(0)
+    engine = Engine(Method(dict, (Loss("net", ensemble),)), {"net": linear(2)}, "cpu", compile=False, **words)
+    second = engine.networks["net"].modules[1]
+    second.weight.data, second.bias.data = second.weight.data.clone(), second.bias.data.clone()
+    batch = stacked(minibatch(0), minibatch(1)) if words else minibatch()
+    with pytest.raises(UsageError, match="network 'net' has left its vector"):
+        for _ in range(2):
+            engine.step(batch, None if words else ["net"])
+
+
+def ensemble(net, obs, reward):
+    return (net(obs).squeeze(-1) - reward).square().mean(1).sum()
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    """The last of its tensors has another shape: those before it must not have been taken over."""
+    engine, other = engine_of(Loss("net", fit)), engine_of(Loss("net", fit))
+    other.step(minibatch())
+    state, before = other.state_dict(), engine.state_dict()
+    state["optimisers"]["net"]["v"] = torch.zeros(7, dtype=torch.float64)
+    with pytest.raises(UsageError, match=r"optimisers.net.v has shape \(7,\) in the state"):
+        engine.load_state_dict(state)
+    assert_same_state(before, engine.state_dict())

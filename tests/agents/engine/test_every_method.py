@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from polyathlon import registration
 from polyathlon.agents.engine import Engine, Method, Network, draw_noise
 from polyathlon.agents.engine.network import LOOPED_MEMBERS
 from polyathlon.agents.off_policy.agent import OffPolicy
+from polyathlon.agents.parts.fields import FIELDS
+from polyathlon.agents.parts.wiring import reads
 
 from .test_engine import assert_same_state, leaves, stacked
 
@@ -23,6 +26,52 @@ METHODS = {
     for record in registration.algorithms()
     if record.family == "off_policy" and issubclass(record.load(), OffPolicy)
 }
+
+
+ROWS_OF_ALL = {
+    record.name: row
+    for record in registration.algorithms()
+    if isinstance(row := getattr(record.load(), "row", None), Method)
+}
+WAITING = {"next_action_mask", "progress", "score", "weight"}  # fields that losses of one's own may read
+
+
+def readers():
+    """Yield (method.loss, function, what it reads by the method's names, {name: annotation}) of every registered method."""
+    for name, row in ROWS_OF_ALL.items():
+        functions = [(f"{name}.{loss.key}", loss.function, loss.rename) for loss in row.losses]
+        for place, function, rename in functions + ([(f"{name}.twin", row.twin, {})] if row.twin else []):
+            what, hints = reads(function), inspect.unwrap(function).__annotations__
+            arguments = what.fields + what.optional
+            yield place, row, {rename.get(a, a): str(hints[a]).removesuffix(" | None") for a in arguments}
+
+
+def test_every_name_that_a_method_reads_is_its_own_or_in_the_table():
+    assert {"sac", "ppo", "pmoe_ppo", "cmorl", "cpl"} <= ROWS_OF_ALL.keys()
+    box = spaces.Box(-1, 1, (2,))
+    for place, row, read in readers():
+        own = {*row.noise, *row.constants, *(n for loss in row.losses for n in loss.published)}
+        made = (
+            row.networks(box, box, {}, torch.default_generator)
+            if place.partition(".")[0] in METHODS
+            else ("model", "judge", "population")
+        )
+        own |= {*made, *(f"{n}_target" for n in row.targets)}
+        assert {n for n in read if n not in own} <= {n for n, field in FIELDS.items() if field.engine_shape}, place
+
+
+def test_one_name_has_one_annotation():
+    seen: dict[str, dict[str, str]] = {}
+    for place, _, read in readers():
+        for name, hint in read.items():
+            seen.setdefault(name, {}).setdefault(hint, place)
+    # observations are dicts too; a loss says Tensor where it takes them for vectors
+    assert {n: hints for n, hints in seen.items() if len(hints) > 1}.keys() <= {"obs", "next_obs"}
+
+
+def test_every_field_has_a_reader_or_waits_for_one():
+    read = {name for *_, names in readers() for name in names}
+    assert {n for n, field in FIELDS.items() if field.engine_shape} - read == WAITING
 
 
 def shape_of(row: Method) -> tuple:
@@ -103,7 +152,7 @@ def step_with_gradients(engine: Engine, fields) -> dict:
     return gradients
 
 
-@pytest.mark.parametrize("name", traced_cases())
+@pytest.mark.parametrize("name", list(traced_cases()))
 def test_the_traced_step_equals_the_eager_one(name):
     eager, traced = engine_of(name), engine_of(name)
     traced.backend, traced.is_compiled = "aot_eager", True

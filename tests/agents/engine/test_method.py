@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,10 @@ def test_names_by_default():
             r"'goal' is both published by loss 'net' and published by loss 'a'; rename one",
         ),
         (lambda: row(noise={"obs": Noise("normal")}), r"'obs' is both a field of the minibatch and noise"),
+        (
+            lambda: row(noise={"learning_rate": Noise("normal")}),
+            r"'learning_rate' is both a field of the minibatch and",
+        ),
         (lambda: row(noise={"x": Noise("normal")}, constants=("x",)), r"'x' is both noise and a constant"),
         (lambda: row(noise={"td_target": Noise("normal")}), r"'td_target' is noise; only targets end in '_target'"),
         (
@@ -151,12 +156,18 @@ def test_words_reach_options_optimisers_turns_and_targets():
         ({"nets.scale": 1.0}, r"unknown loss or target 'nets'. Did you mean 'net'"),
         ({"net.scales": 1.0}, r"unknown option of loss 'net' 'scales'. Did you mean 'scale'"),
         ({"net_target.taus": 1.0}, r"unknown word of net_target 'taus'. Did you mean 'tau'"),
+        ({"net.scale": 1.0, "other.scale": 1.0, "scales": 1.0}, r"unknown option 'scales'"),
     ],
 )
 def test_words_that_nothing_takes(words, message):
     method = row(Loss("net", fit), Loss("other", fit, rename={"net": "other"}), targets={"net": Target("ema")})
     with pytest.raises(UsageError, match=message):
         with_options(method, **words)
+
+
+def test_an_option_is_given_once():
+    with pytest.raises(UsageError, match="the option 'scale' of loss 'net' is given twice, as scale and net.scale"):
+        with_options(row(Loss("net", fit)), **{"scale": 1.0, "net.scale": 2.0})
 
 
 def linear():
@@ -191,6 +202,14 @@ def nan(net, obs):
     return (net(obs).mean() - 100).log()
 
 
+def three(net, obs):
+    return net(obs).mean(), {}, {}
+
+
+def no_tensor(net, obs):
+    return net(obs).mean(), {"size": 4.0}
+
+
 def drawing(net, obs):
     return (net(obs) * torch.rand(())).mean()
 
@@ -201,6 +220,9 @@ def drawing(net, obs):
         (Loss("net", vector_valued), r"loss 'net' returns \(4,\); reduce it to a scalar"),
         (Loss("net", undeclared), r"returned 'goal', no scalar, without declaring it: publishes=\('goal',\)"),
         (Loss("net", missing, publishes=("goal",)), r"declares publishes=\('goal',\) but returned no 'goal'"),
+        (Loss("net", three), r"loss 'net' returns a scalar or \(scalar, \{name: tensor\}\)"),
+        (Loss("net", no_tensor), r"loss 'net' returned 'size' as a float; give a tensor"),
+        (Loss("net", no_tensor, publishes=("size",)), r"loss 'net' returned 'size' as a float; give a tensor"),
         (Loss(None, no_dict), r"loss 'no_dict' returns \{name: tensor\}"),
         (Loss("net", drawing), r"draws random numbers; name them in Method.noise"),
     ],
@@ -331,3 +353,60 @@ def test_states_of_other_methods_are_refused():
         target.load_state_dict(state)
     with pytest.warns(UserWarning, match="made by compiled code of torch 1.0"):
         one.load_state_dict({**state, "is_compiled": True, "build": "torch 1.0"})
+
+
+def both(net, other, obs):
+    return net(obs).mean() + other(obs).detach().mean()
+
+
+def test_a_zero_gradient_of_one_of_several_networks_is_said_too():
+    engine = Engine(row(Loss(("net", "other"), both)), {"net": linear(), "other": linear()}, "cpu", compile=False)
+    with pytest.warns(UserWarning, match=r"loss 'net\+other' for the network 'other' is exactly zero") as seen:
+        engine.step(fields())
+    assert len(seen) == 1
+
+
+class Resting(Counting):
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_a_buffer_is_told_from_one_of_its_name_in_another_network():
+    engine = Engine(
+        row(Loss(("net", "other"), both)),
+        {"net": Network(Counting()), "other": Network(Resting())},
+        "cpu",
+        compile=False,
+    )
+    with pytest.raises(UsageError, match="a layer of network 'net' changes its buffer 'seen'"):
+        engine.step(fields())
+
+
+def test_a_state_of_compiled_code_does_not_compile_what_must_be_eager():
+    """torch knows the device 'meta' everywhere; like any accelerator but CUDA it runs eagerly."""
+    state = Engine(row(Loss("net", fit)), {"net": linear()}, "cpu").state_dict()
+    engine = Engine(row(Loss("net", fit)), {"net": linear()}, "meta")
+    engine.load_state_dict({**state, "is_compiled": True})
+    assert not engine.is_compiled
+
+
+def test_a_parameter_that_is_frozen_later_stops_the_step():
+    """It would be moved all the same."""
+    net = Network(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)))
+    engine = Engine(row(Loss("net", fit)), {"net": net, "still": linear()}, "cpu", compile=False)
+    engine.networks["still"].modules[0].requires_grad_(False)  # which no loss moves
+    engine.step(fields())
+    net.modules[0][1].requires_grad_(False)
+    for one in (engine, copy.deepcopy(engine)):
+        with pytest.raises(UsageError, match="a learned parameter of network 'net' was frozen"):
+            for _ in range(4):
+                one.step(fields())
+
+
+def test_a_network_that_becomes_another_one_is_refused():
+    """The optimiser has the moments of the former parameters."""
+    net = Network(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)))
+    engine = Engine(row(Loss("net", fit)), {"net": net}, "cpu", compile=False)
+    net.modules[0][1] = nn.Linear(2, 4)
+    with pytest.raises(UsageError, match=r"the network 'net' has now a vector of shape \(20,\), it had \(11,\)"):
+        engine.tie()

@@ -245,3 +245,35 @@ def test_a_layer_under_two_names_comes_back_after_a_traced_call(monkeypatch):
     for _ in range(2):
         wanted = nn.functional.linear(wanted, 2 * layer.weight, 2 * layer.bias)
     torch.testing.assert_close(moved, wanted)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.memory = nn.GRU(2, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.memory(x)[0][:, -1]
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_recurrent_layers_are_called_member_by_member(members):
+    """torch cannot map them."""
+    network = Network(*(Recurrent() for _ in range(members)))
+    x, vector = torch.randn(4, 5, 2), (1.5 * network.vector).requires_grad_()
+    found = network.at(vector)(x)
+    with torch.no_grad():
+        network.vector.copy_(vector)
+    torch.testing.assert_close(found, network(x))
+    assert all(g.any() for g in torch.autograd.grad(found.sum(), vector)[0].split(network._sizes, -1))
+
+
+def test_what_is_frozen_later_stays_in_the_vector_and_in_copies():
+    network = Network(mlp())
+    network.modules[0][0].requires_grad_(False)
+    vector = network.vector.clone()
+    network.tie()
+    for one in (network, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert torch.equal(one.vector, vector)
+        assert [one.is_frozen(turn) for turn in range(4)] == [True, True, False, False]
+        assert_tied(one)

@@ -46,3 +46,8 @@ def test_steps_at_once_see_the_numbers_of_single_steps():
 def test_an_unknown_size_is_refused():
     with pytest.raises(UsageError, match="unknown size in the shape of noise 'critics'. Did you mean 'critic'"):
         noise_shape(Noise("normal", ("critics",)), SIZES)
+
+
+def test_a_subset_of_more_than_there_are_is_refused():
+    with pytest.raises(UsageError, match="noise chooses 6 different ones among 'critic', of which there are 5"):
+        make_noise(Noise("subset", ("critic",), count=6), SIZES, gen())

@@ -236,3 +236,10 @@ def test_derivatives():
     gradient, value, published = value_and_grad(quartic, x)
     torch.testing.assert_close(gradient, gradient_of(x))
     assert not value.requires_grad and set(published) == {"q"}
+
+
+def test_a_gradient_that_is_one_number_for_all_moves_all():
+    """The gradient of a sum lies in memory as a single number."""
+    vector = torch.randn(6)
+    moved, *_ = Adam().step(vector, lambda x: (x.sum(), {}), Adam().start(vector), torch.tensor(0.1))
+    torch.testing.assert_close(moved, vector - 0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zipfile
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from polyathlon import registration
 from polyathlon.agents import PRDC, SAC, TD3, OffPolicy
 from polyathlon.agents.engine import Adam, Loss, method_of, method_record, replace_loss, with_options
+from polyathlon.agents.engine.optimisers import value_and_grad
 from polyathlon.agents.off_policy.agent import OffPolicy as Base
 from polyathlon.agents.off_policy.sac import sac
 from polyathlon.agents.off_policy.td3 import td3
@@ -157,6 +159,20 @@ def test_no_more_is_sampled_than_is_read():
     assert float(batch["discount"].max()) == pytest.approx(0.99)
 
 
+def weighted(actor, critic, obs, adv):
+    return -(adv * critic(obs, actor(obs).mode())[0]).mean()
+
+
+def masked_or_not(actor, critic, obs, action_mask=None):
+    assert action_mask is None
+    return -critic(obs, actor(obs).mode())[0].mean()
+
+
+def test_a_field_that_a_loss_can_do_without_is_none_where_nothing_gathers_it():
+    agent = TD3("MlpPolicy", "Pendulum-v1", method=replace_loss(td3, actor=masked_or_not), **SMALL).learn(24)
+    assert "action_mask" in agent.engine.optional and agent.engine.count == 4
+
+
 def drifting(actor, critic, obs):
     return -critic(obs, actor(obs).mode()).mean()
 
@@ -201,6 +217,24 @@ def test_a_loss_that_is_nan_is_named():
         agent.learn(30)
 
 
+def kinked(actor, critic, obs):
+    """A finite loss whose gradient is NaN."""
+    action = actor(obs).mode()
+    return critic(obs, action).mean() + (action - action).square().sum().sqrt()
+
+
+def test_networks_of_nan_do_not_take_the_place_of_the_last_checkpoint(tmp_path):
+    path = TD3("MlpPolicy", "Pendulum-v1", **SMALL).learn(22).checkpoint(tmp_path / "run.pt")
+    kept = path.read_bytes()
+    agent = TD3.resume(path, "Pendulum-v1")
+    broken = TD3("MlpPolicy", "Pendulum-v1", method=replace_loss(td3, actor=kinked), **SMALL).learn(22)
+    for write in (broken.checkpoint, broken.save):
+        with pytest.raises(FloatingPointError, match="the network 'actor' holds NaN .* after gradient step 2, so that"):
+            write(path)
+    assert path.read_bytes() == kept and list(tmp_path.iterdir()) == [path]
+    assert agent.engine.count == 2
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -208,6 +242,10 @@ def test_a_loss_that_is_nan_is_named():
         (lambda: SAC("MlpPolicy", "Pendulum-v1", method=td3, target_entropy=-1.0, **SMALL), "ent_coef"),
         (lambda: OffPolicy("MlpPolicy", "Pendulum-v1", method=PRDC.row, **SMALL), "give dataset="),
         (lambda: replace_loss(sac, critics=huber), "Did you mean 'critic'"),
+        (
+            lambda: SAC("MlpPolicy", "Pendulum-v1", method=replace_loss(td3, actor=weighted), **SMALL),
+            r"the method reads 'adv', which SAC does not gather; it gathers obs, action, reward, next_obs, discount",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(make, words):
@@ -220,3 +258,44 @@ def test_parameters_that_were_replaced_are_tied_again():
     agent.policy.load_state_dict(other.policy.state_dict(), assign=True)
     agent.set_parameters(other.get_parameters())
     assert equal(agent, other) and equal(agent.learn(40), agent) and agent.engine.count == 20
+    policy = agent.policy.state_dict()
+    agent.policy.load_state_dict({k: v.clone() for k, v in policy.items()}, assign=True)
+    agent.set_parameters({"policy": policy}, exact_match=False)  # without the engine's state, which ties them too
+    assert all(net.is_tied(turn) for net in agent.networks.values() for turn in range(8))
+
+
+class Plain:
+    """An optimiser as the protocol asks for it, and no more: it is no dataclass, whose words a file could hold."""
+
+    lr = None
+
+    def __init__(self, momentum):
+        self.momentum = momentum
+
+    def start(self, vector):
+        return {"d": torch.zeros_like(vector)}
+
+    def step(self, vector, loss, state, lr):
+        gradient, value, published = value_and_grad(loss, vector)
+        d = self.momentum * state["d"] + gradient
+        return vector - lr * d, {"d": d}, value, published
+
+
+def test_an_optimiser_of_ones_own_trains_and_is_given_again(tmp_path):
+    method = replace(sac, losses=(replace(sac.losses[0], optimiser=Plain(0.5)), *sac.losses[1:]))
+    unbroken = SAC("MlpPolicy", "Pendulum-v1", method=method, **SMALL).learn(60)
+    path = SAC("MlpPolicy", "Pendulum-v1", method=method, **SMALL).learn(40).checkpoint(tmp_path / "run.pt")
+    with pytest.raises(UsageError, match=r"test_methods:Plain' of the file's method is no dataclass.*method=\.\.\.\)"):
+        SAC.resume(path, "Pendulum-v1")
+    again = SAC.resume(path, "Pendulum-v1", method=method)
+    assert equal(again.learn(20, reset_num_timesteps=False), unbroken)
+
+
+def test_an_optimiser_that_cannot_be_imported_is_given_again():
+    @dataclass(frozen=True)
+    class Inner(Adam):
+        pass
+
+    record = method_record(replace_loss(sac, critic=replace(sac.losses[0], optimiser=Inner())))
+    with pytest.raises(UsageError, match=r"Inner.*it is part of the file's method: give it as load\(\.\.\., method="):
+        method_of(record)

@@ -32,6 +32,10 @@ def unclipped(model, obs, action, old_logp, adv, returns, *, vf_coef=0.5):
     return loss + vf_coef * (seen.value - returns).square().mean(), {"ratio": ratio.mean()}
 
 
+def foresighted(model, obs, next_obs):
+    return (model(obs).value - model(next_obs).value).square().mean()
+
+
 def with_second_critic(observation_space, action_space, policy_kwargs, generator):
     made = ppo_file.networks(observation_space, action_space, policy_kwargs, generator)
     return {**made, "second": Network(nn.Linear(observation_space.shape[0], 1))}
@@ -114,6 +118,10 @@ def test_words_that_are_given_win_over_a_method_and_defaults_do_not():
     assert told.numbers()["policy.clip_range"] == pytest.approx(0.05)
     with pytest.raises(UsageError, match="unknown option 'clip_range'"):
         PPO("MlpPolicy", "Pendulum-v1", method=replace_loss(ppo, policy=unclipped), clip_range=0.1, **SMALL)
+    with pytest.raises(
+        UsageError, match="the method reads 'next_obs', which PPO does not gather; it gathers obs, action"
+    ):
+        PPO("MlpPolicy", "Pendulum-v1", method=replace_loss(ppo, policy=foresighted), **SMALL)
     with pytest.raises(UsageError, match="takes a Method, got str"):
         PPO("MlpPolicy", "Pendulum-v1", method="ppo", **SMALL)
 
@@ -255,3 +263,12 @@ def test_observations_of_other_spaces_are_compiled_too(space):
         warnings.simplefilter("error", UserWarning)
         agent.learn(16)
     assert agent.engine.is_compiled
+
+
+@pytest.mark.parametrize("method", [None, replace_loss(ppo, policy=unclipped)])
+def test_a_frozen_layer_is_refused_by_the_twin_and_by_the_losses(method):
+    """It would be trained all the same."""
+    agent = PPO("MlpPolicy", "Pendulum-v1", method=method, **SMALL).learn(32)
+    agent.policy.mlp_extractor.policy_net[0].requires_grad_(False)
+    with pytest.raises(UsageError, match="a learned parameter of network 'model' was frozen"):
+        agent.learn(64)
