@@ -7,14 +7,12 @@ import json
 import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from .archives import write_atomically
 from .checkpoints import read_state, save_state
 from .comparison_data import SharedData, counts
 from .evaluation import score_agent
+from .interrupts import end_with_parent
 from .registration import AlgorithmRecord, register_algorithm
 from .run_data import takes_option
 from .run_folder import RunConfig, RunFolder
@@ -361,12 +360,4 @@ def each(function: Callable[[Any], None], jobs: Sequence[Any], processes: int, n
 def _begin_process(threads: int, names: Names) -> None:
     torch.set_num_threads(threads)
     names.register()
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    """End this process when the one that asked for its work has ended."""
-    wait([sentinel])
-    os._exit(1)
+    end_with_parent()

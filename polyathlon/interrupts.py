@@ -1,11 +1,14 @@
-"""Signals: a first Ctrl-C that lets a run stop where its state is whole, a second one that stops it at once, and a polite SIGTERM."""
+"""Signals: a first Ctrl-C that lets a run stop where its state is whole, a second one that stops it at once, and a polite SIGTERM; workers that end with their parent."""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from types import FrameType
 from typing import Protocol
 
@@ -69,3 +72,15 @@ def unwound_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def end_with_parent() -> None:
+    """Let this process, a worker of `multiprocessing`, end when the one that asked for its work has ended, however that was."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -16,6 +16,8 @@ from typing import Any
 
 from _claim import REPOSITORY, Claim, Run, load_claim
 
+from polyathlon.interrupts import end_with_parent
+
 Runs = dict[tuple[str, int, str], Run]
 
 
@@ -84,7 +86,8 @@ def collect(claim: Claim, seeds: list[int], jobs: int, fresh: bool = False) -> R
             done[key] = read_run(json.loads(path.read_text()))
         else:
             todo.append((key, path))
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
         futures = {pool.submit(_run_arm, claim.name, *key): (key, path) for key, path in todo}
         for number, future in enumerate(as_completed(futures), 1):
             key, path = futures[future]

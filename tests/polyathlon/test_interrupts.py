@@ -40,3 +40,31 @@ def test_a_server_ends_with_the_command_that_started_it(tmp_path):
     while is_alive(server):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+POOL = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from polyathlon.interrupts import end_with_parent
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_a_worker_ends_with_its_parent_even_if_that_is_killed(tmp_path):
+    """The workers of `reproduce` and `compare` went on with their run, and wrote it, after their parent was gone."""
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    assert is_alive(worker)
+    process.kill()
+    process.wait(60)
+    deadline = time.monotonic() + 20
+    while is_alive(worker):
+        assert time.monotonic() < deadline, "the worker goes on"
+        time.sleep(0.05)
