@@ -229,7 +229,7 @@ def test_curves_are_drawn_with_their_own_label_and_the_interval_of_their_mean(tm
 
 
 def failing(monkeypatch, tmp_path, run):
-    monkeypatch.setattr(_runs, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(_runs, "ProcessPoolExecutor", lambda jobs, **words: ThreadPoolExecutor(jobs))
     monkeypatch.setattr(_runs, "_run_arm", run)
     monkeypatch.setattr(_runs, "REPOSITORY", tmp_path)
 
