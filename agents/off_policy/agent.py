@@ -56,7 +56,7 @@ class OffPolicy(FromDataset, MethodAgent):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, MethodPolicy)
     policy: MethodPolicy
-    gathered = ("obs", "action", "reward", "next_obs", "discount")
+    gathered: ClassVar[tuple[str, ...]] = ("obs", "action", "reward", "next_obs", "discount")
 
     def __init__(
         self,
