@@ -8,7 +8,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -62,7 +62,6 @@ class Agent(Densities):
         takes_objectives: the agent learns from vector rewards, one number for each objective.
         environments: ids of the environments that the agent is made for; None for any.
         default_policy: what `make_agent` takes when no policy is named; None chooses by the observation.
-        refused_words: SB3's words that are not taken, with the reason.
         policy_words: words that `policy_kwargs` takes, which the message names to who gives them to the agent itself.
         log_interval: what `learn` takes when no `log_interval` is given; in iterations, where the agent does not say otherwise.
         source: rollout side of the environment; None for an agent loaded without one.
@@ -79,7 +78,6 @@ class Agent(Densities):
     environments: ClassVar[tuple[str, ...] | None] = None
     default_policy: ClassVar[str | None] = None
     log_interval: ClassVar[int] = 1
-    refused_words: ClassVar[Mapping[str, str]] = {}
     policy_words: ClassVar[tuple[str, ...]] = ()
     learned_with_masks = False  # and the observation does not show them
 
@@ -170,6 +168,19 @@ class Agent(Densities):
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return make_vec_env(env, None, torch.device("cpu")) if isinstance(env, str) else as_vec_env(env)
+
+    @classmethod
+    def _make_rows(cls, env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
+        return make_vec_env(env, n_envs, device)
+
+    def take_changes(self, changes: dict[str, Any]) -> None:
+        """See `SavedStates.take_changes`."""
+        if "stats_window_size" in changes:
+            check_positive_int(stats_window_size=changes["stats_window_size"])
+            changes["_stats_window_size"] = changes.pop("stats_window_size")
+        super().take_changes(changes)
+        if changes.get("seed") is not None:
+            self._new_generators(self.seed)
 
     def _new_generators(self, seed: int | None) -> None:
         root = np.random.SeedSequence(seed)

@@ -111,6 +111,7 @@ class BQNCO(Agent):
     environments = tuple(kit.environment for kit in problem_kits())
     default_policy = "AttentionPolicy"
     log_interval = 10
+    checkpoint_words = (*Agent.checkpoint_words, "labels")
     reads_any_observation = True
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "AttentionPolicy": ConstructionAttentionPolicy,
@@ -184,6 +185,13 @@ class BQNCO(Agent):
             self.set_labels(*labels)
         if _init_setup_model:
             self._setup_model()
+
+    def take_changes(self, changes: dict[str, Any]) -> None:
+        """See `SavedStates.take_changes`."""
+        labels = changes.pop("labels", None)
+        super().take_changes(changes)
+        if labels is not None:
+            self.set_labels(*labels)
 
     def _refuse_without_effect(self, learn_from: str, given: dict[str, Any]) -> None:
         for source, names in READ_BY.items():

@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import TensorDict
 
 from polyathlon.agents.base import Agent
 from polyathlon.agents.parts.finite_losses import ADVICE
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, constructor_keywords
 
 from .engine import Engine
 from .files import method_of, method_record, refuse_other_method
@@ -57,6 +57,14 @@ class MethodAgent(Agent):
             raise UsageError(f"compile= is True, False or 'auto', got {compile!r}")
         self._given_method, self._method_record, self.compile = method, None, compile
 
+    def take_changes(self, changes: dict[str, Any]) -> None:
+        """See `SavedStates.take_changes`; a word that is given changes a `method=` as in the constructor."""
+        self._given_words = sorted({*self._given_words, *constructor_keywords(type(self)) & set(changes)})
+        method = changes.pop("method", None)
+        super().take_changes(changes)
+        if method is not None:
+            self._given_method = method
+
     def method_words(self, method: Method) -> dict[str, dict[str, object]]:
         """Return for each word of the constructor which words of `with_options` it sets.
 
@@ -75,9 +83,7 @@ class MethodAgent(Agent):
         Raises:
             UsageError: there is none, or it is not the one in the file that the agent comes from.
         """
-        # `load(method=...)` sets the attribute before the model is set up
-        given: Method | None = self.__dict__.pop("method", None) or self._given_method
-        record = self._method_record
+        given, record = self._given_method, self._method_record
         if record is not None and given is None:
             given = method_of(record)
         elif record is not None and given is not None:

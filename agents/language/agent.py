@@ -135,22 +135,7 @@ class LanguageAgent(OfflineAgent):
         if side_models is not None and not isinstance(side_models, dict):
             raise UsageError(f"side_models must be a dict of role and model, got {side_models!r}")
         super().__init__(policy_class, env, learning_rate, policy_kwargs=options, **kwargs)
-        changes = dict(recipe_kwargs or {})
-        if group_size is not None:
-            changes["group_size"] = group_size
-        row = find_recipe(recipe)
-        if num_prompts is not None and option_at(row, "batch") is not None:
-            changes["batch"] = num_prompts
-        self.recipe = find_recipe(row, **changes)
-        check_recipe(self.recipe)
-        if num_prompts is None:
-            num_prompts = int(option_at(self.recipe, "batch") or max(64 // self.group_size, 1))  # type: ignore[call-overload]
-        check_positive_int(num_prompts=num_prompts)
-        if self.recipe.minibatches > num_prompts:
-            raise UsageError(
-                f"minibatches={self.recipe.minibatches}, but an iteration has num_prompts={num_prompts} groups, which are "
-                "never cut: take fewer minibatches or more num_prompts"
-            )
+        self._set_recipe(recipe, group_size, num_prompts, recipe_kwargs)
         if not temperature > 0:
             raise UsageError(
                 f"temperature must be positive, got {temperature!r}; predict(deterministic=True) is greedy"
@@ -158,7 +143,7 @@ class LanguageAgent(OfflineAgent):
         if micro_batch is not None:
             check_positive_int(micro_batch=micro_batch)
         self.micro_batch, self.side_model_names = micro_batch, dict(side_models or {})
-        self.num_prompts, self.temperature = int(num_prompts), float(temperature)
+        self.temperature = float(temperature)
         usual = LOGP_GAPS["bfloat16" if is_mixed else "float32"]
         self.max_logp_gap = usual if max_logp_gap is None else max_logp_gap
         self.fast_forward = fast_forward
@@ -180,6 +165,43 @@ class LanguageAgent(OfflineAgent):
         if _init_setup_model:
             self._setup_model()
             self.open_data()
+
+    def _set_recipe(
+        self,
+        recipe: str | Recipe,
+        group_size: int | None,
+        num_prompts: int | None,
+        recipe_kwargs: dict[str, Any] | None,
+    ) -> None:
+        """Take the words of the constructor that say what is learned from how many answers."""
+        changes = dict(recipe_kwargs or {})
+        if group_size is not None:
+            changes["group_size"] = group_size
+        row = find_recipe(recipe)
+        if num_prompts is not None and option_at(row, "batch") is not None:
+            changes["batch"] = num_prompts
+        self.recipe = find_recipe(row, **changes)
+        check_recipe(self.recipe)
+        if num_prompts is None:
+            usual = vars(self).get("num_prompts") or max(64 // self.group_size, 1)
+            num_prompts = int(option_at(self.recipe, "batch") or usual)  # type: ignore[call-overload]
+        check_positive_int(num_prompts=num_prompts)
+        if self.recipe.minibatches > num_prompts:
+            raise UsageError(
+                f"minibatches={self.recipe.minibatches}, but an iteration has num_prompts={num_prompts} groups, which are "
+                "never cut: take fewer minibatches or more num_prompts"
+            )
+        self.num_prompts = int(num_prompts)
+
+    def take_changes(self, changes: dict[str, Any]) -> None:
+        """See `SavedStates.take_changes`."""
+        words = ("recipe", "group_size", "num_prompts", "recipe_kwargs")
+        given = {word: changes.pop(word, None) for word in words}
+        if "side_models" in changes:
+            changes["side_model_names"] = dict(changes.pop("side_models") or {})
+        self._change_data(changes)
+        super().take_changes(changes)
+        self._set_recipe(**{**given, "recipe": given["recipe"] or self.recipe})
 
     def _setup_model(self) -> None:
         self._wiring = wire(self.recipe)

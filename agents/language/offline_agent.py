@@ -128,13 +128,16 @@ class OfflineAgent(TokenAgent):
         if reference_logps not in ("computed", "stored"):
             raise unknown_name("reference_logps", str(reference_logps), ("computed", "stored"))
         self.reference_logps, self.reference_hashes = reference_logps, None
-        if holdout and data is None:
-            raise UsageError(
-                f"holdout={holdout} is a share of data, and there is none: give data=, or leave holdout out"
-            )
+        _refuse_no_data(holdout, data)
         self.data, self.opened_data = check_data(data), None
         self.holdout = HOLDOUT if holdout is None else holdout
         self._held_episodes: list[Episode] | None = None
+
+    def _change_data(self, changes: dict[str, Any]) -> None:
+        """Read the words of `load` that are of the data; see `SavedStates.take_changes`."""
+        if "data" in changes:
+            changes["data"] = check_data(changes["data"])
+        _refuse_no_data(changes.get("holdout"), changes.get("data", self.data))
 
     def open_data(self) -> None:
         """Open the data where that has not been done, and check that it fits the recipe and the checkpoint.
@@ -245,3 +248,8 @@ class OfflineAgent(TokenAgent):
 
 def _is_plain(data: Any) -> bool:
     return data is None or isinstance(data, str) or (isinstance(data, Mapping) and isinstance(data.get("source"), str))
+
+
+def _refuse_no_data(holdout: float | None, data: Any) -> None:
+    if holdout and data is None:
+        raise UsageError(f"holdout={holdout} is a share of data, and there is none: give data=, or leave holdout out")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -33,7 +33,7 @@ BRADLEY_TERRY = Recipe(
     loss=part("reward_losses:reward_loss", centring=0.0, barrier=0.0, focal=0.0, smoothing=0.0),
     collect=part("collectors:Records", batch=16, take="pairs"),
 )
-_MEANINGLESS = {"recipe", "group_size", "temperature", "max_logp_gap", "side_models", "reference_logps"}
+_MEANINGLESS = "it means nothing to a reward model, which samples nothing and has one loss: leave it out, or set numbers of the loss by recipe_kwargs"
 
 
 class RewardPolicy(CausalLMPolicy):
@@ -87,6 +87,9 @@ class RewardModel(LanguageAgent):
     needs_records = True
     own_recipe = BRADLEY_TERRY
     reads_references = False
+    refused_words: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("recipe", "group_size", "temperature", "max_logp_gap", "side_models", "reference_logps"), _MEANINGLESS
+    )
 
     def __init__(
         self,
@@ -104,11 +107,6 @@ class RewardModel(LanguageAgent):
         _init_setup_model: bool = True,
         **kwargs: Unpack[ScorerWords],
     ) -> None:
-        for name in _MEANINGLESS & kwargs.keys():
-            raise UsageError(
-                f"{name} means nothing to a reward model, which samples nothing and has one loss: leave it out, or set numbers of the loss by "
-                "recipe_kwargs"
-            )
         words = dict(policy_kwargs or {})
         if isinstance(policy, str):
             words["model"], policy = policy, RewardPolicy

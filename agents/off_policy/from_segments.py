@@ -119,6 +119,13 @@ class FromSegments(OffPolicy):
         if given is not None:
             self._take_given(given)
 
+    def take_changes(self, changes: dict[str, Any]) -> None:
+        """See `SavedStates.take_changes`."""
+        data = changes.pop("data", None)
+        super().take_changes(changes)
+        if data is not None:
+            self.set_segments(data)
+
     # ------------------------------------------------------------------------------------------------------- segments
 
     def set_segments(self, data: Any) -> None:

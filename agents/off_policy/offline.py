@@ -93,7 +93,7 @@ class FromDataset(ReplayAgent):
             refuse_without_effect(type(self), given, f"in {type(self).__name__}, which learns from its dataset alone")
         if offline_steps is not None:
             check_positive_int(offline_steps=offline_steps)
-            if dataset is None:
+            if dataset is None and _init_setup_model:
                 raise UsageError("offline_steps counts gradient steps on a dataset: give dataset= as well")
         if offline_ratio is not None:
             check_fraction(offline_ratio=offline_ratio)
@@ -116,6 +116,16 @@ class FromDataset(ReplayAgent):
         if dataset is not None:
             self.set_dataset(dataset)
         self._setup_model()
+
+    def take_changes(self, changes: dict[str, Any]) -> None:
+        """See `SavedStates.take_changes`."""
+        dataset = changes.pop("dataset", None)
+        super().take_changes(changes)
+        if dataset is not None:
+            self.set_dataset(dataset)
+        for name in ("offline_steps",) if self.mixes_by_default else ("offline_steps", "offline_ratio"):
+            if changes.get(name) is not None and self.dataset_source is None:
+                raise UsageError(f"{name} says how a dataset is learned from: give dataset= as well")
 
     def _refuse_observations(self) -> None:
         if self._is_flat or not self.is_standardised:

@@ -229,6 +229,7 @@ class PMOE(SAC):
     """
 
     row = pmoe
+    fixed_words = (*SAC.fixed_words, "num_experts")
 
     def __init__(
         self,

@@ -66,6 +66,7 @@ class OnPolicy(MethodAgent):
 
     refused_words = ON_POLICY
     policy_words = POLICY_WORDS
+    fixed_words = (*MethodAgent.fixed_words, "normalize_observations")
     seats: Any = None  # plays all seats of a game, see `polyathlon.agents.games.seats`
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCritic}
     gathered = Minibatches._fields

@@ -175,6 +175,7 @@ class PMOEPPO(PPO):
     """
 
     action_forms = ("box", "multidiscrete")
+    fixed_words = (*PPO.fixed_words, "num_experts")
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MixtureActorCritic,
         "CnnPolicy": MixtureActorCritic,

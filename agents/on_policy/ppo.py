@@ -240,6 +240,13 @@ class PPO(OnPolicy):
         if _init_setup_model:
             self._setup_model()
 
+    def take_changes(self, changes: dict[str, Any]) -> None:
+        """See `SavedStates.take_changes`."""
+        near = [changes.pop(name, None) for name in ("reference", "reference_coef")]
+        if near != [None, None]:
+            changes["bonus"] = _with_reference(changes.get("bonus"), *near)
+        super().take_changes(changes)
+
     def _setup_model(self) -> None:
         self._clip_schedule = FloatSchedule(self.clip_range)
         self._clip_vf_schedule = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)

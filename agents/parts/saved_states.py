@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon import checkpoints
 from polyathlon.agents.parts.devices import find_device
@@ -29,8 +30,16 @@ class SavedStates(BaseAlgorithm):
     states that acting and going on to train from there take (networks, optimisers, normalisers). `checkpoint` writes an agent
     file and, beside it, the states that only a bit-equal resume of the same run takes (replay memory, environment stream,
     rollout, generators, counters).
+
+    Attributes:
+        fixed_words: what the networks in a file are made with, which `load` does not change.
+        checkpoint_words: what a checkpoint brings with it, which `resume` does not change.
+        refused_words: SB3's words that are not taken, with the reason.
     """
 
+    fixed_words: ClassVar[tuple[str, ...]] = ("policy_class", "policy_kwargs", "observation_space", "action_space")
+    checkpoint_words: ClassVar[tuple[str, ...]] = ("seed",)
+    refused_words: ClassVar[Mapping[str, str]] = {}
     _states: dict[str, tuple[Stateful, bool]]
 
     def register_state(self, name: str, thing: Stateful, *, checkpoint_only: bool = False) -> None:
@@ -179,12 +188,14 @@ class SavedStates(BaseAlgorithm):
             print_system_info: print the versions that the file was written with, and this machine's.
             force_reset: as SB3's; episodes start anew in any case.
             trust: also read what was pickled.
-            **kwargs: attributes to change, such as `learning_rate`.
+            **kwargs: words of the constructor to change, such as `learning_rate`, or attributes. What the networks are made
+                with cannot be changed, and a `seed` seeds the agent anew.
 
         Raises:
             FileNotFoundError: there is no such file.
             UsageError: the file is damaged, of another agent, has another format, other states or other spaces, or holds
-                pickles and `trust` is False; or a keyword is unknown, or has a value that the constructor refuses.
+                pickles and `trust` is False; or a keyword is unknown, changes nothing in an agent that is made already, or has
+                a value that the constructor refuses.
         """
         if print_system_info:
             checkpoints.print_system_info(path)
@@ -257,7 +268,9 @@ class SavedStates(BaseAlgorithm):
         trust: bool,
         changes: dict[str, Any],
     ) -> SelfSaved:
-        env = None if env is None else cls._wrap_env(env)
+        if changes.get("n_envs") is not None and env is None:
+            raise UsageError("n_envs is the number of environments to make of env: give env=, or leave n_envs out")
+        env = None if env is None else cls._make_rows(env, changes.get("n_envs"), find_device(device))
         settings, states = checkpoints.read_agent(
             path,
             name=name,
@@ -269,21 +282,46 @@ class SavedStates(BaseAlgorithm):
             known_spaces=() if env is None else (env.observation_space, env.action_space),
         )
         name = name or (path if isinstance(path, str | Path) else "this file")
-        refuse_unknown_arguments(cls, set(changes) - set(settings), hidden=("_init_setup_model",))
-        _refuse_bad_changes(cls, settings, changes)
-        if "policy_kwargs" in changes and changes["policy_kwargs"] != settings["policy_kwargs"]:
-            raise UsageError(
-                f"policy_kwargs cannot be changed: {name} has {settings['policy_kwargs']}, given {changes['policy_kwargs']}"
-            )
+        untaken = {*cls.refused_words, *getattr(cls, "unread", ())}
+        refuse_unknown_arguments(cls, set(changes) - (set(settings) - untaken), hidden=("_init_setup_model",))
+        for key in set(cls.fixed_words) & set(changes):
+            if changes[key] != settings[key]:
+                raise UsageError(f"{key} cannot be changed: {name} has {settings[key]}, given {changes[key]}")
         if env is not None:
             _refuse_other_spaces(env, settings, name)
             settings["n_envs"] = env.num_envs
         agent = cls(settings["policy_class"], env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
         vars(agent).update(settings)
-        vars(agent).update(changes)
+        _refuse_bad_changes(agent, settings, changes)
+        agent.take_changes({name: value for name, value in changes.items() if name != "n_envs"})  # made above
         agent._setup_model()
         agent.set_parameters(states, exact_match=True, device=device)
         return agent
+
+    @classmethod
+    def _make_rows(cls, env: Any, n_envs: int | None, device: torch.device) -> VecEnv:
+        """Make the vector environment that `load` was given, of `n_envs` environments."""
+        raise NotImplementedError
+
+    def take_changes(self, changes: dict[str, Any]) -> None:
+        """Set what `load` was given beside what the file has, before the model is made.
+
+        A class that keeps a word of its constructor elsewhere than in the attribute of its name takes it out of `changes` and
+        puts it there.
+
+        Args:
+            changes: words of the constructor, or attributes, and their values.
+
+        Raises:
+            UsageError: naming a word that changes nothing in an agent which is made already.
+        """
+        for name in changes:
+            if name not in vars(self) or isinstance(getattr(type(self), name, None), property):
+                raise UsageError(
+                    f"{type(self).__name__}.load does not take {name}, with which the agent in the file was made already: "
+                    f"leave it out, or make a new {type(self).__name__} with {name}="
+                )
+        vars(self).update(changes)
 
     def checkpoint(self, path: str | Path, run: dict[str, Any] | None = None) -> Path:
         """Write the agent with everything that a bit-equal resume needs into one file, atomically.
@@ -323,6 +361,8 @@ class SavedStates(BaseAlgorithm):
             raise UsageError(
                 f"{path} holds a {content['agent']}, not a {cls.__name__}; resume it with {content['agent']}.resume"
             )
+        for word in set(cls.checkpoint_words) & set(kwargs):
+            raise UsageError(f"a resumed run goes on with the {word} of its checkpoint: leave {word} out")
         device, given = kwargs.pop("device", "auto"), kwargs.pop("custom_objects", None)
         agent = cls._loaded(io.BytesIO(content["zip"]), path, env, device, given, trust, kwargs)
         try:
@@ -336,7 +376,7 @@ class SavedStates(BaseAlgorithm):
         return agent
 
 
-def _refuse_bad_changes(cls: Any, settings: dict[str, Any], changes: dict[str, Any]) -> None:
+def _refuse_bad_changes(agent: Any, settings: dict[str, Any], changes: dict[str, Any]) -> None:
     """Refuse changed values that the constructor refuses: they would be set without being looked at.
 
     What the constructor takes only beside other words, as the saved value shows, is left to what reads it.
@@ -344,16 +384,17 @@ def _refuse_bad_changes(cls: Any, settings: dict[str, Any], changes: dict[str, A
     Raises:
         UsageError: as the constructor words it.
     """
+    cls = type(agent)
 
     def try_out(name: str, value: Any) -> None:
         cls(settings["policy_class"], None, _init_setup_model=False, **{name: value})
 
-    for name in constructor_keywords(cls) & set(changes) & set(settings):
+    for name in constructor_keywords(cls) & set(changes) & {*settings, *vars(agent)}:
         try:
             try_out(name, changes[name])
         except UsageError:
             try:
-                try_out(name, settings[name])
+                try_out(name, getattr(agent, name))
             except UsageError:
                 continue
             raise

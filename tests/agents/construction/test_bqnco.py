@@ -261,6 +261,12 @@ def test_given_labels_are_imitated_and_come_back_with_a_checkpoint(tmp_path):
     resumed = BQNCO.resume(tmp_path / "checkpoint", env, device="cpu")
     assert torch.equal(resumed._solved.nodes, agent._solved.nodes)
     assert torch.equal(resumed._solved.instance.nodes, instance.nodes)
+    with pytest.raises(UsageError, match="leave labels out"):
+        BQNCO.resume(tmp_path / "checkpoint", env, device="cpu", labels=(instance, labels))
+    agent.save(tmp_path / "agent")
+    assert BQNCO.load(tmp_path / "agent", env=env, device="cpu")._solved is None
+    loaded = BQNCO.load(tmp_path / "agent", env=env, device="cpu", labels=(instance, labels))
+    assert torch.equal(loaded._solved.nodes, agent._solved.nodes)
 
 
 @pytest.mark.parametrize(

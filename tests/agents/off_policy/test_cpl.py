@@ -285,6 +285,8 @@ def test_a_file_of_segments_is_read_again_and_arrays_are_not_kept(tmp_path):
     other = CPL.load(tmp_path / "other", device="cpu")
     with pytest.raises(UsageError, match="not kept in files: call set_segments"):
         other.learn(2)
+    given = CPL.load(tmp_path / "other", device="cpu", data=arrays(pairs=7))
+    assert len(given.learn(2).segments.pairs) == 7
     other.set_segments(arrays(pairs=9))
     assert len(other.learn(2).segments.pairs) == 9
     other.set_segments(DATA)
