@@ -73,6 +73,15 @@ def test_a_language_agent_judges_its_own_answers():
     assert 0 <= chosen.unread <= 4
 
 
+def test_a_critic_that_leaves_pairs_out_is_noticed():
+    class Lazy(Guesser):
+        def predict(self, texts, state=None, episode_start=None, deterministic=False):
+            return ["1"] * (len(texts) - 1), state
+
+    with pytest.raises(ValueError, match="shorter"):
+        SelfCritique(Guesser(0.5), 4, critic=Lazy(0)).predict("q")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

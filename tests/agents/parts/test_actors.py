@@ -39,6 +39,7 @@ def test_an_actor_of_a_box_gives_actions_of_the_box(kind):
     env = gym.make("Pendulum-v1")
     agent = kind("MlpPolicy", env, seed=0, policy_kwargs={"net_arch": [8]})
     actor = agent.frozen_actor()
+    assert actor.observation_space == env.observation_space and actor.action_space == env.action_space
     obs = torch.randn(200, 3, generator=torch.Generator().manual_seed(1)) * 5
     action = actor.act(obs, None, torch.Generator().manual_seed(0))
     assert action.shape == (200, 1) and action.abs().max() <= 2 and action.std() > 0.1

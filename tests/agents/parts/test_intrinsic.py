@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import threading
 import time
 
@@ -243,6 +244,24 @@ def test_rnd_pays_more_for_what_was_not_seen_before():
     twin = RND(seed=1, learning_rate=1e-2, share=1.0)
     twin.load_state_dict(rnd.state_dict())
     assert torch.equal(twin.bonus(BonusBatch(cut, next_obs=mixed)), rnd.bonus(BonusBatch(cut, next_obs=mixed)))
+
+
+def test_the_predictor_steps_by_the_learning_rate():
+    rnd, shown = RND(learning_rate=0.02, epochs=1), torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    given = BonusBatch(torch.zeros(4, 2, dtype=torch.bool), next_obs=shown)
+    rnd.bonus(given)
+    before = copy.deepcopy(rnd.networks)
+    rnd.update(given)
+    moved = [
+        float((new - old).detach().abs().max())
+        for new, old in zip(rnd.networks.parameters(), before.parameters(), strict=True)
+    ]
+    assert max(moved) == pytest.approx(0.02, rel=1e-3)  # the first step of Adam
+    assert all(torch.equal(rnd.networks["target"].state_dict()[k], v) for k, v in before["target"].state_dict().items())
+
+
+def test_a_bonus_is_added_to_the_whole_reward_of_the_environment_by_default():
+    assert RND().extrinsic == NoBonus().extrinsic == 1
 
 
 def test_an_impossible_share_is_refused():
