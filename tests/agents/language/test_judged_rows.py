@@ -282,6 +282,13 @@ def test_mixtures_of_0_and_1_are_the_one_model(fast):
             make("nash_md", recipe_kwargs={"mixture": wrong})
 
 
+def test_an_opponent_that_is_no_side_model_is_refused_before_anything_is_made():
+    for role in ("policy", "reference"):
+        wire(find_recipe("nash_md", opponent=role))
+    with pytest.raises(UsageError, match="unknown role in collectors:Opponents.*'refrence'.*Did you mean 'reference'"):
+        wire(find_recipe("nash_md", opponent="refrence"))
+
+
 def test_a_mixture_s_tokens_have_the_mixture_s_log_probabilities():
     """What the caches of both models give, token by token, is what whole answers give when both are read anew."""
     agent = moved_agent()

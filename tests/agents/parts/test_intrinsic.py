@@ -260,6 +260,26 @@ def test_the_predictor_steps_by_the_learning_rate():
     assert all(torch.equal(rnd.networks["target"].state_dict()[k], v) for k, v in before["target"].state_dict().items())
 
 
+def test_the_smallest_share_is_one_sample():
+    rnd, shown = RND(share=1e-6, epochs=1), torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    given = BonusBatch(torch.zeros(4, 2, dtype=torch.bool), next_obs=shown)
+    paid = rnd.bonus(given)
+    errors = paid * (rnd.networks["returns"].var + 1e-8).sqrt().float()
+    rnd.update(given)
+    assert min(abs(errors.flatten() - rnd.metrics()["rnd/error"])) < 1e-6
+
+
+def test_the_networks_read_all_parts_of_an_observation_in_the_order_of_their_names():
+    parts = {"b": torch.rand(2, 3, 2), "a": torch.rand(2, 3, 1, 2)}
+    cut = torch.zeros(2, 3, dtype=torch.bool)
+    rnd, plain = RND(width=7, features=5), RND(width=7, features=5)
+    joined = torch.cat([parts["a"].flatten(2), parts["b"]], 2)
+    assert torch.equal(rnd.bonus(BonusBatch(cut, next_obs=parts)), plain.bonus(BonusBatch(cut, next_obs=joined)))
+    for name in ("target", "predictor"):
+        sizes = [tuple(p.shape) for p in rnd.networks[name].parameters() if p.ndim == 2]
+        assert sizes == [(7, 4), (7, 7), (5, 7)]
+
+
 def test_a_bonus_is_added_to_the_whole_reward_of_the_environment_by_default():
     assert RND().extrinsic == NoBonus().extrinsic == 1
 
