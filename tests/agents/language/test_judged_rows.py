@@ -269,6 +269,8 @@ def test_mixtures_of_0_and_1_are_the_one_model(fast):
 
     policy, reference = written(None), written(rollout.sampler("reference"))
     assert policy != reference
+    with pytest.raises(UsageError, match="unknown side model 'polcy'.*Did you mean 'policy'"):
+        written(rollout.sampler("polcy"))
     assert written(Opponents(mixture=0.0).sampler(rollout)) == policy
     assert written(Opponents(mixture=1.0).sampler(rollout)) == reference
     for share, wanted in ((0.0, policy), (1.0, reference)):  # and through both caches

@@ -53,11 +53,8 @@ def test_what_is_held_out_is_never_drawn(tmp_path):
 
 def test_a_share_that_holds_nothing_out_is_told():
     equal = [{**row, "prompt": "the same"} for row in PAIRS]
-    with pytest.warns(
-        UserWarning, match="^holdout=0.1: every prompt of .* has more of its 8 records than that share"
-    ) as told:
+    with pytest.warns(UserWarning, match="^holdout=0.1: every prompt of .* has more of its 8 records than that share"):
         OfflineData(equal, 0.1, 0)
-    assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         OfflineData(equal, 0.0, 0)

