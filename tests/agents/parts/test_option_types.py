@@ -102,4 +102,10 @@ def test_options_are_checked_by_the_function_or_class_that_takes_them():
         check_option_values(Part, {"share": 1.5}, "the part")
     with pytest.raises(UsageError, match="^name of the part must be a text"):
         check_option_values(Part, {"name": 3}, "the part")
+
+    def plain(count: Count) -> None:
+        pass
+
+    with pytest.raises(UsageError, match="^count of the function must be an integer of at least 0, got -1$"):
+        check_option_values(plain, {"count": -1}, "the function")
     check_option_values(function, {"count": -1}, "f")  # annotations that cannot be looked up allow anything
