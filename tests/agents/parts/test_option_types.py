@@ -74,6 +74,12 @@ def test_a_choice_names_the_nearest():
         check_value(Literal["forward", "reverse"], "forwrad", "direction")
 
 
+def test_an_annotation_without_bounds_allows_any_number_of_its_kind():
+    check_value(Annotated[int, "steps"], -3, "x")
+    with pytest.raises(UsageError, match="^x must be an integer, got 0.5$"):
+        check_value(Annotated[int, "steps"], 0.5, "x")
+
+
 def test_a_union_says_what_its_first_kind_wants():
     with pytest.raises(UsageError, match="from 0 to 1"):
         check_value(Fraction | str, 2.0, "x")
