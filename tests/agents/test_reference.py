@@ -36,7 +36,7 @@ def test_the_reward_of_ppo_by_hand(clone):
     obs, action = torch.randn(6, 3), torch.tensor([[1.0], [0.5], [-1.0], [2.0], [0.0], [1.5]])
     log_prob = torch.full((3, 2), -0.7)
     bonus = KLToReference(clone, 0.5)
-    assert bonus.metrics() == {"train/reference_kl": 0.0}
+    assert bonus.metrics() == {"train/reference_kl": 0.0} and bonus.extrinsic == 1  # all of the environment's reward
     found = bonus.bonus(BonusBatch(torch.zeros(3, 2), policy=(obs, action, None, log_prob)))
     # BC's density is that of actions in [-1, 1]; the torque has a half range of 2
     near = clone.log_prob(obs, action).detach() - np.log(2.0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from polyathlon.agents import LanguageAgent
+from polyathlon.agents.language import saving
 from polyathlon.agents.language.token_agent import TokenAgent
 from polyathlon.envs.errors import UsageError
 from polyathlon.wrappers import TokenAction
@@ -88,6 +89,17 @@ def test_a_frozen_copy_answers_as_the_agent_and_by_each_text_s_key(agent):
     seeds = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
     first, again, other = (actor.act(["a"] * 8, None, generator) for generator in seeds)
     assert first == again and first != other and len(set(first)) > 1  # equal texts have keys of their own
+
+
+def test_texts_are_answered_by_draws_or_by_the_likeliest_tokens(agent):
+    assert len(set(agent.predict(["a"] * 8)[0])) > 1 and len(set(agent.predict(["a"] * 8, deterministic=True)[0])) == 1
+
+
+def test_saving_for_plain_transformers_takes_its_words(agent, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(saving, "save_pretrained", lambda *words: asked.append(words) or tmp_path)
+    assert agent.save_pretrained(tmp_path) == agent.save_pretrained(tmp_path, "apart", {"task": "x"}) == tmp_path
+    assert asked == [(agent, tmp_path, "merged", None), (agent, tmp_path, "apart", {"task": "x"})]
 
 
 def test_the_model_is_tiny_where_none_is_named(agent):
