@@ -97,7 +97,8 @@ def tests_naming(file: str, tests: Path) -> list[str]:
     parts = parts if parts[0] == "polyathlon" else ("polyathlon", *parts)
     dotted, folder, stem = ".".join(parts), ".".join(parts[:-1]), parts[-1]
     named = re.compile(rf"\b{re.escape(dotted)}\b|from {re.escape(folder)} import [^\n]*\b{stem}\b")
-    files = [p for p in sorted(tests.rglob("test_*.py")) if p.parent.name != "scripts"]  # those are of no module
+    # those of scripts and of the layout of all files are of no module, and fail on mutated files
+    files = [p for p in sorted(tests.rglob("test_*.py")) if p.parent.name != "scripts" and p.name != "test_layout.py"]
     found = [p for p in files if p.stem == f"test_{stem}" or named.search(p.read_text())]
     return [str(p.relative_to(tests.parent)) for p in found]
 
@@ -143,11 +144,18 @@ def configuration(file: str, tests: list[str]) -> str:
     return "\n".join([*lines, "use_git_change_detection=false", "use_setproctitle=false", ""])
 
 
+def test_environment(tree: Path) -> dict[str, str]:
+    """Return the variables that tests of mutants run under; the programs beside this interpreter are found as in its own tests."""
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    paths = {"PYTHONPATH": str(tree / "mutants"), "PATH": programs}
+    return {**os.environ, **paths, "TORCHDYNAMO_DISABLE": "1", "MPLBACKEND": "Agg"}
+
+
 def run_file(file: str, count: int, seed: int, jobs: int, seconds: float, python: Path) -> Outcome:
     """Draw mutants of a module and run them in the copy of the tree."""
     tree, start = WORK / "tree", time.perf_counter()
     outcome = Outcome(file, tests=tests_naming(file, tree / "tests"))
-    environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1", "PYTHONPATH": str(tree / "mutants"), "MPLBACKEND": "Agg"}
+    environment = test_environment(tree)
     (tree / "setup.cfg").write_text(configuration(file, outcome.tests))
     listed = subprocess.run(
         [str(python), "-c", LIST_MUTANTS, link_path(file)], cwd=tree, env=environment, capture_output=True, text=True

@@ -15,7 +15,6 @@ from polyathlon.envs.errors import UsageError, check_finite, check_positive_int
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskId, TaskReply, Verdict
 from polyathlon.envs.language.task import TaskStep, unreadable
 from polyathlon.envs.tensor.copies import copy_envs
-from polyathlon.envs.tensor.joined_seats import joinable_seat, prepare_resets, prepare_steps
 from polyathlon.envs.tensor.rewards import num_objectives
 
 from .action_kinds import is_text_space, mask_of
@@ -254,6 +253,8 @@ class VerbalTask(LanguageTask):
 
     def prepare_starts(self, task_ids: Sequence[TaskId]) -> None:
         """Start the games of several episodes at once, where the environment is a seat of a game."""
+        from polyathlon.envs.tensor.joined_seats import joinable_seat, prepare_resets  # these need torch
+
         self._spare += self._prepared  # what a failed call left behind
         self._prepared = []
         if len(task_ids) > 1 and not self._is_single and joinable_seat(self._env) is not None:
@@ -266,6 +267,8 @@ class VerbalTask(LanguageTask):
 
     def prepare(self, answers: Sequence[tuple[TaskEpisode, str]]) -> None:
         """Read several answers and play their actions at once, where the environment is a seat of a game."""
+        from polyathlon.envs.tensor.joined_seats import joinable_seat, prepare_steps  # these need torch
+
         if len(answers) > 1 and self._hold == 1 and joinable_seat(self._env) is not None:
             for episode, text in answers:
                 reason = unreadable(text, self.max_answer)

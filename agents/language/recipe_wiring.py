@@ -164,6 +164,7 @@ class _Wirer:
         self.made: dict[Part, Any] = {}
         self.read: set[str] = set()
         heads = {IMPLIED_ROLE: "token", **{model.role: model.head for model in row.models}}
+        self.roles = ("policy", *heads)
         made = {role: ("logp", "full_logp") if head == "token" else (head,) for role, head in heads.items()}
         self.further = frozenset(f"{role}_{e}" for role, ends in made.items() for e in ends) | {n for n, _ in row.noise}
         self.missing = frozenset() if row.advantage is not None else frozenset({"adv", "returns"})
@@ -229,6 +230,9 @@ class _Wirer:
             raise UsageError(
                 f"{self.row.collect.path} is no collector: write a class with collect(self, rollout) -> list of episodes"
             )
+        for role in getattr(collector, "roles", ()):
+            if role not in self.roles:
+                raise unknown_name(f"role in {self.row.collect.path} of the recipe {self.row.name!r}", role, self.roles)
         self.wiring.collector = self.wiring.objects["collect"] = collector
         self._make_prompts(getattr(collector, "prompts", None))
         declared = getattr(collector, "extra_fields", {})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from polyathlon.agents.parts.wiring import Schedule
-from polyathlon.envs.errors import UsageError
+from polyathlon.envs.errors import UsageError, unknown_name
 
 from .given_models import load_given
 from .recipes.records import SideModel
@@ -61,8 +61,14 @@ class SideModels:
             self.given[role] = load_given(self.rows[role], name, policy, vocabulary, device)
 
     def start(self, model: nn.Module, roles: tuple[str, ...]) -> None:
-        """Copy the policy for the roles that have no weights yet."""
+        """Copy the policy for the roles that have no weights yet.
+
+        Raises:
+            UsageError: the recipe has no such role.
+        """
         for role in roles:
+            if role not in self.rows:
+                raise unknown_name("side model", role, ("policy", *self.rows))
             if role not in self.copies and role not in self.given:
                 self.copies[role] = Reference.of(model)
 

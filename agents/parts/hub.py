@@ -14,7 +14,7 @@ from polyathlon.envs.errors import UsageError, require
 
 AGENT, WORDS, CARD = "agent.zip", "polyathlon.json", "README.md"
 KEPT = "to-push"
-NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def check_repository(name: str) -> None:
@@ -23,8 +23,8 @@ def check_repository(name: str) -> None:
     Raises:
         UsageError: it is a folder here, or not of the form user/name.
     """
-    if not isinstance(name, str) or not NAME.match(name):
-        is_here = Path(str(name)).exists()
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        is_here = name != "" and Path(str(name)).exists()
         what = (
             "is a file or folder of this machine, which load and load_run read"
             if is_here

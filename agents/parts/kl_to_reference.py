@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from polyathlon.agents.parts.intrinsic import BonusBatch
@@ -47,10 +48,10 @@ class KLToReference:
         obs, action, mask, log_prob = batch.policy
         words = {} if mask is None else {"action_masks": mask}
         near = self.reference.log_prob(obs, action, **words).to(log_prob.device).view_as(log_prob)
-        if (half := getattr(self.reference, "_half_range", None)) is not None:
-            near = (
-                near - half.log().sum()
-            )  # its density is that of actions scaled to [-1, 1], PPO's in the environment's units
+        half = getattr(self.reference, "_half_range", None)
+        if half is not None and isinstance(self.reference.action_space, spaces.Box):
+            # its density is that of actions scaled to [-1, 1], PPO's in the environment's units; choices have no scale
+            near = near - half.log().sum()
         gap = log_prob - near
         self._divergence = float(gap.mean())
         return -self.lam * gap

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 import polyathlon
 from polyathlon.agents import BC, EXPO, PPO, SAC
@@ -35,12 +36,35 @@ def test_the_reward_of_ppo_by_hand(clone):
     obs, action = torch.randn(6, 3), torch.tensor([[1.0], [0.5], [-1.0], [2.0], [0.0], [1.5]])
     log_prob = torch.full((3, 2), -0.7)
     bonus = KLToReference(clone, 0.5)
+    assert bonus.metrics() == {"train/reference_kl": 0.0} and bonus.extrinsic == 1  # all of the environment's reward
     found = bonus.bonus(BonusBatch(torch.zeros(3, 2), policy=(obs, action, None, log_prob)))
     # BC's density is that of actions in [-1, 1]; the torque has a half range of 2
     near = clone.log_prob(obs, action).detach() - np.log(2.0)
     torch.testing.assert_close(found, -0.5 * (log_prob - near.view(3, 2)))
     assert bonus.metrics()["train/reference_kl"] == pytest.approx(float((log_prob - near.view(3, 2)).mean()), rel=1e-5)
     assert found.argmax() in (0, 5)  # what was demonstrated is cheapest
+
+
+def test_the_reward_of_ppo_near_a_clone_of_several_choices(tmp_path, monkeypatch):
+    class Task(gym.Env):
+        observation_space, action_space = spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([3, 2])
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(2, np.float32), 0.0, True, False, {}
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = Task()
+    with DatasetWriter("reference/choices-v0", env.observation_space, env.action_space) as writer:
+        writer.write(play_episodes(env, lambda obs, info: np.array([2, 0]), steps=8))
+    clone = BC("MlpPolicy", env, dataset="reference/choices-v0", **SMALL)
+    obs, action, log_prob = torch.zeros(2, 2), torch.tensor([[2, 0], [0, 1]]), torch.tensor([[-0.7, -0.2]])
+    found = KLToReference(clone).bonus(BonusBatch(torch.zeros(1, 2), policy=(obs, action, None, log_prob)))
+    torch.testing.assert_close(found, -0.05 * (log_prob - clone.log_prob(obs, action).detach()))
+    PPO("MlpPolicy", env, reference=clone, n_steps=8, batch_size=8, **SMALL).learn(8)
 
 
 def test_ppo_is_drawn_to_its_reference(clone):

@@ -41,6 +41,7 @@ def test_the_tests_of_a_module_import_it_or_bear_its_name(mutate, tmp_path):
         "test_b.py": "from polyathlon.agents.parts import moments, replay\n",
         "test_c.py": "from polyathlon.agents.parts.replay_data import dataset_replay\n",
         "test_replay.py": "",
+        "test_layout.py": "polyathlon.agents.parts.replay is imported by nothing heavy\n",
         "helper.py": "import polyathlon.agents.parts.replay\n",
     }
     for name, text in content.items():
@@ -55,6 +56,13 @@ def test_modules_are_mutated_under_the_name_that_tests_import(mutate):
     assert "source_paths=polyathlon/envs/random.py" in mutate.configuration(
         "envs/random.py", ["tests/envs/test_random.py"]
     )
+
+
+def test_programs_beside_the_interpreter_are_found_as_in_tests_without_mutants(mutate, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/elsewhere")
+    found = mutate.test_environment(tmp_path)
+    assert found["PATH"].split(":") == [str(Path(sys.executable).parent), "/elsewhere"]
+    assert found["PYTHONPATH"] == str(tmp_path / "mutants")
 
 
 def test_the_copy_holds_links_and_what_is_not_committed_and_nothing_else(mutate, tmp_path, monkeypatch):

@@ -269,6 +269,8 @@ def test_mixtures_of_0_and_1_are_the_one_model(fast):
 
     policy, reference = written(None), written(rollout.sampler("reference"))
     assert policy != reference
+    with pytest.raises(UsageError, match="unknown side model 'polcy'.*Did you mean 'policy'"):
+        written(rollout.sampler("polcy"))
     assert written(Opponents(mixture=0.0).sampler(rollout)) == policy
     assert written(Opponents(mixture=1.0).sampler(rollout)) == reference
     for share, wanted in ((0.0, policy), (1.0, reference)):  # and through both caches
@@ -280,6 +282,13 @@ def test_mixtures_of_0_and_1_are_the_one_model(fast):
             Opponents(mixture=wrong)
         with pytest.raises(UsageError, match="from 0 to 1"):
             make("nash_md", recipe_kwargs={"mixture": wrong})
+
+
+def test_an_opponent_that_is_no_side_model_is_refused_before_anything_is_made():
+    for role in ("policy", "reference"):
+        wire(find_recipe("nash_md", opponent=role))
+    with pytest.raises(UsageError, match="unknown role in collectors:Opponents.*'refrence'.*Did you mean 'reference'"):
+        wire(find_recipe("nash_md", opponent="refrence"))
 
 
 def test_a_mixture_s_tokens_have_the_mixture_s_log_probabilities():

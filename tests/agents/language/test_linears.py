@@ -52,6 +52,12 @@ def test_an_adapter_adds_its_product_in_its_scale():
     assert weight_of(half).dtype is torch.bfloat16
 
 
+def test_adapters_of_a_peft_that_knows_no_variants():
+    _, layer = adapted()
+    del layer.lora_variant
+    assert is_linear(layer)
+
+
 def test_what_is_no_plain_linear_layer():
     class Own(torch.nn.Linear):
         pass

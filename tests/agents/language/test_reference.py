@@ -98,5 +98,9 @@ def test_a_model_gets_its_own_weights_back_even_after_an_error():
         assert not torch.equal(model.weight, own)
         raise RuntimeError("stop")
     assert torch.equal(model.weight, own)
+    again = Reference({})
+    again.load_state_dict(reference.state_dict())
+    with again.put_into(model):
+        torch.testing.assert_close(model.weight, own - 1)
     with pytest.raises(KeyError, match="another model"), reference.put_into(torch.nn.Linear(2, 1, bias=False)):
         pass

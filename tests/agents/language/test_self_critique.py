@@ -73,6 +73,32 @@ def test_a_language_agent_judges_its_own_answers():
     assert 0 <= chosen.unread <= 4
 
 
+def test_answers_are_sampled_whatever_the_judge_takes():
+    class Kept(Guesser):
+        def predict(self, texts, state=None, episode_start=None, deterministic=False):
+            self.asked.append(deterministic)
+            return super().predict(texts, state)
+
+    writer, judge = Kept(0.5), Kept(0.5)
+    writer.asked, judge.asked = [], []
+    for deterministic in (True, False):
+        SelfCritique(writer, 2, critic=judge).predict("q", deterministic=deterministic)
+    assert writer.asked == [False, False] and judge.asked == [True, False]
+
+
+def test_an_agent_that_cannot_read_the_judge_s_question_may_answer_alone():
+    assert isinstance(SelfCritique(LanguageAgent("tiny", letters(), seed=0), 1).predict("a")[0], str)
+
+
+def test_a_critic_that_leaves_pairs_out_is_noticed():
+    class Lazy(Guesser):
+        def predict(self, texts, state=None, episode_start=None, deterministic=False):
+            return ["1"] * (len(texts) - 1), state
+
+    with pytest.raises(ValueError, match="shorter"):
+        SelfCritique(Guesser(0.5), 4, critic=Lazy(0)).predict("q")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

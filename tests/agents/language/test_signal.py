@@ -9,7 +9,7 @@ import torch
 
 from polyathlon.agents import LanguageAgent
 from polyathlon.agents.language.episodes import Episode, collate
-from polyathlon.agents.language.signal import differing_groups
+from polyathlon.agents.language.signal import PATIENCE, differing_groups, warn_without_signal
 from polyathlon.envs.language import TaskReply, Verdict
 from polyathlon.wrappers import TokenAction
 
@@ -71,6 +71,23 @@ def test_groups_are_compared_by_reward_or_by_verdict():
     assert differing_groups(episodes, 2, by_verdict=True) == [False, True]
     assert differing_groups(episodes, 1) == [True]
     assert differing_groups(episodes[2:], 1) == [False]
+    assert differing_groups(episodes[:1], 1) == [True]  # there is nothing that it could equal
+
+
+def test_answers_that_broke_outside_the_policy_are_not_compared():
+    broken = episode(0, 5.0)
+    broken.failure = "the tool was away"
+    assert differing_groups([episode(0, 0.0), broken, episode(1, 0.0), episode(1, 1.0)], 2) == [False, True]
+    assert differing_groups([broken], 1) == [False]
+
+
+def test_the_warning_comes_at_one_number_of_updates_alone():
+    with pytest.warns(UserWarning, match=f"each of the last {PATIENCE} updates"):
+        warn_without_signal(PATIENCE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for updates in (0, PATIENCE - 1, PATIENCE + 1):
+            warn_without_signal(updates)
 
 
 def test_utterances_are_numbered_also_without_a_gap_between_them():

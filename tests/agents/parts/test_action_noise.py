@@ -38,7 +38,7 @@ def test_normal_noise_has_its_mean_and_deviation():
 
 def test_a_walk_is_sb3_s_where_both_draw_the_same_numbers(monkeypatch):
     theirs = OrnsteinUhlenbeckActionNoise(
-        np.array([0.3, -0.2]), np.array([0.4, 0.6]), theta=0.5, dt=0.04, initial_noise=np.array([1.0, 2.0])
+        np.array([0.3, -0.2]), np.array([0.4, 0.6]), theta=0.5, dt=0.04, initial_noise=np.array([1.0, -2.0])
     )
     ours, eps = made(theirs), torch.randn(6, 1, 2, generator=seeded())
     numbers = iter(eps[:, 0].double().numpy())

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from polyathlon.agents import PPO, SAC, LanguageAgent
+from polyathlon.agents.parts.actors import Actor
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.probes.language_probes import FixedAnswer
 from polyathlon.wrappers import TokenAction
@@ -39,6 +40,7 @@ def test_an_actor_of_a_box_gives_actions_of_the_box(kind):
     env = gym.make("Pendulum-v1")
     agent = kind("MlpPolicy", env, seed=0, policy_kwargs={"net_arch": [8]})
     actor = agent.frozen_actor()
+    assert actor.observation_space == env.observation_space and actor.action_space == env.action_space
     obs = torch.randn(200, 3, generator=torch.Generator().manual_seed(1)) * 5
     action = actor.act(obs, None, torch.Generator().manual_seed(0))
     assert action.shape == (200, 1) and action.abs().max() <= 2 and action.std() > 0.1
@@ -63,9 +65,14 @@ def test_an_actor_of_a_language_model_answers_texts_by_texts():
     assert actor.act(["a"], None, torch.Generator(), deterministic=True) == [agent.predict("a", deterministic=True)[0]]
 
 
-def test_a_policy_that_does_not_say_its_noise_is_refused():
-    from polyathlon.agents.parts.actors import Actor
+def test_bounds_lie_where_the_actions_do_and_a_policy_without_parameters_acts_on_the_cpu():
+    actor = Actor(None, gym.spaces.Box(-1, 2, (2,)), torch.nn.Identity())
+    assert actor.device == torch.device("cpu") and actor.observation_space is None
+    assert [bound.tolist() for bound in actor._bounds(torch.zeros(1))] == [[-1, -1], [2, 2]]
+    assert [bound.device.type for bound in actor._bounds(torch.zeros(1, device="meta"))] == ["meta", "meta"]
 
+
+def test_a_policy_that_does_not_say_its_noise_is_refused():
     module = torch.nn.Linear(2, 2)
     with pytest.raises(UsageError, match="does not say which noise it takes"):
         Actor(module, gym.spaces.Box(-1, 1, (2,)), module).act_with(

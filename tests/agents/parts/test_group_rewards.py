@@ -79,6 +79,18 @@ def batch(texts, group):
 def test_answers_of_a_group_are_compared_whatever_the_task_pays():
     text, group, tokens, mask = batch(["4", "4", "5", "7", "7.0"], [3, 3, 3, 1, 1])
     close(cluster_frequency(text, group, tokens, mask, "none"), [2 / 3, 2 / 3, 1 / 3, 1, 1])
+    text[2] = ""
+    close(
+        cluster_frequency(text, group, tokens, mask), [2 / 3, 2 / 3, 0, 1, 1]
+    )  # the rule "maths", where none is given
+    close(cluster_frequency(text, group, tokens, mask, "free_text"), [2 / 3, 2 / 3, -0.5, 1, 1])
+    copied = tokens.clone()
+    copied[0, 4:] = torch.tensor([2, 3])  # what stands in the question
+    close(cluster_frequency(text, group, copied, mask, "free_text"), [0, 2 / 3, -0.5, 1, 1])
+    # entropies of the two groups: .637 and 0
+    close(cluster_frequency(text, group, tokens, mask, "entropy", entropy_low=0.1), [2 / 3, 2 / 3, 1 / 3, 0, 0])
+    close(cluster_frequency(text, group, tokens, mask, "entropy", entropy_high=0.1), [0, 0, 0, 1, 1])
+    text[2] = "5"
     found = cluster_advantage(text, group, tokens, mask, rule="none")
     close(found, [1 / 3**0.5, 1 / 3**0.5, -2 / 3**0.5, 0, 0], 1e-5)
     assert (found[3:] == 0).all()

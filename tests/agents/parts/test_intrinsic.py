@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import threading
 import time
 
@@ -243,6 +244,44 @@ def test_rnd_pays_more_for_what_was_not_seen_before():
     twin = RND(seed=1, learning_rate=1e-2, share=1.0)
     twin.load_state_dict(rnd.state_dict())
     assert torch.equal(twin.bonus(BonusBatch(cut, next_obs=mixed)), rnd.bonus(BonusBatch(cut, next_obs=mixed)))
+
+
+def test_the_predictor_steps_by_the_learning_rate():
+    rnd, shown = RND(learning_rate=0.02, epochs=1), torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    given = BonusBatch(torch.zeros(4, 2, dtype=torch.bool), next_obs=shown)
+    rnd.bonus(given)
+    before = copy.deepcopy(rnd.networks)
+    rnd.update(given)
+    moved = [
+        float((new - old).detach().abs().max())
+        for new, old in zip(rnd.networks.parameters(), before.parameters(), strict=True)
+    ]
+    assert max(moved) == pytest.approx(0.02, rel=1e-3)  # the first step of Adam
+    assert all(torch.equal(rnd.networks["target"].state_dict()[k], v) for k, v in before["target"].state_dict().items())
+
+
+def test_the_smallest_share_is_one_sample():
+    rnd, shown = RND(share=1e-6, epochs=1), torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    given = BonusBatch(torch.zeros(4, 2, dtype=torch.bool), next_obs=shown)
+    paid = rnd.bonus(given)
+    errors = paid * (rnd.networks["returns"].var + 1e-8).sqrt().float()
+    rnd.update(given)
+    assert min(abs(errors.flatten() - rnd.metrics()["rnd/error"])) < 1e-6
+
+
+def test_the_networks_read_all_parts_of_an_observation_in_the_order_of_their_names():
+    parts = {"b": torch.rand(2, 3, 2), "a": torch.rand(2, 3, 1, 2)}
+    cut = torch.zeros(2, 3, dtype=torch.bool)
+    rnd, plain = RND(width=7, features=5), RND(width=7, features=5)
+    joined = torch.cat([parts["a"].flatten(2), parts["b"]], 2)
+    assert torch.equal(rnd.bonus(BonusBatch(cut, next_obs=parts)), plain.bonus(BonusBatch(cut, next_obs=joined)))
+    for name in ("target", "predictor"):
+        sizes = [tuple(p.shape) for p in rnd.networks[name].parameters() if p.ndim == 2]
+        assert sizes == [(7, 4), (7, 7), (5, 7)]
+
+
+def test_a_bonus_is_added_to_the_whole_reward_of_the_environment_by_default():
+    assert RND().extrinsic == NoBonus().extrinsic == 1
 
 
 def test_an_impossible_share_is_refused():

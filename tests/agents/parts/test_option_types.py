@@ -74,6 +74,12 @@ def test_a_choice_names_the_nearest():
         check_value(Literal["forward", "reverse"], "forwrad", "direction")
 
 
+def test_an_annotation_without_bounds_allows_any_number_of_its_kind():
+    check_value(Annotated[int, "steps"], -3, "x")
+    with pytest.raises(UsageError, match="^x must be an integer, got 0.5$"):
+        check_value(Annotated[int, "steps"], 0.5, "x")
+
+
 def test_a_union_says_what_its_first_kind_wants():
     with pytest.raises(UsageError, match="from 0 to 1"):
         check_value(Fraction | str, 2.0, "x")
@@ -102,4 +108,10 @@ def test_options_are_checked_by_the_function_or_class_that_takes_them():
         check_option_values(Part, {"share": 1.5}, "the part")
     with pytest.raises(UsageError, match="^name of the part must be a text"):
         check_option_values(Part, {"name": 3}, "the part")
+
+    def plain(count: Count) -> None:
+        pass
+
+    with pytest.raises(UsageError, match="^count of the function must be an integer of at least 0, got -1$"):
+        check_option_values(plain, {"count": -1}, "the function")
     check_option_values(function, {"count": -1}, "f")  # annotations that cannot be looked up allow anything

@@ -70,8 +70,14 @@ def test_one_reward_alone_is_the_plain_advantage_and_none_is_zero():
         (lambda: MixedComponents(weights=(("form", 1), ("form", 2))), "a name, once"),
         (lambda: MixedComponents(weights=(("fom", 1.0),))(FORM, {"form": FORM}), "Did you mean 'form'"),
         (lambda: ComponentAdvantage(advantage=3), "is a part"),
-        (lambda: ComponentAdvantage(advantage=part("token_returns:token_gae")), "unknown field read by token_returns"),
-        (lambda: ComponentAdvantage(advantage=part("advantages:group_advantage", centre="x")), "center"),
+        (
+            lambda: ComponentAdvantage(advantage=part("token_returns:token_gae")),
+            "unknown field read by token_returns.*reward.*group",
+        ),
+        (
+            lambda: ComponentAdvantage(advantage=part("advantages:group_advantage", centre="x")),
+            "advantages:group_advantage.*center",
+        ),
         (lambda: ComponentAdvantage(advantage=part("advantages:group_advantage", center="grup")), "group"),
     ],
 )

@@ -144,5 +144,5 @@ def test_conversations_about_games_are_the_same_and_cost_one_batch_a_turn(number
     together = play()
     assert max(counted) == number and len(counted) <= len(together) + 10  # ten more where copies are compared
     with monkeypatch.context() as patch:
-        patch.setattr("polyathlon.wrappers.verbalize.joinable_seat", lambda env: None)
+        patch.setattr("polyathlon.envs.tensor.joined_seats.joinable_seat", lambda env: None)
         assert play() == together
