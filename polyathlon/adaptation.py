@@ -56,7 +56,11 @@ def resolve_agent(agent: str | type[BaseAlgorithm]) -> tuple[type[BaseAlgorithm]
     if isinstance(agent, type) and issubclass(agent, BaseAlgorithm):
         return agent, {}
     if not isinstance(agent, str):
-        raise TypeError(f"an agent is a class or a name, got {agent!r}; polyathlon.algorithms() lists the names")
+        kind = "the environment " if hasattr(agent, "step") and hasattr(agent, "action_space") else ""
+        made = f": give the class, {type(agent).__name__}" if isinstance(agent, BaseAlgorithm) else ""
+        raise TypeError(
+            f"an agent is a class or a name, got {kind}{agent!r}{made}; polyathlon.algorithms() lists the names"
+        )
     table = {record.name: record for record in algorithms()}
     if agent in table:
         return table[agent].load(), {}
@@ -75,6 +79,10 @@ def resolve_agent(agent: str | type[BaseAlgorithm]) -> tuple[type[BaseAlgorithm]
         raise UsageError(
             f"{agent!r} is no agent of polyathlon, but {name} of {module}, which trains on these environments too: "
             f"from {module} import {name}. Known here: {', '.join(sorted(table))}"
+        )
+    elif agent in gym.registry:
+        raise UsageError(
+            f"{agent!r} is an environment, given in the place of the agent: train(agent, env), make_agent(agent, env), adapt(env, agent)"
         )
     else:
         raise unknown_name("agent or recipe", agent, [*table, *known])

@@ -147,6 +147,8 @@ def compare(
     seeds, jobs = SEEDS if seeds is None else seeds, 1 if jobs is None else jobs
     check_int(2, seeds=seeds)
     check_positive_int(jobs=jobs)
+    if on is not None and (not isinstance(on, list | tuple | str) or not all(isinstance(task, str) for task in on)):
+        raise UsageError(f"on is the id of an environment, or a list of ids, got {on!r}")
     tasks = [on] if isinstance(on, str) else list(on or [])
     if not tasks:
         refuse_actors([name for name in checked if not acts_in_words(name)])

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from polyathlon.agents.streams.masks import mask_reader
 from polyathlon.envs.errors import UsageError, check_int
@@ -78,7 +79,12 @@ Policy = Callable[[Any, Any], Any]
 
 
 def agent_policy(agent: BaseAlgorithm, deterministic: bool = True) -> Policy:
-    """Make (observation, mask or None) -> action of an agent."""
+    """Make (observation, mask or None) -> action of an agent.
+
+    Raises:
+        UsageError: it is no agent.
+    """
+    _refuse_no_agent("agent_policy(agent)", agent)
     takes_masks = "action_masks" in inspect.signature(agent.predict).parameters
 
     def act(observation: Any, mask: Any) -> Any:
@@ -89,7 +95,12 @@ def agent_policy(agent: BaseAlgorithm, deterministic: bool = True) -> Policy:
 
 
 def random_policy(env: gym.Env[Any, Any], seed: int = 0) -> Policy:
-    """Make a policy that samples the action space, within the mask."""
+    """Make a policy that samples the action space, within the mask.
+
+    Raises:
+        UsageError: the environment is none.
+    """
+    _refuse_no_env("random_policy(env)", env)
     env.action_space.seed(seed)
 
     def act(observation: Any, mask: Any) -> Any:
@@ -170,16 +181,16 @@ def evaluate(env: gym.Env[Any, Any], policy: Policy, episodes: int, seed: int = 
     Raises:
         UsageError: the environment is none, the policy cannot be called, the number is not positive, or all episodes broke.
     """
-    if not hasattr(env, "step"):
-        raise UsageError(
-            f"evaluate(env, policy, episodes) plays in a Gymnasium environment, got {type(env).__name__} {env!r}: give gymnasium.make(id)"
-        )
+    call = "evaluate(env, policy, episodes)"
+    _refuse_no_env(call, env)
     if hasattr(policy, "predict") and not callable(policy):
         policy = agent_policy(policy)
     if not callable(policy):
         raise UsageError(
-            f"evaluate(env, policy, episodes) asks a function (observation, mask) -> action or an agent, got {type(policy).__name__}"
+            f"{call} asks a function (observation, mask) -> action or an agent, got {type(policy).__name__}"
         )
+    if not isinstance(episodes, int | np.integer):
+        raise UsageError(f"episodes is the number of episodes, got {episodes!r}")
     if episodes <= 0:
         raise UsageError(f"the number of episodes must be positive, got {episodes}")
     check_int(0, seed=seed)
@@ -204,7 +215,13 @@ def score_agent(agent: Any, env: Any, episodes: int, seed: int) -> Evaluation:
         env: an environment that is wrapped for it.
         episodes: their number.
         seed: seed of the first.
+
+    Raises:
+        UsageError: the agent or the environment is none; see `evaluate`.
     """
+    call = "score_agent(agent, env, episodes, seed)"
+    _refuse_no_agent(call, agent)
+    _refuse_no_env(call, env)
     was_training = bool(agent.policy.training)
     try:
         if is_language_agent(getattr(agent, "action_forms", ())) and hasattr(agent, "fast_forward"):
@@ -212,6 +229,28 @@ def score_agent(agent: Any, env: Any, episodes: int, seed: int) -> Evaluation:
         return evaluate(env, agent_policy(agent), episodes, seed)
     finally:
         agent.policy.set_training_mode(was_training)
+
+
+def _refuse_no_env(call: str, env: Any) -> None:
+    """Refuse what is no scalar environment."""
+    if not hasattr(env, "step") or not hasattr(env, "action_space"):
+        raise UsageError(f"{call} plays in a Gymnasium environment, got {_given(env)}: give gymnasium.make(id)")
+    if isinstance(env, gym.vector.VectorEnv | VecEnv):
+        raise UsageError(
+            f"{call} plays one episode after the other, got the vector environment {type(env).__name__}: give one environment"
+        )
+
+
+def _refuse_no_agent(call: str, agent: Any) -> None:
+    """Refuse what is no agent."""
+    if not hasattr(agent, "predict"):
+        raise UsageError(
+            f"{call} asks an agent, which has predict(observation), got {_given(agent)}; load_run(folder) gives that of a run"
+        )
+
+
+def _given(thing: Any) -> str:
+    return f"{type(thing).__name__} {thing!r}"
 
 
 @torch.no_grad()

@@ -95,8 +95,8 @@ def _refuse_words_given_elsewhere(agent_kwargs: dict[str, Any]) -> None:
 
 
 def _registered_name(agent: str | type[Agent]) -> str:
+    resolve_agent(agent)
     if isinstance(agent, str):
-        resolve_agent(agent)
         return agent
     for record in algorithms():
         if record.entry_point == f"{agent.__module__}:{agent.__name__}":

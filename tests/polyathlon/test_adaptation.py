@@ -135,6 +135,21 @@ def test_something_else_as_an_agent_is_refused():
         resolve_agent(3)  # type: ignore[arg-type]
 
 
+def test_an_environment_in_the_place_of_the_agent_is_told_so():
+    env = gym.make("CartPole-v1")
+    for call in (polyathlon.train, polyathlon.tune, polyathlon.make_agent):
+        with pytest.raises(
+            UsageError, match=r"'CartPole-v1' is an environment, given in the place of the agent: train\("
+        ):
+            call("CartPole-v1", "ppo")
+        with pytest.raises(TypeError, match="a class or a name, got the environment <TimeLimit"):
+            call(env, "ppo")
+    with pytest.raises(TypeError, match="give the class, PPO;"):
+        polyathlon.train(SB3PPO("MlpPolicy", env), env)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="on is the id of an environment, or a list of ids, got <TimeLimit"):
+        polyathlon.compare(["ppo", "sac"], env)  # type: ignore[arg-type]
+
+
 def test_an_unknown_argument_of_an_agent_suggests_the_nearest():
     with pytest.raises(UsageError, match=r"unknown argument of Mover 'learning_rat'. Did you mean 'learning_rate'"):
         polyathlon.make_agent(Mover, gym.make("Pendulum-v1"), learning_rat=1e-3)

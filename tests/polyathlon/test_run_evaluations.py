@@ -11,7 +11,7 @@ import pytest
 import polyathlon
 from polyathlon.cli import main
 from polyathlon.envs.errors import UsageError
-from polyathlon.evaluation import agent_policy, evaluate, load_run, random_policy
+from polyathlon.evaluation import agent_policy, evaluate, load_run, random_policy, score_agent
 from polyathlon.run_callbacks import Interrupted, RunCallback
 from polyathlon.run_evaluations import FIRST_EVALUATION, EvaluationFiles
 
@@ -143,4 +143,16 @@ def test_evaluate_says_what_it_was_given_in_place_of_an_environment_or_a_policy(
         evaluate("Pendulum-v1", agent, 1)
     with pytest.raises(UsageError, match="asks a function .* or an agent, got TimeLimit"):
         evaluate(env, env, 1)
+    with pytest.raises(UsageError, match="got the vector environment ScalarEnvs"):
+        evaluate(agent.get_env(), agent, 1)
+    with pytest.raises(UsageError, match="episodes is the number of episodes, got '2'"):
+        evaluate(env, agent, "2")
     assert evaluate(env, agent, 1).rewards == evaluate(env, agent_policy(agent), 1).rewards
+    with pytest.raises(UsageError, match=r"score_agent\(agent, env, .* asks an agent, .* got TimeLimit"):
+        score_agent(env, agent, 1, 0)
+    with pytest.raises(UsageError, match=r"score_agent\(agent, env, .* plays in a Gymnasium environment, got str"):
+        score_agent(agent, "Pendulum-v1", 1, 0)
+    with pytest.raises(UsageError, match="asks an agent"):
+        agent_policy(env)
+    with pytest.raises(UsageError, match="plays in a Gymnasium environment"):
+        random_policy("Pendulum-v1")
