@@ -48,6 +48,12 @@ def over_parts(obs: Any, function: Any) -> Any:
     return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)
 
 
+def in_space_type(actions: np.ndarray, space: spaces.Space[Any]) -> np.ndarray:
+    """Return real actions in the type of their Box where that is narrower, such as float16, whose `contains` is false of float32."""
+    kind: Any = space.dtype if isinstance(space, spaces.Box) else actions.dtype
+    return actions if np.can_cast(actions.dtype, kind) else actions.astype(kind)
+
+
 def numbers_of(obs: Any) -> Tensor:
     """Return everything in observations as rows of numbers [B, n] float32; parts of a dict in its order."""
     parts = list(obs.values()) if isinstance(obs, dict) else [obs]
@@ -110,9 +116,15 @@ def moved_forward(space: spaces.Box) -> spaces.Box:
 
 
 class ReadsObservations:
-    """A policy, of SB3's classes, that says what is wrong with an observation before it is read."""
+    """A policy, of SB3's classes, that says what is wrong with an observation before it is read, and acts in the type of its space."""
 
     observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+
+    def predict(self, *args: Any, **words: Any) -> tuple[Any, Any]:
+        """Choose actions; see SB3."""
+        actions, state = super().predict(*args, **words)  # type: ignore[misc]
+        return in_space_type(actions, self.action_space), state
 
     def obs_to_tensor(self, observation: Any) -> Any:
         """Return observations as tensors, and whether they are a batch; see SB3.

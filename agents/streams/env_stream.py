@@ -13,6 +13,7 @@ from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
+from polyathlon.agents.parts.observations import in_space_type
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.tensor.sb3 import SB3VecEnv, row_of, to_numpy
 
@@ -216,7 +217,7 @@ class VectorEnvStream(EnvStream):
         self.steps += 1
         self._action = action
         observation, reward, terminated, truncated, info = self.vector_env.step(
-            action if self._speaks_torch else action.detach().cpu().numpy()
+            action if self._speaks_torch else in_space_type(action.detach().cpu().numpy(), self.vec_env.action_space)
         )
         self.check("reward", reward)
         reward, terminated, truncated = self.receive(observation, self._mask_of(info), reward, terminated, truncated)

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from torch import Tensor
 
+from polyathlon.agents.parts.observations import in_space_type
 from polyathlon.envs.errors import UsageError
 
 from .env_stream import CHOICES, EnvStream, Observation, Step, refuse_unsupported, to_tensor
@@ -52,7 +53,8 @@ class SB3EnvStream(EnvStream):
         """Act in every row; see `EnvStream.step`."""
         self.steps += 1
         self._action = action
-        observation, reward, done, infos = self.vec_env.step(action.detach().cpu().numpy())
+        acted = in_space_type(action.detach().cpu().numpy(), self.vec_env.action_space)
+        observation, reward, done, infos = self.vec_env.step(acted)
         self.check("reward", np.asarray(reward))
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos], bool) & done
         resets = self.vec_env.reset_infos
