@@ -38,8 +38,10 @@ def refuse_torch_modes(device: torch.device) -> None:
     """Refuse settings of torch under which an agent fails in the middle, or learns nothing without a word.
 
     Raises:
-        UsageError: the default type of numbers is not float32, or inference mode or autocast is on; the message says what to do.
+        UsageError: the default type of numbers is not float32, the default device is neither the CPU nor the agent's, or inference
+            mode or autocast is on; the message says what to do.
     """
+    refuse_default_device(device)
     if torch.get_default_dtype() != torch.float32:
         raise UsageError(
             f"torch's default type is {torch.get_default_dtype()}, but agents compute in float32: call "
@@ -53,6 +55,20 @@ def refuse_torch_modes(device: torch.device) -> None:
         raise UsageError(
             "agents set the precision of their losses themselves: make them and let them learn outside torch.autocast, with "
             "matmul_precision='medium' or, of language models, dtype='bfloat16'"
+        )
+
+
+def refuse_default_device(device: torch.device) -> None:
+    """Refuse a default device of torch on which an agent's networks and counts would come to lie apart from its data.
+
+    Raises:
+        UsageError: it is neither the CPU nor the agent's device.
+    """
+    default = torch.get_default_device()
+    if default.type not in ("cpu", device.type):
+        raise UsageError(
+            f"torch's default device is {str(default)!r}, but this agent is on {str(device)!r}: call torch.set_default_device(None) and "
+            "say device= to the agent"
         )
 
 

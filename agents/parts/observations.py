@@ -14,6 +14,7 @@ from torch import Tensor
 
 from polyathlon.envs.errors import UsageError
 
+from .devices import refuse_default_device
 from .parts_replay import PartsReplay
 from .replay import Replay
 
@@ -120,9 +121,15 @@ class ReadsObservations:
 
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
+    device: torch.device
 
     def predict(self, *args: Any, **words: Any) -> tuple[Any, Any]:
-        """Choose actions; see SB3."""
+        """Choose actions; see SB3.
+
+        Raises:
+            UsageError: torch's default device is another one.
+        """
+        refuse_default_device(self.device)
         actions, state = super().predict(*args, **words)  # type: ignore[misc]
         return in_space_type(actions, self.action_space), state
 

@@ -25,10 +25,20 @@ def numbers(dtype):
         torch.set_default_dtype(torch.float32)
 
 
+@contextlib.contextmanager
+def default_device(name):
+    torch.set_default_device(name)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
 MODES = [
     (lambda: numbers(torch.float64), "default type is torch.float64, .*set_default_dtype"),
     (torch.inference_mode, "nothing can be learnt in torch.inference_mode"),
     (lambda: torch.autocast("cpu", torch.bfloat16), "outside torch.autocast"),
+    (lambda: default_device("meta"), "default device is 'meta', but this agent is on 'cpu': .*set_default_device"),
 ]
 
 
@@ -52,6 +62,15 @@ def test_agents_are_not_made_and_do_not_learn_where_they_could_not(mode, message
         agent.learn(8)
     with mode(), pytest.raises(UsageError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", MAKERS[:2], ids=["ppo", "sac"])
+def test_predict_says_that_the_default_device_is_another(make):
+    agent, obs = make(), np.zeros(3, np.float32)
+    with default_device("meta"), pytest.raises(UsageError, match="default device is 'meta'"):
+        agent.predict(obs)
+    with default_device("cpu"):
+        agent.predict(obs)
 
 
 @pytest.mark.parametrize("make", MAKERS[:2], ids=["ppo", "sac"])
