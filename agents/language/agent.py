@@ -183,7 +183,7 @@ class LanguageAgent(OfflineAgent):
         self.recipe = find_recipe(row, **changes)
         check_recipe(self.recipe)
         if num_prompts is None:
-            usual = vars(self).get("num_prompts") or max(64 // self.group_size, 1)
+            usual: int = vars(self).get("num_prompts") or max(64 // self.group_size, 1)
             num_prompts = int(option_at(self.recipe, "batch") or usual)  # type: ignore[call-overload]
         check_positive_int(num_prompts=num_prompts)
         if self.recipe.minibatches > num_prompts:
