@@ -379,6 +379,10 @@ class Engine:
         refuse_lost_losses(sums, f"at or before gradient step {self.count}")
         return {name: value / counts[name] for name, value in sums.items()}
 
+    def modes(self) -> dict[str, float]:
+        """Return for the log how steps are taken now: whether compiled, and whether losses are evaluated in bfloat16 (1 or 0)."""
+        return {"compiled": float(self.is_compiled), "bfloat16": float(self.precision == "bfloat16")}
+
     def state_dict(self) -> dict[str, Any]:
         """Return vectors, targets, optimiser states, counts, and whether and by what the steps were compiled."""
         return {
