@@ -69,7 +69,11 @@ def fast_products(multiplications: int) -> Iterator[None]:
     Args:
         multiplications: about how many the largest of them has; small ones stay as they are.
     """
-    if multiplications >= ONEDNN_FROM and torch.backends.mkldnn.matmul.fp32_precision == "none" and onednn_is_faster():
+    is_float32 = torch.backends.mkldnn.matmul.fp32_precision in (
+        "none",
+        "ieee",
+    )  # and not what the user has chosen instead
+    if multiplications >= ONEDNN_FROM and is_float32 and onednn_is_faster():
         with _onednn():
             yield
     else:

@@ -38,12 +38,14 @@ def test_large_products_are_asked_of_onednn_and_small_ones_are_not(settings):
     assert settings.fp32_precision == before
 
 
-def test_a_setting_of_the_user_stays(settings):
+@pytest.mark.parametrize(("chosen", "inside"), [("tf32", "tf32"), ("ieee", "bf16")])
+def test_only_float32_is_multiplied_otherwise(settings, chosen, inside):
     before = settings.fp32_precision
-    settings.fp32_precision = "ieee"
+    settings.fp32_precision = chosen
     try:
         with fast_products(ONEDNN_FROM):
-            assert settings.fp32_precision == "ieee"
+            assert settings.fp32_precision == inside
+        assert settings.fp32_precision == chosen
     finally:
         settings.fp32_precision = before
 
