@@ -320,7 +320,8 @@ class Engine:
         """
         numbers, (own, constants) = self._numbers_of(fields), self._taken(fields)
         turns = tuple(self.pure.turns(self.count + k) for k in range(self.unroll))
-        return tuple(self._run(own, constants, numbers, turns, True)[2:])
+        with fast_products(self._multiplications(own)):
+            return tuple(self._run(own, constants, numbers, turns, True)[2:])
 
     def function(self, f: Callable[..., Any], **options: object) -> Callable[..., Any]:
         """Return a pure function that reads networks and targets by name, compiled where the step is.

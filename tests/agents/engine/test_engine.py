@@ -640,4 +640,5 @@ def test_large_minibatches_are_multiplied_by_the_faster_library(monkeypatch):
         Spy.seen.clear()
         monkeypatch.setattr(products, "ONEDNN_FROM", bound)
         engine.step({"obs": torch.ones(8, 32), "learning_rate": 1e-3})
+        engine.gradients({"obs": torch.ones(8, 32), "learning_rate": 1e-3})
         assert set(Spy.seen) == {wanted} and torch.backends.mkldnn.matmul.fp32_precision == before
