@@ -78,7 +78,9 @@ def test_all_who_move_at_once_are_seen_and_paid():
     env = make_vector(RockPaperScissors, 2, view="all")
     obs, info = env.reset(seed=0)
     assert obs.shape == (2, 2, 2, 4) and info["acting"].tolist() == [[True, True], [True, True]]
-    assert env.single_observation_space.shape == (2, 2, 4) and env.single_action_space == gym.spaces.MultiDiscrete([3, 3])
+    assert env.single_observation_space.shape == (2, 2, 4) and env.single_action_space == gym.spaces.MultiDiscrete(
+        [3, 3]
+    )
     _, reward, _, _, told = env.step(np.array([[0, 1], [2, 2]]))  # paper beats rock
     assert reward.tolist() == told["rewards"].tolist() == [[-1, 1], [0, 0]]
     first = make_vector(RockPaperScissors, 2)
@@ -100,7 +102,10 @@ def test_every_row_is_drawn_in_the_mode_that_was_asked_for(mode, drawn):
     assert env.render() is None  # before the first reset
     env, *_ = played(render_mode=mode)
     assert (env.render() if drawn is None else list(env.render())) == drawn
-    assert env.metadata["render_modes"] == ["ansi", "rgb_array"] and env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert (
+        env.metadata["render_modes"] == ["ansi", "rgb_array"]
+        and env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    )
 
 
 def test_pictures_are_drawn_of_every_row():
@@ -143,7 +148,9 @@ def test_rows_that_are_reset_alone():
     again, _ = env.reset(seed=[5, 6, 7], options={"reset_mask": np.array([True, False, False])})
     assert np.array_equal(again[0], obs[0]) and np.array_equal(again[1:], moved[1:])
     for wrong in (np.array([False, False, False]), np.array([True, False]), np.array([1, 0, 0])):
-        with pytest.raises(UsageError, match=r"^'reset_mask' is a bool array of shape \(3,\) with at least one True, got torch"):
+        with pytest.raises(
+            UsageError, match=r"^'reset_mask' is a bool array of shape \(3,\) with at least one True, got torch"
+        ):
             env.reset(options={"reset_mask": wrong})
 
 
