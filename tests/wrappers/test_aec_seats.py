@@ -161,3 +161,25 @@ def test_a_game_is_one_players_task(make):
         SingleAgent(make(), seat=7)
     agent = PPO("MlpPolicy", SingleAgent(make()), n_steps=8, batch_size=8, n_epochs=1, seed=0)
     assert agent.learn(16).num_timesteps == 16
+
+
+def test_one_seat_is_kept_and_goes_on():
+    env, other = (SingleAgent(tictactoe_v3.env(render_mode="ansi"), 1, first_allowed) for _ in range(2))
+    _, info = env.reset(seed=0)
+    assert set(info) == {"seat", "action_mask"} and info["seat"] == 1
+    assert env.step(4)[1:4] == (0.0, False, False)
+    state = env.get_state()
+    other.reset(seed=9)
+    other.set_state(state)
+    assert other.action_masks().tolist() == env.action_masks().tolist() and other.action_masks().sum() == 6
+    seen, reward, terminated, truncated, info = other.step(8)
+    assert (reward, terminated, truncated) == (-1.0, True, False) and info["action_mask"].all()
+    assert seen[..., 1].sum() == 3  # the end from the seat's side
+    ended = other.get_state()
+    env.set_state(ended)
+    for game in (env, other):
+        with pytest.raises(UsageError, match=r"^the game is over: call reset\(\)$"):
+            game.step(0)
+    first, second = env.reset(), other.reset()
+    assert first[1]["seat"] == second[1]["seat"] == 1 and first[1]["action_mask"].sum() == 8
+    assert env.render_mode == "ansi" and env.metadata["name"] == "tictactoe_v3" and env.num_players == 1

@@ -212,3 +212,25 @@ def test_masks_of_several_choices_lie_side_by_side():
         env.choice(np.zeros(36))
     with pytest.raises(UsageError, match="leave codes out"):
         ContinuousAction(Several(), codes=np.eye(3))
+
+
+def test_a_state_holds_the_task_and_the_mask_of_the_next_choice():
+    class Kept(Choices):
+        def get_state(self):
+            return {"taken": self.taken}
+
+        def set_state(self, state):
+            self.taken = state["taken"]
+
+    mask = np.array([False, True, True, False])
+    env, other = ContinuousAction(Kept(mask=mask)), ContinuousAction(Kept())
+    taken(env, [1.0, 0.5, 0.0, 0.0])
+    state = env.get_state()
+    assert state["task"] == {"taken": 1} and state["mask"].tolist() == mask.tolist()
+    other.reset(seed=0)
+    assert other.get_state() == {"task": {"taken": None}, "mask": None}
+    other.set_state(state)
+    state["mask"][:] = False
+    assert other.unwrapped.taken == 1 and other.get_state()["mask"].tolist() == mask.tolist()
+    other.step(np.array([1.0, -1.0, 0.0, 0.9], np.float32))
+    assert other.unwrapped.taken == 2

@@ -85,7 +85,7 @@ def test_numbers_enter_on_a_scale_of_logarithms_and_glyphs_beyond_the_table_as_i
 
 def test_the_vector_of_a_level():
     view, seen = GlyphView(space(), 16, {}), observed()
-    assert view.size == 9 * 9 * 8 + 26 + 16
+    assert view.size == 9 * 9 * 8 + 26 + 16 and (view.low == -1).all() and (view.high == 1).all()
     one = {name: value[0] for name, value in seen.items()}
     one["message"] = np.frombuffer(b"You see here a bow.".ljust(64, b"\0"), np.uint8)
     out = np.zeros(view.size)
