@@ -151,7 +151,7 @@ def test_a_pool_looks_four_times_for_different_tasks():
     class Few(Source):
         def drawn(self, n):
             asked.append(n)
-            return list("aabacc"[len(asked) - 1] * n)
+            return list("aabacccc"[len(asked) - 1] * n)
 
     sampler = Every(pool=9)
     assert list(sampler.ids(Few(()))) == ["a", "b"] and asked == [9] * 4
