@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -143,3 +144,39 @@ def test_a_conversation_is_what_was_said_in_turn():
     }
     rows = rows_of(empty="drop")
     assert rows.episodes(of(empty), 0) == [] and dict(rows.counts) == {"empty": 1}
+
+
+def between(messages, said="", known="ab", before=1):
+    """What is written between the answers at `before` and at the end, where the template says `said` of what came until then."""
+    rows = object.__new__(RecordRows)
+    rows.rules = SimpleNamespace(
+        model="m",
+        tokenizer=SimpleNamespace(
+            decode=lambda ids, skip_special_tokens: "".join(map(chr, ids)) + str(skip_special_tokens)
+        ),
+        render=lambda given, tools: list(map(ord, (said or "".join(m["content"] for m in given)) + tools)),
+        continuation=lambda content, closed: (content, closed),
+    )
+    turns = [{"role": role, "content": text} for role, text in messages]
+    parts = [([ord(known[0])], False), ([ord(text) for text in known[1:]], True)]
+    found = rows._between(SimpleNamespace(tools="T", where="row 1"), turns, before, len(turns) - 1, parts)
+    return found if isinstance(found, tuple) else "".join(map(chr, found))
+
+
+def test_what_the_environment_says_between_two_answers():
+    first = [("user", "a"), ("assistant", " b ")]
+    assert between([*first, ("user", "c"), ("assistant", "d")]) == ("c", True)
+    assert between([*first, ("user", "c"), ("assistant", "d")], "xbc") == (
+        "c",
+        True,
+    )  # by its own rule, where b is kept
+    assert between([*first, ("tool", "c"), ("assistant", "d")], "abc") == "cT"
+    assert between([*first, ("user", "c"), ("user", "e"), ("assistant", "d")], "abce") == "ceT"
+    assert between([*first, ("assistant", "d")], "abc") == "cT"
+    said = (
+        "the template of 'm' rewrites earlier turns (row 1, message 4): what is learnt would not be what is read later. Give the last turn "
+        "alone, as prompt (messages) and completion"
+    )
+    for role, rendered in (("user", "ac"), ("tool", "xbc"), ("tool", "ac")):
+        with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
+            between([*first, (role, "c"), ("assistant", "d")], rendered)
