@@ -39,7 +39,7 @@ def make_noise(
     steps = torch.arange(inner).repeat(first)
     draw = normal if noise.kind == "normal" else uniform
     flat = draw(keys.repeat_interleave(inner, 0), steps, (), torch.float64)
-    numbers = flat.view(*([first, *rest] if noise.shape else [])).to(device)
+    numbers = flat.view([first, *rest] if noise.shape else []).to(device)
     if noise.kind in ("subset", "permutation"):
         return numbers.argsort(-1)[..., : noise.count]
     if noise.kind == "gumbel":

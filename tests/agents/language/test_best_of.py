@@ -36,12 +36,39 @@ def test_the_best_of_each_prompts_answers_is_given():
     )  # the first of equals
 
 
+def test_scores_read_each_prompt_beside_its_answer_and_states_are_passed_on():
+    seen = []
+
+    class Told(Writer):
+        def predict(self, *given, **words):
+            seen.append((given, words))
+            return super().predict(*given, **words)
+
+    def scored(prompts, answers):
+        seen.append((list(prompts), list(answers)))
+        return [0.0, 1.0, 2.0, 2.0]
+
+    best = BestOfN(Told(), scored, n=2)
+    assert best.predict(("a", "b"), state="s") == (["1", "2"], "s")
+    assert seen == [((["a", "a", "b", "b"],), {}), (["a", "a", "b", "b"], ["0", "1", "2", "3"])]
+    assert best.predict(["a"], "s", "e", deterministic=True) == (["0"], "s")
+    assert seen[2:] == [((["a"], "s", "e"), {"deterministic": True})]
+    assert BestOfN(Writer(), near_five).n == 4
+
+
 def test_what_it_refuses():
     with pytest.raises(UsageError, match="n must be"):
         BestOfN(Writer(), near_five, n=0)
-    with pytest.raises(UsageError, match="give texts"):
+    with pytest.raises(
+        UsageError, match=r"^best-of-n chooses among whole answers: give texts, not observations of tokens \(dict\)$"
+    ):
         BestOfN(Writer(), near_five).predict({"tokens": [1]})
-    with pytest.raises(UsageError, match="one is NaN"):  # the first answer won
+    for mixed in (["a", 1], 3):
+        with pytest.raises(UsageError, match="give texts"):
+            BestOfN(Writer(), near_five).predict(mixed)
+    with pytest.raises(
+        UsageError, match="^scores of best-of-n: one is NaN, so that none is the best; give a number to each answer$"
+    ):  # the first answer won
         BestOfN(Writer(), lambda prompts, answers: [float("nan"), 1.0, 2.0, 3.0]).predict("a")
-    with pytest.raises(UsageError, match="1 numbers for 4 answers"):
+    with pytest.raises(UsageError, match="^scores of best-of-n: 1 numbers for 4 answers; give one to each$"):
         BestOfN(Writer(), lambda prompts, answers: [1.0]).predict("a")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from polyathlon.agents.language import episodes as module
 from polyathlon.agents.language.decoders import make_decoder
-from polyathlon.agents.language.episodes import Episode, collate, play
+from polyathlon.agents.language.episodes import Episode, collate, moved, play, select, unbroken
 from polyathlon.agents.language.generation import Completion
 from polyathlon.agents.language.llama import Llama
+from polyathlon.envs.errors import UsageError
 from polyathlon.envs.language import LanguageTask, TaskEpisode, TaskReply, Verdict
 from polyathlon.envs.models import load_model
 from polyathlon.envs.random import make_keys
@@ -155,3 +159,230 @@ def test_collating_shifts_by_one_pads_on_the_right_and_keeps_groups():
     assert batch["token_reward"].tolist() == [[0, 0.5, 1], [-0.5, 0, 0]]
     assert batch["reward"].tolist() == [1.5, -0.5] and batch["group"].tolist() == [1, 0]  # numbered anew, in order
     assert (long.length, short.length) == (2, 1)
+
+
+CPU = torch.device("cpu")
+NAN = pytest.approx(math.nan, nan_ok=True)
+
+
+def test_all_fields_of_a_batch():
+    one = Episode(
+        [5, 6, 7, 8, 9], [False, True, True, False, True], [0, -1, -2, 0, -3], [0, 0, 0.5, 0, 1.0], 7, "t", "said", is_correct=True,
+        verdict={"parts": {"form": 1.0, "sum": 2}}, version=[2, 2, 2, 2, 2], side=1, score=4.0, extra={"w": 1.5, "z": [9.0, 1.0, 2.0, 3.0, 4.0]},
+        lengths=[2, 1],
+    )  # fmt: skip
+    two = Episode(
+        [5, 6], [False, True], [0, -4], [0, -1], 3, 0, "", "given", is_correct=False, finished=False, side=-1,
+        extra={"w": 0.5, "z": [8.0, 7.0]},
+    )  # fmt: skip
+    three = Episode(
+        [5, 6, 7], [True, True, True], [0, 0, 0], [0, 0, 0], 3, None, "x", version=[-1, -1, 1], verdict={"parts": {"form": 0.0}},
+        extra={"w": 0.0, "z": [0.0, 0.0, 0.0]},
+    )  # fmt: skip
+    found = collate([one, two, three], 99, CPU)
+    listed = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in found.items() if k != "components"}
+    assert listed == {
+        "tokens": [[5, 6, 7, 8, 9], [5, 6, 99, 99, 99], [5, 6, 7, 99, 99]],
+        "attention": [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]],
+        "mask": [[1, 1, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]],
+        "old_logp": [[-1, -2, 0, -3], [-4, 0, 0, 0], [0, 0, 0, 0]],
+        "token_reward": [[0, 0.5, 0, 1], [-1, 0, 0, 0], [0, 0, 0, 0]],
+        "reward": [1.5, -1, 0],
+        "group": [1, 0, 0],
+        "turn": [[0, 0, -1, 1], [0, -1, -1, -1], [0, 0, -1, -1]],
+        "length": [3, 1, 2],
+        "correct": [1, 0, NAN],
+        "finished": [1, 0, 1],
+        "side": [1, -1, 0],
+        "score": [4, NAN, NAN],
+        "on_policy": [1, 0, 1],
+        "task": ["t", 0, None],
+        "text": ["said", "", "x"],
+        "ids": [one.ids, two.ids, three.ids],
+        "first": [1, 1, 1],
+        "newest": [[1, 1, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0]],
+        "w": [1.5, 0.5, 0],
+        "z": [[1, 2, 3, 4], [7, 0, 0, 0], [0, 0, 0, 0]],
+    }
+    assert {k: v.tolist() for k, v in found["components"].items()} == {"form": [1, NAN, 0], "sum": [2, NAN, NAN]}
+    kinds = {k: v.dtype for k, v in found.items() if isinstance(v, torch.Tensor)}
+    whole = ("tokens", "attention", "group", "turn", "length", "side")
+    assert kinds == {k: torch.int64 if k in whole else torch.float32 for k in kinds}
+
+
+def test_who_wrote_what_lately():
+    def newest(*versions, **words):
+        rows = [Episode([1, 2, 3], [False, True, True], [0] * 3, [0] * 3, 0, version=v, **words) for v in versions]
+        return collate(rows, 0, CPU)["newest"].tolist()
+
+    assert (
+        newest([0, 0, 0]) == [[1, 1]] and newest([1, 1, 2]) == [[0, 1]] and newest([1] * 3, [2] * 3) == [[0, 0], [1, 1]]
+    )
+    assert newest([-1, -1, -1]) == [[0, 0]] and newest([]) == [[1, 1]] and newest([], end="given") == [[0, 0]]
+    late = Episode([1, 2, 3], [False, False, True], [0] * 3, [0] * 3, 0)
+    assert collate([late], 0, CPU)["first"] == [2]
+    silent = Episode([1, 2], [False, False], [0] * 2, [0] * 2, 0)
+    assert collate([silent], 0, CPU)["first"] == [1]
+
+
+def test_rewards_and_fields_that_do_not_fit():
+    for wrong in (math.nan, math.inf):
+        episode = Episode([5, 7], [False, True], [0, 0], [0, wrong], 0, "sum 3", "twelve")
+        said = (
+            f"the task 'sum 3' pays {wrong} for the answer 'twelve': rewards must be finite numbers; a part of a verdict that does not apply "
+            "is NaN in its parts, never in the reward"
+        )
+        with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
+            collate([episode], 0, CPU)
+    one, other = (
+        Episode([5, 7], [False, True], [0, 0], [0, 0], 0, extra=extra) for extra in ({"b": 1.0, "a": 1.0}, {"c": 1.0})
+    )
+    said = "episodes of one batch have the same extra fields, got ['a', 'b'] and ['c']"
+    with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
+        collate([one, other], 0, CPU)
+
+
+def test_what_broke_and_who_is_left_alone():
+    def of(group, broke=False):
+        return Episode([1], [True], [0], [0], group, failure={"kind": "", "message": ""} if broke else None)
+
+    episodes = [of(0), of(0, True), of(1), of(1), of(1, True), of(2), of(3, True)]
+    assert unbroken(episodes) == [episodes[2], episodes[3], episodes[5]]
+
+
+def test_rows_of_fields():
+    fields = {
+        "a": torch.arange(6).reshape(3, 2), "n": torch.tensor(4), "two": torch.arange(2), "c": {"x": torch.arange(3)}, "l": [7, 8, 9], "s": 5
+    }  # fmt: skip
+    found = select(fields, torch.tensor([2, 0]), 3)
+    assert found["a"].tolist() == [[4, 5], [0, 1]] and found["c"]["x"].tolist() == [2, 0]
+    assert (found["l"], found["s"], int(found["n"]), found["two"].tolist()) == ([9, 7], 5, 4, [0, 1])
+    assert list(found) == list(fields)
+
+
+def test_fields_are_moved_together():
+    fields = {
+        "a": torch.arange(3.0),
+        "c": {"x": torch.tensor([1, 2]), "y": torch.zeros(0)},
+        "l": [1],
+        "b": torch.ones(2, 2),
+    }
+    found = moved(fields, CPU)
+    assert list(found) == ["a", "c", "l", "b"] and found["l"] == [1] and list(found["c"]) == ["x", "y"]
+    for mine, own in ((found["a"], fields["a"]), (found["b"], fields["b"]), (found["c"]["x"], fields["c"]["x"])):
+        assert torch.equal(mine, own) and mine.dtype == own.dtype
+    assert fields["c"]["x"] is not found["c"]["x"] and len(found["c"]["y"]) == 0
+
+
+class Rows:
+    """Rows whose contexts are [7, task]; after an utterance the task says [8, 8], up to the second turn."""
+
+    rules = "rules"
+
+    def __init__(self, number=2, cut=False, **infos):
+        self.number, self.cut, self.infos, self.turns, self.calls = number, cut, infos, {}, []
+
+    def __len__(self):
+        return self.number
+
+    def reset(self, tasks, rows=None):
+        self.calls.append((tasks, rows))
+        self.contexts = [[7, task] for task in tasks]
+        self.written = [[False, False] for _ in tasks]
+        return [list(context) for context in self.contexts]
+
+    def step_utterance(self, said, rows):
+        self.calls.append((said, rows))
+        over, paid = [], []
+        for own, i in zip(said, rows, strict=True):
+            turn = self.turns[i] = self.turns.get(i, 0) + 1
+            is_over = turn == 2 or i == 1
+            self.contexts[i] += [*own, *([] if is_over else [8, 8])]
+            self.written[i] += [True] * len(own) + [False] * (0 if is_over else 2)
+            over.append(is_over)
+            paid.append(10.0 * i + turn)
+        info = {"text": 3, "verdict": {"correct": 1}, "failure": None} | self.infos
+        return SimpleNamespace(
+            context=[self.contexts[i] for i in rows], written=[self.written[i] for i in rows], rewards=paid, infos=[info for _ in rows],
+            terminated=[o and not self.cut for o in over], truncated=[o and self.cut for o in over],
+        )  # fmt: skip
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the model writes at each call, as (ids, logps, end) of each row; the calls are kept."""
+
+    def install(*turns):
+        calls, left = [], list(turns)
+
+        def generate(*words, **further):
+            calls.append((words, further))
+            return [Completion(*each) for each in left.pop(0)]
+
+        monkeypatch.setattr(module, "generate", generate)
+        monkeypatch.setattr(module, "Conversation", lambda model, fast: ("conversation", model, fast))
+        return calls
+
+    return install
+
+
+def test_an_episode_of_two_turns_is_put_together(told):
+    calls = told([([1, 2], [-1.0, -2.0], "eos"), ([3], [-3.0], "stop")], [([4], [-4.0], "limit")])
+    rows, drawn = Rows(), torch.tensor([[1, 2], [3, 4]])
+    one, two = play("model", rows, [5, 6], [0, 1], drawn, 0.5, version=9)
+    assert one == Episode(
+        [7, 5, 1, 2, 8, 8, 4], [False, False, True, True, False, False, True], [0, 0, -1, -2, 0, 0, -4], [0, 0, 0, 1, 0, 0, 2], 0, 5,
+        "3", "limit", {"correct": 1}, True, False, 2, [9] * 7, lengths=[2, 1], key=(1, 2), score=one.score,
+    )  # fmt: skip
+    assert two == Episode(
+        [7, 6, 3], [False, False, True], [0, 0, -3], [0, 0, 11], 1, 6, "3", "stop", {"correct": 1}, True, True, 1, [9] * 3, lengths=[1],
+        key=(3, 4), score=two.score,
+    )  # fmt: skip
+    assert rows.calls == [([5, 6], None), ([[1, 2], [3]], [0, 1]), ([[4]], [0])]
+    (first, windows), (second, _) = calls
+    assert first[:3] == (("conversation", "model", True), [[7, 5], [7, 6]], "rules") and first[4:] == (
+        0,
+        0.5,
+        False,
+        True,
+    )
+    assert second[1] == [[7, 5, 1, 2, 8, 8]] and second[3].tolist() == [[1, 2]] and second[4] == 1
+    assert windows == {"max_new_tokens": None, "prefixes": None}
+
+
+def test_how_an_episode_ended(told):
+    for end, cut, infos, wanted in (
+        ("eos", False, {}, ("end_token", True, True, None)),
+        ("eos", True, {}, ("task", False, True, None)),
+        ("context", True, {}, ("limit", False, True, None)),
+        ("stop", False, {"verdict": None}, ("stop", True, None, None)),
+        (
+            "limit",
+            False,
+            {"verdict": {"correct": 0}, "failure": {"kind": "lost"}},
+            ("limit", False, False, {"kind": "lost"}),
+        ),
+    ):
+        told([([1], [0.0], "eos")], [([1], [0.0], end)])
+        (episode,) = play("model", Rows(3, cut, **infos), [5], [0], torch.zeros(1, 2, dtype=torch.int64))
+        assert (episode.end, episode.finished, episode.is_correct, episode.failure) == wanted
+
+
+def test_a_window_ends_an_episode_and_goes_on_from_what_was_written(told):
+    calls = told([([1], [-1.0], "window"), ([3], [-3.0], "eos")])
+    rows = Rows(3)
+    words = {"max_new_tokens": 1, "prefixes": [[4, 5], []], "version": 2, "greedy": True, "fast": False}
+    one, two = play("model", rows, [5, 1], [0, 1], torch.tensor([[1, 2], [3, 4]]), **words)
+    assert one == Episode(
+        [7, 5, 4, 5, 1], [False, False, True, True, True], [0, 0, 0, 0, -1], [0] * 5, 0, 5, "", "limit", None, None, False, 1, [2] * 5,
+        lengths=[3], key=(1, 2), score=one.score,
+    )  # fmt: skip
+    assert two.ids == [7, 1, 3] and two.end == "end_token" and rows.calls == [([5, 1], [0, 1]), ([[3]], [1])]
+    assert calls[0][1] == {"max_new_tokens": 1, "prefixes": [[4, 5], []]} and calls[0][0][5:] == (1.0, True, False)
+    told([([1], [-1.0], "window")])
+    (alone,) = play("model", Rows(1), [5], [0], torch.zeros(1, 2, dtype=torch.int64), prefixes=[[]])
+    assert alone.ids == [7, 5, 1] and alone.version == [0, 0, 0]
+    calls = told([([1], [-1.0], "eos")], [([2], [-2.0], "eos")])
+    (whole,) = play("model", Rows(1), [5], [0], torch.zeros(1, 2, dtype=torch.int64), prefixes=[[4]])
+    assert whole.ids == [7, 5, 4, 1, 8, 8, 2] and whole.logps == [0, 0, 0, -1, 0, 0, -2] and whole.lengths == [2, 1]
+    assert whole.rewards == [0, 0, 0, 1, 0, 0, 2] and [c[1]["prefixes"] for c in calls] == [[[4]], None]

@@ -67,6 +67,9 @@ def test_draws_follow_the_distribution_and_never_hit_zero():
     counts = torch.bincount(sample_tokens(logps, noise), minlength=4)
     assert counts.tolist() == [2000, 0, 1200, 800]
     assert int(sample_tokens(logps[:1], torch.zeros(1, dtype=torch.float64))) == 0
+    never = torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log()
+    for noise, token in ((0.0, 1), (0.5, 2), (1 - 2**-53, 2)):
+        assert int(sample_tokens(never, torch.tensor([noise], dtype=torch.float64))) == token
 
 
 def test_answers_are_texts(model, rules):

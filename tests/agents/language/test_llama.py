@@ -205,3 +205,50 @@ def test_beginnings_without_their_last_layer_keep_the_same_keys_and_values(model
     for own, other in zip(short, kept):
         for mine, theirs in zip(own, other):
             assert torch.equal(mine, theirs)
+
+
+class OwnLinear(torch.nn.Linear):
+    """A linear layer of another kind."""
+
+
+class OwnEmbedding(torch.nn.Embedding):
+    """An embedding of another kind."""
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("", "lm_head", torch.nn.Linear(32, VOCABULARY)),
+        ("", "lm_head", OwnLinear(32, VOCABULARY, bias=False)),
+        ("model", "embed_tokens", OwnEmbedding(VOCABULARY, 32)),
+        ("model.rotary_emb", "rope_type", "yarn"),
+        ("config", "hidden_act", "relu"),
+        *(
+            (f"model.layers.1.{part}", name, OwnLinear(32, 32, bias=False))
+            for part, name in (
+                *(("self_attn", name) for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+                *(("mlp", name) for name in ("gate_proj", "up_proj", "down_proj")),
+            )
+        ),
+        ("model.layers.1.self_attn", "sliding_window", 4),
+    ],
+)
+def test_a_model_is_plain_in_all_its_parts(where, name, value):
+    made = make_model()
+    holder = made
+    for step in filter(None, where.split(".")):
+        holder = holder[int(step)] if step.isdigit() else getattr(holder, step)
+    setattr(holder, name, value)
+    assert not is_plain_llama(made)
+
+
+def test_rotations_that_do_not_depend_on_the_length_and_windows_of_other_kinds():
+    made = make_model()
+    for kind in ("default", "linear", "llama3"):
+        made.model.rotary_emb.rope_type = kind
+        assert is_plain_llama(made)
+    made.config.sliding_window = 4  # which Llama does not look at
+    assert is_plain_llama(made)
+    assert not is_plain_llama(torch.nn.Linear(2, 2))
+    del made.model.layers[0].mlp.up_proj
+    assert not is_plain_llama(made)

@@ -101,12 +101,17 @@ def test_the_best_and_worst_of_a_list_are_a_pair():
     assert [(e.side, e.extra) for e in made] == [(1, {"label": 1.0}), (-1, {"label": 1.0})]
     assert [e.side for e in sided(two(), of(LIST), "all") + sided(two(), of(PAIRS[0]), "pairs")] == [0] * 4
     assert sided([], of(LIST), "pairs") == []
+    with pytest.raises(ValueError, match="zip"):
+        sided([*two(), *two()], of(LIST), "pairs")
     (fresh, _) = unlabelled(two())
     assert math.isnan(fresh.extra["label"]) and fresh.extra["margin"] == 0.0
 
 
 def test_reading_goes_through_the_epochs_and_on_from_a_state():
     part, data = Records(batch=3), OfflineData(PAIRS[:4], 0.0, 0)
+    assert part.metrics() == {"epoch": 0.0} and part.state_dict() == {
+        "epoch": 0, "position": 0, "share": 0.0, "learnt": 0, "digest": None, "counts": {}
+    }  # fmt: skip
     found = part.collect(context(data))
     assert [(e.group, e.side) for e in found] == [(0, 1), (0, -1), (1, 1), (1, -1), (2, 1), (2, -1)]
     assert part.metrics() == {"epoch": 0.75} and part.learnt == 3
@@ -163,3 +168,35 @@ def test_records_of_another_kind_are_refused(take, row, message):
     with pytest.raises(UsageError, match=message):
         Records(take=take).check_data("x", records([row]))
     Records().check_data("x", records([row]))
+
+
+def test_records_are_logged_as_given_and_those_held_out_are_the_first_so_many():
+    part, given = Records(batch=2, take="pairs"), []
+    source = context(OfflineData(PAIRS, 0.5, 0))
+    source.log_given = given.append
+    found = part.collect(source)
+    assert given == [found] and len(found) == 4
+    rules = source.rules
+    held = part.held_out(source.data, rules, 3)
+    assert [(e.group, e.side) for e in held] == [(0, 1), (0, -1), (1, 1), (1, -1), (2, 1), (2, -1)]
+    wheres = [source.data.records[unit].where for unit in source.data.held[:3].tolist()]
+    assert [e.task for e in held[::2]] == wheres and part.learnt == 2
+    assert len(part.held_out(source.data, rules, 99)) == 2 * len(source.data.held)
+
+
+def test_stored_numbers_are_those_of_the_answers_that_are_learnt_from():
+    seen = []
+    data = OfflineData([LIST], 0.0, 0)
+    data.stored = SimpleNamespace(attach=lambda episode, unit, answer: seen.append((episode.text, unit, answer)))
+    for take in ("pairs", "chosen", "all"):
+        Records(take=take).read(context(data), 1)
+    assert seen == [("b", 0, 1), ("c", 0, 2), ("b", 0, 1), *zip("abcd", [0] * 4, range(4), strict=True)]
+
+
+def test_words_of_records():
+    plain = Records()
+    assert (plain.batch, plain.take, plain.can_store) == (16, "all", True)
+    assert plain.rows_options == {"too_long": "error", "empty": "error", "equal": "keep"}
+    made = Records(batch=3, take="pairs", too_long="cut-prompt", empty="drop", equal="drop")
+    assert (made.batch, made.take) == (3, "pairs")
+    assert made.rows_options == {"too_long": "cut-prompt", "empty": "drop", "equal": "drop"}

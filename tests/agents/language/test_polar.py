@@ -107,6 +107,9 @@ def test_a_triple_is_prompt_reference_prompt_answer():
     agent = learner()
     assert agent._row("Hi", "ab", "yes") == (chosen.ids, 2 * len(prompt) + 4)
     assert agent._row("Hi", "<think>no</think>ab", "yes") == (chosen.ids, 2 * len(prompt) + 4)  # reasoning is left out
+    assert agent._row("Hi", "ab", "<think>no</think>yes") == (chosen.ids, 2 * len(prompt) + 4)
+    alone = ([*prompt, *text[1], eos], len(prompt))  # without a reference there is no triple
+    assert agent._row("Hi", "<think>no</think>ab") == RewardModel._row(agent, "Hi", "ab") == alone
     thought = TripleRows(rules, empty="drop").episodes(record, 0)
     assert thought == []  # of the rejected answer nothing is left
 

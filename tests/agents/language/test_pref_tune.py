@@ -246,3 +246,156 @@ def test_the_reverse_divergence_takes_mass_away_faster_and_gathers_it_alike(begi
 def test_words_that_exclude_each_other_are_refused(words, message):
     with pytest.raises(UsageError, match=message):
         PrefTune(**words)
+
+
+ALL = part("collectors:Groups", group_size=4, dynamic_sampling=0)
+READ = part("collectors:Records", batch=16, take="all")
+FROM_FILE = {"sampler": "records", "every": None, "n": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ({"loss": "nll"}, {"loss": part("preference_tuning:best_against", beta=0.5, against="worst")}),
+        (
+            {"loss": "nll", "label": "all", "beta": 0.25},
+            {"loss": part("preference_tuning:best_against", beta=0.25, against="rest")},
+        ),
+        (
+            {"loss": "nll", "label": "best", "negative": False},
+            {"loss": part("surrogates:negative_logp"), "keep": part("answer_selection:best_of_n"), "denominator": "kept"},
+        ),
+        (
+            {"loss": "nll", "label": "best", "negative": False, "batch": 5} | FROM_FILE,
+            {
+                "loss": part("preferences:chosen_nll", reduce="token-mean"),
+                "collect": part("collectors:Records", batch=5, take="chosen"),
+            },
+        ),
+        *(
+            (
+                {"loss": "weighted", "label": "reward", "negative": False, "beta": beta},
+                {
+                    "loss": part("surrogates:negative_logp"),
+                    "keep": part("preference_tuning:reward_weights", beta=number),
+                    "aggregation": "seq-mean-token-sum",
+                },
+            )
+            for beta, number in ((None, 0.1), (0.5, 0.5))
+        ),
+        *(
+            (
+                {"loss": loss, "label": "all", "beta": beta},
+                {"loss": part("preference_tuning:ranked_pairs", kind=kind, beta=number, pairs="all")},
+            )
+            for loss, kind, beta, number in (
+                ("dpo", "sigmoid", None, 0.1), ("dpo", "sigmoid", 0.3, 0.3), ("ipo", "ipo", None, 5.0), ("ipo", "ipo", 2.0, 2.0)
+            )
+        ),
+        ({"loss": "dpo", "label": "all"} | FROM_FILE, {
+            "loss": part("preference_tuning:ranked_pairs", kind="sigmoid", beta=0.1, pairs="all"), "collect": READ
+        }),
+    ],
+)  # fmt: skip
+def test_cells_that_have_no_name_of_their_own(words, changes):
+    whole = {"name": "x", "summary": "x", "source": "x", "collect": ALL} | changes
+    assert alike(PrefTune(**words).row(), Recipe(**whole))
+
+
+def test_cells_of_pairs_and_of_policy_gradients():
+    def collects(*path, **words):
+        return dataclasses.replace(find_recipe(*path), collect=part("collectors:Refreshed", **words))
+
+    pairs = {"every": 1, "group_size": 4, "problems": None, "take": "pairs"}
+    assert alike(
+        PrefTune().row(),
+        dataclasses.replace(find_recipe("dpo", beta=0.1), collect=part("collectors:Refreshed", **pairs)),
+    )
+    assert alike(PrefTune(loss="ipo").row(), collects("ipo", **pairs))
+    aimed = dataclasses.replace(
+        find_recipe("ipo", tau=0.25, length_norm=False), collect=part("collectors:Refreshed", **pairs)
+    )
+    assert alike(PrefTune(loss="ipo", beta=2.0).row(), aimed)
+    kept = {"every": 3, "group_size": 2, "problems": 5, "take": "all"}
+    gradient = {"label": "reward", "loss": "reinforce", "every": 3, "n": 2, "batch": 5}
+    assert alike(PrefTune(**gradient).row(), collects("reinforce", **kept))
+    up = dataclasses.replace(collects("reinforce", **kept), advantage=part("preference_tuning:positive_advantage"))
+    assert alike(PrefTune(**gradient, negative=False).row(), up)
+    assert PrefTune(**gradient | {"every": 1}).row().collect == part("collectors:Refreshed", **kept | {"every": 1})
+    never = PrefTune(**gradient | {"every": None, "batch": None}).row().collect
+    assert never == part("collectors:Refreshed", **kept | {"every": None, "problems": None})
+
+
+def test_a_row_says_which_cell_it_is():
+    found = PrefTune(every=3).row()
+    assert (found.name, found.source) == ("pref_tune_dpo", "Tajwar et al. 2024, arXiv 2404.14367")
+    assert found.summary == "dpo of best_worst, negative gradient on; answers of the policy, anew every 3 updates"
+    off = PrefTune(label="best", loss="nll", negative=False, every=None).row()
+    assert off.summary == "nll of best, negative gradient off; answers of the policy, never anew"
+    assert PrefTune(**FROM_FILE).row().summary == "dpo of best_worst, negative gradient on; records"
+    plain = PrefTune()
+    assert (plain.sampler, plain.every, plain.batch, plain.n, plain.beta) == ("policy", 1, None, 4, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"beta": 0}, "beta of PrefTune is a number above 0, or None, got 0"),
+        ({"beta": True}, "beta of PrefTune is a number above 0, or None, got True"),
+        ({"beta": "1"}, "beta of PrefTune is a number above 0, or None, got '1'"),
+        ({"negative": 1}, "negative of PrefTune is True or False, got 1"),
+        (
+            {"sampler": "records", "every": None},
+            "records are neither refreshed nor sampled: leave every and n of PrefTune at None, got every=None and n=4",
+        ),
+        (
+            {"sampler": "records", "n": None},
+            "records are neither refreshed nor sampled: leave every and n of PrefTune at None, got every=1 and n=None",
+        ),
+        *(
+            (
+                FROM_FILE | {"loss": loss, "label": "reward"},
+                f"loss={loss!r} is a policy gradient on answers of the policy, which records are not: take sampler='policy', or "
+                "loss='weighted' or 'dpo'",
+            )
+            for loss in ("reinforce", "ppo")
+        ),
+        ({"n": None}, "the policy answers each problem n times: give n of PrefTune"),
+        ({"n": 1}, "label='best_worst' compares the answers to a problem, but n is 1: take at least 2"),
+        ({"label": "best"}, "loss='dpo' of PrefTune is told best_worst or all of answers, got label='best'"),
+        (
+            {"negative": False},
+            "loss='dpo' pushes the worse answers down, so negative=False means nothing: take negative=True, or another loss",
+        ),
+        (
+            {"loss": "weighted", "label": "reward"},
+            "loss='weighted' weighs answers and pushes none down, so negative=True means nothing: take negative=False, or another loss",
+        ),
+        *(
+            (
+                {"loss": "nll", "label": label, "negative": negative},
+                f"imitation with label={label!r} and negative={negative}: label='best' says of no answer that it is to be pushed down "
+                "(negative=False), 'best_worst' and 'all' say which are (negative=True)",
+            )
+            for label, negative in (("best", True), ("best_worst", False), ("all", False))
+        ),
+        (
+            {"loss": "reinforce", "label": "reward", "negative": False, "beta": 0.1},
+            "beta=0.1 with loss='reinforce' and negative=False: it is the weight of what pushes answers down, of which there is none; leave "
+            "it out",
+        ),
+    ],
+)
+def test_what_it_says_of_words_that_exclude_each_other(words, said):
+    with pytest.raises(UsageError) as raised:
+        PrefTune(**words)
+    assert str(raised.value) == said
+
+
+def test_counts_of_a_cell_are_positive():
+    for name in ("every", "batch", "n"):
+        for wrong in (0, 1.5, True):
+            with pytest.raises(UsageError, match=f"^{name} must be a positive integer"):
+                PrefTune(**{name: wrong})
+    assert PrefTune(n=2).n == 2 and PrefTune(beta=1e-9).beta == 1e-9
+    assert PrefTune(n=1, label="reward", loss="ppo").n == 1

@@ -143,3 +143,92 @@ def test_what_a_task_cannot_say_is_told():
         learner(part("prompt_samplers:Curriculum")).learn(1)
     assert gym.make("polyathlon/Reasoning-v0", size=3, first=2).unwrapped.task_ids == range(2, 5)
     assert gym.make("polyathlon/Reasoning-v0").unwrapped.task_ids is None
+
+
+def test_a_pool_looks_four_times_for_different_tasks():
+    asked = []
+
+    class Few(Source):
+        def drawn(self, n):
+            asked.append(n)
+            return list("aabacccc"[len(asked) - 1] * n)
+
+    sampler = Every(pool=9)
+    assert list(sampler.ids(Few(()))) == ["a", "b"] and asked == [9] * 4
+    assert sampler.ids(Few(())) is sampler.tasks and asked == [9] * 4  # once
+    assert Every(pool=1).ids(Few("ab")) == ["c"] and Every().ids(Source("ab")) == "ab"
+    assert Every().pool is None and Every().tasks == []
+
+
+def test_draws_are_those_of_the_generator():
+    def rolled(seed=3):
+        return torch.Generator().manual_seed(seed)
+
+    generator, order = rolled(), []
+    for _ in range(2):
+        order += torch.randperm(4, generator=generator).tolist()[::-1]
+    assert Every().draw(7, Source("abcd", seed=3)) == ["abcd"[i] for i in order[:7]]
+    generator, even = rolled(), []
+    for size in (4, 2):
+        even += torch.randperm(4, generator=generator).tolist()[:size]
+    assert Evenly().draw(6, Source("abcd", seed=3)) == ["abcd"[i] for i in even]
+    numbers = torch.rand(5, dtype=torch.float64, generator=rolled()).tolist()
+    easy = Curriculum(begin=0.5, until=0.5).draw(5, Source([3, 1, 2, 0], seed=3))
+    assert easy == [int(x * 2) for x in numbers]
+
+
+def test_what_is_left_of_a_pass_is_kept():
+    sampler = Every(pool=3)
+    sampler.draw(4, Source("abc"))
+    state = sampler.state_dict()
+    assert sorted(state) == ["order", "tasks"] and len(state["order"]) == 2 and sorted(state["tasks"]) == list("abc")
+    again = Every(pool=3)
+    again.load_state_dict(state)
+    assert (again.order, again.tasks) == (sampler.order, sampler.tasks) and again.order is not sampler.order
+
+
+def test_counts_of_right_answers_are_kept():
+    sampler = Prioritized()
+    assert (sampler.floor, sampler.pool, sampler.right, sampler.asked) == (0.0, None, {}, {})
+    sampler.after([1, 1, "b"], torch.tensor([1.0, 0.0, 0.5]))
+    sampler.after(["b"], torch.tensor([0.25]))
+    assert sampler.state_dict() == {"tasks": [], "right": {"1": 1.0, "b": 0.75}, "asked": {"1": 2, "b": 2}}
+    again = Prioritized(floor=0.25, pool=2)
+    again.load_state_dict({"tasks": ["b"], "right": {"1": 1.0, "b": 0.75}, "asked": {"1": 2, "b": 2}})
+    assert again.tasks == ["b"]
+    weights = torch.tensor([0.5 + 0.25, 1 - 0.375 + 0.25, 1.25], dtype=torch.float64)
+    torch.testing.assert_close(again.probabilities([1, "b", "c"]), weights / weights.sum())
+    with pytest.raises(ValueError, match="zip"):
+        sampler.after(["a", "b"], torch.ones(1))
+
+
+def test_the_likeliest_come_by_gumbel_keys_and_more_by_sums():
+    sampler = Prioritized()
+    sampler.after("ab", torch.tensor([0.75, 0.5]))
+    p = sampler.probabilities("abc")
+    noise = torch.rand(3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    keys = (p.log() - (-noise.log()).log()).tolist()
+    wanted = sorted("abc", key=lambda task: -keys["abc".index(task)])
+    for n in (1, 2, 3):  # as many as there are, too
+        assert sampler.draw(n, Source("abc", seed=5)) == wanted[:n]
+    generator = torch.Generator().manual_seed(5)
+    torch.rand(3, dtype=torch.float64, generator=generator)
+    places = torch.rand(4, dtype=torch.float64, generator=generator).tolist()
+    sums = [float(p[0]), float(p[0] + p[1])]
+    assert sampler.draw(4, Source("abc", seed=5)) == ["abc"[(x >= sums[0]) + (x >= sums[1])] for x in places]
+
+
+def test_a_curriculum_grows_evenly():
+    sampler = Curriculum(begin=0.2, until=0.8)
+    counts = []
+    for progress in (0.0, 0.2, 0.4, 0.8, 0.9):
+        counts.append(len(set(sampler.draw(600, Source(range(10), progress)))))
+    assert counts == [2, 4, 6, 10, 10]  # 0.2 + 0.8 progress / 0.8
+    assert set(Curriculum(begin=0.01).draw(20, Source([5, 4, 3]))) == {3}  # one at least
+    assert set(Curriculum(begin=0.5, until=0.0).draw(60, Source(range(4)))) == {0, 1, 2, 3}
+    plain = Curriculum()
+    assert (plain.begin, plain.until, plain.pool) == (0.25, 0.5, None) and Curriculum(pool=3).pool == 3
+    with pytest.raises(
+        UsageError, match=r"^begin of a curriculum is the share of tasks at the start, above 0; got 0\.0$"
+    ):
+        Curriculum(begin=0.0)

@@ -111,3 +111,81 @@ def test_a_critic_that_leaves_pairs_out_is_noticed():
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+class Writer:
+    """Answers "a", "b", "c", ... and writes down what it is asked."""
+
+    answers_texts = True
+
+    def __init__(self):
+        self.asked = []
+
+    def predict(self, texts, state=None, episode_start=None, deterministic=False):
+        self.asked.append((list(texts), deterministic))
+        return list("abcdefg"[: len(texts)]), state
+
+
+def drawn(seed, *sizes):
+    """The swaps of each round, as the generator of a seed gives them."""
+    rng = np.random.default_rng(seed)
+    return [[bool(rng.integers(2)) for _ in range(size)] for size in sizes]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_knock_out_is_played_in_rounds(seed):
+    heard, writer = [], Writer()
+
+    def later(question, first, second):
+        heard.append((question, first, second))
+        return 1 if first > second else 2
+
+    chosen = SelfCritique(writer, 5, critic=later, seed=seed)
+    assert chosen.predict("q", state="s") == ("e", "s") and writer.asked == [(["q"] * 5, False)]
+    swaps = [swap for each in drawn(seed, 2, 1, 1) for swap in each]  # a b | c d | e; b d | e; d e
+    pairs = [("a", "b"), ("c", "d"), ("b", "d"), ("d", "e")]
+    assert heard == [("q", *(pair[::-1] if swap else pair)) for pair, swap in zip(pairs, swaps, strict=True)]
+    assert (chosen.comparisons, chosen.unread) == (4, 0)
+    assert chosen.predict(["q", "r"]) == (["e", "e"], None) and chosen.comparisons == 12
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_judgement_that_cannot_be_read_is_decided_by_chance(seed):
+    rng = np.random.default_rng(seed)
+    shown = ("b", "a") if rng.integers(2) else ("a", "b")
+    chosen = SelfCritique(Writer(), 2, critic=lambda question, first, second: None, seed=seed)
+    assert chosen.predict("q")[0] == shown[int(rng.integers(1, 3)) - 1] and chosen.unread == 1
+
+
+def test_a_critic_is_asked_as_the_judge_task_asks():
+    from polyathlon.envs.text.judge import judge_prompt
+
+    class Judge(Writer):
+        def predict(self, texts, state=None, episode_start=None, deterministic=False):
+            self.asked.append((list(texts), deterministic))
+            return ["\\boxed{2}"] * len(texts), state
+
+    judge = Judge()
+    chosen = SelfCritique(Writer(), 2, critic=judge)
+    found, _ = chosen.predict("q", deterministic=True)
+    (swapped,) = drawn(0, 1)[0]
+    first, second = ("b", "a") if swapped else ("a", "b")
+    assert judge.asked == [([judge_prompt("q", first, second)], True)] and found == second and chosen.unread == 0
+    own = Judge()
+    SelfCritique(own, 2).predict("q")
+    assert [deterministic for _, deterministic in own.asked] == [False, False] and len(own.asked) == 2
+
+
+def test_what_it_says_of_what_does_not_fit():
+    for words, name, kind in (
+        ((3, 2), "agent", "int"),
+        ((Writer(), 2, 3), "critic", "int"),
+        ((perfect, 2), "agent", "function"),
+    ):
+        said = (
+            f"{name}= must read and write texts to compare answers as Judge-v0 asks, got {kind}: give a LanguageAgent"
+        )
+        with pytest.raises(UsageError, match=f"^{said}$"):
+            SelfCritique(*words)
+    alone = SelfCritique(Writer(), 1)
+    assert alone.predict("q") == ("a", None) and (alone.comparisons, alone.unread, alone.n) == (0, 0, 1)

@@ -102,3 +102,34 @@ def test_rewards_add_up_to_the_same_in_any_order():
     one, other = episode(0, 0.0), episode(0, 0.0)
     one.rewards, other.rewards = [0.1, 0.2, 0.3], [0.3, 0.2, 0.1]
     assert one.total == other.total
+
+
+def test_groups_are_compared_one_by_one():
+    rewards = [0.0, 0.0, 1.0, 2.0, 2.0, 2.0, 0.5, 0.5, 0.7]
+    episodes = [episode(i // 3, reward) for i, reward in enumerate(rewards)]
+    assert differing_groups(episodes, 3) == [True, False, True] and differing_groups(episodes[3:6], 3) == [False]
+    assert differing_groups(episodes[:7], 3) == [True, False, False]  # of the third group one is left
+    assert differing_groups(episodes, 9) == [True] and differing_groups(episodes, 1) == [True]
+    for broken, found in (((0,), True), ((2,), False), ((0, 1), False), ((0, 1, 2), False)):
+        group = [episode(0, reward) for reward in rewards[:3]]
+        for i in broken:
+            group[i].failure = {"kind": "lost", "message": ""}
+        assert differing_groups([*group, *episodes[6:]], 3) == [found, True], broken
+
+
+def test_verdicts_are_compared_where_there_are_any():
+    judged = [episode(0, 0.0, True), episode(0, 1.0, True), episode(1, 1.0, False), episode(1, 1.0, True)]
+    assert differing_groups(judged, 2, by_verdict=True) == [False, True]
+    unjudged = [episode(0, 0.0), episode(0, 1.0), episode(1, 1.0), episode(1, 1.0)]
+    assert differing_groups(unjudged, 2, by_verdict=True) == [True, False]
+
+
+def test_the_warning_says_what_helps():
+    said = (
+        "in each of the last 5 updates all answers to a problem earned the same, so nothing was learnt from rewards. Imitate the task's own "
+        "answers first (agent.warm_start(n=256), or --warm-start N of polyathlon train), take easier problems, or give more answers to each "
+        "(group_size) and more tokens (max_new_tokens)"
+    )
+    with pytest.warns(UserWarning) as caught:
+        warn_without_signal(5)
+    assert [str(each.message) for each in caught] == [said]

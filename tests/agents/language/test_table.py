@@ -67,7 +67,10 @@ def test_what_a_table_has_not_is_refused():
     with pytest.raises(UsageError, match="leave lora out"):
         load_model(NAME, lora=2)
     env = TokenAction(TableTask(9, 2, 4), model=NAME, max_new_tokens=2)
-    with pytest.raises(UsageError, match="'p0' to 'p2' alone"):
+    with pytest.raises(
+        UsageError,
+        match=r"^the table knows the prompts 'p0' to 'p2' alone, and a text names none of them: take a task in such words, as polyathlon\.envs\.probes\.TableTask, or another model$",
+    ):
         LanguageAgent(NAME, env, group_size=2, num_prompts=16).learn(1)
 
 
