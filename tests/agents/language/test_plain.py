@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import transformers
 
 from polyathlon.agents.language.decoders import CacheDecoder, make_decoder
-from polyathlon.agents.language.plain import PlainDecoder, known_arguments, refuse_no_decoder, remembers
+from polyathlon.agents.language.plain import PlainDecoder, known_alone, known_arguments, refuse_no_decoder, remembers
 from polyathlon.agents.language.reading import read_episodes
 from polyathlon.envs.errors import UsageError
 from polyathlon.envs.models import load_model
@@ -104,3 +105,64 @@ def test_what_reads_ahead_is_refused():
 
     with pytest.raises(UsageError, match="gives no logits for ids alone"):
         refuse_no_decoder(Both(), "t5")
+
+
+class Says(torch.nn.Module):
+    """Says each token, and so much of the one that follows it."""
+
+    def __init__(self, ahead=0.0, scale=1.0, dtype=torch.float32):
+        super().__init__()
+        self.weight, self.ahead, self.scale, self.dtype = torch.nn.Parameter(torch.zeros(1)), ahead, scale, dtype
+
+    def forward(self, input_ids, use_cache):
+        assert use_cache is False
+        following = torch.nn.functional.pad(input_ids[:, 1:], (0, 1))
+        logits = self.scale * (input_ids + self.ahead * following.double())
+        return SimpleNamespace(logits=logits[..., None].expand(-1, -1, 5).to(self.dtype))
+
+
+@pytest.mark.parametrize(
+    ("words", "is_decoder"),
+    [
+        ({}, True),
+        ({"ahead": 6e-6}, True),  # by 2.4e-5, of logits up to 3
+        ({"ahead": 9e-6}, False),
+        ({"ahead": 2e-5, "scale": 0.1}, True),  # by 8e-6, of logits below 1
+        ({"ahead": 3e-5, "scale": 0.1}, False),
+        ({"ahead": 2e-3, "dtype": torch.bfloat16}, True),
+        ({"ahead": 2e-2, "dtype": torch.bfloat16}, False),
+        ({"ahead": 9e-6, "dtype": torch.float64}, False),
+        ({"scale": float("nan")}, False),
+    ],
+)
+def test_a_decoder_says_the_same_whatever_follows(words, is_decoder):
+    if is_decoder:
+        refuse_no_decoder(Says(**words), "own")
+        return
+    said = (
+        "the model 'own' (Says) is no decoder: what it says after a token depends on the tokens that follow; LanguageAgent takes decoders, "
+        "which transformers loads by AutoModelForCausalLM"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
+        refuse_no_decoder(Says(**words), "own")
+
+
+def test_what_a_model_that_cannot_be_asked_says():
+    class Fails(Says):
+        def forward(self, input_ids, use_cache):
+            raise ValueError("x" * 200)
+
+    said = (
+        f"the model 'own' (Fails) gives no logits for ids alone (ValueError: {'x' * 120}); LanguageAgent takes decoders, which transformers "
+        "loads by AutoModelForCausalLM"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
+        refuse_no_decoder(Fails(), "own")
+
+
+def test_arguments_that_a_model_knows_also_under_adapters():
+    made = Says()
+    assert known_arguments(made) == {"input_ids", "use_cache"}
+    adapted = SimpleNamespace(get_base_model=lambda: made, forward=lambda more: None)
+    assert known_arguments(adapted) == {"input_ids", "use_cache"}
+    assert known_alone(adapted, use_cache=3, cache=4) == {"use_cache": 3} and known_alone(made) == {}
