@@ -52,3 +52,13 @@ def test_a_violated_constraint_pulls_back_along_the_tangent():
 
 def test_a_sharp_barrier_vanishes_inside():
     assert float(log_barrier(torch.tensor(2.0), torch.tensor(1.0), 1e12)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_code_s_barrier_takes_the_mean_over_samples_and_objectives():
+    # means of the returns are 2 and 20, ratios are clipped to 0.8 and 1.2: slacks 0.2 and 2 are cut off, -0.6 and -6 stay
+    ratio = torch.tensor([0.5, 1.5], dtype=torch.float64)
+    returns = torch.tensor([[1.0, 10.0], [3.0, 30.0]], dtype=torch.float64)
+    value = batch_barrier(ratio, returns, BETA, T, 0.2)
+    wanted = -(2 * math.log(1e-3) + math.log(0.6) + math.log(6.0)) / (4 * T)
+    assert value.shape == ()
+    assert float(value) == pytest.approx(wanted)
