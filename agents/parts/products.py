@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -41,26 +42,32 @@ def onednn_is_faster() -> bool:
     So where it has AVX-512 and no AMX: MKL, which torch takes by itself, keeps to AVX2 on processors that are not Intel's and is
     half as fast there. With AMX oneDNN would round to bfloat16, hence the product that is looked at.
     """
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 has none
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 has none
     if not has.get("avx512_f") or has.get("amx_tile") or not torch.backends.mkldnn.is_available():
         return False
-    x = 1 + torch.arange(2**16).remainder(509).reshape(256, 256) / 2**12  # not one of them is a bfloat16
+    x = 1 + torch.arange(2**16).remainder(509).reshape(256, 256) / 2**12  # all but the ones are no bfloat16's
     with _onednn():
         rounded = x @ x
     exact = x.double() @ x.double()
     return bool(((rounded - exact).abs() < 1e-5 * exact).all())
 
 
+def _settings() -> Any:
+    """Return how torch takes products by oneDNN; its annotations do not know it."""
+    backend: Any = torch.backends.mkldnn
+    return backend.matmul
+
+
 @contextmanager
 def _onednn() -> Iterator[None]:
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
+    products = _settings()
+    before = products.fp32_precision
     # allows bfloat16, which is how torch asks oneDNN at all
-    matmul.fp32_precision = "bf16"
+    products.fp32_precision = "bf16"
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        products.fp32_precision = before
 
 
 @contextmanager
@@ -70,10 +77,7 @@ def fast_products(multiplications: int) -> Iterator[None]:
     Args:
         multiplications: about how many the largest of them has; small ones stay as they are.
     """
-    is_float32 = torch.backends.mkldnn.matmul.fp32_precision in (
-        "none",
-        "ieee",
-    )  # and not what the user has chosen instead
+    is_float32 = _settings().fp32_precision in ("none", "ieee")  # and not what the user has chosen instead
     if multiplications >= ONEDNN_FROM and is_float32 and onednn_is_faster():
         with _onednn():
             yield
