@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from polyathlon.agents.parts.finite_losses import refuse_lost_losses
+from polyathlon.agents.parts.products import fast_products
 from polyathlon.agents.parts.wiring import connect, reads
 from polyathlon.envs.errors import UsageError, unknown_name
 
@@ -185,6 +186,11 @@ class Engine:
                 raise UsageError(f"the step needs {name!r}, which was not given; given: {', '.join(sorted(fields))}")
         return {n: fields.get(n) for n in sorted(self.needs)}, {n: fields[n] for n in self._constants}
 
+    def _multiplications(self, fields: Mapping[str, Any]) -> int:
+        """Return about how many multiplications the largest network takes for a minibatch [..., B, D]."""
+        rows = max((t.shape[-2] for t in fields.values() if isinstance(t, Tensor) and t.ndim > 1), default=1)
+        return rows * max(network.vector.numel() for network in self.networks.values())
+
     def _full_state(self) -> State:
         return {"vectors": self._vectors(), **self.state}
 
@@ -207,9 +213,10 @@ class Engine:
         numbers = self._numbers_of(fields)
         own, constants = self._taken(fields)
         turns = tuple(self.pure.turns(self.count + k, losses) for k in range(self.unroll))
-        if not self._probed.issuperset(turns):
-            self._probe(own, constants, numbers, turns)
-        state, notes, _, _ = self._run(own, constants, numbers, turns, False)
+        with fast_products(self._multiplications(own)):
+            if not self._probed.issuperset(turns):
+                self._probe(own, constants, numbers, turns)
+            state, notes, _, _ = self._run(own, constants, numbers, turns, False)
         is_due = self.device.type == "cpu" or self.count // CHECK_EVERY != (self.count + self.unroll) // CHECK_EVERY
         if is_due:
             self._refuse_lost(notes)
@@ -378,6 +385,10 @@ class Engine:
         self._sums, self._counts = {}, {}
         refuse_lost_losses(sums, f"at or before gradient step {self.count}")
         return {name: value / counts[name] for name, value in sums.items()}
+
+    def modes(self) -> dict[str, float]:
+        """Return for the log how steps are taken now: whether compiled, and whether losses are evaluated in bfloat16 (1 or 0)."""
+        return {"compiled": float(self.is_compiled), "bfloat16": float(self.precision == "bfloat16")}
 
     def state_dict(self) -> dict[str, Any]:
         """Return vectors, targets, optimiser states, counts, and whether and by what the steps were compiled."""

@@ -175,7 +175,7 @@ class OffPolicy(FromDataset, MethodAgent):
 
     def _report(self) -> dict[str, float]:
         numbers = self.engine.metrics()
-        return {**numbers, "compiled": float(self.engine.is_compiled)} if numbers else {}
+        return {**numbers, **self.engine.modes()} if numbers else {}
 
     def log_prob(self, obs: Any, action: np.ndarray | Tensor) -> Tensor:
         """Return the log-density [B] of actions at observations, with gradient into the policy.

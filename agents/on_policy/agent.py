@@ -327,7 +327,7 @@ class OnPolicy(MethodAgent):
             The means of what the losses published over the minibatches (the last one for "loss").
         """
         notes = list(self._steps(data, self.numbers()))
-        return {**self._means(notes), "compiled": float(self.engine.is_compiled)}
+        return {**self._means(notes), **self.engine.modes()}
 
     def _steps(self, data: Minibatches, numbers: Mapping[str, float]) -> Iterator[tuple[dict[str, float], int]]:
         """Take the steps; yields means of metrics, at last those of the last minibatch."""

@@ -36,7 +36,7 @@ from .pareto_agent import ParetoAgent
 from .pareto_archive import ParetoArchive
 from .policy_set import PolicySet
 from .population import Population, PopulationState, restarted
-from .set_rollout import Constraint, constraint_of, prepare
+from .set_rollout import Constraint, SetBatch, constraint_of, prepare
 
 BARRIERS = ("paper", "code")
 
@@ -99,6 +99,7 @@ class CMORL(MethodAgent, ParetoAgent):
     """
 
     row = cmorl
+    gathered = SetBatch._fields
     action_forms = ("box", "discrete")
 
     def __init__(
@@ -196,6 +197,7 @@ class CMORL(MethodAgent, ParetoAgent):
         self.networks, self.population = dict(made), made["population"].policies
         self.population.generator = self._prediction_generator
         self.engine = Engine(self.method, self.networks, self.device, self.compile)
+        self.refuse_fields()
         self.register_state("population", self.population)
         self.register_state("training", PopulationState(self, frozenset({"population"})))
         self.register_state("archive", self.archive)
@@ -248,7 +250,7 @@ class CMORL(MethodAgent, ParetoAgent):
         self._n_updates += self.n_epochs
         report = self.engine.metrics()
         report["loss"] = report.pop("policy_loss", math.nan)
-        for name, value in {**report, "compiled": float(self.engine.is_compiled)}.items():
+        for name, value in {**report, **self.engine.modes()}.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/learning_rate", numbers["learning_rate"])
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

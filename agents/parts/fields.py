@@ -77,13 +77,12 @@ _ROWS = (
         None,
         "[B, m]",
     ),
-    Field("weight", "how much a token or a transition counts", "weights, rollout", "[N, T]", "[B]"),
+    Field("weight", "how much a token counts", "weights", "[N, T]"),
     Field("obs", "observation; a dict where the space is one", "minibatch", None, "[B, ...]"),
     Field("action", "action; off policy in [-1, 1] where the space is a Box", "minibatch", None, "[B, A] or [B] int64"),
     Field("next_obs", "observation after the action (after n of them)", "minibatch", None, "[B, ...]"),
     Field("discount", "gamma^n, 0 where the episode terminated; a truncation bootstraps", "minibatch", None, "[B]"),
     Field("action_mask", "actions that are allowed", "minibatch", None, "[B, A] bool"),
-    Field("next_action_mask", "actions that are allowed after the action", "minibatch", None, "[B, A] bool"),
 )
 
 FIELDS: Mapping[str, Field] = {row.name: row for row in _ROWS}

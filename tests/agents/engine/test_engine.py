@@ -8,6 +8,7 @@ from torch.nn.functional import softplus
 
 from polyathlon.agents.engine import Adam, Engine, Loss, Method, Network, Scalar, orthogonal
 from polyathlon.agents.engine.noise import draw_noise
+from polyathlon.agents.parts import products
 from polyathlon.agents.parts.wiring import Noise, Schedule, Target
 from polyathlon.envs.errors import UsageError
 
@@ -615,3 +616,28 @@ def test_a_state_that_does_not_fit_changes_nothing():
     with pytest.raises(UsageError, match=r"optimisers.net.v has shape \(7,\) in the state"):
         engine.load_state_dict(state)
     assert_same_state(before, engine.state_dict())
+
+
+class Spy(nn.Linear):
+    seen: list[str] = []
+
+    def forward(self, x):
+        self.seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return super().forward(x)
+
+
+def square(net, obs):
+    return net(obs).square().mean()
+
+
+def test_large_minibatches_are_multiplied_by_the_faster_library(monkeypatch):
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(Spy, "seen", [])
+    linear = Spy(32, 1)  # 33 parameters: a minibatch of 8 takes about 264 multiplications
+    engine = Engine(Method(lambda *a: {}, (Loss("net", square),)), {"net": Network(linear)}, "cpu", compile=False)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    for bound, wanted in ((265, before), (264, "bf16")):
+        Spy.seen.clear()
+        monkeypatch.setattr(products, "ONEDNN_FROM", bound)
+        engine.step({"obs": torch.ones(8, 32), "learning_rate": 1e-3})
+        assert set(Spy.seen) == {wanted} and torch.backends.mkldnn.matmul.fp32_precision == before

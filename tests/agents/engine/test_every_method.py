@@ -33,7 +33,7 @@ ROWS_OF_ALL = {
     for record in registration.algorithms()
     if isinstance(row := getattr(record.load(), "row", None), Method)
 }
-WAITING = {"next_action_mask", "progress", "score", "weight"}  # fields that losses of one's own may read
+WAITING = {"progress", "score"}  # fields that losses of one's own may read
 
 
 def readers():
@@ -72,6 +72,13 @@ def test_one_name_has_one_annotation():
 def test_every_field_has_a_reader_or_waits_for_one():
     read = {name for *_, names in readers() for name in names}
     assert {n for n, field in FIELDS.items() if field.engine_shape} - read == WAITING
+
+
+def test_every_field_is_gathered_by_an_agent():
+    agents = [record.load() for record in registration.algorithms()]
+    gathered = {name for agent in agents for name in getattr(agent, "gathered", ())}
+    made = {name for name, field in FIELDS.items() if field.engine_shape and field.made_by != "agent"}
+    assert made - gathered == set()
 
 
 def shape_of(row: Method) -> tuple:

@@ -189,6 +189,14 @@ def test_compiled_and_eager_are_remembered_by_a_checkpoint(tmp_path):
     assert again.engine.is_compiled and again.engine.count == 4
 
 
+@pytest.mark.parametrize(("precision", "logged"), [("highest", 0.0), ("medium", 1.0)])
+def test_the_log_says_in_what_numbers_losses_are_evaluated(monkeypatch, precision, logged):
+    low = torch.bfloat16 if precision == "medium" else torch.float32
+    monkeypatch.setattr("polyathlon.agents.off_policy.agent.hidden_dtype", lambda *given: low)
+    agent = SAC("MlpPolicy", "Pendulum-v1", matmul_precision=precision, **SMALL).learn(24)
+    assert agent._report()["bfloat16"] == logged
+
+
 def test_long_runs_are_compiled_and_short_ones_are_not(monkeypatch):
     planned = []
     module = importlib.import_module("polyathlon.agents.engine.engine")

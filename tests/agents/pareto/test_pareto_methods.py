@@ -61,6 +61,12 @@ def test_words_that_are_given_win_over_a_method_and_defaults_do_not():
     assert told._numbers(0.5) == {"policy.clip_range": pytest.approx(0.05)}
     with pytest.raises(UsageError, match="'population', a Population"):
         CMORL("MlpPolicy", bandit(), method=Method(other_networks, cmorl.losses, constants=cmorl.constants), **SMALL)
+    with pytest.raises(UsageError, match="the method reads 'next_obs', which CMORL does not gather; it gathers obs"):
+        CMORL("MlpPolicy", bandit(), method=replace_loss(cmorl, policy=foresighted), **SMALL)
+
+
+def foresighted(population, next_obs):
+    return population(next_obs).value.mean((1, 2))
 
 
 def other_networks(observation_space, action_space, policy_kwargs, generator):

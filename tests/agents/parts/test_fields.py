@@ -10,8 +10,8 @@ from polyathlon.envs.errors import UsageError
 RECIPE = """tokens attention mask old_logp token_reward reward group length correct components finished task text turn side
 score on_policy logp entropy value old_value old_entropy old_full_logp full_logp adv returns weight max_length progress"""
 ENGINE = (
-    "obs action reward next_obs discount action_mask next_action_mask old_logp old_value adv returns env_returns weight "
-    "progress score preferred"
+    "obs action reward next_obs discount action_mask old_logp old_value adv returns env_returns progress score "
+    "preferred"
 )
 
 
