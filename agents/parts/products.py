@@ -39,11 +39,12 @@ def hidden_dtype(precision: str, device: torch.device) -> torch.dtype:
 def onednn_is_faster() -> bool:
     """Return whether this processor takes large float32 products by oneDNN, and as exactly.
 
-    So where it has AVX-512 and no AMX: MKL, which torch takes by itself, keeps to AVX2 on processors that are not Intel's and is
-    half as fast there. With AMX oneDNN would round to bfloat16, hence the product that is looked at.
+    So on AMD's processors with AVX-512: MKL, which torch takes by itself, keeps to AVX2 there and is half as fast. oneDNN may round to
+    bfloat16 where a processor has units for it (AMX), hence the product that is looked at.
     """
     has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 has none
-    if not has.get("avx512_f") or has.get("amx_tile") or not torch.backends.mkldnn.is_available():
+    is_amd = "AMD" in has.get("cpu_name", "")
+    if not (is_amd and has.get("avx512_f") and torch.backends.mkldnn.is_available()):
         return False
     x = 1 + torch.arange(2**16).remainder(509).reshape(256, 256) / 2**12  # all but the ones are no bfloat16's
     with _onednn():
@@ -77,8 +78,8 @@ def fast_products(multiplications: int) -> Iterator[None]:
     Args:
         multiplications: about how many the largest of them has; small ones stay as they are.
     """
-    is_float32 = _settings().fp32_precision in ("none", "ieee")  # and not what the user has chosen instead
-    if multiplications >= ONEDNN_FROM and is_float32 and onednn_is_faster():
+    # "ieee" is float32, too; any other precision is the user's choice
+    if multiplications >= ONEDNN_FROM and onednn_is_faster() and _settings().fp32_precision in ("none", "ieee"):
         with _onednn():
             yield
     else:

@@ -31,8 +31,8 @@ PEER, SB3 = "eager", "Stable-Baselines3, with sampling"
 NOTES = """A gradient step on a minibatch that lies ready: noise is drawn in each. The engine derives it from the losses, by autograd
 or as one compiled graph. RLPD and EXPO: a step of ten critics, and in every second one a step of the rest. bfloat16 is
 measured on processors that have it. Until commit a1c4ae7 the same steps were also written by hand, with their derivatives:
-engine_written_out.md compares. Large float32 products of the engine are oneDNN's on processors with AVX-512 but
-no AMX, those of Stable-Baselines3 are MKL's, which keeps to AVX2 there.
+engine_written_out.md compares. Large float32 products of the engine are oneDNN's on AMD's processors with AVX-512,
+those of Stable-Baselines3 are MKL's, which keeps to AVX2 there.
 
 Where Stable-Baselines3 has the method, the heading says how often its time (it samples its minibatches) a step of ours fits.
 {starts}"""

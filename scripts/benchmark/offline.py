@@ -29,7 +29,7 @@ NOTES = f"""Gradient steps on {TRANSITIONS:,} random transitions of HalfCheetah'
 the actor. "One-file torch" is `scripts/benchmark/_offline_peers.py`: modules, autograd, Adam, one gather a column. {D3RLPY} runs in
 its own virtual environment and process, in the same turns. All in float32; "medium" takes bfloat16 matrix products where the processor
 has them. Ours runs compiled, as runs of 20,000 gradient steps and more do; the time to compile is not counted. Its large
-float32 products are oneDNN's on processors with AVX-512 but no AMX, those of the one-file version MKL's. Targets in float32: 1.8 times the one-file version, 2.7 times d3rlpy."""
+float32 products are oneDNN's on AMD's processors with AVX-512, those of the one-file version MKL's. Targets in float32: 1.8 times the one-file version, 2.7 times d3rlpy."""
 
 
 def arrays() -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ and many, since other work shares the machine. Targets: PMOE at least 0.7 of our
 
 What PMOE must do more than SAC at K = 4 is to value 4 actions of each state by both critics: with 256 x 256 networks 1.4 times SAC's
 products, the experts' values without a gradient, that of the best with one. Ours run compiled; the time to compile is not counted. Their
-large float32 products are oneDNN's on processors with AVX-512 but no AMX, those of SB3 MKL's.
+large float32 products are oneDNN's on AMD's processors with AVX-512, those of SB3 MKL's.
 
 PPO: {ON_POLICY["n_steps"]} steps of one environment, then 10 epochs of minibatches of 64 on two layers of 64. With one expert PMOEPPO takes
 PPO's written-out update; with more the engine derives it from the losses. Runs of 20,000 gradient steps and more compile that ("PMOEPPO,

@@ -24,7 +24,7 @@ PEER, FLOOR = "SB3", "the matrix products alone"
 NOTES = f"""Soft actor-critic with two layers of {WIDTH}, batches of {BATCH}, one gradient step after each step of Gymnasium's own
 {ENV_ID}, learned temperature. "medium" means bfloat16 matrix products where the processor has them
 (`matmul_precision="medium"`; for SB3 `torch.set_float32_matmul_precision`); all else is float32. Large float32
-products of our gradient steps are oneDNN's on processors with AVX-512 but no AMX, SB3's are MKL's. The whole loop counts acting, the
+products of our gradient steps are oneDNN's on AMD's processors with AVX-512, SB3's are MKL's. The whole loop counts acting, the
 environment, the replay buffer and the gradient step, per environment step; SBX runs in its own virtual environment and process, in
 the same turns, after a warm-up that compiles, as ours has had one. Targets in float32: 2.0 times SB3 and
 1.3 times SBX, "medium" 2.0 times SBX."""

@@ -54,15 +54,26 @@ def rounding(x, y):
     return torch.matmul(x.bfloat16().float() if x.dtype == torch.float32 else x, y)
 
 
-@pytest.mark.parametrize("without", ["avx512_f", "nothing with AMX", "exact products"])
-def test_onednn_is_not_asked_where_it_is_slower_or_rounds(monkeypatch, without):
-    has = {"avx512_f": without != "avx512_f", "amx_tile": without == "nothing with AMX"}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
-    if without == "exact products":
-        monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
+def exactly(x, y):
+    return torch.matmul(x.double(), y.double()).to(x.dtype)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
+@pytest.mark.parametrize(
+    ("name", "wide", "product", "faster"),
+    [
+        ("AMD EPYC", True, exactly, True),
+        ("AMD EPYC", False, exactly, False),
+        ("AMD EPYC", True, rounding, False),
+        ("Intel(R) Xeon(R)", True, exactly, False),
+    ],
+)
+def test_onednn_is_asked_on_wide_processors_of_amd_unless_it_rounds(monkeypatch, name, wide, product, faster):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name, "avx512_f": wide}, raising=False)
+    monkeypatch.setattr(torch.Tensor, "__matmul__", product)
     onednn_is_faster.cache_clear()
     try:
-        assert not onednn_is_faster()
+        assert onednn_is_faster() is faster
     finally:
         onednn_is_faster.cache_clear()
 
